@@ -1,0 +1,65 @@
+"""FFCV betons: a split's pixels in one memory-mapped file, in the order of the manifest's `index`."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from ffcv.fields import IntField, RGBImageField
+from ffcv.writer import DatasetWriter
+from numpy.typing import NDArray
+
+from fra.data.files import atomic
+from fra.data.images import decode, members
+from fra.data.shards import ShardConfig
+
+
+class Split:
+    """The images of one split as FFCV's writer wants them: `split[i]` → (pixels (H, W, 3), i)."""
+
+    def __init__(self, rows: pd.DataFrame, shards: Path) -> None:
+        self.rows = rows
+        self.shards = shards
+        self.open: tuple[str, dict[str, bytes]] = ("", {})
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int) -> tuple[NDArray[np.uint8], int]:
+        shard, key = self.rows["shard"].iat[place], self.rows["key"].iat[place]
+        if self.open[0] != shard:  # rows come in shard order: one shard in memory at a time
+            keys = set(self.rows.loc[self.rows["shard"] == shard, "key"])
+            self.open = (shard, dict(members(self.shards / shard, keys)))
+        return decode(self.open[1][key]), place
+
+
+def image_field(config: ShardConfig) -> Any:
+    """How FFCV keeps the pixels."""
+    return RGBImageField(
+        write_mode=config.beton_mode,
+        max_resolution=config.max_side,
+        smart_threshold=config.raw_bytes,
+        jpeg_quality=config.jpeg_quality,
+    )
+
+
+def write(manifest: pd.DataFrame, shards: Path, out: Path, config: ShardConfig) -> list[Path]:
+    """Writes `out/<split>.beton` for every split of the manifest; fields `image` and `index`.
+
+    One writing process a beton: with more of them FFCV lays out pages in the order they happen to fill, and the
+    bytes would differ from run to run.
+    """
+    written = []
+    for split, rows in manifest[manifest["shard"].notna()].groupby("split", sort=True):
+        path = out / f"{split}.beton"
+        with atomic(path) as partial, contextlib.redirect_stderr(io.StringIO()):  # its bar has no name
+            writer = DatasetWriter(
+                str(partial), {"image": image_field(config), "index": IntField()}, num_workers=1
+            )
+            writer.from_indexed_dataset(Split(rows.sort_values("index"), shards))
+        written.append(path)
+    return written

@@ -1,0 +1,50 @@
+"""Files that are either whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; moved into its place at the end, removed if anything goes wrong."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Writes `value` as sorted, indented JSON: the same value, the same bytes."""
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_parquet(table: pd.DataFrame, path: Path) -> None:
+    """Writes a table: the same rows, the same bytes. Lists of numbers are stored as float32."""
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    for place, column in enumerate(arrow.schema):
+        if column.name == "landmarks":
+            values = arrow.column(place).cast(pa.list_(pa.float32()))
+            arrow = arrow.set_column(place, pa.field("landmarks", pa.list_(pa.float32())), values)
+    with atomic(path) as partial:
+        pq.write_table(arrow.replace_schema_metadata(None), partial, compression="zstd")
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

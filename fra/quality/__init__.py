@@ -1,0 +1,1 @@
+"""What data must be before a network may learn from it."""

@@ -1,0 +1,1 @@
+"""The pipeline: thin flows around `fra`, wired by DVC and watched by Prefect."""
