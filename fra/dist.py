@@ -1,0 +1,105 @@
+"""Ranks, and sums and means over them that carry the right gradient.
+
+With R ranks, each computing its own loss on its share of a batch, the loss of the whole batch is the mean of
+the R losses, and DistributedDataParallel averages the R gradients. A quantity that every rank's loss depends
+on, such as a mean over the whole batch, must therefore pass back the *sum* of what all ranks send to it: an
+in-place all-reduce (as in the official code) drops the other ranks' part.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def is_active() -> bool:
+    """True where this process belongs to a group of ranks."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    return dist.get_rank() if is_active() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if is_active() else 1
+
+
+class _Sum(torch.autograd.Function):
+    """y = Σ_r x_r on every rank; backward: dx = Σ_r dy_r."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.detach().clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        total = grad.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """Sum of `x` over all ranks, differentiable; `x` itself where there is one rank."""
+    return x if world_size() == 1 else _Sum.apply(x)
+
+
+def mean_over_ranks(x: Tensor) -> Tensor:
+    """Mean of `x` over all ranks, differentiable; `x` itself where there is one rank."""
+    return x if world_size() == 1 else sum_over_ranks(x) / world_size()
+
+
+class PortableSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm over the whole batch of all ranks, on any device (torch's own needs a GPU).
+
+    Mean and variance take one all-reduce each (two passes: no cancellation), both differentiable. Every rank
+    may hold a different number of samples.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"batch norm needs (N, C, ...), got {tuple(input.shape)}")
+
+    def forward(self, input: Tensor) -> Tensor:
+        self._check_input_dim(input)
+        if not self.training or world_size() == 1:
+            return super().forward(input)
+        x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+        axes = [d for d in range(x.dim()) if d != 1]
+        shape = [-1 if d == 1 else 1 for d in range(x.dim())]
+        count = sum_over_ranks(torch.tensor(float(x.numel() // x.shape[1]), dtype=x.dtype, device=x.device))
+        mean_C = sum_over_ranks(x.sum(axes)) / count
+        centred = x - mean_C.view(shape)
+        var_C = sum_over_ranks(centred.square().sum(axes)) / count
+        if self.running_mean is not None and self.running_var is not None:
+            assert self.num_batches_tracked is not None
+            self.num_batches_tracked.add_(1)
+            share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            with torch.no_grad():
+                self.running_mean.lerp_(mean_C.to(self.running_mean.dtype), share)
+                self.running_var.lerp_((var_C * count / (count - 1)).to(self.running_var.dtype), share)
+        y = centred * torch.rsqrt(var_C + self.eps).view(shape)
+        if self.affine:
+            y = y * self.weight.view(shape) + self.bias.view(shape)
+        return y.to(input.dtype)
+
+
+def synchronise_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:
+    """Replace every batch norm of `module` by one that spans all ranks (same parameter and buffer names).
+
+    On a GPU torch's fused SyncBatchNorm, elsewhere `PortableSyncBatchNorm`. Nothing changes where there is
+    one rank.
+    """
+    if world_size() == 1:
+        return module
+    if device.type == "cuda":
+        return cast(nn.Module, nn.SyncBatchNorm.convert_sync_batchnorm(module))  # type: ignore[no-untyped-call]
+    for child in module.modules():
+        if type(child) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+            child.__class__ = PortableSyncBatchNorm
+    return module

@@ -1,0 +1,1 @@
+"""The FRA method: backbone, region discovery, the two networks and their losses."""

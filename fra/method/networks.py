@@ -1,0 +1,297 @@
+"""The online and the target network, and the objective between them (CVPR 2024, section 3).
+
+Shapes: B images, C backbone channels, an H×W feature map, K masks, D projection channels, P = H·W pixels.
+
+The loss of a pair of views is the sum of two directions: the online network on one view against the target
+network on both. `FRA.forward` is one direction, so that a training loop may run backward on it before it
+computes the other: half the memory, the same gradient. `FRA.losses` is both at once. Nothing here moves the
+target or the prototypes by itself: `FRA.update_target` and `FRA.update_prototypes` do, when called.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fra import dist
+from fra.method import losses, regions
+from fra.method.backbone import build as build_backbone
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the networks. `num_masks` = 1 is BYOL: no region branch is built."""
+
+    backbone: str = "resnet50"
+    num_masks: int = 8
+    projection_dim: int = 256
+    hidden_dim: int = 4096
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("num_masks", "projection_dim", "hidden_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"model.{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"model.dropout must be in [0, 1), got {self.dropout}")
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Weights and temperatures of the objective. Region and relation weight both 0 is BYOL."""
+
+    global_weight: float = 0.5
+    region_weight: float = 0.5
+    relation_weight: float = 0.1
+    decorrelation_weight: float = 0.02
+    student_temp: float = 0.1
+    teacher_temp: float = 0.04
+    sinkhorn_iterations: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("global_weight", "region_weight", "relation_weight", "decorrelation_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"objective.{name} must not be negative, got {getattr(self, name)}")
+        for name in ("student_temp", "teacher_temp"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"objective.{name} must be positive, got {getattr(self, name)}")
+        if self.sinkhorn_iterations < 0:
+            raise ValueError(
+                f"objective.sinkhorn_iterations must not be negative, got {self.sinkhorn_iterations}"
+            )
+        if not (self.global_weight or self.region_weight or self.relation_weight):
+            raise ValueError(
+                "objective: at least one of global_weight, region_weight, relation_weight must be > 0"
+            )
+
+
+class Regions(NamedTuple):
+    """What a network sees of the regions in one view."""
+
+    embeddings_BKD: Tensor
+    scores_BKHW: Tensor  # cosines
+    heatmaps_BKHW: Tensor
+    masks_KD: Tensor  # mean mask embedding of the batch, over all ranks
+
+
+class Embeddings(NamedTuple):
+    """What a network sees in one view; `regions` is None in the BYOL baseline."""
+
+    global_BD: Tensor
+    regions: Regions | None
+
+
+class Direction(NamedTuple):
+    """The loss of one direction (scalars) and the online embeddings behind it (detached).
+
+    `total` = `global_` + `region` + relation weight × `relation`; the first two are weighted, `relation` is
+    not, and counts half because it is a mean over two views.
+    """
+
+    total: Tensor
+    global_: Tensor
+    region: Tensor
+    relation: Tensor
+    online: Embeddings
+
+
+class MLP(nn.Module):
+    """1×1 convolution → batch norm → ReLU → 1×1 convolution, both without bias, on rows (..., C) → (..., D).
+
+    A 1×1 convolution over pixels or masks is a linear layer over rows, which is how it is computed here.
+    """
+
+    def __init__(self, in_dim: int, hidden_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.expand = nn.Linear(in_dim, hidden_dim, bias=False)
+        self.batch_norm = nn.BatchNorm1d(hidden_dim)
+        self.relu = nn.ReLU(inplace=True)
+        self.reduce = nn.Linear(hidden_dim, out_dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.relu(self.batch_norm(self.expand(x.flatten(0, -2))))
+        result: Tensor = self.reduce(rows)
+        return result.reshape(*x.shape[:-1], -1)
+
+
+class RegionNeck(nn.Module):
+    """Pixel projection, mask embeddings, heatmaps and region embeddings of a feature map.
+
+    `masks_KD` (buffer) is the running mean of the mask embeddings, the prototypes; in `eval()` it takes the
+    place of the batch's mean, so that heatmaps of a single image make sense.
+    """
+
+    masks_KD: Tensor
+
+    def __init__(
+        self, feature_dim: int, num_masks: int, hidden_dim: int, projection_dim: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.pixel_mlp = MLP(feature_dim, hidden_dim, projection_dim)
+        self.region_mlp = MLP(feature_dim, hidden_dim, projection_dim)
+        self.decoder = regions.MaskDecoder(feature_dim, projection_dim, num_masks, dropout)
+        self.register_buffer("masks_KD", torch.randn(num_masks, projection_dim))
+
+    def forward(self, features_BPC: Tensor, height: int, width: int) -> Regions:
+        pixels_BPD = self.pixel_mlp(features_BPC)
+        masks_KD = self._batch_masks(features_BPC, height, width) if self.training else self.masks_KD
+        with torch.autocast(features_BPC.device.type, enabled=False):
+            scores_BKP = regions.cosine_scores(masks_KD, pixels_BPD)
+            heatmaps_BKP = regions.heatmaps(scores_BKP)
+            pooled_BKC = regions.pool(features_BPC, heatmaps_BKP)
+        shape = (*scores_BKP.shape[:2], height, width)
+        return Regions(
+            self.region_mlp(pooled_BKC), scores_BKP.reshape(shape), heatmaps_BKP.reshape(shape), masks_KD
+        )
+
+    def _batch_masks(self, features_BPC: Tensor, height: int, width: int) -> Tensor:
+        return dist.mean_over_ranks(self.decoder(features_BPC, height, width).mean(0))
+
+
+class Encoder(nn.Module):
+    """A backbone and its neck: images (B, 3, h, w) → `Embeddings`."""
+
+    def __init__(self, backbone: nn.Module, global_mlp: MLP, region_neck: RegionNeck | None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.global_mlp = global_mlp
+        self.region_neck = region_neck
+
+    def forward(self, images_B3HW: Tensor) -> Embeddings:
+        features_BCHW: Tensor = self.backbone(images_B3HW)
+        height, width = features_BCHW.shape[-2:]
+        features_BPC = features_BCHW.flatten(2).mT
+        global_BD = losses.full_precision(self.global_mlp(features_BPC.mean(1)))
+        return Embeddings(
+            global_BD, None if self.region_neck is None else self.region_neck(features_BPC, height, width)
+        )
+
+
+class FRA(nn.Module):
+    """Online and target network with their predictors.
+
+    `backbone` is any module (B, 3, h, w) → (B, `feature_dim`, H, W); the target starts as a copy of the
+    online network. Both networks stay in train mode during training (batch statistics).
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        feature_dim: int,
+        num_masks: int = 8,
+        hidden_dim: int = 4096,
+        projection_dim: int = 256,
+        dropout: float = 0.1,
+        objective: ObjectiveConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.objective = objective or ObjectiveConfig()
+        regional = num_masks > 1 and (self.objective.region_weight > 0 or self.objective.relation_weight > 0)
+        neck = RegionNeck(feature_dim, num_masks, hidden_dim, projection_dim, dropout) if regional else None
+        self.online = Encoder(backbone, MLP(feature_dim, hidden_dim, projection_dim), neck)
+        self.target = copy.deepcopy(self.online).requires_grad_(False)
+        self.global_predictor = MLP(projection_dim, hidden_dim, projection_dim)
+        self.region_predictor = MLP(projection_dim, hidden_dim, projection_dim) if regional else None
+
+    def losses(self, view1_B3HW: Tensor, view2_B3HW: Tensor) -> dict[str, Tensor]:
+        """The objective for a pair of views (B, 3, h, w): scalars `total`, `global`, `region`, `relation`.
+
+        total = global + region + relation weight × relation. `global` and `region` are weighted and summed
+        over both directions; `relation` is the mean over both views. Raises ValueError where the views'
+        shapes differ.
+        """
+        if view1_B3HW.shape != view2_B3HW.shape:
+            raise ValueError(
+                f"views differ in shape: {tuple(view1_B3HW.shape)} and {tuple(view2_B3HW.shape)}"
+            )
+        target1, target2 = self.see_target(view1_B3HW), self.see_target(view2_B3HW)
+        one, two = self(view1_B3HW, target1, target2), self(view2_B3HW, target2, target1)
+        return {
+            "total": one.total + two.total,
+            "global": one.global_ + two.global_,
+            "region": one.region + two.region,
+            "relation": one.relation + two.relation,
+        }
+
+    @torch.no_grad()
+    def see_target(self, view_B3HW: Tensor) -> Embeddings:
+        """What the target network sees in a view; no gradient."""
+        embeddings: Embeddings = self.target(view_B3HW)
+        return embeddings
+
+    def forward(self, view_B3HW: Tensor, same: Embeddings, other: Embeddings) -> Direction:
+        """One direction: the online network on a view, given the target's embeddings of the same and the
+        other view."""
+        objective = self.objective
+        online: Embeddings = self.online(view_B3HW)
+        global_ = objective.global_weight * losses.global_consistency(
+            self.global_predictor(online.global_BD), other.global_BD
+        )
+        region = relation = global_.new_zeros(())
+        if online.regions is not None:
+            assert same.regions is not None
+            assert other.regions is not None
+            assert self.region_predictor is not None
+            region = objective.region_weight * losses.region_consistency(
+                self.region_predictor(online.regions.embeddings_BKD),
+                other.regions.embeddings_BKD,
+                objective.decorrelation_weight,
+            )
+            relation = 0.5 * losses.semantic_relation(
+                online.regions.scores_BKHW,
+                same.regions.scores_BKHW,
+                objective.student_temp,
+                objective.teacher_temp,
+                objective.sinkhorn_iterations,
+            )
+        total = global_ + region + objective.relation_weight * relation
+        return Direction(total, global_.detach(), region.detach(), relation.detach(), _detach(online))
+
+    @torch.no_grad()
+    def update_target(self, momentum: float) -> None:
+        """Target ← momentum × target + (1 − momentum) × online: parameters only, not batch-norm
+        statistics."""
+        torch._foreach_lerp_(list(self.target.parameters()), list(self.online.parameters()), 1 - momentum)
+
+    @torch.no_grad()
+    def update_prototypes(
+        self, online: Sequence[Embeddings], target: Sequence[Embeddings], momentum: float
+    ) -> None:
+        """Both networks' prototypes ← momentum × prototypes + (1 − momentum) × mean mask embedding, view by
+        view."""
+        for encoder, views in ((self.online, online), (self.target, target)):
+            for masks_KD in (view.regions.masks_KD for view in views if view.regions is not None):
+                assert encoder.region_neck is not None
+                prototypes = encoder.region_neck.masks_KD
+                prototypes.lerp_(masks_KD.to(prototypes.dtype), 1 - momentum)
+
+    def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names and parameters that get a gradient: everything but the target."""
+        return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
+
+
+def _detach(seen: Embeddings) -> Embeddings:
+    found = seen.regions
+    return Embeddings(
+        seen.global_BD.detach(), None if found is None else Regions(*(tensor.detach() for tensor in found))
+    )
+
+
+def build(model: ModelConfig, objective: ObjectiveConfig) -> FRA:
+    """The networks of a configuration, with random weights from torch's global generator."""
+    backbone = build_backbone(model.backbone)
+    return FRA(
+        backbone,
+        feature_dim=backbone.feature_dim,
+        num_masks=model.num_masks,
+        hidden_dim=model.hidden_dim,
+        projection_dim=model.projection_dim,
+        dropout=model.dropout,
+        objective=objective,
+    )

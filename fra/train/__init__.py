@@ -1,0 +1,1 @@
+"""Pre-training: optimisers, schedules, checkpoints and the loop."""

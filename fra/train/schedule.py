@@ -1,0 +1,33 @@
+"""Schedules: step → value."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def warmup_cosine(peak: float, epochs: int, warmup_epochs: int, steps_per_epoch: int) -> NDArray[np.float64]:
+    """Learning rate of each step: (epochs · steps_per_epoch,), float64.
+
+    Rises linearly step by step to `peak` over the warm-up, then follows a cosine to nearly 0, epoch by epoch
+    (the official recipe). Raises ValueError unless 0 ≤ warmup_epochs ≤ epochs and both other numbers are
+    positive.
+    """
+    if epochs < 1 or steps_per_epoch < 1:
+        raise ValueError(
+            f"a schedule needs at least one epoch and one step, got {epochs} and {steps_per_epoch}"
+        )
+    if not 0 <= warmup_epochs <= epochs:
+        raise ValueError(f"warm-up must be between 0 and {epochs} epochs, got {warmup_epochs}")
+    warmup_steps = warmup_epochs * steps_per_epoch
+    rise = peak * np.arange(1, warmup_steps + 1) / max(warmup_steps, 1)
+    part = np.arange(epochs - warmup_epochs) / max(epochs - warmup_epochs, 1)
+    fall = peak * 0.5 * (1 + np.cos(np.pi * part))
+    return np.concatenate([rise, fall.repeat(steps_per_epoch)])
+
+
+def target_momentum(base: float, step: int, steps: int) -> float:
+    """Momentum of the target network after step `step` of `steps`: from `base` to 1 by a cosine (BYOL)."""
+    return 1 - (1 - base) * (math.cos(math.pi * step / steps) + 1) / 2

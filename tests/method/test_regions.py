@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from fra.method import regions
+
+
+def test_position_of_the_last_row_and_column_is_2_pi() -> None:
+    code = regions.sine_position(3, 5, 8)
+    assert code.shape == (8, 3, 5)
+    y, x = code[:4], code[4:]
+    assert (y == y[:, :, :1]).all()
+    assert (x == x[:, :1, :]).all()
+    torch.testing.assert_close(
+        y[0, :, 0], torch.tensor([1 / 3, 2 / 3, 1]).mul(2 * math.pi).sin(), atol=1e-5, rtol=0
+    )
+    torch.testing.assert_close(x[1, 0], (torch.arange(1, 6) / 5 * 2 * math.pi).cos(), atol=1e-5, rtol=0)
+
+
+def test_position_needs_a_multiple_of_4_channels() -> None:
+    with pytest.raises(ValueError, match="multiple of 4"):
+        regions.sine_position(2, 2, 6)
+
+
+def test_pooling_under_even_heatmaps_is_the_mean() -> None:
+    features = torch.randn(2, 9, 5)
+    pooled = regions.pool(features, torch.full((2, 3, 9), 0.25))
+    torch.testing.assert_close(pooled, features.mean(1, keepdim=True).expand(-1, 3, -1))
+
+
+def test_pooling_under_a_heatmap_of_one_pixel_is_that_pixel() -> None:
+    features = torch.randn(1, 9, 5)
+    heatmaps = torch.zeros(1, 1, 9)
+    heatmaps[0, 0, 4] = 0.3
+    torch.testing.assert_close(regions.pool(features, heatmaps)[0, 0], features[0, 4])
+
+
+def test_heatmaps_share_each_pixel_among_the_masks() -> None:
+    maps = regions.heatmaps(torch.randn(2, 4, 6))
+    torch.testing.assert_close(maps.sum(1), torch.full((2, 6), 1 + 4e-7))
+    assert (maps > 0).all()
+
+
+def test_scores_are_cosines() -> None:
+    masks = torch.tensor([[2.0, 0.0], [0.0, 0.5]])
+    pixels = torch.tensor([[[3.0, 0.0], [1.0, 1.0], [0.0, -4.0]]])
+    expected = torch.tensor([[[1.0, 0.5**0.5, 0.0], [0.0, 0.5**0.5, -1.0]]])
+    torch.testing.assert_close(regions.cosine_scores(masks, pixels), expected)
+
+
+def test_decoder_projects_only_where_sizes_differ() -> None:
+    assert not list(regions.MaskDecoder(16, 16, 3, 0.0).input_proj.parameters())
+    decoder = regions.MaskDecoder(12, 16, 3, 0.0)
+    assert decoder(torch.randn(2, 6, 12), 2, 3).shape == (2, 3, 16)
+    with pytest.raises(ValueError, match="multiple of the 8"):
+        regions.MaskDecoder(12, 12, 3, 0.0)
