@@ -1,0 +1,121 @@
+"""Frozen features of a backbone: computed once for each backbone and data set, kept by their hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from fra.data import images
+from fra.data.files import atomic, sha256
+from fra.method import backbone as backbones
+from fra.train.checkpoint import read_weights
+
+CHUNK = 1024
+"""Images decoded at a time."""
+
+View = Literal["pooled", "grid"]
+"""What is kept of a feature map: its mean, or its mean in each cell of a grid (where things are matters)."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A frozen backbone and the images that it expects. `mean` and `std` are for RGB in 0…1."""
+
+    backbone: nn.Module
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def load(path: Path, seed: int | None = None) -> Encoder:
+    """The backbone of `backbone.safetensors`; with a seed, the same architecture with random weights instead.
+
+    Raises:
+        FileNotFoundError, ValueError: see `fra.train.checkpoint.read_weights`.
+    """
+    weights, about = read_weights(path)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0 if seed is None else seed)
+        backbone = backbones.build(about["backbone"])
+    if seed is None:
+        backbone.load_state_dict(weights)
+    return Encoder(backbone.eval(), about["image_size"], tuple(about["mean"]), tuple(about["std"]))
+
+
+def extract(
+    encoder: Encoder,
+    frame: pd.DataFrame,
+    shards: Path,
+    view: View,
+    grid: int,
+    cache: Path,
+    device: torch.device,
+) -> NDArray[np.float32]:
+    """Features of the manifest's rows, in their order: (N, C) pooled, (N, C·grid·grid) as a grid.
+
+    Read from `cache` where the same images went through the same weights and code before. Written whole or
+    not at all, so several processes may ask for the same at a time.
+    """
+    path = cache / f"{_fingerprint(encoder, frame, view, grid)}.npy"
+    if not path.is_file():
+        encoder.backbone.to(device)
+        with atomic(path) as partial, partial.open("wb") as stream:
+            np.save(stream, _forward(encoder, frame, shards, view, grid, device))
+    features: NDArray[np.float32] = np.load(path)
+    return features
+
+
+def normalise(images_BHW3: NDArray[np.uint8], encoder: Encoder, device: torch.device) -> Tensor:
+    """Bytes to what the backbone saw in pre-training: (B, 3, H, W) float32 on the device."""
+    batch = torch.from_numpy(images_BHW3).to(device).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (encoder.mean, encoder.std))
+    return (batch - mean) / std
+
+
+def pool(map_BCHW: Tensor, view: View, grid: int) -> Tensor:
+    """(B, C, H, W) → (B, C) or (B, C·grid·grid); a map smaller than the grid keeps its own size."""
+    height, width = map_BCHW.shape[-2:]
+    size = (1, 1) if view == "pooled" else (min(grid, height), min(grid, width))
+    return functional.adaptive_avg_pool2d(map_BCHW, size).flatten(1)
+
+
+def _forward(
+    encoder: Encoder, frame: pd.DataFrame, shards: Path, view: View, grid: int, device: torch.device
+) -> NDArray[np.float32]:
+    parts = []
+    with (
+        torch.inference_mode(),
+        tqdm(total=len(frame), desc=f"features ({view})", unit="img", mininterval=1) as bar,
+    ):
+        for start in range(0, len(frame), CHUNK):
+            pixels = images.read(frame.iloc[start : start + CHUNK], shards, encoder.image_size)
+            for first in range(0, len(pixels), 64):
+                batch = normalise(pixels[first : first + 64], encoder, device)
+                parts.append(pool(encoder.backbone(batch).float(), view, grid).cpu().numpy())
+                bar.update(len(batch))
+    return np.concatenate(parts)
+
+
+def _fingerprint(encoder: Encoder, frame: pd.DataFrame, view: View, grid: int) -> str:
+    """A hash of all that the features depend on: weights, images and their order, sizes, and the code."""
+    digest = hashlib.sha256()
+    settings = [encoder.image_size, encoder.mean, encoder.std, view, grid if view == "grid" else 0]
+    code = [sha256(Path(str(module))) for module in (backbones.__file__, images.__file__, __file__)]
+    digest.update(json.dumps([settings, code, torch.__version__]).encode())
+    for name, tensor in sorted(encoder.backbone.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    for key, content in zip(frame["key"], frame["sha256"], strict=True):
+        digest.update(f"{key}\0{content}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,170 @@
+"""Heads on frozen features: ``fit(x_ND, y_NO, strengths)`` gives one ``predict(x_MD) -> (M, O)`` a strength.
+
+`y` holds one column an output, NaN where the truth is unknown; a class is a one-hot row. `strength` is the
+one hyper-parameter of each head, chosen on validation people by `choose`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+Array = NDArray[Any]
+Predict = Callable[[Array], Array]
+Fit = Callable[[Array, Array, Sequence[float]], list[Predict]]
+Loss = Callable[[Array, Array], float]
+
+
+@dataclass(frozen=True)
+class Head:
+    """A way to fit, and the strengths worth trying, from the simplest model to the most flexible."""
+
+    fit: Fit
+    strengths: tuple[float, ...]
+
+
+def logistic(x_ND: Array, y_N: Array, classes: int, strength: float) -> Predict:
+    """Multinomial logistic regression on standardised features; scikit-learn's C is strength / N.
+
+    A class without an example gets probability 0, so where there is one class only it is always predicted.
+    """
+    seen = np.unique(y_N)
+
+    def spread(p_MS: Array) -> Array:
+        p_MC = np.zeros((len(p_MS), classes))
+        p_MC[:, seen] = p_MS
+        return p_MC
+
+    if len(seen) == 1:
+        return lambda x: spread(np.ones((len(x), 1)))
+    scaler = StandardScaler().fit(x_ND)
+    model = LogisticRegression(C=strength / len(x_ND), max_iter=1000).fit(scaler.transform(x_ND), y_N)
+    return lambda x: spread(model.predict_proba(scaler.transform(x)))
+
+
+def fit_softmax(x_ND: Array, y_NO: Array, strengths: Sequence[float]) -> list[Predict]:
+    """Linear probe for one of O classes: probabilities."""
+    known = ~np.isnan(y_NO).any(axis=1)
+    label_N = y_NO[known].argmax(axis=1)
+    return [logistic(x_ND[known], label_N, y_NO.shape[1], strength) for strength in strengths]
+
+
+def fit_sigmoids(x_ND: Array, y_NO: Array, strengths: Sequence[float]) -> list[Predict]:
+    """Linear probe for O labels, each yes or no and learnt from its own known rows: probabilities of yes.
+
+    Raises:
+        ValueError: an output has no known row to learn from.
+    """
+    known_NO = ~np.isnan(y_NO)
+    if (empty := ~known_NO.any(axis=0)).any():
+        raise ValueError(
+            f"no training image has a known value of label number {int(np.flatnonzero(empty)[0])}"
+        )
+
+    def fit(strength: float) -> Predict:
+        models = [
+            logistic(x_ND[known_N], y_N[known_N].astype(int), 2, strength)
+            for known_N, y_N in zip(known_NO.T, y_NO.T, strict=True)
+        ]
+        return lambda x: np.stack([model(x)[:, 1] for model in models], axis=1)
+
+    return [fit(strength) for strength in strengths]
+
+
+def fit_ridge(x_ND: Array, y_NO: Array, strengths: Sequence[float]) -> list[Predict]:
+    """Linear regression with the L2 penalty ``mean squared norm of the centred features / strength``.
+
+    So a strength means the same for features of any scale and any number. One eigen-decomposition, of the
+    smaller of the two Gram matrices, serves all strengths: a whole feature map of a few hundred images is
+    no burden.
+    """
+    known = ~np.isnan(y_NO).any(axis=1)
+    x_ND, y_NO = x_ND[known], y_NO[known]
+    centre, mean = x_ND.mean(axis=0), y_NO.mean(axis=0)
+    x_ND, y_NO = x_ND - centre, y_NO - mean
+    energy = max(float(np.sum(np.square(x_ND), dtype=np.float64)) / len(x_ND), 1e-12)
+    dual = len(x_ND) < x_ND.shape[1]
+    values, vectors = np.linalg.eigh((x_ND @ x_ND.T if dual else x_ND.T @ x_ND).astype(np.float64))
+    target = vectors.T @ (y_NO if dual else x_ND.T @ y_NO)
+
+    def solve(strength: float) -> Predict:
+        weight_DO = vectors @ (target / (np.maximum(values, 0.0) + energy / strength)[:, None])
+        weight_DO = (x_ND.T @ weight_DO if dual else weight_DO).astype(x_ND.dtype)
+        return lambda x: (x - centre) @ weight_DO + mean
+
+    return [solve(strength) for strength in strengths]
+
+
+def fit_neighbours(x_ND: Array, y_NO: Array, strengths: Sequence[float]) -> list[Predict]:
+    """Weighted mean of the truth of the `strength` nearest rows by cosine of the centred features.
+
+    Weights are exp(cosine / 0.07), the k-nearest-neighbour protocol of instance discrimination (Wu et al.,
+    CVPR 2018). Unknown truths are left out of the mean; where those of all neighbours are, the mean of all
+    rows stands.
+    """
+    centre = x_ND.mean(axis=0)
+    known_NO = ~np.isnan(y_NO)
+    filled_NO = np.where(known_NO, y_NO, 0.0)
+    prior_O = filled_NO.sum(axis=0) / np.maximum(known_NO.sum(axis=0), 1)
+    unit_ND = unit(x_ND - centre)
+
+    def neighbours(count: int) -> Predict:
+        def predict(x_MD: Array) -> Array:
+            cosine_MN = unit(x_MD - centre) @ unit_ND.T
+            nearest_Mk = np.argpartition(-cosine_MN, count - 1, axis=1)[:, :count]
+            weight_Mk = np.exp(np.take_along_axis(cosine_MN, nearest_Mk, axis=1).astype(np.float64) / 0.07)
+            mass_MO = np.einsum("mk,mko->mo", weight_Mk, known_NO[nearest_Mk])
+            sum_MO = np.einsum("mk,mko->mo", weight_Mk, filled_NO[nearest_Mk])
+            pred_MO: Array = np.where(mass_MO > 0, sum_MO / np.where(mass_MO > 0, mass_MO, 1.0), prior_O)
+            return pred_MO
+
+        return predict
+
+    return [neighbours(min(round(strength), len(x_ND))) for strength in strengths]
+
+
+def unit(x_ND: Array) -> Array:
+    """Rows scaled to length 1 (rows of zeros stay zeros)."""
+    length_N1: Array = np.linalg.norm(x_ND, axis=1, keepdims=True)
+    unit_ND: Array = x_ND / np.maximum(length_N1, 1e-12)
+    return unit_ND
+
+
+def choose(
+    head: Head, train: tuple[Array, Array], val: tuple[Array, Array], loss: Loss
+) -> tuple[Predict, float]:
+    """The fit of lowest validation loss (the simplest of equals), and its strength."""
+    fits = head.fit(*train, head.strengths)
+    losses = [loss(predict(val[0]), val[1]) for predict in fits]
+    best = int(np.argmin(losses))
+    return fits[best], head.strengths[best]
+
+
+def log_loss(p_NO: Array, y_NO: Array) -> float:
+    """Mean over known truths of −log of the probability given to them; each 0/1 output on its own."""
+    known = ~np.isnan(y_NO)
+    p = np.clip(p_NO[known], 1e-7, 1 - 1e-7)
+    y = y_NO[known]
+    return float(-np.mean(y * np.log(p) + (1 - y) * np.log(1 - p)))
+
+
+def squared_loss(pred_NO: Array, y_NO: Array) -> float:
+    """Mean squared difference over known truths."""
+    return float(np.nanmean((pred_NO - y_NO) ** 2))
+
+
+def powers(low: float, high: float, count: int) -> tuple[float, ...]:
+    """`count` strengths from 10^low to 10^high, evenly in the exponent."""
+    return tuple(float(strength) for strength in np.logspace(low, high, count))
+
+
+SOFTMAX = Head(fit_softmax, powers(-2, 3, 6))
+SIGMOIDS = Head(fit_sigmoids, powers(-2, 3, 6))
+RIDGE = Head(fit_ridge, powers(-2, 4, 13))
+NEIGHBOURS = Head(fit_neighbours, (20.0, 10.0, 5.0, 3.0, 1.0))

@@ -1,0 +1,96 @@
+"""Heads against independent solutions, and what they do where truths are missing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+from sklearn.metrics import log_loss
+from sklearn.neighbors import KNeighborsRegressor
+
+from fra.transfer import heads
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("dimensions", [12, 300], ids=["more rows", "more features"])
+def test_ridge_is_ridge(dimensions: int) -> None:
+    x, y, new = (
+        RNG.normal(size=(80, dimensions)) + 3,
+        RNG.normal(size=(80, 4)),
+        RNG.normal(size=(9, dimensions)),
+    )
+    energy = np.sum((x - x.mean(axis=0)) ** 2) / 80
+    for strength, predict in zip((0.1, 10.0, 1e3), heads.fit_ridge(x, y, (0.1, 10.0, 1e3)), strict=True):
+        assert predict(new) == pytest.approx(Ridge(alpha=energy / strength).fit(x, y).predict(new), abs=1e-8)
+
+
+def test_ridge_recovers_a_linear_map_and_leaves_unknown_rows_out() -> None:
+    x, weight = RNG.normal(size=(200, 10)), RNG.normal(size=(10, 3))
+    y = x @ weight + 1.0
+    y[:50] = np.nan
+    (predict,) = heads.fit_ridge(x, y, (1e9,))
+    assert predict(x[:50]) == pytest.approx(x[:50] @ weight + 1.0, abs=1e-5)
+
+
+def test_neighbours_with_flat_weights_agree_with_scikit_learn() -> None:
+    x, y = RNG.normal(size=(60, 8)), RNG.normal(size=(60, 2))
+    x = heads.unit(x - x.mean(axis=0))
+    (predict,) = heads.fit_neighbours(x, y, (5,))
+    new = heads.unit(RNG.normal(size=(7, 8)))
+    centred, asked = heads.unit(x - x.mean(axis=0)), heads.unit(new - x.mean(axis=0))
+
+    def weights(distance: np.ndarray) -> np.ndarray:
+        return np.exp((1 - distance**2 / 2) / 0.07)  # of unit vectors: cosine = 1 − d²/2
+
+    other = KNeighborsRegressor(5, weights=weights).fit(centred, y).predict(asked)
+    assert predict(new) == pytest.approx(other, abs=1e-6)
+
+
+def test_neighbours_leave_unknown_truths_out() -> None:
+    x = np.array([[1.0, 0], [1, 0.1], [-1, 0], [-1, 0.1]])
+    y = np.array([[1.0, np.nan], [np.nan, np.nan], [0, 0.25], [0, 0.75]])
+    (predict,) = heads.fit_neighbours(x, y, (2,))
+    assert predict(x[:1]) == pytest.approx(np.array([[1.0, 0.5]]))  # second: no neighbour knows, so the mean
+
+
+def test_softmax_separates_classes_and_gives_an_absent_one_nothing() -> None:
+    label = np.repeat([0, 2, 3], 40)
+    x = RNG.normal(size=(120, 5)) + 4 * np.eye(5)[label]
+    (predict,) = heads.fit_softmax(x, np.eye(4)[label], (100.0,))
+    p = predict(x)
+    assert p.shape == (120, 4)
+    assert p.sum(axis=1) == pytest.approx(1)
+    assert (p[:, 1] == 0).all()
+    assert (p.argmax(axis=1) == label).mean() > 0.95
+
+
+def test_sigmoids_learn_each_label_from_its_known_rows() -> None:
+    x = RNG.normal(size=(200, 6))
+    y = (x[:, :2] > 0).astype(float)
+    y[::3, 0] = np.nan
+    (predict,) = heads.fit_sigmoids(x, y, (100.0,))
+    assert ((predict(x) > 0.5) == (x[:, :2] > 0)).mean() > 0.95
+    with pytest.raises(ValueError, match="label number 1"):
+        heads.fit_sigmoids(x, np.column_stack([y[:, 0], np.full(200, np.nan)]), (1.0,))
+
+
+def test_the_strength_of_lowest_validation_loss_is_chosen() -> None:
+    x, weight = RNG.normal(size=(60, 40)), RNG.normal(size=(40, 1))
+    noisy = x @ weight + RNG.normal(size=(60, 1))
+    new = RNG.normal(size=(500, 40))
+    predict, strength = heads.choose(heads.RIDGE, (x, noisy), (new, new @ weight), heads.squared_loss)
+    losses = [
+        heads.squared_loss(p(new), new @ weight) for p in heads.RIDGE.fit(x, noisy, heads.RIDGE.strengths)
+    ]
+    assert heads.RIDGE.strengths[int(np.argmin(losses))] == strength
+    assert heads.squared_loss(predict(new), new @ weight) == min(losses)
+    assert heads.RIDGE.strengths[0] < strength < heads.RIDGE.strengths[-1]
+
+
+def test_log_loss_is_scikit_learns_and_skips_unknowns() -> None:
+    y = (RNG.random(100) < 0.3).astype(float)
+    p = RNG.random(100)
+    assert heads.log_loss(p[:, None], y[:, None]) == pytest.approx(log_loss(y, p))
+    y[5] = np.nan
+    assert heads.log_loss(p[:, None], y[:, None]) == pytest.approx(log_loss(np.delete(y, 5), np.delete(p, 5)))

@@ -1,0 +1,71 @@
+"""Nobody is in two splits, few-label subsets are stratified and nested, pairs are what they say."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fra.transfer import splits
+
+
+def faces(people: int = 20, images: int = 5) -> pd.DataFrame:
+    number = np.repeat(np.arange(people), images)
+    split = np.select([number < 0.6 * people, number < 0.8 * people], ["train", "val"], "test")
+    key = [f"s{p}/{i}" for p, i in zip(number, np.arange(people * images), strict=True)]
+    return pd.DataFrame({"key": key, "split": split, "person": [f"s{p}" for p in number]})
+
+
+def test_redrawn_validation_shares_nobody_and_leaves_test_alone() -> None:
+    frame = faces()
+    draws = [splits.redraw_validation(frame, seed) for seed in range(4)]
+    for drawn in draws:
+        assert drawn.groupby("person")["split"].nunique().max() == 1
+        assert (drawn["split"] == "test").equals(frame["split"] == "test")
+        assert drawn.loc[drawn["split"] == "val", "person"].nunique() == 4
+    assert len({tuple(drawn["split"]) for drawn in draws}) == 4
+    assert draws[0].equals(splits.redraw_validation(frame, 0))
+
+
+def test_images_of_nobody_known_are_people_of_their_own() -> None:
+    frame = faces()
+    frame.loc[:4, "person"] = None
+    assert splits.people(frame).nunique() == 19 + 5
+    assert splits.redraw_validation(frame, 0)["split"].isin(["train", "val", "test"]).all()
+
+
+def test_few_labels_are_nested_and_stratified() -> None:
+    strata = np.repeat([0, 1, 2], [500, 300, 200])
+    subsets = [set(splits.few_labels(strata, fraction, seed=5)) for fraction in (0.01, 0.02, 0.05, 0.1, 1.0)]
+    for smaller, larger in pairwise(subsets):
+        assert smaller < larger
+    for fraction, subset in zip((0.01, 0.02, 0.05, 0.1, 1.0), subsets, strict=True):
+        assert len(subset) == 1000 * fraction
+        counts = np.bincount(strata[list(subset)], minlength=3)
+        assert np.abs(counts - np.array([500, 300, 200]) * fraction).max() <= 1
+    assert subsets[1] != set(splits.few_labels(strata, 0.02, seed=6))
+
+
+def test_strata_are_combinations_of_labels_but_coordinates_have_none() -> None:
+    labels = np.array([[0, 1], [0, 1], [1, 1], [0, np.nan], [0, np.nan], [0, 1]] * 3)
+    assert len(np.unique(splits.strata(labels))) == 3
+    assert len(np.unique(splits.strata(np.random.default_rng(0).random((50, 136))))) == 1
+
+
+def test_pairs_are_balanced_distinct_and_true() -> None:
+    person = np.repeat(np.array(["a", "b", "c"]), 6)
+    first, second, same = splits.draw_pairs(person, limit=100, seed=0)
+    assert same.sum() == 45  # all of 3 · 15
+    assert (~same).sum() == 45
+    assert ((person[first] == person[second]) == same).all()
+    assert len({frozenset(pair) for pair in zip(first, second, strict=True)}) == 90
+    assert len(splits.draw_pairs(person, limit=10, seed=0)[0]) == 20
+
+
+def test_pairs_need_people_with_several_images() -> None:
+    with pytest.raises(ValueError, match="several images"):
+        splits.draw_pairs(np.array(["a", "b", "c"]), 10, 0)
+    with pytest.raises(ValueError, match="at least two people"):
+        splits.draw_pairs(np.array(["a", "a"]), 10, 0)
