@@ -8,6 +8,9 @@ in-place all-reduce (as in the official code) drops the other ranks' part.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -103,3 +106,60 @@ def synchronise_batch_norm(module: nn.Module, device: torch.device) -> nn.Module
         if type(child) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
             child.__class__ = PortableSyncBatchNorm
     return module
+
+
+@contextmanager
+def ranks(device: str = "auto") -> Iterator[torch.device]:
+    """Join the ranks that torchrun started, if it did, and leave them at the end; yields this rank's device.
+
+    `device` is "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:<n>". Ranks on GPUs talk through
+    NCCL, on CPUs through gloo.
+    """
+    chosen = choose_device(device)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or is_active():
+        yield chosen
+        return
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield chosen
+    finally:
+        dist.destroy_process_group()
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of this rank: "auto" and "cuda" take the GPU of the rank's number on its machine.
+
+    Raises ValueError for an unknown name and RuntimeError where no GPU is found for "cuda".
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if name in ("auto", "cuda"):
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"train.device is {name!r}: use auto, cpu, cuda or cuda:<n>") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError(f"train.device is {name!r}, but torch finds no GPU: use auto or cpu")
+    return device
+
+
+class Agreement:
+    """Decisions that all ranks take together, over the CPU, so that no GPU is waited for."""
+
+    def __init__(self) -> None:
+        self._group: Any = dist.new_group(backend="gloo") if world_size() > 1 else None
+
+    def any(self, *flags: bool) -> list[bool]:
+        """Each flag, true everywhere if it is true on any rank."""
+        if self._group is None:
+            return list(flags)
+        values = torch.tensor(flags, dtype=torch.int32)
+        dist.all_reduce(values, dist.ReduceOp.MAX, group=self._group)
+        return [bool(value) for value in values.tolist()]
+
+    def wait(self) -> None:
+        """Return once every rank has come here."""
+        self.any(False)

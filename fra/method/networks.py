@@ -154,13 +154,24 @@ class RegionNeck(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A backbone and its neck: images (B, 3, h, w) → `Embeddings`."""
+    """A backbone and its neck: images (B, 3, h, w) → `Embeddings`. One mask means no region branch."""
 
-    def __init__(self, backbone: nn.Module, global_mlp: MLP, region_neck: RegionNeck | None) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        feature_dim: int,
+        num_masks: int,
+        hidden_dim: int,
+        projection_dim: int,
+        dropout: float,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.global_mlp = global_mlp
-        self.region_neck = region_neck
+        self.global_mlp = MLP(feature_dim, hidden_dim, projection_dim)
+        self.region_neck = (
+            RegionNeck(feature_dim, num_masks, hidden_dim, projection_dim, dropout) if num_masks > 1 else None
+        )
 
     def forward(self, images_B3HW: Tensor) -> Embeddings:
         features_BCHW: Tensor = self.backbone(images_B3HW)
@@ -193,8 +204,14 @@ class FRA(nn.Module):
         super().__init__()
         self.objective = objective or ObjectiveConfig()
         regional = num_masks > 1 and (self.objective.region_weight > 0 or self.objective.relation_weight > 0)
-        neck = RegionNeck(feature_dim, num_masks, hidden_dim, projection_dim, dropout) if regional else None
-        self.online = Encoder(backbone, MLP(feature_dim, hidden_dim, projection_dim), neck)
+        self.online = Encoder(
+            backbone,
+            feature_dim=feature_dim,
+            num_masks=num_masks if regional else 1,
+            hidden_dim=hidden_dim,
+            projection_dim=projection_dim,
+            dropout=dropout,
+        )
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         self.global_predictor = MLP(projection_dim, hidden_dim, projection_dim)
         self.region_predictor = MLP(projection_dim, hidden_dim, projection_dim) if regional else None
@@ -261,13 +278,16 @@ class FRA(nn.Module):
 
     @torch.no_grad()
     def update_prototypes(
-        self, online: Sequence[Embeddings], target: Sequence[Embeddings], momentum: float
+        self, online_masks: Sequence[Tensor], target_masks: Sequence[Tensor], momentum: float
     ) -> None:
-        """Both networks' prototypes ← momentum × prototypes + (1 − momentum) × mean mask embedding, view by
-        view."""
-        for encoder, views in ((self.online, online), (self.target, target)):
-            for masks_KD in (view.regions.masks_KD for view in views if view.regions is not None):
-                assert encoder.region_neck is not None
+        """Prototypes ← momentum × prototypes + (1 − momentum) × mean mask embedding (K, D), one view after
+        the other.
+
+        Each network follows its own mask embeddings. Without region branch both lists are empty.
+        """
+        for encoder, views in ((self.online, online_masks), (self.target, target_masks)):
+            for masks_KD in views:
+                assert encoder.region_neck is not None, "a model without region branch has no prototypes"
                 prototypes = encoder.region_neck.masks_KD
                 prototypes.lerp_(masks_KD.to(prototypes.dtype), 1 - momentum)
 

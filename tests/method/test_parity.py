@@ -93,13 +93,13 @@ def test_prototypes_follow_the_mask_embeddings_when_told(dtype: torch.dtype) -> 
     model = official.networks(dtype)
     targets = [model.see_target(view) for view in official.views(dtype)]
     online = [
-        model(view, same, other).online
+        model(view, same, other).online.regions.masks_KD
         for view, same, other in zip(official.views(dtype), targets, targets[::-1], strict=True)
     ]
     assert torch.equal(
         model.online.region_neck.masks_KD, official.tensor("state/online_net.neck.proto", dtype)
     )
-    model.update_prototypes(online, targets, momentum=0.9)
+    model.update_prototypes(online, [seen.regions.masks_KD for seen in targets], momentum=0.9)
     assert_close(model.online.region_neck.masks_KD, "out/proto_online")
     assert_close(model.target.region_neck.masks_KD, "out/proto_target")
 

@@ -1,0 +1,21 @@
+"""FRA: Facial Region Awareness, self-supervised pre-training for face analysis (CVPR 2024).
+
+`fra.load(path)` gives a trained encoder; it is imported when first asked for, so that `import fra` stays instant.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fra.inference import load
+
+__all__ = ["load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load":
+        from fra.inference import load
+
+        return load
+    raise AttributeError(f"module 'fra' has no attribute {name!r}")

@@ -1,0 +1,155 @@
+"""One optimiser step: both directions of the objective, the update, the target and the prototypes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from fra import dist
+from fra.method.networks import FRA, Direction, Embeddings
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+class Outcome(NamedTuple):
+    """Of one step, on the device: losses (4,) = total, global, region, relation of this rank's images; what
+    the online network saw in the last micro-batch's second view."""
+
+    losses: Tensor
+    seen: Embeddings
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """float32 or bfloat16; "auto" takes bfloat16 on hardware that multiplies it.
+
+    Only backbone and MLPs run in bfloat16; weights, scores and losses stay float32. Raises ValueError for an
+    unknown name.
+    """
+    if name not in PRECISIONS:
+        raise ValueError(f"train.precision is {name!r}: use {', '.join(PRECISIONS)}")
+    if name == "auto":
+        name = "bfloat16" if _multiplies_bfloat16(device) else "float32"
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+class Trainer:
+    """The networks on their device, ready to be stepped, by one rank or many.
+
+    `accumulate` splits each batch into that many micro-batches and takes one step from their mean gradient.
+    Batch-norm statistics, the mean mask embedding and Sinkhorn's sums are then those of a micro-batch (over
+    all ranks).
+    """
+
+    def __init__(
+        self,
+        model: FRA,
+        device: torch.device,
+        precision: torch.dtype = torch.float32,
+        accumulate: int = 1,
+        compiled: bool = False,
+    ) -> None:
+        model.to(device)
+        for parameter in model.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        dist.synchronise_batch_norm(model, device)
+        if compiled:
+            _compile(model)
+        self.model = model.train()
+        self.device = device
+        self.precision = precision
+        self.accumulate = accumulate
+        self.parallel: nn.Module = model
+        if dist.world_size() > 1:
+            # Ranks share their batch statistics, so buffers are equal already.
+            self.parallel = DistributedDataParallel(
+                model, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
+
+    def step(
+        self,
+        view1_B3HW: Tensor,
+        view2_B3HW: Tensor,
+        optimizer: Optimizer,
+        lr: float,
+        target_momentum: float,
+        prototype_momentum: float,
+    ) -> Outcome:
+        """Train on one batch (this rank's share). Nothing is read back from the device."""
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.zero_grad(set_to_none=True)
+        outcome, online_masks, target_masks = self.backward(view1_B3HW, view2_B3HW)
+        optimizer.step()
+        self.model.update_target(target_momentum)
+        self.model.update_prototypes(online_masks, target_masks, prototype_momentum)
+        return outcome
+
+    def backward(self, view1_B3HW: Tensor, view2_B3HW: Tensor) -> tuple[Outcome, list[Tensor], list[Tensor]]:
+        """Gradients of a batch, without a step; and each view's mean mask embedding (K, D), online and
+        target.
+
+        Backward runs on one direction before the other is computed: half the memory of both at once.
+        """
+        if view1_B3HW.shape[0] % self.accumulate:
+            raise ValueError(
+                f"{view1_B3HW.shape[0]} images cannot be split into {self.accumulate} equal micro-batches: "
+                "set train.accumulate to a divisor of the batch size per rank"
+            )
+        losses = torch.zeros(4, device=self.device)
+        online: list[Embeddings] = []
+        target: list[Embeddings] = []
+        chunks = zip(view1_B3HW.chunk(self.accumulate), view2_B3HW.chunk(self.accumulate), strict=True)
+        for number, pair in enumerate(chunks, start=1):
+            view1, view2 = (view.contiguous(memory_format=torch.channels_last) for view in pair)
+            with self._autocast():
+                target1, target2 = self.model.see_target(view1), self.model.see_target(view2)
+            target += [target1, target2]
+            for view, same, other, last in (
+                (view1, target1, target2, False),
+                (view2, target2, target1, number == self.accumulate),
+            ):
+                with self._gradients_shared(last):
+                    with self._autocast():
+                        direction: Direction = self.parallel(view, same, other)
+                    torch.autograd.backward(direction.total / self.accumulate)
+                parts = (direction.total.detach(), direction.global_, direction.region, direction.relation)
+                losses += torch.stack(parts).float() / self.accumulate
+                online.append(direction.online)
+        return Outcome(losses, online[-1]), _masks_by_view(online), _masks_by_view(target)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        enabled = self.precision == torch.bfloat16
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+    def _gradients_shared(self, now: bool) -> AbstractContextManager[Any]:
+        if now or not isinstance(self.parallel, DistributedDataParallel):
+            return nullcontext()
+        return self.parallel.no_sync()
+
+
+def _masks_by_view(seen: Sequence[Embeddings]) -> list[Tensor]:
+    """Mean mask embedding (K, D) of view 1 and of view 2, from micro-batches that alternate between the
+    two."""
+    masks = [embeddings.regions.masks_KD for embeddings in seen if embeddings.regions is not None]
+    return [torch.stack(masks[view::2]).mean(0) for view in (0, 1)] if masks else []
+
+
+def _compile(model: FRA) -> None:
+    """Compile both backbones, where nearly all the work is. What cannot be compiled runs as written, with a
+    warning."""
+    torch._dynamo.config.suppress_errors = True
+    model.online.backbone.compile()
+    model.target.backbone.compile()
