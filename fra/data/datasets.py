@@ -28,15 +28,13 @@ ORL_ANNOTATIONS = Path("data/orl")
 class DatasetConfig:
     """One data set. `name` labels what is made from it; `adapter` says how its folder is laid out.
 
-    `root` is the folder that holds the images; None for sets that come with the project. With `rescan`, `dvc repro`
-    looks at the folder again each time (a listing, not a hash of every file). Unless the set has splits of its own,
-    the fractions `val` and `test` of its people (of its images, where no person is known) are set apart.
+    `root` is the folder that holds the images; None for sets that come with the project. Unless the set has splits of
+    its own, the fractions `val` and `test` of its people (of its images, where no person is known) are set apart.
     """
 
     name: str = "orl"
     adapter: str = "orl"
     root: str | None = None
-    rescan: bool = False
     val: float = 0.0
     test: float = 0.0
 

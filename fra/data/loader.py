@@ -6,6 +6,8 @@ images differs: FFCV shuffles the whole epoch; WebDataset streams, and shuffles 
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import random
 from collections import deque
@@ -13,20 +15,21 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import pandas as pd
 import torch
 import webdataset
 from ffcv.fields.decoders import IntDecoder
 from ffcv.fields.rgb_image import IMAGE_MODES, ResizedCropRGBImageDecoder
 from ffcv.libffcv import imdecode, resize_crop
 from ffcv.loader import Loader as CompiledLoader
+from ffcv.loader.epoch_iterator import EpochIterator
 from ffcv.pipeline import PipelineSpec
 from ffcv.pipeline.allocation_query import AllocationQuery
 from ffcv.pipeline.compiler import Compiler
 from ffcv.pipeline.state import State
+from ffcv.reader import Reader
 from ffcv.traversal_order.base import TraversalOrder
 from numpy.typing import NDArray
 
@@ -154,6 +157,27 @@ class TwoCrops(ResizedCropRGBImageDecoder):  # type: ignore[misc]
         return decode_and_cut
 
 
+class Epoch(EpochIterator):  # type: ignore[misc]
+    """FFCV's epoch, but an error in its thread is raised where the batches are read, instead of leaving it to wait."""
+
+    error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except BaseException as error:
+            self.error = error
+            self.output_queue.put(None)
+
+    def __next__(self) -> Any:
+        try:
+            return super().__next__()
+        except StopIteration:
+            if self.error is not None:
+                raise RuntimeError(f"{self.loader.fname}: a batch could not be read: {self.error}") from self.error
+            raise
+
+
 class FFCVPairs:
     """Pairs from a beton. FFCV compiles the pipeline once, at the first epoch (some 15 s)."""
 
@@ -199,15 +223,39 @@ class FFCVPairs:
         return memory
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Crops]:
-        self.loader.next_epoch = epoch
         self.order.start = start_step * self.batch_size
         self.key = epoch_key(self.seed, epoch).astype(np.int64)
-        threads = torch.get_num_threads()
-        batches = iter(self.loader)
-        torch.set_num_threads(threads)
-        for index, pair in batches:
-            pairs = torch.as_tensor(pair)
-            yield Crops(pairs[:, 0], pairs[:, 1], torch.as_tensor(index).view(-1).clone())
+        batches = Epoch(self.loader, self.order.sample_order(epoch)[: (self.steps_per_epoch - start_step) * self.batch_size])
+        try:
+            for index, pair in batches:
+                pairs = torch.as_tensor(pair)
+                yield Crops(pairs[:, 0], pairs[:, 1], torch.as_tensor(index).view(-1).clone())
+        finally:
+            batches.terminate_event.set()  # its thread ends, also where the epoch was left half-way
+
+
+class Shard(NamedTuple):
+    """A tar shard: how many images it holds, and the index of the first of them within the split."""
+
+    path: Path
+    images: int
+    first: int
+
+
+def train_shards(folder: Path) -> list[Shard]:
+    """The shards of the training split, as `index.json` lists them.
+
+    Raises:
+        FileNotFoundError: there is no `index.json`: the folder is not a finished set of shards.
+    """
+    index = folder / "index.json"
+    if not index.is_file():
+        raise FileNotFoundError(f"{index}: not there, so the shards are not finished: run `dvc repro shard`")
+    shards, first = [], 0
+    for entry in json.loads(index.read_text(encoding="utf-8"))["splits"]["train"]["shards"]:
+        shards.append(Shard(folder / entry["name"], entry["images"], first))
+        first += entry["images"]
+    return shards
 
 
 class WebDatasetPairs:
@@ -217,38 +265,42 @@ class WebDatasetPairs:
         self,
         config: DataConfig,
         views: ViewsConfig,
-        shards: list[Path],
-        index_of: dict[str, int],
+        shards: list[Shard],
+        exclude: frozenset[int],
         batch_size: int,
         seed: int,
         rank: int,
         world_size: int,
     ) -> None:
-        self.steps_per_epoch = steps(len(index_of), batch_size, world_size)
-        self.config, self.views, self.shards, self.index_of = config, views, shards, index_of
+        images = sum(shard.images for shard in shards) - len(exclude)
+        self.steps_per_epoch = steps(images, batch_size, world_size)
+        self.config, self.views, self.exclude = config, views, exclude
+        self.first = {str(shard.path): shard.first for shard in shards}
         self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
+
+    def numbered(self, samples: Iterator[dict[str, Any]]) -> Iterator[tuple[int, bytes]]:
+        """(index, image bytes) of each sample that was not set aside; a sample's index is its place in the split."""
+        url, place = "", 0
+        for sample in samples:
+            place = place + 1 if sample["__url__"] == url else 0
+            url = sample["__url__"]
+            index = self.first[url] + place
+            if index not in self.exclude:
+                yield index, next(sample[suffix] for suffix in IMAGE_SUFFIXES if suffix in sample)
 
     def samples(self, epoch: int) -> Iterator[tuple[int, bytes]]:
         """(index, image bytes) of this rank's images, shuffled by (seed, epoch)."""
         generator = random.Random(f"{self.seed}/{epoch}")
-        shards = [str(shard) for shard in self.shards]
+        shards = list(self.first)
         generator.shuffle(shards)
+        buffer = self.config.shuffle_buffer
         stream = webdataset.DataPipeline(
             webdataset.SimpleShardList(shards),
             webdataset.tarfile_to_samples(),
-            webdataset.shuffle(
-                self.config.shuffle_buffer, initial=self.config.shuffle_buffer, rng=generator
-            ),
+            self.numbered,
+            webdataset.shuffle(buffer, initial=buffer, rng=generator),
         )
-        place = 0
-        for sample in stream:
-            index = self.index_of.get(sample["__key__"])
-            if index is None:
-                continue  # set aside by validation
-            if place % self.world_size == self.rank:
-                suffix = next(suffix for suffix in IMAGE_SUFFIXES if suffix in sample)
-                yield index, sample[suffix]
-            place += 1
+        return itertools.islice(iter(stream), self.rank, None, self.world_size)
 
     def pair(self, key: np.uint64, index: int, content: bytes) -> NDArray[np.uint8]:
         """Both crops of one image: (2, size, size, 3)."""
@@ -288,23 +340,24 @@ def build(
     config: DataConfig,
     views: ViewsConfig,
     *,
-    manifest: pd.DataFrame,
-    beton: Path,
-    shards: Path,
+    source: Path,
+    exclude: frozenset[int],
     batch_size: int,
     seed: int,
     rank: int = 0,
     world_size: int = 1,
 ) -> Loader:
-    """The loader that `config.loader` names, over the rows of `manifest` (one split, less what was set aside).
+    """The loader that `config.loader` names, over the training images less those of index `exclude`.
 
-    `beton` is the split's beton, `shards` the folder of tar shards; only the one that is needed must exist.
+    `source` is what it reads: a beton (ffcv) or the folder of a set's tar shards (webdataset).
+
+    Raises:
+        FileNotFoundError: `source` is not there.
+        ValueError: fewer images than make one batch on each rank.
     """
     if config.loader == "ffcv":
-        index = np.sort(manifest["index"].to_numpy(dtype=np.int64))
-        return FFCVPairs(config, views, beton, index, batch_size, seed, rank, world_size)
-    names = sorted(manifest["shard"].unique())
-    index_of = dict(zip(manifest["key"], manifest["index"].astype(int), strict=True))
-    return WebDatasetPairs(
-        config, views, [shards / name for name in names], index_of, batch_size, seed, rank, world_size
-    )
+        if not source.is_file():
+            raise FileNotFoundError(f"{source}: no such beton: run `dvc repro shard`")
+        index = np.setdiff1d(np.arange(int(Reader(str(source), {}).num_samples)), np.array(sorted(exclude), dtype=np.int64))
+        return FFCVPairs(config, views, source, index, batch_size, seed, rank, world_size)
+    return WebDatasetPairs(config, views, train_shards(source), exclude, batch_size, seed, rank, world_size)

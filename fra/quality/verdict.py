@@ -1,0 +1,91 @@
+"""The gate's verdict: what was judged (by hash), whether it passed, and what was set aside.
+
+Kept apart from the judging (which needs Great Expectations): training only reads verdicts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fra.data.files import sha256, write_json
+
+
+class GateError(RuntimeError):
+    """The data did not pass, or are not the data that passed; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`judged` maps each file to its SHA-256; `reasons` says why `success` is false; `expectations` has one entry a rule."""
+
+    success: bool
+    dataset: str
+    judged: dict[str, str]
+    rows: int
+    quarantined: int
+    limit: float
+    reasons: list[str]
+    expectations: list[dict[str, Any]]
+
+
+def seal(content: dict[str, Any]) -> str:
+    """SHA-256 of a verdict's content: shows an edit by hand (it is no signature)."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def write(verdict: Verdict, path: Path) -> None:
+    """Writes the verdict with its seal."""
+    content = asdict(verdict)
+    write_json({**content, "seal": seal(content)}, path)
+
+
+def read(path: Path) -> Verdict:
+    """Reads a verdict. Raises `GateError` where there is none, or it was edited."""
+    if not path.is_file():
+        raise GateError(f"{path}: no verdict; the data were not validated: run `dvc repro validate`")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        given = content.pop("seal")
+        verdict = Verdict(**content)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise GateError(f"{path}: not a verdict ({error}): run `dvc repro -f validate`") from None
+    if given != seal(content):
+        raise GateError(f"{path}: edited after it was written (its seal does not fit): run `dvc repro -f validate`")
+    return verdict
+
+
+def check(path: Path, files: list[Path]) -> Verdict:
+    """The verdict at `path`, if it passed and judged these very `files`.
+
+    Raises:
+        GateError: it failed, never saw a file, or a file changed since.
+    """
+    verdict = read(path)
+    if not verdict.success:
+        raise GateError(f"{path}: the data did not pass: {'; '.join(verdict.reasons)}")
+    for file in files:
+        expected = verdict.judged.get(file.as_posix())
+        if expected is None:
+            raise GateError(f"{file}: not among what {path} judged: run `dvc repro validate`")
+        if not file.is_file():
+            raise GateError(f"{file}: gone since it was validated: run `dvc repro shard validate`")
+        if sha256(file) != expected:
+            raise GateError(f"{file}: changed since it was validated: run `dvc repro -f shard validate`")
+    return verdict
+
+
+def set_aside(quarantine: Path) -> pd.DataFrame:
+    """The rows that were set aside: key, split, index (-1: in no shard), source, reason.
+
+    Raises:
+        GateError: there is no such list.
+    """
+    if not quarantine.is_file():
+        raise GateError(f"{quarantine}: not there; the data were not validated: run `dvc repro validate`")
+    return pd.read_csv(quarantine, dtype={"index": "int64"}, keep_default_na=False)
