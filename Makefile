@@ -1,0 +1,49 @@
+# make demo    the whole chain on the embedded faces: a table of results and a report page
+# make test    the tests
+# make lint    style and types
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export VIRTUAL_ENV := $(CURDIR)/.venv
+export DO_NOT_TRACK := 1
+export DVC_NO_ANALYTICS := true
+
+# FFCV is compiled against OpenCV and libjpeg-turbo; Chromium opens the report page in the tests.
+BUILD_PACKAGES := build-essential pkg-config libopencv-dev libturbojpeg0-dev git
+TEST_PACKAGES := chromium chromium-driver
+
+.PHONY: help demo test lint clean
+help:
+	@sed -n 's/^# //p' Makefile | head -3
+
+# Debian packages that are missing, then the virtual environment with exactly the locked versions.
+define install_packages
+	@missing=$$(for name in $(1); do dpkg-query -W -f '$${db:Status-Status}' $$name 2>/dev/null | grep -qx installed || echo $$name; done); \
+	if [ -n "$$missing" ]; then \
+	  echo "installing" $$missing; \
+	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  $$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $$missing > /dev/null; \
+	fi
+endef
+
+.venv/ready: requirements.lock pyproject.toml
+	$(call install_packages,$(BUILD_PACKAGES))
+	@python3 -m venv .venv 2>/dev/null || { apt-get install -y -qq python3-venv python3-dev > /dev/null && python3 -m venv .venv; }
+	@echo "installing Python packages into .venv (some minutes)"
+	@pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	@pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: .venv/ready
+	@dvc repro
+	@python -m pipelines.summary
+
+test: .venv/ready
+	$(call install_packages,$(TEST_PACKAGES))
+	@pytest
+
+lint: .venv/ready
+	@ruff check . && ruff format --check . && mypy
+
+clean:
+	rm -rf .venv artifacts data/raw data/shards data/beton data/manifest .work

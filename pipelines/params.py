@@ -1,0 +1,83 @@
+"""params.yaml: composed by Hydra from `fra/conf`, checked against the dataclass that uses each section.
+
+    python -m pipelines.params [OVERRIDE…]    write params.yaml, e.g. `python -m pipelines.params recipe=paper`
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+
+PARAMS = Path("params.yaml")
+CONF = Path("fra/conf")
+T = TypeVar("T")
+
+
+class ParamsError(ValueError):
+    """params.yaml, or an override, is not what the code understands; the message names key, value and what is right."""
+
+
+def read(path: Path = PARAMS) -> dict[str, Any]:
+    """All of params.yaml. Raises `ParamsError`."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: not there: run `python -m pipelines.params`") from None
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ParamsError(f"{path}: holds no sections: run `python -m pipelines.params`")
+    return content
+
+
+def section(name: str, cls: type[T], path: Path = PARAMS) -> T:
+    """The section `name` ("train", "benchmarks.orl") as a `cls`, every key known and of the right type.
+
+    Raises:
+        ParamsError: the section is missing, or a key is unknown, missing its type, or out of range.
+    """
+    values: Any = read(path)
+    for part in name.split("."):
+        if not isinstance(values, dict) or part not in values:
+            raise ParamsError(f"{path}: has no section {name!r}: run `python -m pipelines.params`")
+        values = values[part]
+    strict = checked(cls, config=ConfigDict(extra="forbid"), frozen=True)
+    try:
+        return TypeAdapter(strict).validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        raise ParamsError("; ".join(f"{path}: {explain(name, found)}" for found in error.errors())) from None
+
+
+def explain(name: str, found: Any) -> str:
+    """One pydantic finding in one line: which key, which value, what is wrong with it."""
+    if found["type"] == "value_error":  # raised by the dataclass itself, which names key and value
+        return str(found["ctx"]["error"])
+    key = ".".join((name, *map(str, found["loc"])))
+    if found["type"] == "unexpected_keyword_argument":
+        return f"{key}: no such parameter"
+    return f"{key}: {found['msg'][0].lower()}{found['msg'][1:]}, got {found['input']!r}"
+
+
+def compose(overrides: list[str], path: Path = PARAMS, conf: Path = CONF) -> None:
+    """Writes params.yaml as `dvc exp run -S …` would. Raises `ParamsError` for an override that does not fit."""
+    from dvc.utils.hydra import compose_and_dump
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        compose_and_dump(path, str(conf.resolve()), None, "config", str(Path.cwd()), overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ParamsError(f"{' '.join(overrides)}: {' '.join(str(error).split())}") from None
+
+
+if __name__ == "__main__":
+    try:
+        compose(sys.argv[1:])
+    except ParamsError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,28 @@
+"""Where every artifact lies: one name for each, used by the flows and spelt out in dvc.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+WORK = Path(".work")
+"""Work in progress that DVC must not see: checkpoints, cached features."""
+VALIDATION = Path("artifacts/validation")
+PRETRAIN = Path("artifacts/pretrain")
+TRANSFER = Path("artifacts/transfer")
+REPORT = Path("artifacts/report")
+
+
+def raw(name: str) -> Path:
+    return Path("data/raw") / name
+
+
+def shards(name: str) -> Path:
+    return Path("data/shards") / name
+
+
+def beton(name: str) -> Path:
+    return Path("data/beton") / name
+
+
+def manifest(name: str) -> Path:
+    return Path("data/manifest") / f"{name}.parquet"

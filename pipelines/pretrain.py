@@ -1,0 +1,79 @@
+"""pretrain: betons or shards that passed the gate → backbone, whole model, history"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from fra import dist
+from fra.data import loader
+from fra.data.files import sha256
+from fra.data.loader import DataConfig
+from fra.data.views import Views, ViewsConfig
+from fra.method.networks import ModelConfig, ObjectiveConfig
+from fra.quality import verdict
+from fra.train.pretrain import TrainConfig
+from fra.train.pretrain import pretrain as train
+from pipelines import params, paths, provenance
+from pipelines.stage import logger, main
+
+SECTIONS = ["dataset", "data", "views", "model", "objective", "train"]
+
+
+def inputs(dataset: str, data: DataConfig) -> tuple[Path, list[Path]]:
+    """What the loader opens, and every file that it will read."""
+    if data.loader == "ffcv":
+        source = paths.beton(dataset) / "train.beton"
+        return source, [source]
+    source = paths.shards(dataset)
+    return source, [source / "index.json", *(shard.path for shard in loader.train_shards(source))]
+
+
+def pretrain() -> None:
+    dataset = str(params.read()["dataset"]["name"])
+    data, views = params.section("data", DataConfig), params.section("views", ViewsConfig)
+    model, objective = params.section("model", ModelConfig), params.section("objective", ObjectiveConfig)
+    config = params.section("train", TrainConfig)
+    source, files = inputs(dataset, data)
+    if params.read()["source"] != source.as_posix():  # dvc.yaml depends on `source`
+        raise params.ParamsError(f"params.yaml: source must be {source} where data.loader is {data.loader}")
+    verdict.check(paths.VALIDATION / "verdict.json", files)
+    aside = verdict.set_aside(paths.VALIDATION / "quarantine.csv")
+    exclude = frozenset(aside.loc[(aside["split"] == "train") & (aside["index"] >= 0), "index"])
+    read = {file.as_posix(): sha256(file) for file in [*files, paths.VALIDATION / "quarantine.csv"]}
+    record = provenance.record(SECTIONS, read)
+    identity = {"params": record["params"], "inputs": read, "code": code_hash()}
+    run = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    with dist.ranks(config.device):
+        batches = loader.build(
+            data,
+            views,
+            source=source,
+            exclude=exclude,
+            batch_size=config.batch_size // dist.world_size(),
+            seed=config.seed,
+            rank=dist.rank(),
+            world_size=dist.world_size(),
+        )
+        metrics = train(
+            model,
+            objective,
+            config,
+            batches,
+            Views(views, config.seed),
+            paths.PRETRAIN,
+            paths.WORK / "checkpoints" / run,
+            record,
+        )
+    logger.info("pre-trained: loss %.4f, %.0f images/s", metrics["total"], metrics["images_per_second"])
+
+
+def code_hash() -> str:
+    """SHA-256 of the code that training runs, so that other code never continues its checkpoints."""
+    files = sorted(path for room in ("data", "method", "train") for path in Path("fra", room).glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+if __name__ == "__main__":
+    main(pretrain)

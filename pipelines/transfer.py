@@ -1,0 +1,36 @@
+"""transfer TASK: frozen backbone and a labelled set → what the backbone is worth on one task"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from fra.quality import verdict
+from fra.transfer.evaluate import TransferConfig, evaluate
+from pipelines import params, paths
+from pipelines.stage import logger, main
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """Which data set a task is judged on, and the folder of the verdict on that set."""
+
+    dataset: str
+    validation: str
+
+
+def transfer() -> None:
+    task = sys.argv[1]
+    where = params.section(f"tasks.{task}", TaskConfig)
+    config = params.section("transfer", TransferConfig)
+    manifest, shards = paths.manifest(where.dataset), paths.shards(where.dataset)
+    verdict.check(Path(where.validation) / "verdict.json", [manifest, shards / "index.json", *shards.glob("*.tar")])
+    result = evaluate(task, config, manifest, shards, paths.PRETRAIN / "backbone.safetensors", paths.TRANSFER / task)
+    logger.info("%s: %s", task, result)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m pipelines.transfer TASK  (a key of `tasks` in params.yaml)")
+    main(transfer)
