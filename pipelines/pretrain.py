@@ -76,4 +76,4 @@ def code_hash() -> str:
 
 
 if __name__ == "__main__":
-    main(pretrain)
+    main(pretrain, limit="gpu")

@@ -1,0 +1,204 @@
+"""Server, workers and deployments on this machine, until Ctrl-C.
+
+    python -m pipelines.serve [--port 4200]
+
+State lies in .prefect/ (SQLite), or in the database that FRA_DATABASE_URL names
+(postgresql+asyncpg://user:password@host/database). All of it listens on this machine alone, unless `--host` says
+otherwise: Prefect's server asks nobody for a password.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipelines import server
+
+logger = logging.getLogger("pipelines")
+
+POOLS = {"local": 4, "gpu": 2}
+"""Work pools, each with a worker of its own here, and how many runs one starts at a time."""
+RECONCILE = 15.0
+"""Seconds between two looks for runs whose process is dead."""
+STARTUP = 180.0
+"""Seconds that the server may take to answer (the first time it makes its tables)."""
+
+
+class ServeError(RuntimeError):
+    """It cannot be served; the message says why and what to do."""
+
+
+@dataclass
+class Service:
+    """A process that is started again whenever it ends."""
+
+    name: str
+    command: list[str]
+    process: subprocess.Popen[bytes] | None = None
+    started: float = field(default=0.0)
+
+    def keep(self) -> bool:
+        """Starts it if it does not run, at most every five seconds; True where it was started."""
+        if (self.process is not None and self.process.poll() is None) or time.monotonic() - self.started < 5:
+            return False
+        if self.process is not None:
+            logger.warning("%s ended (exit code %s): starting it again", self.name, self.process.returncode)
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "pipelines.supervise", *self.command],
+            stdin=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for this process alone, which stops the others in order
+        )
+        return True
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait()
+
+
+def prefect(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "prefect", *arguments]
+
+
+def settings(host: str, port: int, artifacts: int) -> dict[str, str]:
+    """The environment of everything that is started here."""
+    home = str(Path(".prefect").resolve())
+    url = f"http://{host}:{port}"
+    chosen = {
+        "PREFECT_HOME": home,
+        "PREFECT_API_URL": f"{url}/api",
+        "PREFECT_UI_URL": url,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        # Leases in memory would be forgotten by a server that starts again, and their slots never given back.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "FRA_ARTIFACTS_URL": f"http://{host}:{artifacts}",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+    }
+    if database := os.environ.get("FRA_DATABASE_URL"):
+        chosen["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database
+    return chosen
+
+
+def check_port(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ServeError(f"port {port} of {host}: {error.strerror}; choose another one with --port") from None
+
+
+def wait_for(service: Service, url: str) -> None:
+    """Returns once the server answers. Raises `ServeError` where it ends or takes too long."""
+    import httpx
+
+    deadline = time.monotonic() + STARTUP
+    while time.monotonic() < deadline:
+        assert service.process is not None
+        if service.process.poll() is not None:
+            raise ServeError("the Prefect server ended at once; its messages are above")
+        with suppress(httpx.HTTPError):
+            if httpx.get(f"{url}/api/health", timeout=2).is_success:
+                return
+        time.sleep(0.3)
+    raise ServeError(f"the Prefect server did not answer within {STARTUP:.0f} s")
+
+
+def prepare() -> None:
+    """Pools, the deployments of prefect.yaml, the automations; whatever is there already stays, or is brought up to date."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
+
+    from pipelines import alerts
+
+    with get_client(sync_client=True) as client:
+        for pool, limit in POOLS.items():
+            with suppress(ObjectAlreadyExists):
+                client.create_work_pool(WorkPoolCreate(name=pool, type="process", concurrency_limit=limit))
+    subprocess.run(prefect("--no-prompt", "deploy", "--all"), check=True, stdout=subprocess.DEVNULL)
+    alerts.install()
+    server.reconcile(logger)
+
+
+@contextmanager
+def told_to_stop() -> Iterator[threading.Event]:
+    """An event that SIGINT, SIGTERM and SIGHUP set."""
+    told = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: told.set())
+    yield told
+
+
+def serve(host: str, port: int) -> None:
+    """Runs everything until it is told to stop; then workers first (their runs save and are scheduled again)."""
+    if url := server.running():
+        raise ServeError(f"already served at {url.removesuffix('/api')}; stop that first")
+    artifacts = port + 1
+    for number in (port, artifacts):
+        check_port(host, number)
+    os.environ.update(settings(host, port, artifacts))
+    url = f"http://{host}:{port}"
+    Path("artifacts").mkdir(exist_ok=True)
+    pages = [sys.executable, "-m", "http.server", "--bind", host, "--directory", "artifacts", str(artifacts)]
+    api = Service("server", prefect("server", "start", "--host", host, "--port", str(port)))
+    workers = [
+        Service(f"worker of {pool}", prefect("worker", "start", "--pool", pool, "--type", "process")) for pool in POOLS
+    ]
+    services = [api, Service("artifacts", pages), *workers]
+    with told_to_stop() as told:
+        try:
+            api.keep()
+            wait_for(api, url)
+            prepare()
+            server.ADDRESS.write_text(f"{url}/api\n")
+            looked = time.monotonic()
+            for service in services:
+                service.keep()
+            print(f"Prefect: {url}   report and data docs: http://{host}:{artifacts}   (Ctrl-C stops all)", flush=True)
+            while not told.wait(1):
+                for service in services:
+                    service.keep()
+                if time.monotonic() - looked > RECONCILE:
+                    looked = time.monotonic()
+                    with suppress(Exception):  # the server may be away for the moment
+                        server.reconcile(logger)
+        finally:
+            server.ADDRESS.unlink(missing_ok=True)
+            stopping = [threading.Thread(target=service.stop) for service in services[1:]]
+            for thread in stopping:
+                thread.start()
+            for thread in stopping:
+                thread.join()
+            api.stop()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m pipelines.serve", description=__doc__.partition("\n")[0])
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, default=4200, help="of the interface; artifacts get the next one")
+    chosen = parser.parse_args()
+    logger.addHandler(logging.StreamHandler())
+    logger.setLevel(logging.INFO)
+    try:
+        serve(chosen.host, chosen.port)
+    except (ServeError, subprocess.CalledProcessError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

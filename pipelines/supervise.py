@@ -1,0 +1,92 @@
+"""Runs a command so that nothing of it outlives its parent.
+
+    python -m pipelines.supervise COMMAND…    (standard input: a pipe that the parent keeps open)
+
+A signal to `dvc repro` alone leaves the stage that it started running and writing. So the command gets a session of
+its own; when this process is told to stop, or the pipe closes because the parent is gone (even by kill -9), the
+whole group gets SIGTERM, `GRACE` seconds to save its work, and SIGKILL. Ends with the command's exit code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+GRACE = 25.0
+"""Seconds from SIGTERM to SIGKILL: Prefect allows 30 from cancelling a run to its end."""
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def adopt_orphans() -> None:
+    """Makes this process the parent of every orphan below it, so that it can wait for them (Linux only)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def reap() -> dict[int, int] | None:
+    """Collects every child that ended: exit code by process id. None once there is no child left."""
+    ended: dict[int, int] = {}
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return ended or None
+        if pid == 0:
+            return ended
+        ended[pid] = os.waitstatus_to_exitcode(status)
+
+
+def send(number: int, group: int) -> None:
+    """A signal to the group, and to whoever left it and was orphaned."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, number)
+    with contextlib.suppress(OSError):
+        for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+            os.kill(int(child), number)
+
+
+def end(group: int) -> None:
+    """SIGTERM to all that is left, and SIGKILL after `GRACE` seconds; returns once everything is gone."""
+    if reap() is None:
+        return
+    send(signal.SIGTERM, group)
+    deadline = time.monotonic() + GRACE
+    while reap() is not None:
+        if time.monotonic() > deadline:
+            send(signal.SIGKILL, group)
+        time.sleep(0.05)
+
+
+def main(command: list[str]) -> int:
+    adopt_orphans()
+    wake, waker = os.pipe()
+    os.set_blocking(waker, False)
+    signal.set_wakeup_fd(waker)
+    told: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: told.append(number))
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)  # wakes select
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    code: int | None = None
+    while code is None:
+        ready, _, _ = select.select([0, wake], [], [])
+        if wake in ready:
+            os.read(wake, 4096)
+        if told or (0 in ready and not os.read(0, 4096)):
+            break
+        code = (reap() or {}).get(process.pid)
+    end(process.pid)
+    return 128 + signal.SIGTERM if code is None else code if code >= 0 else 128 - code
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit("usage: python -m pipelines.supervise COMMAND…")
+    sys.exit(main(sys.argv[1:]))
