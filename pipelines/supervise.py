@@ -43,24 +43,29 @@ def reap() -> dict[int, int] | None:
         ended[pid] = os.waitstatus_to_exitcode(status)
 
 
-def send(number: int, group: int) -> None:
-    """A signal to the group, and to whoever left it and was orphaned."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, number)
+def children() -> set[int]:
+    """Whoever has this process for a parent: the command, and orphans from below it (Linux only)."""
     with contextlib.suppress(OSError):
-        for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-            os.kill(int(child), number)
+        return set(map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()))
+    return set()
 
 
 def end(group: int) -> None:
     """SIGTERM to all that is left, and SIGKILL after `GRACE` seconds; returns once everything is gone."""
-    if reap() is None:
-        return
-    send(signal.SIGTERM, group)
+    told: set[int] = set()
     deadline = time.monotonic() + GRACE
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGTERM)
+        told.add(group)
     while reap() is not None:
-        if time.monotonic() > deadline:
-            send(signal.SIGKILL, group)
+        over = time.monotonic() > deadline
+        # Who left the group is told once it is an orphan: until then it has a parent to tell it.
+        for process in children() if over else children() - told:
+            os.kill(process, signal.SIGKILL if over else signal.SIGTERM)
+            told.add(process)
+        if over:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
         time.sleep(0.05)
 
 

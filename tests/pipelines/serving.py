@@ -1,0 +1,241 @@
+"""Folders with a pipeline in them, and a Prefect server with workers on this machine: all real, all in a temporary folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+TOY = {
+    "ingest": ("python toy.py ingest plain", []),
+    "pretrain": ("python toy.py pretrain hold", ["ingest"]),
+    "transfer@a": ("python toy.py transfer-a plain", ["pretrain"]),
+    "transfer@b": ("python toy.py transfer-b plain", ["pretrain"]),
+    "zreport": ("python toy.py zreport plain", ["transfer-a", "transfer-b"]),
+}
+"""Stage → command, inputs (files in made/)."""
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "FRA_", "PYTEST"))}
+    kept.pop("PYTHONPATH", None)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+    return kept | {"PATH": path, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"} | more
+
+
+def copy_project(to: Path) -> Path:
+    """The files that git knows or would take, as a project of its own, with everything committed."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file() and name.partition("/")[0] not in ("tests", "dvc.lock"):
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, to / name)
+    return to
+
+
+def commit(folder: Path) -> None:
+    for command in (
+        "git init -q -b main",
+        "git config user.name test",
+        "git config user.email test@example.org",
+        "git add -A",
+        "git commit -q -m start",
+    ):
+        subprocess.run(command.split(), cwd=folder, check=True, env=environment())
+
+
+def toy_stages(**manners: str) -> dict[str, Any]:
+    """dvc.yaml of the toy pipeline; `manners` changes how a stage behaves ("flaky", "bad")."""
+    stages = {}
+    for name, (command, needs) in TOY.items():
+        manner = manners.get(name)
+        stages[name] = {
+            "cmd": command.rsplit(" ", 1)[0] + f" {manner}" if manner else command,
+            "deps": [f"made/{need}" for need in needs],
+            "outs": [f"made/{name.replace('@', '-')}"],
+        }
+    grouped = {name: stage for name, stage in stages.items() if "@" not in name}
+    grouped["transfer"] = {
+        "foreach": ["a", "b"],
+        "do": {
+            "cmd": "python toy.py transfer-${item} plain",
+            "deps": ["made/pretrain"],
+            "outs": ["made/transfer-${item}"],
+        },
+    }
+    return {"stages": grouped}
+
+
+@dataclass
+class Toy:
+    """A folder with the toy pipeline."""
+
+    folder: Path
+    log: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    def configure(self, tenths: int = 3, **manners: str) -> None:
+        (self.folder / ".work").mkdir(exist_ok=True)
+        (self.folder / ".work/tenths").write_text(str(tenths))
+        (self.folder / "dvc.yaml").write_text(yaml.safe_dump(toy_stages(**manners), sort_keys=False))
+
+    def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            cwd=self.folder,
+            env=environment(TOY_LOG=str(self.log), DVC_SITE_CACHE_DIR=str(self.folder / ".site"), **self.env, **more),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *arguments: str, **more: str) -> tuple[int, str]:
+        """`python -m pipelines.run …` to its end: exit code and what it printed."""
+        process = self.start("pipelines.run", *arguments, **more)
+        output, _ = process.communicate(timeout=120)
+        return process.returncode, output
+
+    def starts(self, stage: str) -> int:
+        counted = self.folder / ".work" / f"{stage}.starts"
+        return len(counted.read_text()) if counted.exists() else 0
+
+    def worked(self, word: str) -> list[str]:
+        """Which stages wrote `word` ("begin", "end") into the log, in order."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return [line.split()[2] for line in lines if line.split()[1] == word]
+
+    def processes(self) -> list[psutil.Process]:
+        """Stages that are alive (zombies count), wherever they were re-parented to."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if "toy.py" in " ".join(process.cmdline()) and process.cwd() == str(self.folder):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+
+@pytest.fixture
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    return make_toy(tmp_path_factory.mktemp("toy"))
+
+
+def make_toy(folder: Path) -> Toy:
+    copy_project(folder)
+    shutil.copy2(Path(__file__).parent / "toy.py", folder / "toy.py")
+    (folder / "params.yaml").write_text("dataset: {root: null}\n")
+    made = Toy(folder, folder / ".work/log")
+    made.configure()
+    commit(folder)
+    return made
+
+
+@dataclass
+class Served:
+    """`make serve` at work, and what its server says."""
+
+    url: str
+    toy: Toy
+    process: subprocess.Popen[str]
+    log: Path
+
+    def post(self, path: str, **body: Any) -> Any:
+        answer = httpx.post(f"{self.url}{path}", json=body, timeout=30)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+    def get(self, path: str) -> Any:
+        answer = httpx.get(f"{self.url}{path}", timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+    def flow_runs(self, **filters: Any) -> list[dict[str, Any]]:
+        return list(self.post("/flow_runs/filter", flow_runs=filters, sort="START_TIME_ASC"))
+
+    def flow_run(self, run: str) -> dict[str, Any]:
+        return dict(self.get(f"/flow_runs/{run}"))
+
+    def tasks(self, run: str) -> dict[str, dict[str, Any]]:
+        found = self.post("/task_runs/filter", task_runs={"flow_run_id": {"any_": [run]}})
+        return {task["name"]: task for task in found}
+
+    def children(self, run: str) -> list[dict[str, Any]]:
+        return self.flow_runs(parent_flow_run_id={"any_": [run]})
+
+    def launch(self, deployment: str, **parameters: Any) -> str:
+        found = self.get(f"/deployments/name/{deployment}")
+        return str(self.post(f"/deployments/{found['id']}/create_flow_run", parameters=parameters)["id"])
+
+    def last(self, flow: str) -> dict[str, Any]:
+        found = self.post("/flow_runs/filter", flows={"name": {"any_": [flow]}}, sort="START_TIME_DESC", limit=1)
+        return dict(found[0])
+
+    def worker(self, pool: str = "local") -> psutil.Process:
+        """The process of the worker itself (not what supervises it)."""
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            line = process.cmdline()
+            if "worker" in line and pool in line and "pipelines.supervise" not in line:
+                return process
+        raise AssertionError(f"no worker of {pool}")
+
+
+def until(true: Callable[[], Any], seconds: float, what: str) -> Any:
+    """Waits for something; the test fails where it does not come true in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = true()
+        if found:
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"{what}: not within {seconds} s")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Server, workers and deployments of a toy pipeline; nothing of it may be left at the end."""
+    toy = make_toy(tmp_path_factory.mktemp("served"))
+    port = free_port()
+    log = toy.folder / ".work/serve.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipelines.serve", "--port", str(port)],
+            cwd=toy.folder,
+            env=environment(TOY_LOG=str(toy.log), DVC_SITE_CACHE_DIR=str(toy.folder / ".site"), **SERVE_ENVIRONMENT),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        toy.env["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+        try:
+            until(lambda: "\nPrefect: " in f"\n{log.read_text()}", 150, f"make serve; see {log}")
+            yield Served(toy.env["PREFECT_API_URL"], toy, process, log)
+        finally:
+            below = psutil.Process(process.pid).children(recursive=True)
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+    assert not [process for process in below if process.is_running()], "make serve left processes behind"
+
+
+SERVE_ENVIRONMENT: dict[str, str] = {}
