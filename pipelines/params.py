@@ -1,6 +1,6 @@
 """params.yaml: composed by Hydra from `fra/conf`, checked against the dataclass that uses each section.
 
-    python -m pipelines.params [OVERRIDE…]    write params.yaml, e.g. `python -m pipelines.params recipe=paper`
+python -m pipelines.params [OVERRIDE…]    write params.yaml, e.g. `python -m pipelines.params recipe=paper`
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class ParamsError(ValueError):
-    """params.yaml, or an override, is not what the code understands; the message names key, value and what is right."""
+    """params.yaml or an override is not what the code understands; the message names key, value and what is right."""
 
 
 def read(path: Path = PARAMS) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """After a run: a table of results in the terminal, and where the report is.
 
-    python -m pipelines.summary
+python -m pipelines.summary
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ HEADLINE = {
 
 def summary() -> Table:
     """The headline figure of each task: mean ± standard deviation over seeds, beside random weights."""
-    table = Table(title="Frozen features of unseen people", caption="small data: see the report for what these can say")
+    table = Table(
+        title="Frozen features of unseen people", caption="small data: see the report for what these can say"
+    )
     for column in ("task", "figure", "pre-trained", "random weights"):
         table.add_column(column)
     for task in params.read()["tasks"]:

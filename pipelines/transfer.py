@@ -25,8 +25,12 @@ def transfer() -> None:
     where = params.section(f"tasks.{task}", TaskConfig)
     config = params.section("transfer", TransferConfig)
     manifest, shards = paths.manifest(where.dataset), paths.shards(where.dataset)
-    verdict.check(Path(where.validation) / "verdict.json", [manifest, shards / "index.json", *shards.glob("*.tar")])
-    result = evaluate(task, config, manifest, shards, paths.PRETRAIN / "backbone.safetensors", paths.TRANSFER / task)
+    verdict.check(
+        Path(where.validation) / "verdict.json", [manifest, shards / "index.json", *shards.glob("*.tar")]
+    )
+    result = evaluate(
+        task, config, manifest, shards, paths.PRETRAIN / "backbone.safetensors", paths.TRANSFER / task
+    )
     logger.info("%s: %s", task, result)
 
 

@@ -27,7 +27,9 @@ def validate() -> None:
     for row in aside.itertuples():
         logger.info("set aside: %s: %s", row.source, row.reason)
     if not verdict.success:
-        raise GateError(f"{dataset.name} did not pass: {'; '.join(verdict.reasons)}. See {out}/data_docs/index.html")
+        raise GateError(
+            f"{dataset.name} did not pass: {'; '.join(verdict.reasons)}. See {out}/data_docs/index.html"
+        )
     logger.info("%s passed: %s images, %s set aside", dataset.name, f"{verdict.rows:,}", verdict.quarantined)
 
 
