@@ -55,7 +55,7 @@ class TransferConfig:
     protocols: tuple[str, ...] = ("linear",)
     fractions: tuple[float, ...] = (1.0,)
     validation: str = "redrawn"
-    labels: dict[str, tuple[str, ...]] | tuple[str, ...] = field(default_factory=dict)
+    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     groups: tuple[str, ...] = ()
     baselines: dict[str, str] = field(default_factory=dict)
     align: bool = True
@@ -237,7 +237,7 @@ def _learn(
 
 
 def _labels(task: str, config: TransferConfig) -> tuple[str, ...]:
-    labels = dict(config.labels).get(task, TASKS[task].labels)
+    labels = config.labels.get(task, TASKS[task].labels)
     if task == "action_units" and not labels:
         raise ValueError("task action_units: name its label columns in transfer.labels.action_units")
     return tuple(labels)
