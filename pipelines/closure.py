@@ -1,6 +1,6 @@
 """Which files of `fra` a stage runs: the import closure of its module.
 
-    python -m pipelines.closure    print it for every stage, as dvc.yaml's `deps` must have it
+    python -m pipelines.closure    writes it into dvc.yaml's `deps`, which a test compares
 
 Flows are wiring and not part of it: a comment in one re-runs nothing. What a package's `__init__` imports inside a
 function is not followed either (`fra.load` is there for users, no stage calls it).
@@ -9,8 +9,10 @@ function is not followed either (`fra.load` is there for users, no stage calls i
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
+GRAPH = Path("dvc.yaml")
 STAGES = ("ingest", "shard", "validate", "pretrain", "transfer", "report")
 
 
@@ -63,6 +65,24 @@ def has_code(path: Path) -> bool:
     return any(not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)) for node in body)
 
 
+def mend(graph: str) -> str:
+    """dvc.yaml's text with every stage's code dependencies as they are; all else stays as it is written."""
+    code = {stage: code_of(stage) for stage in STAGES}
+    code["benchmark"] = sorted({path for stage in ("ingest", "shard", "validate") for path in code[stage]})
+    lines: list[str] = []
+    stage = ""
+    written: set[str] = set()
+    for line in graph.splitlines():
+        if found := re.fullmatch(r"  (\w+):", line):
+            stage = found[1]
+        if found := re.fullmatch(r"( +)- fra/.*\.py", line):
+            if stage not in written:
+                lines += [f"{found[1]}- {path}" for path in code[stage]]
+                written.add(stage)
+            continue
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
 if __name__ == "__main__":
-    for stage in STAGES:
-        print(stage, *(f"      - {path}" for path in code_of(stage)), sep="\n")
+    GRAPH.write_text(mend(GRAPH.read_text(encoding="utf-8")), encoding="utf-8")

@@ -5,14 +5,14 @@ python -m pipelines.params [OVERRIDE…]    write params.yaml, e.g. `python -m p
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass as checked
+from pydantic import TypeAdapter, ValidationError
 
 PARAMS = Path("params.yaml")
 CONF = Path("fra/conf")
@@ -47,11 +47,26 @@ def section(name: str, cls: type[T], path: Path = PARAMS) -> T:
         if not isinstance(values, dict) or part not in values:
             raise ParamsError(f"{path}: has no section {name!r}: run `python -m pipelines.params`")
         values = values[part]
-    strict = checked(cls, config=ConfigDict(extra="forbid"), frozen=True)
+    if strange := unknown(cls, values, name):
+        raise ParamsError(f"{path}: {strange[0]}: no such parameter")
     try:
-        return TypeAdapter(strict).validate_json(json.dumps(values), strict=True)
+        return TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         raise ParamsError("; ".join(f"{path}: {explain(name, found)}" for found in error.errors())) from None
+
+
+def unknown(cls: Any, values: Any, name: str) -> list[str]:
+    """The keys in `values` that the dataclass `cls`, or one inside it, does not have."""
+    if not (dataclasses.is_dataclass(cls) and isinstance(values, dict)):
+        return []
+    types = get_type_hints(cls)
+    found = [f"{name}.{key}" for key in values if key not in types]
+    return found + [
+        strange
+        for key, value in values.items()
+        if key in types
+        for strange in unknown(types[key], value, f"{name}.{key}")
+    ]
 
 
 def explain(name: str, found: Any) -> str:
@@ -59,8 +74,6 @@ def explain(name: str, found: Any) -> str:
     if found["type"] == "value_error":  # raised by the dataclass itself, which names key and value
         return str(found["ctx"]["error"])
     key = ".".join((name, *map(str, found["loc"])))
-    if found["type"] == "unexpected_keyword_argument":
-        return f"{key}: no such parameter"
     return f"{key}: {found['msg'][0].lower()}{found['msg'][1:]}, got {found['input']!r}"
 
 

@@ -95,7 +95,9 @@ def finding(rule: Rule, outcome: Any) -> Finding:
         not outcome.success and not outcome.result
     ):
         raise RuntimeError(f"the rule {rule.name!r} could not be evaluated: {outcome.exception_info}")
-    keys = sorted({str(row["key"]) for row in outcome.result.get("unexpected_index_list") or []})
+    # without values, Great Expectations lists the keys of all unexpected rows in one entry
+    entries = [row["key"] for row in outcome.result.get("unexpected_index_list") or []]
+    keys = sorted({str(key) for entry in entries for key in (entry if isinstance(entry, list) else [entry])})
     return Finding(rule, bool(outcome.success), keys, str(outcome.result.get("observed_value", "")))
 
 
