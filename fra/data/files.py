@@ -30,7 +30,9 @@ def atomic(path: Path) -> Iterator[Path]:
 def write_json(value: Any, path: Path) -> None:
     """Writes `value` as sorted, indented JSON: the same value, the same bytes."""
     with atomic(path) as partial:
-        partial.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+        partial.write_text(
+            json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8"
+        )
 
 
 def write_parquet(table: pd.DataFrame, path: Path) -> None:

@@ -51,6 +51,8 @@ def open_image(content: bytes) -> Image.Image:
         image.load()
     except ImageError:
         raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"more than {MAX_PIXELS:,} pixels: {error}") from None
     except Image.UnidentifiedImageError:
         raise ImageError("not an image: no known format begins like this") from None
     except Exception as error:  # decoders raise many kinds; all mean that the bytes are no whole image

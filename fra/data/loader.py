@@ -112,7 +112,9 @@ class TwoCrops(ResizedCropRGBImageDecoder):  # type: ignore[misc]
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, tuple[AllocationQuery, ...]]:
         compressed = bool((self.metadata["mode"] == IMAGE_MODES["jpg"]).any())
-        pixels = int(self.metadata["height"].max()) * int(self.metadata["width"].max()) * 3 if compressed else 1
+        pixels = (
+            int(self.metadata["height"].max()) * int(self.metadata["width"].max()) * 3 if compressed else 1
+        )
         shape = (2, *self.output_size, 3)
         state = replace(previous_state, jit_mode=True, shape=shape, dtype=np.dtype("<u1"))
         return state, (
@@ -148,7 +150,13 @@ class TwoCrops(ResizedCropRGBImageDecoder):  # type: ignore[misc]
                     image = content.reshape(height, width, 3)
                 for view in range(2):
                     i, j, h, w = crop_box(
-                        np.uint64(key[place][0]), np.int64(index), view, np.int64(height), np.int64(width), scale, ratio
+                        np.uint64(key[place][0]),
+                        np.int64(index),
+                        view,
+                        np.int64(height),
+                        np.int64(width),
+                        scale,
+                        ratio,
                     )
                     cut(image, i, i + h, j, j + w, destination[place][view])
             return destination[: len(batch_indices)]
@@ -174,7 +182,9 @@ class Epoch(EpochIterator):  # type: ignore[misc]
             return super().__next__()
         except StopIteration:
             if self.error is not None:
-                raise RuntimeError(f"{self.loader.fname}: a batch could not be read: {self.error}") from self.error
+                raise RuntimeError(
+                    f"{self.loader.fname}: a batch could not be read: {self.error}"
+                ) from self.error
             raise
 
 
@@ -213,7 +223,10 @@ class FFCVPairs:
             },
         )
         torch.set_num_threads(threads)  # FFCV sets torch's threads to its own number
-        self.allocate, self.loader.graph.allocate_memory = self.loader.graph.allocate_memory, self.allocate_with_key
+        self.allocate, self.loader.graph.allocate_memory = (
+            self.loader.graph.allocate_memory,
+            self.allocate_with_key,
+        )
 
     def allocate_with_key(self, batch_size: int, batches_ahead: int) -> Any:
         memory = self.allocate(batch_size, batches_ahead)
@@ -225,7 +238,10 @@ class FFCVPairs:
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Crops]:
         self.order.start = start_step * self.batch_size
         self.key = epoch_key(self.seed, epoch).astype(np.int64)
-        batches = Epoch(self.loader, self.order.sample_order(epoch)[: (self.steps_per_epoch - start_step) * self.batch_size])
+        batches = Epoch(
+            self.loader,
+            self.order.sample_order(epoch)[: (self.steps_per_epoch - start_step) * self.batch_size],
+        )
         try:
             for index, pair in batches:
                 pairs = torch.as_tensor(pair)
@@ -358,6 +374,8 @@ def build(
     if config.loader == "ffcv":
         if not source.is_file():
             raise FileNotFoundError(f"{source}: no such beton: run `dvc repro shard`")
-        index = np.setdiff1d(np.arange(int(Reader(str(source), {}).num_samples)), np.array(sorted(exclude), dtype=np.int64))
+        index = np.setdiff1d(
+            np.arange(int(Reader(str(source), {}).num_samples)), np.array(sorted(exclude), dtype=np.int64)
+        )
         return FFCVPairs(config, views, source, index, batch_size, seed, rank, world_size)
     return WebDatasetPairs(config, views, train_shards(source), exclude, batch_size, seed, rank, world_size)

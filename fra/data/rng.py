@@ -40,7 +40,9 @@ def uniform(key: np.uint64, draw: int) -> float:
 
 def epoch_key(seed: int, epoch: int) -> np.uint64:
     """The key below which all views of an epoch are drawn."""
-    return np.uint64(join(np.uint64(join(np.uint64(0), seed)), epoch))  # compiled code hands back Python integers
+    return np.uint64(
+        join(np.uint64(join(np.uint64(0), seed)), epoch)
+    )  # compiled code hands back Python integers
 
 
 @njit(cache=True)

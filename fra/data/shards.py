@@ -62,7 +62,9 @@ class Plan:
 
 def plan(records: pd.DataFrame, images_per_shard: int) -> list[Plan]:
     """Cuts each split into shards; within a split records are ordered by a hash of their key, which shuffles them."""
-    order = records["key"].map(lambda key: hashlib.sha256(str(key).encode("utf-8", "surrogateescape")).digest())
+    order = records["key"].map(
+        lambda key: hashlib.sha256(str(key).encode("utf-8", "surrogateescape")).digest()
+    )
     shuffled = records.assign(order=order).sort_values(["split", "order"]).drop(columns="order")
     plans = []
     for split in SPLITS:
@@ -95,34 +97,34 @@ def write_shard(shard: Plan, root: Path, out: Path) -> list[dict[str, Any]]:
     Bytes depend on the records and their files alone: fixed owner, mode and times.
     """
     rows = []
-    with atomic(out / shard.name) as partial:
-        # 0644 and a fixed owner: nothing of this machine or user gets into the shard
-        with (
-            partial.open("wb") as stream,
-            webdataset.TarWriter(stream, user="fra", group="fra", mode=0o644, mtime=0) as tar,
-        ):
-            for row in shard.records.to_dict("records"):
-                content = (root / row["source"]).read_bytes()
-                result = {
-                    "key": row["key"],
-                    "sha256": hashlib.sha256(content).hexdigest(),
-                    "bytes": len(content),
-                    "width": 0,
-                    "height": 0,
-                    "mode": "",
-                    "shard": None,
-                    "error": None,
-                }
-                try:
-                    facts = inspect(content)
-                except ImageError as error:
-                    result["error"] = str(error)
-                else:
-                    result |= {"width": facts.width, "height": facts.height, "mode": facts.mode}
-                    result["shard"] = shard.name
-                    suffix = SUFFIX.get(facts.format, facts.format)
-                    tar.write({"__key__": row["key"], suffix: content, "json": annotation(row)})
-                rows.append(result)
+    # a fixed owner, mode and time: nothing of this machine or user gets into the shard
+    with (
+        atomic(out / shard.name) as partial,
+        partial.open("wb") as stream,
+        webdataset.TarWriter(stream, user="fra", group="fra", mode=0o644, mtime=0) as tar,
+    ):
+        for row in shard.records.to_dict("records"):
+            content = (root / row["source"]).read_bytes()
+            result = {
+                "key": row["key"],
+                "sha256": hashlib.sha256(content).hexdigest(),
+                "bytes": len(content),
+                "width": 0,
+                "height": 0,
+                "mode": "",
+                "shard": None,
+                "error": None,
+            }
+            try:
+                facts = inspect(content)
+            except ImageError as error:
+                result["error"] = str(error)
+            else:
+                result |= {"width": facts.width, "height": facts.height, "mode": facts.mode}
+                result["shard"] = shard.name
+                suffix = SUFFIX.get(facts.format, facts.format)
+                tar.write({"__key__": row["key"], suffix: content, "json": annotation(row)})
+            rows.append(result)
     return rows
 
 
@@ -165,20 +167,39 @@ def write(records: pd.DataFrame, root: Path, out: Path, manifest: Path, config: 
     table = assemble(plans, rows)
     if not table["shard"].notna().any():
         example = table.iloc[0]
-        raise ValueError(f"{root}: none of {len(table)} images can be decoded; {example['source']}: {example['error']}")
+        raise ValueError(
+            f"{root}: none of {len(table)} images can be decoded; {example['source']}: {example['error']}"
+        )
     write_parquet(table, manifest)
     write_json(index(table, out), out / "index.json")
     return table
 
 
 def assemble(plans: list[Plan], rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """The manifest: records joined with what was found in their bytes, in shard order; `index` counts within a split."""
-    listed = pd.concat([shard.records for shard in plans], ignore_index=True).drop(columns=["bytes", "modified"])
+    """The manifest: records and what was found in their bytes, in shard order; `index` counts within a split."""
+    listed = pd.concat([shard.records for shard in plans], ignore_index=True).drop(
+        columns=["bytes", "modified"]
+    )
     found = pd.DataFrame(rows).astype({"shard": "string", "error": "string", "mode": "string"})
     table = listed.merge(found, on="key", how="left", validate="one_to_one")
     sharded = table["shard"].notna()
-    table["index"] = (sharded.groupby(table["split"], sort=False).cumsum() - 1).where(sharded, -1).astype("int64")
-    first = ["key", "split", "person", "sha256", "bytes", "width", "height", "mode", "source", "shard", "index", "error"]
+    table["index"] = (
+        (sharded.groupby(table["split"], sort=False).cumsum() - 1).where(sharded, -1).astype("int64")
+    )
+    first = [
+        "key",
+        "split",
+        "person",
+        "sha256",
+        "bytes",
+        "width",
+        "height",
+        "mode",
+        "source",
+        "shard",
+        "index",
+        "error",
+    ]
     labels = [name for name in table.columns if name.startswith("label.")]
     return table[[*first, *labels, "landmarks"]]
 

@@ -49,7 +49,9 @@ class ViewsConfig:
             if not 0 < low <= high:
                 raise ValueError(f"views.{name} is [{low}, {high}]: must be positive, the smaller first")
         if self.crop_scale[1] > 1:
-            raise ValueError(f"views.crop_scale ends at {self.crop_scale[1]}: a crop cannot be larger than its image")
+            raise ValueError(
+                f"views.crop_scale ends at {self.crop_scale[1]}: a crop cannot be larger than its image"
+            )
         chances = (self.flip_probability, self.jitter_probability, self.grey_probability)
         for chance in (*chances, *self.blur_probability, *self.solarize_probability):
             if not 0 <= chance <= 1:

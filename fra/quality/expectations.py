@@ -51,40 +51,94 @@ def rules(config: ValidateConfig, table: pd.DataFrame) -> list[Rule]:
     """The suite for a measured manifest; label and landmark rules are there if the columns are."""
     low, high = config.min_side, config.max_side
     suite = [
-        Rule("rows", "error", f"fewer than {config.min_images} images",
-             gxe.ExpectTableRowCountToBeBetween(min_value=config.min_images)),
-        Rule("key is unique", "error", "two rows share a key",
-             gxe.ExpectColumnValuesToBeUnique(column="key")),
-        Rule("split is known", "error", f"split is none of {', '.join(SPLITS)}",
-             gxe.ExpectColumnValuesToBeInSet(column="split", value_set=list(SPLITS))),
-        Rule("people in one split", "error", "a person is in two splits",
-             gxe.ExpectColumnValuesToBeInSet(column="splits_of_person", value_set=[1])),
-        Rule("decodable", "quarantine", "cannot be decoded",
-             gxe.ExpectColumnValuesToBeNull(column="error")),
-        Rule("bytes as listed", "error", "the shard's bytes are not those of the manifest",
-             gxe.ExpectColumnPairValuesToBeEqual(
-                 column_A="sha256", column_B="found_sha256", ignore_row_if="either_value_is_missing")),
-        Rule("in its shard", "error", "listed in a shard that does not hold it",
-             gxe.ExpectColumnValuesToBeInSet(column="lost", value_set=[False])),
-        Rule("shortest side", "quarantine", f"shorter than {low} pixels",
-             gxe.ExpectColumnValuesToBeBetween(column="shortest_side", min_value=low)),
-        Rule("longest side", "quarantine", f"longer than {high} pixels",
-             gxe.ExpectColumnValuesToBeBetween(column="longest_side", max_value=high)),
-        Rule("aspect", "quarantine", f"longer than {config.max_aspect} times its width or height",
-             gxe.ExpectColumnValuesToBeBetween(column="aspect", max_value=config.max_aspect)),
-        Rule("contrast", "quarantine", f"blank: pixels deviate by less than {config.min_contrast} of 255",
-             gxe.ExpectColumnValuesToBeBetween(column="contrast", min_value=config.min_contrast)),
-        Rule("no duplicate across splits", "error", "the same bytes are in two splits",
-             gxe.ExpectColumnValuesToBeInSet(column="splits_of_bytes", value_set=[1])),
-        Rule("no duplicate", "warn", "the same bytes twice",
-             gxe.ExpectColumnValuesToBeUnique(column="sha256")),
+        Rule(
+            "rows",
+            "error",
+            f"fewer than {config.min_images} images",
+            gxe.ExpectTableRowCountToBeBetween(min_value=config.min_images),
+        ),
+        Rule(
+            "key is unique", "error", "two rows share a key", gxe.ExpectColumnValuesToBeUnique(column="key")
+        ),
+        Rule(
+            "split is known",
+            "error",
+            f"split is none of {', '.join(SPLITS)}",
+            gxe.ExpectColumnValuesToBeInSet(column="split", value_set=list(SPLITS)),
+        ),
+        Rule(
+            "people in one split",
+            "error",
+            "a person is in two splits",
+            gxe.ExpectColumnValuesToBeInSet(column="splits_of_person", value_set=[1]),
+        ),
+        Rule("decodable", "quarantine", "cannot be decoded", gxe.ExpectColumnValuesToBeNull(column="error")),
+        Rule(
+            "bytes as listed",
+            "error",
+            "the shard's bytes are not those of the manifest",
+            gxe.ExpectColumnPairValuesToBeEqual(
+                column_A="sha256", column_B="found_sha256", ignore_row_if="either_value_is_missing"
+            ),
+        ),
+        Rule(
+            "in its shard",
+            "error",
+            "listed in a shard that does not hold it",
+            gxe.ExpectColumnValuesToBeInSet(column="lost", value_set=[False]),
+        ),
+        Rule(
+            "shortest side",
+            "quarantine",
+            f"shorter than {low} pixels",
+            gxe.ExpectColumnValuesToBeBetween(column="shortest_side", min_value=low),
+        ),
+        Rule(
+            "longest side",
+            "quarantine",
+            f"longer than {high} pixels",
+            gxe.ExpectColumnValuesToBeBetween(column="longest_side", max_value=high),
+        ),
+        Rule(
+            "aspect",
+            "quarantine",
+            f"longer than {config.max_aspect} times its width or height",
+            gxe.ExpectColumnValuesToBeBetween(column="aspect", max_value=config.max_aspect),
+        ),
+        Rule(
+            "contrast",
+            "quarantine",
+            f"blank: pixels deviate by less than {config.min_contrast} of 255",
+            gxe.ExpectColumnValuesToBeBetween(column="contrast", min_value=config.min_contrast),
+        ),
+        Rule(
+            "no duplicate across splits",
+            "error",
+            "the same bytes are in two splits",
+            gxe.ExpectColumnValuesToBeInSet(column="splits_of_bytes", value_set=[1]),
+        ),
+        Rule(
+            "no duplicate", "warn", "the same bytes twice", gxe.ExpectColumnValuesToBeUnique(column="sha256")
+        ),
     ]
     for label in [column for column in table.columns if column.startswith("label.")]:
-        suite.append(Rule(f"{label} is known", "error", "not a class number (0 and up)",
-                          gxe.ExpectColumnValuesToBeBetween(column=label, min_value=0)))
+        suite.append(
+            Rule(
+                f"{label} is known",
+                "error",
+                "not a class number (0 and up)",
+                gxe.ExpectColumnValuesToBeBetween(column=label, min_value=0),
+            )
+        )
     if table["landmarks"].notna().any():
-        suite.append(Rule("landmarks are finite", "error", "a landmark is not a number, or their count differs",
-                          gxe.ExpectColumnValuesToBeInSet(column="landmarks_fit", value_set=[True])))
+        suite.append(
+            Rule(
+                "landmarks are finite",
+                "error",
+                "a landmark is not a number, or their count differs",
+                gxe.ExpectColumnValuesToBeInSet(column="landmarks_fit", value_set=[True]),
+            )
+        )
     return suite
 
 

@@ -91,22 +91,28 @@ def run(table: pd.DataFrame, suite: list[Rule], docs: Path) -> list[Finding]:
 
 def finding(rule: Rule, outcome: Any) -> Finding:
     """Great Expectations' result of one rule, in our words."""
-    if outcome.exception_info and outcome.exception_info.get("raised_exception", False) is True or (
+    if (outcome.exception_info and outcome.exception_info.get("raised_exception", False) is True) or (
         not outcome.success and not outcome.result
     ):
         raise RuntimeError(f"the rule {rule.name!r} could not be evaluated: {outcome.exception_info}")
-    keys = sorted({str(row["key"]) for row in outcome.result.get("unexpected_index_list") or []})
+    # without values, Great Expectations lists the keys of all unexpected rows in one entry
+    entries = [row["key"] for row in outcome.result.get("unexpected_index_list") or []]
+    keys = sorted({str(key) for entry in entries for key in (entry if isinstance(entry, list) else [entry])})
     return Finding(rule, bool(outcome.success), keys, str(outcome.result.get("observed_value", "")))
 
 
 STYLE = """
-:root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}
-table{border-collapse:collapse;width:100%;margin:1rem 0}td,th{border:1px solid #8886;padding:.4rem .6rem;text-align:left;
-vertical-align:top}img{max-width:2rem}.badge,.text-success{font-weight:600}.modal,.d-none,.navbar-toggler{display:none}
+:root{color-scheme:light dark}
+body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}
+table{border-collapse:collapse;width:100%;margin:1rem 0}
+td,th{border:1px solid #8886;padding:.4rem .6rem;text-align:left;vertical-align:top}
+img{max-width:2rem}.badge,.text-success{font-weight:600}
+.modal,.d-none,.navbar-toggler{display:none}
 ul{padding-left:1.2rem}pre{white-space:pre-wrap}
 """
 REMOTE = re.compile(
-    r"<script\b[^>]*\bsrc=[^>]*>\s*</script>|<link\b[^>]*\bhref=[\"']?(?:https?:)?//[^>]*>|@import[^;]*//[^;]*;", re.IGNORECASE
+    r"<script\b[^>]*\bsrc=[^>]*>\s*</script>|<link\b[^>]*\bhref=[\"']?(?:https?:)?//[^>]*>|@import[^;]*//[^;]*;",
+    re.IGNORECASE,
 )
 REMOTE_IMAGE = re.compile(r"<img\b[^>]*\bsrc=[\"'](?:https?:)?//[^>]*>", re.IGNORECASE)
 
@@ -146,12 +152,13 @@ def quarantine(table: pd.DataFrame, findings: list[Finding]) -> pd.DataFrame:
 def judge(
     dataset: str, manifest: Path, shards: Path, betons: list[Path], out: Path, config: ValidateConfig
 ) -> tuple[Verdict, pd.DataFrame]:
-    """Judges a data set; writes `out/{verdict.json, quarantine.csv, data_docs/}`; returns verdict and quarantine list."""
+    """Judges a data set and writes `out/{verdict.json, quarantine.csv, data_docs/}`; returns verdict and list."""
     table = derive(measure(pd.read_parquet(manifest), shards))
     findings = run(table, rules(config, table), out / SITE)
     aside = quarantine(table, findings)
     reasons = [
-        f"{found.rule.name}: {found.rule.reason}" + (f" ({', '.join(found.keys[:EXAMPLES])})" if found.keys else "")
+        f"{found.rule.name}: {found.rule.reason}"
+        + (f" ({', '.join(found.keys[:EXAMPLES])})" if found.keys else "")
         for found in findings
         if not found.success and found.rule.severity == "error"
     ]

@@ -22,7 +22,7 @@ class GateError(RuntimeError):
 
 @dataclass(frozen=True)
 class Verdict:
-    """`judged` maps each file to its SHA-256; `reasons` says why `success` is false; `expectations` has one entry a rule."""
+    """`judged` maps each file to its SHA-256; `reasons` says why `success` is false; `expectations` has a rule each."""
 
     success: bool
     dataset: str
@@ -56,7 +56,9 @@ def read(path: Path) -> Verdict:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise GateError(f"{path}: not a verdict ({error}): run `dvc repro -f validate`") from None
     if given != seal(content):
-        raise GateError(f"{path}: edited after it was written (its seal does not fit): run `dvc repro -f validate`")
+        raise GateError(
+            f"{path}: edited after it was written (its seal does not fit): run `dvc repro -f validate`"
+        )
     return verdict
 
 

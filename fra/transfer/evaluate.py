@@ -1,51 +1,75 @@
-"""One loop for all tasks: frozen features, heads chosen on validation people, test read once for each fit."""
+"""One loop for all tasks: choices are made on validation people, and test is read once for each fit."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
-from fra.data.files import write_json, write_parquet
+from fra.data.files import atomic, write_json, write_parquet
 from fra.transfer import features as frozen
+from fra.transfer import finetune
+from fra.transfer.finetune import Examples, FinetuneConfig
 from fra.transfer.heads import Array, choose, unit
 from fra.transfer.metrics import best_threshold
-from fra.transfer.splits import draw_pairs, few_labels, people, redraw_validation, strata
+from fra.transfer.results import GROUP, RUN, results, summarise
+from fra.transfer.splits import (
+    draw_pairs,
+    few_labels,
+    people,
+    read_pairs,
+    redraw_validation,
+    strata,
+)
 from fra.transfer.tasks import TASKS, Probe, Task
 
-RUN = ["protocol", "fraction", "seed", "model"]
-"""The columns of predictions and results that tell fits apart."""
+PRETRAINED, RANDOM = "pretrained", "random"
+FINETUNE = "finetune"
 
 
 @dataclass(frozen=True)
 class TransferConfig:
-    """How backbones are evaluated. Every task runs each protocol it knows, at each fraction, for each seed.
+    """How backbones are evaluated: each protocol, at each fraction of the labels, for each seed.
 
-    With validation "redrawn" each seed draws anew which people of `train` and `val` validate (see
-    `fra.transfer.splits`); with "manifest" the published split stays. `grid` is the side to which feature
-    maps are pooled for alignment; `pairs` the most verification pairs of one person's images. `labels`
-    replaces the label columns of expression or attributes (empty: those of the embedded faces). `cache`
-    holds frozen features.
+    - `protocols`: "linear" and "knn" on frozen features, "finetune". Verification compares features as they
+    are. - `validation`: "redrawn" draws the people of `train` and `val` anew into the two for each seed (so
+    that the
+      deviation over seeds says how much the choice of labelled people matters); "manifest" keeps the given
+      split.
+    - `labels`: a task's label columns, where they are not those of the embedded faces (task → names). -
+    `groups`: manifest columns (`label.Male`, …) by whose values figures are also given, for fairness and
+    subsets. - `baselines`: further backbones beside random weights (name → path of a backbone.safetensors).
+    - `align`: tasks whose published sets are aligned see faces brought to one place by their landmarks. -
+    `grid`: side to which feature maps are pooled for alignment; `pairs`: most drawn pairs of one person's
+    images;
+      `pairs_file`: LFW's `pairs.txt`, whose 10 folds then take the place of drawn pairs.
+    - `cache`: folder of frozen features, shared by all tasks; safe to delete.
     """
 
     seeds: int = 3
     protocols: tuple[str, ...] = ("linear",)
     fractions: tuple[float, ...] = (1.0,)
     validation: str = "redrawn"
-    labels: tuple[str, ...] = ()
+    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    groups: tuple[str, ...] = ()
+    baselines: dict[str, str] = field(default_factory=dict)
+    align: bool = True
     grid: int = 8
     pairs: int = 3000
+    pairs_file: str | None = None
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     device: str = "auto"
     cache: str = ".cache/features"
 
     def __post_init__(self) -> None:
-        known = sorted({name for task in TASKS.values() if task.probe for name in task.probe.heads})
+        known = sorted(
+            {name for task in TASKS.values() if task.probe for name in task.probe.heads} | {FINETUNE}
+        )
         if unknown := sorted(set(self.protocols) - set(known)):
             raise ValueError(f"transfer.protocols: {unknown[0]!r} is not known; choose of {', '.join(known)}")
         if not self.protocols or not self.fractions or self.seeds < 1:
@@ -54,39 +78,54 @@ class TransferConfig:
             raise ValueError(f"transfer.fractions: {wrong[0]} is not in (0, 1]")
         if self.validation not in ("redrawn", "manifest"):
             raise ValueError(f"transfer.validation: {self.validation!r} is neither 'redrawn' nor 'manifest'")
+        if unknown := sorted(set(self.labels) - set(TASKS)):
+            raise ValueError(
+                f"transfer.labels: there is no task {unknown[0]!r}; choose of {', '.join(TASKS)}"
+            )
+        if taken := sorted({PRETRAINED, RANDOM} & set(self.baselines)):
+            raise ValueError(f"transfer.baselines: {taken[0]!r} has its meaning already; give another name")
+        if self.grid < 1 or self.pairs < 1:
+            raise ValueError(
+                f"transfer.grid ({self.grid}) and transfer.pairs ({self.pairs}) must be at least 1"
+            )
 
 
-class Data(NamedTuple):
-    """Rows of the manifest with their frozen features (N, D)."""
+class Rows(NamedTuple):
+    """Places in the manifest of what is learnt from, chosen on, and asked."""
 
-    frame: pd.DataFrame
-    features_ND: NDArray[np.float32]
-
-    def split(self, name: str) -> Data:
-        rows = np.flatnonzero(self.frame["split"] == name)
-        return Data(self.frame.iloc[rows], self.features_ND[rows])
+    train: Array
+    val: Array
+    test: Array
 
 
 def evaluate(
     task: str, config: TransferConfig, manifest: Path, shards: Path, backbone: Path, out: Path
 ) -> dict[str, Any]:
-    """Evaluates a backbone beside random weights of its architecture.
+    """Evaluates a backbone beside random weights of its architecture and the configured baselines.
 
-    Writes `metrics.json` and `predictions.parquet`.
-
-    Returns what `metrics.json` holds: model → metric → mean and std over seeds (of the first protocol, at
-    the largest fraction), and the number of test images or pairs.
+    Writes to `out` `predictions.parquet`, `results.csv` (see `fra.transfer.results.results`) and
+    `metrics.json` (see `fra.transfer.results.summarise`), whose content it returns.
 
     Raises:
-        FileNotFoundError: manifest or backbone is missing.
+        FileNotFoundError: a file is missing.
         ValueError: the task is unknown, or the manifest lacks what it needs.
     """
     if task not in TASKS:
         raise ValueError(f"no task {task!r}; there are: {', '.join(TASKS)}")
-    frame = read_manifest(manifest)
-    predictions = pd.concat(_runs(TASKS[task], config, frame, shards, backbone), ignore_index=True)
-    summary = summarise(task, predictions)
-    write_parquet(predictions[[*RUN, *predictions.columns.drop(RUN)]], out / "predictions.parquet")
+    entry = TASKS[task]
+    pairs = None if entry.probe or config.pairs_file is None else read_pairs(Path(config.pairs_file))
+    frame = read_manifest(manifest) if pairs is None else read_faces(manifest, pairs)
+    source = frozen.Source(shards, Path(config.cache), entry.aligned and config.align)
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(automatic if config.device == "auto" else config.device)
+    setting = _Setting(task, config, frame, pairs, source, device)
+    predictions = pd.concat(_runs(setting, backbone), ignore_index=True)
+    predictions = predictions[[*RUN, *predictions.columns.drop(RUN)]]
+    table = results(task, predictions)
+    summary = summarise(table, predictions)
+    write_parquet(predictions, out / "predictions.parquet")
+    with atomic(out / "results.csv") as partial:
+        table.to_csv(partial, index=False)
     write_json(summary, out / "metrics.json")
     return summary
 
@@ -98,10 +137,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
         FileNotFoundError: there is no such file.
         ValueError: train, val or test has no image, or a person is in two of them.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such manifest; run the stages ingest and shard first")
-    frame = pd.read_parquet(path)
-    frame = frame[frame["shard"].notna()].reset_index(drop=True)
+    frame = _sharded(path)
     for split in ("train", "val", "test"):
         if not (frame["split"] == split).any():
             raise ValueError(f"{path}: no image in split {split!r}; transfer needs train, val and test")
@@ -113,112 +149,215 @@ def read_manifest(path: Path) -> pd.DataFrame:
     return frame
 
 
-def results(task: str, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Every figure, computed from the predictions alone.
+def read_faces(path: Path, pairs: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a manifest that given pairs name, in whatever split.
 
-    Tidy: columns task, protocol, fraction, seed, model, metric, value.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: an image of a pair is not in the manifest.
     """
-    rows = [
-        {"task": task, **dict(zip(RUN, run, strict=True)), "metric": metric, "value": value}
-        for run, group in predictions.groupby(RUN, sort=False)
-        for metric, value in TASKS[task].figures(group).items()
-    ]
-    return pd.DataFrame(rows)
+    frame = _sharded(path)
+    asked = pd.concat([pairs["key"], pairs["other"]])
+    absent = asked[~asked.isin(frame["key"])]
+    if len(absent):
+        raise ValueError(
+            f"{path}: image {absent.iloc[0]!r} of the pairs is missing, one of {absent.nunique()}"
+        )
+    return frame[frame["key"].isin(asked)].reset_index(drop=True)
 
 
-def summarise(task: str, predictions: pd.DataFrame) -> dict[str, Any]:
-    """What `metrics.json` holds, from the predictions alone: of the first protocol at the largest fraction,
-    model → metric → mean and standard deviation (n − 1) over seeds, without the figures of single labels;
-    and the
-    number of test images (and pairs)."""
-    table = results(task, predictions)
-    first, largest = predictions["protocol"].iloc[0], predictions["fraction"].max()
-    headline = (table["protocol"] == first) & (table["fraction"] == largest)
-    single = table["metric"].str.contains("/")
-    summary: dict[str, Any] = {}
-    for (model, metric), values in table[headline & ~single].groupby(["model", "metric"])["value"]:
-        deviation = values.std() if len(values) > 1 else 0.0
-        summary.setdefault(model, {})[metric] = {"mean": float(values.mean()), "std": float(deviation)}
-    test = {"images": int(predictions["key"].nunique())}
-    if "other" in predictions:
-        test = {
-            "images": int(pd.concat([predictions["key"], predictions["other"]]).nunique()),
-            "pairs": int(predictions.groupby(RUN).size().max()),
-        }
-    return summary | {"test": test}
+def _sharded(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such manifest; run the stages ingest and shard first")
+    frame = pd.read_parquet(path)
+    return frame[frame["shard"].notna()].reset_index(drop=True)
 
 
-def recompute(task: str, folder: Path) -> dict[str, Any]:
-    """`metrics.json` of a folder that `evaluate` wrote, computed anew from its `predictions.parquet`."""
-    return summarise(task, pd.read_parquet(folder / "predictions.parquet"))
+@dataclass(frozen=True)
+class _Setting:
+    """What is the same for all fits of a task."""
+
+    name: str
+    config: TransferConfig
+    frame: pd.DataFrame
+    pairs: pd.DataFrame | None
+    source: frozen.Source
+    device: torch.device
+
+    @property
+    def task(self) -> Task:
+        return TASKS[self.name]
+
+    def features(self, encoder: frozen.Encoder) -> Array:
+        return frozen.extract(encoder, self.frame, self.source, self.task.view, self.config.grid, self.device)
 
 
-def _runs(
-    task: Task, config: TransferConfig, frame: pd.DataFrame, shards: Path, backbone: Path
-) -> Iterator[pd.DataFrame]:
+def _runs(setting: _Setting, backbone: Path) -> Iterator[pd.DataFrame]:
     """The predictions of each seed, model, protocol and fraction."""
-    automatic = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(automatic if config.device == "auto" else config.device)
-    cache = Path(config.cache)
+    config, frame = setting.config, setting.frame
+    others = [(name, Path(path), None) for name, path in config.baselines.items()]
+    redrawn = config.validation == "redrawn" and setting.pairs is None
     for seed in range(config.seeds):
-        split = redraw_validation(frame, seed) if config.validation == "redrawn" else frame
-        for model, weights in (("pretrained", None), ("random", seed)):
-            encoder = frozen.load(backbone, weights)
-            features = frozen.extract(encoder, frame, shards, task.view, config.grid, cache, device)
-            data = Data(split, features)
-            if task.probe is None:
-                rows = compare(data, config.pairs, seed)
-                yield rows.assign(protocol="cosine", fraction=1.0, seed=seed, model=model)
-                continue
-            truth = task.probe.truth(split, config.labels or task.labels)
-            for protocol in config.protocols:
-                for fraction in config.fractions:
-                    rows = fit_and_predict(task.probe, protocol, data, truth, fraction, seed)
-                    yield rows.assign(protocol=protocol, fraction=fraction, seed=seed, model=model)
+        split = redraw_validation(frame, seed) if redrawn else frame
+        for model, path, weights in ((PRETRAINED, backbone, None), (RANDOM, backbone, seed), *others):
+            encoder = frozen.load(path, weights)
+            fits = _learn if setting.task.probe else _compare
+            for protocol, fraction, rows in fits(setting, encoder, split, seed):
+                rows = _with_groups(rows, frame, config.groups)
+                yield rows.assign(protocol=protocol, fraction=fraction, seed=seed, model=model)
 
 
-def fit_and_predict(
-    probe: Probe, protocol: str, data: Data, truth: pd.DataFrame, fraction: float, seed: int
-) -> pd.DataFrame:
-    """Predictions on test of a head fitted to a fraction of train, its strength chosen on val."""
+def _compare(
+    setting: _Setting, encoder: frozen.Encoder, split: pd.DataFrame, seed: int
+) -> Iterator[tuple[str, float, pd.DataFrame]]:
+    x_ND = setting.features(encoder)
+    if setting.pairs is None:
+        yield "cosine", 1.0, compare(split, x_ND, setting.config.pairs, seed)
+    else:
+        yield "cosine", 1.0, compare_folds(split, x_ND, setting.pairs)
+
+
+def _learn(
+    setting: _Setting, encoder: frozen.Encoder, split: pd.DataFrame, seed: int
+) -> Iterator[tuple[str, float, pd.DataFrame]]:
+    config, entry = setting.config, setting.task.probe
+    assert entry is not None
+    truth = entry.truth(split, _labels(setting.name, config))
+    for protocol in config.protocols:
+        tuned = protocol == FINETUNE
+        x_N: Array = frozen.pixels(encoder, split, setting.source) if tuned else setting.features(encoder)
+        for fraction in config.fractions:
+            rows = choose_rows(split, truth, fraction, seed)
+            score_MO = (
+                tune(encoder, entry, x_N, truth, rows, config.finetune, seed, setting.device)
+                if tuned
+                else probe(entry, protocol, x_N, truth, rows)
+            )
+            yield protocol, fraction, tidy(entry, split.iloc[rows.test], truth.iloc[rows.test], score_MO)
+
+
+def _labels(task: str, config: TransferConfig) -> tuple[str, ...]:
+    labels = config.labels.get(task, TASKS[task].labels)
+    if task == "action_units" and not labels:
+        raise ValueError("task action_units: name its label columns in transfer.labels.action_units")
+    return tuple(labels)
+
+
+def choose_rows(frame: pd.DataFrame, truth: pd.DataFrame, fraction: float, seed: int) -> Rows:
+    """The rows of each split with a known truth; of train a stratified fraction.
+
+    Raises:
+        ValueError: a split has none.
+    """
+    known = truth.notna().any(axis=1).to_numpy()
+    found = {name: np.flatnonzero(known & (frame["split"] == name)) for name in ("train", "val", "test")}
+    if empty := [name for name, rows in found.items() if not len(rows)]:
+        raise ValueError(f"split {empty[0]!r} has no image whose {', '.join(truth.columns[:3])} … is known")
+    train = found["train"]
+    found["train"] = train[few_labels(strata(truth.to_numpy()[train]), fraction, seed)]
+    return Rows(**found)
+
+
+def probe(entry: Probe, protocol: str, x_ND: Array, truth: pd.DataFrame, rows: Rows) -> Array:
+    """Scores on test, (M, O), of a head on frozen features, its strength chosen on val."""
     y_NO = truth.to_numpy()
-    known = ~np.isnan(y_NO).all(axis=1)
-    train, val, test = (
-        np.flatnonzero(known & (data.frame["split"] == name)) for name in ("train", "val", "test")
-    )
-    train = train[few_labels(strata(y_NO[train]), fraction, seed)]
-    x_ND = data.features_ND
-    predict, _ = choose(probe.heads[protocol], (x_ND[train], y_NO[train]), (x_ND[val], y_NO[val]), probe.loss)
-    score_MO, truth_MO = predict(x_ND[test]), y_NO[test]
-    frame = data.frame.iloc[test]
-    units = 1.0 if probe.units is None else probe.units(frame)
-    tidy = pd.DataFrame(
+    train, val = ((x_ND[part], y_NO[part]) for part in (rows.train, rows.val))
+    predict, _ = choose(entry.heads[protocol], train, val, entry.loss)
+    return predict(x_ND[rows.test])
+
+
+def tune(
+    encoder: frozen.Encoder,
+    entry: Probe,
+    pixels: Array,
+    truth: pd.DataFrame,
+    rows: Rows,
+    config: FinetuneConfig,
+    seed: int,
+    device: torch.device,
+) -> Array:
+    """Scores on test, (M, O), of a fine-tuned copy of the backbone, its epoch chosen on val."""
+    y_NO = truth.to_numpy()
+    train, val = (Examples(pixels[part], y_NO[part]) for part in (rows.train, rows.val))
+    return finetune.fit(encoder, entry.objective, train, val, config, seed, device)(pixels[rows.test])
+
+
+def tidy(entry: Probe, frame: pd.DataFrame, truth: pd.DataFrame, score_MO: Array) -> pd.DataFrame:
+    """Predictions of the rows of `frame` as `fra.transfer.tasks` describes them; known truths only."""
+    units = 1.0 if entry.units is None else entry.units(frame)
+    outputs = truth.shape[1]
+    rows = pd.DataFrame(
         {
-            "key": np.repeat(frame["key"].to_numpy(dtype=object), y_NO.shape[1]),
+            "key": np.repeat(frame["key"].to_numpy(dtype=object), outputs),
+            "person": np.repeat(people(frame).to_numpy(dtype=object), outputs),
             "output": np.tile(truth.columns.to_numpy(dtype=object), len(frame)),
-            "truth": (truth_MO * units).ravel(),
-            "prediction": (probe.decide(score_MO) if probe.decide else score_MO * units).ravel(),
-            "score": score_MO.astype(float).ravel() if probe.decide else np.nan,
+            "truth": (truth.to_numpy() * units).ravel(),
+            "prediction": (entry.decide(score_MO) if entry.decide else score_MO * units)
+            .astype(float)
+            .ravel(),
+            "score": score_MO.astype(float).ravel() if entry.decide else np.nan,
         }
     )
-    return tidy[tidy["truth"].notna()]
+    return rows[rows["truth"].notna()]
 
 
-def compare(data: Data, limit: int, seed: int) -> pd.DataFrame:
-    """Pairs of test people by the cosine of their features less the training mean; nothing is trained.
+def compare(frame: pd.DataFrame, x_ND: Array, limit: int, seed: int) -> pd.DataFrame:
+    """Drawn pairs of test people by the cosine of their features less the training mean; nothing is trained.
 
     The threshold of `prediction` is the best one on pairs of validation people.
     """
-    centre = data.split("train").features_ND.mean(axis=0)
-    val, test = (_scored_pairs(data.split(name), centre, limit, seed) for name in ("val", "test"))
-    threshold = best_threshold(val["score"].to_numpy(), val["truth"].to_numpy())
-    return test.assign(prediction=(test["score"] >= threshold).astype(float))
+    unit_ND = unit(x_ND - x_ND[frame["split"] == "train"].mean(axis=0))
+    scored = {}
+    for name in ("val", "test"):
+        rows = np.flatnonzero(frame["split"] == name)
+        first, second, same = draw_pairs(people(frame).to_numpy(dtype=str)[rows], limit, seed)
+        scored[name] = _pair_rows(frame, unit_ND, rows[first], rows[second], same)
+    threshold = best_threshold(scored["val"]["score"].to_numpy(), scored["val"]["truth"].to_numpy())
+    return scored["test"].assign(prediction=(scored["test"]["score"] >= threshold).astype(float))
 
 
-def _scored_pairs(data: Data, centre: Array, limit: int, seed: int) -> pd.DataFrame:
-    first, second, same = draw_pairs(people(data.frame).to_numpy(dtype=str), limit, seed)
-    unit_ND = unit(data.features_ND - centre)
-    keys = data.frame["key"].to_numpy(dtype=object)
-    score = np.sum(unit_ND[first] * unit_ND[second], axis=1).astype(float)
-    columns = {"key": keys[first], "other": keys[second], "output": "same", "truth": same.astype(float)}
-    return pd.DataFrame(columns | {"score": score})
+def compare_folds(frame: pd.DataFrame, x_ND: Array, pairs: pd.DataFrame) -> pd.DataFrame:
+    """LFW's protocol: for each fold, mean feature and threshold come from the pairs of all the others."""
+    place = pd.Index(frame["key"])
+    first_P, second_P = (place.get_indexer(pairs[column]) for column in ("key", "other"))
+    fold_P, same_P = pairs["fold"].to_numpy(), pairs["same"].to_numpy()
+    parts = []
+    for fold in np.unique(fold_P):
+        held = fold_P == fold
+        unit_ND = unit(x_ND - x_ND[np.union1d(first_P[~held], second_P[~held])].mean(axis=0))
+        learnt, asked = (
+            _pair_rows(frame, unit_ND, first_P[part], second_P[part], same_P[part]) for part in (~held, held)
+        )
+        threshold = best_threshold(learnt["score"].to_numpy(), learnt["truth"].to_numpy())
+        parts.append(asked.assign(prediction=(asked["score"] >= threshold).astype(float), fold=fold))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _pair_rows(
+    frame: pd.DataFrame, unit_ND: Array, first_P: Array, second_P: Array, same_P: Array
+) -> pd.DataFrame:
+    keys, persons = frame["key"].to_numpy(dtype=object), people(frame).to_numpy(dtype=object)
+    return pd.DataFrame(
+        {
+            "key": keys[first_P],
+            "other": keys[second_P],
+            "person": persons[first_P],
+            "other_person": persons[second_P],
+            "output": "same",
+            "truth": same_P.astype(float),
+            "score": np.sum(unit_ND[first_P] * unit_ND[second_P], axis=1).astype(float),
+        }
+    )
+
+
+def _with_groups(rows: pd.DataFrame, frame: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:
+    """The rows with each image's groups; a pair has one where both images are of it."""
+    if absent := [column for column in columns if column not in frame]:
+        raise ValueError(f"transfer.groups: the manifest has no column {absent[0]!r}")
+    for column in columns:
+        group_of = frame.set_index("key")[column].astype("string")
+        group = rows["key"].map(group_of)
+        if "other" in rows:
+            group = group.where(group == rows["other"].map(group_of))
+        rows = rows.assign(**{GROUP + column.removeprefix("label."): group})
+    return rows

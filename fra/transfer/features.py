@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from fra.data import images
 from fra.data.files import atomic, sha256
 from fra.method import backbone as backbones
 from fra.train.checkpoint import read_weights
+from fra.transfer import faces
 
 CHUNK = 1024
 """Images decoded at a time."""
@@ -38,6 +40,15 @@ class Encoder:
     std: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where images come from and features go: the folder of shards, and that of the cache."""
+
+    shards: Path
+    cache: Path
+    aligned: bool
+
+
 def load(path: Path, seed: int | None = None) -> Encoder:
     """The backbone of `backbone.safetensors`; with a seed, the same architecture with random weights instead.
 
@@ -54,26 +65,28 @@ def load(path: Path, seed: int | None = None) -> Encoder:
 
 
 def extract(
-    encoder: Encoder,
-    frame: pd.DataFrame,
-    shards: Path,
-    view: View,
-    grid: int,
-    cache: Path,
-    device: torch.device,
+    encoder: Encoder, frame: pd.DataFrame, source: Source, view: View, grid: int, device: torch.device
 ) -> NDArray[np.float32]:
     """Features of the manifest's rows, in their order: (N, C) pooled, (N, C·grid·grid) as a grid.
 
-    Read from `cache` where the same images went through the same weights and code before. Written whole or
-    not at all, so several processes may ask for the same at a time.
+    Read from the cache where the same images went through the same weights and code before. Written whole
+    or not at all, so several processes may ask for the same at a time.
     """
-    path = cache / f"{_fingerprint(encoder, frame, view, grid)}.npy"
+    path = source.cache / f"features-{_fingerprint(encoder, frame, source.aligned, view, grid)}.npy"
     if not path.is_file():
         encoder.backbone.to(device)
-        with atomic(path) as partial, partial.open("wb") as stream:
-            np.save(stream, _forward(encoder, frame, shards, view, grid, device))
+        _save(path, _forward(encoder, frame, source, view, grid, device))
     features: NDArray[np.float32] = np.load(path)
     return features
+
+
+def pixels(encoder: Encoder, frame: pd.DataFrame, source: Source) -> NDArray[np.uint8]:
+    """The images themselves, of the encoder's size: (N, H, W, 3), memory-mapped from the cache."""
+    path = source.cache / f"pixels-{_fingerprint(encoder, frame, source.aligned)}.npy"
+    if not path.is_file():
+        _save(path, np.concatenate(list(_chunks(encoder, frame, source))))
+    found: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    return found
 
 
 def normalise(images_BHW3: NDArray[np.uint8], encoder: Encoder, device: torch.device) -> Tensor:
@@ -90,32 +103,48 @@ def pool(map_BCHW: Tensor, view: View, grid: int) -> Tensor:
     return functional.adaptive_avg_pool2d(map_BCHW, size).flatten(1)
 
 
+def _chunks(encoder: Encoder, frame: pd.DataFrame, source: Source) -> Iterator[NDArray[np.uint8]]:
+    for start in range(0, len(frame), CHUNK):
+        rows = frame.iloc[start : start + CHUNK]
+        yield faces.read(rows, source.shards, encoder.image_size, source.aligned)
+
+
 def _forward(
-    encoder: Encoder, frame: pd.DataFrame, shards: Path, view: View, grid: int, device: torch.device
+    encoder: Encoder, frame: pd.DataFrame, source: Source, view: View, grid: int, device: torch.device
 ) -> NDArray[np.float32]:
     parts = []
     with (
         torch.inference_mode(),
         tqdm(total=len(frame), desc=f"features ({view})", unit="img", mininterval=1) as bar,
     ):
-        for start in range(0, len(frame), CHUNK):
-            pixels = images.read(frame.iloc[start : start + CHUNK], shards, encoder.image_size)
-            for first in range(0, len(pixels), 64):
-                batch = normalise(pixels[first : first + 64], encoder, device)
+        for chunk in _chunks(encoder, frame, source):
+            for first in range(0, len(chunk), 64):
+                batch = normalise(chunk[first : first + 64], encoder, device)
                 parts.append(pool(encoder.backbone(batch).float(), view, grid).cpu().numpy())
                 bar.update(len(batch))
     return np.concatenate(parts)
 
 
-def _fingerprint(encoder: Encoder, frame: pd.DataFrame, view: View, grid: int) -> str:
-    """A hash of all that the features depend on: weights, images and their order, sizes, and the code."""
+def _save(path: Path, values: NDArray[Any]) -> None:
+    with atomic(path) as partial, partial.open("wb") as stream:
+        np.save(stream, values)
+
+
+def _fingerprint(
+    encoder: Encoder, frame: pd.DataFrame, aligned: bool, view: View | None = None, grid: int = 0
+) -> str:
+    """A hash of all that features (pixels: no view) depend on: images, order, settings, weights, code."""
     digest = hashlib.sha256()
-    settings = [encoder.image_size, encoder.mean, encoder.std, view, grid if view == "grid" else 0]
-    code = [sha256(Path(str(module))) for module in (backbones.__file__, images.__file__, __file__)]
-    digest.update(json.dumps([settings, code, torch.__version__]).encode())
-    for name, tensor in sorted(encoder.backbone.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    for key, content in zip(frame["key"], frame["sha256"], strict=True):
-        digest.update(f"{key}\0{content}\n".encode())
+    settings: list[Any] = [encoder.image_size, aligned]
+    modules = [images.__file__, faces.__file__]
+    if view is not None:
+        settings += [encoder.mean, encoder.std, view, grid if view == "grid" else 0, torch.__version__]
+        modules += [backbones.__file__, __file__]
+        for name, tensor in sorted(encoder.backbone.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    digest.update(json.dumps([settings, [sha256(Path(str(module))) for module in modules]]).encode())
+    for key, content, landmarks in zip(frame["key"], frame["sha256"], frame["landmarks"], strict=True):
+        place = np.asarray(landmarks, np.float32).tobytes() if aligned and landmarks is not None else b""
+        digest.update(f"{key}\0{content}\n".encode() + place)
     return digest.hexdigest()

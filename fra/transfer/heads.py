@@ -94,8 +94,9 @@ def fit_ridge(x_ND: Array, y_NO: Array, strengths: Sequence[float]) -> list[Pred
     target = vectors.T @ (y_NO if dual else x_ND.T @ y_NO)
 
     def solve(strength: float) -> Predict:
-        weight_DO = vectors @ (target / (np.maximum(values, 0.0) + energy / strength)[:, None])
-        weight_DO = (x_ND.T @ weight_DO if dual else weight_DO).astype(x_ND.dtype)
+        weight = vectors @ (target / (np.maximum(values, 0.0) + energy / strength)[:, None])
+        weight = weight.astype(x_ND.dtype)
+        weight_DO = x_ND.T @ weight if dual else weight
         return lambda x: (x - centre) @ weight_DO + mean
 
     return [solve(strength) for strength in strengths]

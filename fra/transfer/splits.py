@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -90,3 +91,35 @@ def draw_pairs(
                 others[(int(min(a, b)), int(max(a, b)))] = None
     pairs = np.concatenate([same, np.array(list(others), dtype=np.intp)])
     return pairs[:, 0], pairs[:, 1], np.arange(2 * count) < count
+
+
+def read_pairs(path: Path) -> pd.DataFrame:
+    """LFW's `pairs.txt`: columns fold, key, other, same (bool); keys are "Name/Name_0001".
+
+    The first line gives the folds and the pairs of either kind in each (folds 1 where it gives one number).
+    Then each fold has its matched lines (name, i, j) and its mismatched ones (name, i, other name, j),
+    tab-separated.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line is not as described, or lines are missing.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; transfer.pairs_file is LFW's pairs.txt")
+    header, *lines = path.read_text(encoding="utf-8").strip().split("\n")
+    numbers = [int(number) for number in header.split()]
+    folds, count = numbers if len(numbers) == 2 else (1, numbers[0])
+    if len(lines) != 2 * folds * count:
+        raise ValueError(
+            f"{path}: {folds} folds of twice {count} pairs were announced, {len(lines)} lines found"
+        )
+    rows = []
+    for place, line in enumerate(lines):
+        fields = line.split("\t")
+        same = place % (2 * count) < count
+        if len(fields) != (3 if same else 4):
+            raise ValueError(f"{path}, line {place + 2}: {line!r} is no {'' if same else 'mis'}matched pair")
+        name, i, other, j = (fields[0], fields[1], fields[0], fields[2]) if same else fields
+        keys = (f"{who}/{who}_{int(number):04d}" for who, number in ((name, i), (other, j)))
+        rows.append((place // (2 * count), *keys, same))
+    return pd.DataFrame(rows, columns=["fold", "key", "other", "same"])

@@ -1,8 +1,8 @@
 """The tasks, a table: what is predicted, by which heads, from which features, and what is reported.
 
-Predictions are tidy: one row for each test image (or pair) and output, with columns `key`, `output`,
-`truth`, `prediction` (in the units of the truth) and `score` (what ranks; null for coordinates). Every
-figure is a function of these rows alone.
+Predictions are tidy: one row for each test image (or pair) and output, with columns `key`, `person`,
+`output`, `truth`, `prediction` (in the units of the truth) and `score` (what ranks; null for coordinates);
+for pairs also `other`, `other_person` and `fold`. Every figure is a function of these rows alone.
 """
 
 from __future__ import annotations
@@ -12,34 +12,32 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import (
-    accuracy_score,
-    average_precision_score,
-    balanced_accuracy_score,
-    f1_score,
-    roc_auc_score,
-)
 
-from fra.transfer import heads, metrics
+from fra.transfer import finetune, heads, metrics
 from fra.transfer.features import View
+from fra.transfer.finetune import Objective
 from fra.transfer.heads import Array, Head, Loss
 
-Figures = dict[str, float]
+Weights = Callable[[pd.DataFrame], Array]
+"""Weightings of prediction rows: (B, rows). See `fra.transfer.metrics`."""
+
+Figures = dict[str, Array]
+"""Figures by name, (B,) each. `metric/output` is the figure of a single output."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What is fitted to features.
+    """What is fitted.
 
-    `truth` takes manifest and label names, and gives one column an output, NaN where unknown; `heads` maps
-    a protocol to its head, whose strength has the lowest `loss` on validation people.
-
-    `decide` turns scores (N, O) into predictions; without it the head's outputs are the predictions, times
-    `units` to be in the manifest's units.
+    `truth` takes manifest and label names, and gives one column an output, NaN where unknown. `heads` maps
+    a protocol to a head on frozen features, whose strength has the lowest `loss` on validation people;
+    `objective` is what fine-tuning does instead. `decide` turns scores (N, O) into predictions; without it
+    the outputs are the predictions, times `units` to be in the manifest's units.
     """
 
     truth: Callable[[pd.DataFrame, tuple[str, ...]], pd.DataFrame]
     heads: Mapping[str, Head]
+    objective: Objective
     loss: Loss
     decide: Callable[[Array], Array] | None = None
     units: Callable[[pd.DataFrame], Array] | None = None
@@ -47,16 +45,19 @@ class Probe:
 
 @dataclass(frozen=True)
 class Task:
-    """One task: its features, probe and figures.
+    """One task: the features it sees, what is fitted to them, and its figures.
 
+    `aligned`: faces are brought to one place by their landmarks first, as published sets for it are.
     `labels` are its label columns on the embedded faces. Without a probe (verification), the features of
-    pairs are compared as they are.
+    pairs are compared as they are. `lower_is_better` are the figures that are errors.
     """
 
     view: View
-    figures: Callable[[pd.DataFrame], Figures]
+    aligned: bool
+    figures: Callable[[pd.DataFrame, Weights], Figures]
     probe: Probe | None = None
     labels: tuple[str, ...] = ()
+    lower_is_better: tuple[str, ...] = ()
 
 
 def label_columns(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
@@ -68,18 +69,43 @@ def label_columns(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
     known = [name.removeprefix("label.") for name in frame.columns if name.startswith("label.")]
     if missing := [name for name in names if name not in known]:
         raise ValueError(
-            f"the manifest has no label {missing[0]!r}; it has: {', '.join(sorted(known)) or 'none'}"
+            f"the manifest has no label {missing[0]!r}; it has: {', '.join(sorted(known)) or 'none'} "
+            "(transfer.labels chooses)"
         )
-    return pd.DataFrame({name: frame[f"label.{name}"].astype("Float64") for name in names}).astype("float64")
+    columns = {
+        name: frame[f"label.{name}"].astype("Float64").to_numpy(float, na_value=np.nan) for name in names
+    }
+    return pd.DataFrame(columns, index=frame.index)
 
 
 def one_of(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
-    """One label of several classes, one-hot: columns are the classes, as text."""
+    """One label of several classes, one-hot: columns are the classes, as text.
+
+    Raises:
+        ValueError: not one label, or fewer than two classes.
+    """
+    if len(names) != 1:
+        raise ValueError(
+            f"expression is one label of several classes, not {len(names)} labels: {', '.join(names)}"
+        )
     label = label_columns(frame, names)[names[0]]
     classes = np.sort(label.dropna().unique())
+    if len(classes) < 2:
+        raise ValueError(f"label {names[0]!r} has {len(classes)} class; at least two are needed")
     one_hot = (label.to_numpy()[:, None] == classes).astype(float)
     one_hot[label.isna()] = np.nan
     return pd.DataFrame(one_hot, index=frame.index, columns=[f"{value:g}" for value in classes])
+
+
+def directions(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
+    """Pitch and yaw (two labels, in degrees) as a unit vector: columns x, y, z.
+
+    Gaze's convention (Zhang et al., MPIIGaze): pitch and yaw 0 look along −z, pitch up, yaw left in the
+    image.
+    """
+    pitch, yaw = np.radians(label_columns(frame, names).to_numpy()).T
+    vector = [-np.cos(pitch) * np.sin(yaw), -np.sin(pitch), -np.cos(pitch) * np.cos(yaw)]
+    return pd.DataFrame(np.stack(vector, axis=1), index=frame.index, columns=list("xyz"))
 
 
 def landmark_columns(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
@@ -90,10 +116,8 @@ def landmark_columns(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFram
     """
     lengths = sorted(int(length) for length in frame["landmarks"].dropna().map(len).unique())
     if len(lengths) != 1:
-        raise ValueError(
-            "alignment needs landmarks, as many on each image; the manifest has "
-            + (f"{' and '.join(str(length // 2) for length in lengths)}" if lengths else "none")
-        )
+        found = " and ".join(str(length // 2) for length in lengths) or "none"
+        raise ValueError(f"alignment needs landmarks, as many on each image; the manifest has {found}")
     unknown = np.full(lengths[0], np.nan)
     pixels = np.stack([unknown if row is None else np.asarray(row, float) for row in frame["landmarks"]])
     columns = [f"{axis}{point}" for point in range(lengths[0] // 2) for axis in "xy"]
@@ -118,86 +142,107 @@ def likely(score_NO: Array) -> Array:
     return chosen_NO
 
 
-def class_figures(rows: pd.DataFrame) -> Figures:
+def blocks(rows: pd.DataFrame, *columns: str) -> tuple[pd.DataFrame, list[Array]]:
+    """For images that have all outputs, in one order: the first row of each, and `columns` as (N, O) each."""
+    outputs = int((rows["key"] == rows["key"].iloc[0]).sum())
+    return rows.iloc[::outputs], [
+        rows[column].to_numpy(dtype=float).reshape(-1, outputs) for column in columns
+    ]
+
+
+def class_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
     """Accuracy, balanced accuracy, macro F1 and ROC AUC (mean over classes, each against the rest)."""
-    wide = rows.pivot(index="key", columns="output", values=["truth", "prediction", "score"])
-    truth, prediction = (wide[column].to_numpy().argmax(axis=1) for column in ("truth", "prediction"))
+    first, (truth_NO, pred_NO, score_NO) = blocks(rows, "truth", "prediction", "score")
+    truth_N, pred_N, weight_BN = truth_NO.argmax(axis=1), pred_NO.argmax(axis=1), weights(first)
     ranked = [
-        roc_auc_score(wide["truth"][c], wide["score"][c])
-        for c in wide["truth"]
-        if 0 < wide["truth"][c].mean() < 1
+        metrics.roc_auc(metrics.rank(truth_NO[:, c], score_NO[:, c], weight_BN)) for c in np.unique(truth_N)
     ]
     return {
-        "accuracy": float(accuracy_score(truth, prediction)),
-        "balanced_accuracy": float(balanced_accuracy_score(truth, prediction)),
-        "macro_f1": float(f1_score(truth, prediction, average="macro")),
-        "roc_auc": float(np.mean(ranked)),
+        "accuracy": metrics.accuracy(truth_N, pred_N, weight_BN),
+        "balanced_accuracy": metrics.balanced_accuracy(truth_N, pred_N, weight_BN),
+        "macro_f1": metrics.macro_f1(truth_N, pred_N, weight_BN),
+        "roc_auc": metrics.mean_of_defined(np.stack(ranked)),
     }
 
 
-def label_figures(rows: pd.DataFrame) -> Figures:
-    """Accuracy, balanced accuracy, average precision, ROC AUC: of each label (`metric/label`) and the means.
+def label_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
+    """Accuracy, balanced accuracy, average precision and ROC AUC: of each label, and their means.
 
-    A label without both a yes and a no among the known truths has only its accuracy; the other means leave
-    it out.
+    A mean leaves out the labels without both a yes and a no among the known truths, for which only the
+    accuracy is defined.
     """
     each: dict[str, Figures] = {}
     for output, label in rows.groupby("output", sort=True):
-        truth, prediction = label["truth"].to_numpy(), label["prediction"].to_numpy()
-        each[str(output)] = {"accuracy": float(accuracy_score(truth, prediction))}
-        if len(np.unique(truth)) == 2:
-            each[str(output)] |= {
-                "balanced_accuracy": float(balanced_accuracy_score(truth, prediction)),
-                "average_precision": float(average_precision_score(truth, label["score"])),
-                "roc_auc": float(roc_auc_score(truth, label["score"])),
-            }
-    names = dict.fromkeys(name for label in each.values() for name in label)
-    values = {
-        name: {output: label[name] for output, label in each.items() if name in label} for name in names
+        truth_N, pred_N = label["truth"].to_numpy(), label["prediction"].to_numpy()
+        weight_BN = weights(label)
+        ranking = metrics.rank(truth_N, label["score"].to_numpy(), weight_BN)
+        both = np.where((ranking.true_BT[:, -1] > 0) & (ranking.false_BT[:, -1] > 0), 1.0, np.nan)
+        each[str(output)] = {
+            "accuracy": metrics.accuracy(truth_N, pred_N, weight_BN),
+            "balanced_accuracy": both * metrics.balanced_accuracy(truth_N, pred_N, weight_BN),
+            "average_precision": both * metrics.average_precision(ranking),
+            "roc_auc": metrics.roc_auc(ranking),
+        }
+    names = list(next(iter(each.values())))
+    means = {
+        name: metrics.mean_of_defined(np.stack([label[name] for label in each.values()])) for name in names
     }
-    means = {name: float(np.mean(list(by_label.values()))) for name, by_label in values.items()}
-    return means | {
-        f"{name}/{output}": v for name, by_label in values.items() for output, v in by_label.items()
-    }
+    return means | {f"{name}/{output}": label[name] for name in names for output, label in each.items()}
 
 
-def landmark_figures(rows: pd.DataFrame) -> Figures:
+def landmark_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
     """NME by outer eye corners, failure rate and AUC of the cumulative error curve at 0.10 and 0.05."""
-    error_N = landmark_errors(rows).to_numpy()
-    at = {f"fr{100 * t:02.0f}": metrics.failure_rate(error_N, t) for t in (0.10, 0.05)}
-    area = {f"auc{100 * t:02.0f}": metrics.area_under_curve(error_N, t) for t in (0.10, 0.05)}
-    return {"nme": float(error_N.mean())} | at | area
+    first, error_N = landmark_errors(rows)
+    weight_BN = weights(first)
+    figures = {"nme": metrics.mean(error_N, weight_BN)}
+    for name, limit in (("10", 0.10), ("05", 0.05)):
+        figures[f"fr{name}"] = metrics.failure_rate(error_N, limit, weight_BN)
+        figures[f"auc{name}"] = metrics.area_under_curve(error_N, limit, weight_BN)
+    return figures
 
 
-def landmark_errors(rows: pd.DataFrame) -> pd.Series:
-    """The normalised mean error of each image, by key."""
-    wide = rows.pivot(index="key", columns="output", values=["truth", "prediction"])
-    columns = [f"{axis}{point}" for point in range(rows["output"].nunique() // 2) for axis in "xy"]
-    pred, truth = (
-        wide[c][columns].to_numpy(dtype=float).reshape(len(wide), -1, 2) for c in ("prediction", "truth")
-    )
-    return pd.Series(metrics.normalised_mean_error(pred, truth), index=wide.index, name="nme")
+def landmark_errors(rows: pd.DataFrame) -> tuple[pd.DataFrame, Array]:
+    """The first row of each image, and its normalised mean error: (N,)."""
+    first, (truth_NO, pred_NO) = blocks(rows, "truth", "prediction")
+    shape = (len(first), -1, 2)
+    return first, metrics.normalised_mean_error(pred_NO.reshape(shape), truth_NO.reshape(shape))
 
 
-def pair_figures(rows: pd.DataFrame) -> Figures:
-    """ROC AUC, accuracy at the threshold chosen on validation people, and TAR at FAR 1e-2 and 1e-3."""
-    same, score = rows["truth"].to_numpy(), rows["score"].to_numpy()
-    figures = {
-        "roc_auc": float(roc_auc_score(same, score)),
-        "accuracy": float(accuracy_score(same, rows["prediction"])),
-        "tar_at_far_1e-2": metrics.true_accepts(score, same, 1e-2),
-        "tar_at_far_1e-3": metrics.true_accepts(score, same, 1e-3),
+def direction_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
+    """Mean angle between predicted and true direction, in degrees."""
+    first, (truth_N3, pred_N3) = blocks(rows, "truth", "prediction")
+    return {"angular_error": metrics.mean(metrics.angular_error(pred_N3, truth_N3), weights(first))}
+
+
+def pair_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
+    """ROC AUC, accuracy of the decisions, and TAR at FAR 1e-2 and 1e-3."""
+    same, weight_BN = rows["truth"].to_numpy(), weights(rows)
+    ranking = metrics.rank(same, rows["score"].to_numpy(), weight_BN)
+    return {
+        "roc_auc": metrics.roc_auc(ranking),
+        "accuracy": metrics.accuracy(same, rows["prediction"].to_numpy(), weight_BN),
+        "tar_at_far_1e-2": metrics.true_accepts(ranking, 1e-2),
+        "tar_at_far_1e-3": metrics.true_accepts(ranking, 1e-3),
     }
-    return {name: value for name, value in figures.items() if not np.isnan(value)}
 
+
+LABELS = Probe(
+    truth=label_columns,
+    heads={"linear": heads.SIGMOIDS, "knn": heads.NEIGHBOURS},
+    objective=finetune.LABELS,
+    loss=heads.log_loss,
+    decide=likely,
+)
 
 TASKS: dict[str, Task] = {
     "expression": Task(
         view="pooled",
+        aligned=True,
         figures=class_figures,
         probe=Probe(
             truth=one_of,
             heads={"linear": heads.SOFTMAX, "knn": heads.NEIGHBOURS},
+            objective=finetune.CLASSES,
             loss=heads.log_loss,
             decide=highest,
         ),
@@ -205,24 +250,37 @@ TASKS: dict[str, Task] = {
     ),
     "attributes": Task(
         view="pooled",
+        aligned=True,
         figures=label_figures,
-        probe=Probe(
-            truth=label_columns,
-            heads={"linear": heads.SIGMOIDS, "knn": heads.NEIGHBOURS},
-            loss=heads.log_loss,
-            decide=likely,
-        ),
+        probe=LABELS,
         labels=("Eyeglasses", "Smiling", "Mouth_Slightly_Open", "Facial_Hair", "Eyes_Closed"),
     ),
     "alignment": Task(
         view="grid",
+        aligned=False,
         figures=landmark_figures,
         probe=Probe(
             truth=landmark_columns,
             heads={"linear": heads.RIDGE, "knn": heads.NEIGHBOURS},
+            objective=finetune.LANDMARKS,
             loss=heads.squared_loss,
             units=image_sizes,
         ),
+        lower_is_better=("nme", "fr10", "fr05"),
     ),
-    "verification": Task(view="pooled", figures=pair_figures),
+    "verification": Task(view="pooled", aligned=True, figures=pair_figures),
+    "action_units": Task(view="pooled", aligned=True, figures=label_figures, probe=LABELS),
+    "gaze": Task(
+        view="grid",
+        aligned=False,
+        figures=direction_figures,
+        probe=Probe(
+            truth=directions,
+            heads={"linear": heads.RIDGE, "knn": heads.NEIGHBOURS},
+            objective=finetune.DIRECTIONS,
+            loss=heads.squared_loss,
+        ),
+        labels=("gaze_pitch", "gaze_yaw"),
+        lower_is_better=("angular_error",),
+    ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +11,34 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fra.transfer.evaluate import TransferConfig, evaluate, read_manifest, recompute, results
+from fra.data.shards import ShardConfig, write
+from fra.transfer.evaluate import TransferConfig, evaluate, read_manifest
+from fra.transfer.finetune import FinetuneConfig
+from fra.transfer.results import recompute
 from fra.transfer.tasks import TASKS
 
-from .conftest import Set
+from .conftest import Set, draw
 
-LABELS = {"attributes": ("Smiling", "Eyeglasses")}
+LABELS = {"attributes": ("Smiling", "Eyeglasses"), "action_units": ("Eyeglasses",)}
 
 
 def run(task: str, faces: Set, out: Path, manifest: Path | None = None, **settings: Any) -> dict[str, Any]:
     cache = str(faces.manifest.parent / "cache")
-    config = TransferConfig(**{"seeds": 2, "labels": LABELS.get(task, ()), "cache": cache} | settings)
+    config = TransferConfig(**{"seeds": 2, "labels": LABELS, "cache": cache} | settings)
     return evaluate(task, config, manifest or faces.manifest, faces.shards, faces.backbone, out)
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_each_task_writes_figures_that_its_predictions_give(task: str, faces: Set, tmp_path: Path) -> None:
-    summary = run(task, faces, tmp_path)
-    assert json.loads((tmp_path / "metrics.json").read_text()) == summary == recompute(task, tmp_path)
-    assert set(summary) == {"pretrained", "random", "test"}
+    summary = run(task, faces, tmp_path, groups=("label.Eyeglasses",))
+    again, table = recompute(task, tmp_path)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == summary == again
+    written = pd.read_csv(
+        tmp_path / "results.csv", keep_default_na=False, na_values={"seed": "", "low": "", "high": ""}
+    )
+    assert list(written) == list(table)
+    assert written["value"].to_numpy() == pytest.approx(table["value"].to_numpy(), abs=1e-12)
+    assert set(summary) == {"pretrained", "random", "pretrained - random", "test"}
     assert set(summary["pretrained"]) == set(summary["random"])
     predictions = pd.read_parquet(tmp_path / "predictions.parquet")
     assert predictions.groupby(["seed", "model"]).ngroups == 4
@@ -36,6 +46,7 @@ def test_each_task_writes_figures_that_its_predictions_give(task: str, faces: Se
     manifest = read_manifest(faces.manifest)
     assert asked <= set(manifest.loc[manifest["split"] == "test", "key"])
     assert predictions[["truth", "prediction"]].notna().all().all()
+    assert summary["test"]["people"] == 5
 
 
 def test_a_task_runs_the_same_twice_and_does_not_compute_features_again(faces: Set, tmp_path: Path) -> None:
@@ -68,14 +79,67 @@ def test_missing_labels_are_left_out(faces: Set, tmp_path: Path) -> None:
 
 
 def test_protocols_and_fractions_are_all_reported(faces: Set, tmp_path: Path) -> None:
-    run("expression", faces, tmp_path, protocols=("knn", "linear"), fractions=(0.2, 1.0))
-    table = results("expression", pd.read_parquet(tmp_path / "predictions.parquet"))
-    assert table.groupby(["protocol", "fraction", "seed", "model"]).ngroups == 2 * 2 * 2 * 2
-    headline = table.query(
+    summary = run("expression", faces, tmp_path, protocols=("knn", "linear"), fractions=(0.2, 1.0))
+    _, table = recompute("expression", tmp_path)
+    single = table[table["seed"].notna()]
+    assert single.groupby(["protocol", "fraction", "seed", "model"]).ngroups == 2 * 2 * 2 * 2
+    headline = single.query(
         "protocol == 'knn' and fraction == 1 and model == 'random' and metric == 'accuracy'"
     )
-    summary = recompute("expression", tmp_path)
     assert summary["random"]["accuracy"]["mean"] == pytest.approx(headline["value"].mean())
+    assert summary["random"]["accuracy"]["std"] == pytest.approx(headline["value"].std(ddof=1))
+
+
+@pytest.mark.parametrize("task", ["expression", "attributes", "alignment", "gaze"])
+def test_fine_tuning_runs_end_to_end(task: str, faces: Set, tmp_path: Path) -> None:
+    recipe = FinetuneConfig(epochs=2, warmup_epochs=1, batch_size=32, balanced=task == "expression")
+    summary = run(task, faces, tmp_path, protocols=("finetune",), seeds=1, finetune=recipe)
+    assert recompute(task, tmp_path)[0] == summary
+    assert set(pd.read_parquet(tmp_path / "predictions.parquet")["protocol"]) == {"finetune"}
+
+
+def test_a_baseline_stands_beside_with_its_paired_difference(faces: Set, tmp_path: Path) -> None:
+    summary = run("verification", faces, tmp_path, baselines={"same": str(faces.backbone)})
+    assert summary["same"] == summary["pretrained"]
+    for difference in summary["pretrained - same"].values():
+        assert difference == {"mean": 0, "low": 0, "high": 0}  # the same resamples for both
+    with pytest.raises(ValueError, match="'random' has its meaning already"):
+        TransferConfig(baselines={"random": "x"})
+
+
+def test_given_pairs_are_judged_fold_by_fold(faces: Set, tmp_path: Path) -> None:
+    """LFW's layout: the threshold of a fold comes from the others, whatever the split."""
+    root, names = tmp_path / "lfw", [f"P_{n}" for n in range(6)]
+    records = []
+    for person, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        for number in (1, 2, 3):
+            source = f"{name}/{name}_{number:04d}.jpg"
+            draw(person, number % 2, 0, np.array([number, 3.0])).save(root / source)
+            records.append({"key": source[:-4], "source": source, "split": "test", "person": name})
+    frame = pd.DataFrame(records).assign(bytes=None, modified=None, landmarks=None)
+    write(frame, root, tmp_path / "shards", tmp_path / "manifest.parquet", ShardConfig(workers=1))
+    lines = ["2\t3"]
+    for fold in ((0, 1, 2), (3, 4, 5)):
+        lines += [f"{names[p]}\t1\t3" for p in fold]
+        lines += [f"{names[p]}\t1\t{names[q]}\t2" for p, q in zip(fold, fold[1:] + fold[:1], strict=True)]
+    (tmp_path / "pairs.txt").write_text("\n".join(lines) + "\n")
+    lfw = Set(tmp_path / "manifest.parquet", tmp_path / "shards", faces.backbone)
+    summary = run("verification", lfw, tmp_path / "out", pairs_file=str(tmp_path / "pairs.txt"))
+    assert summary["test"] == {"images": 18, "people": 6, "pairs": 12}
+    predictions = pd.read_parquet(tmp_path / "out" / "predictions.parquet").query(
+        "model == 'pretrained' and seed == 0"
+    )
+    assert predictions["truth"].tolist() == ([1.0] * 3 + [0.0] * 3) * 2
+    for fold, part in predictions.groupby("fold"):
+        accepted, refused = (part[part["prediction"] == value]["score"] for value in (1, 0))
+        assert refused.max() < accepted.min(), fold  # one threshold in a fold
+    (tmp_path / "pairs.txt").write_text("\n".join(lines).replace(names[0], "Nobody") + "\n")
+    with pytest.raises(ValueError, match=r"'Nobody/Nobody_0001' of the pairs is missing"):
+        run("verification", lfw, tmp_path / "out", pairs_file=str(tmp_path / "pairs.txt"))
+    (tmp_path / "pairs.txt").write_text("\n".join(lines[:-1]))
+    with pytest.raises(ValueError, match="2 folds of twice 3 pairs were announced, 11 lines"):
+        run("verification", lfw, tmp_path / "out", pairs_file=str(tmp_path / "pairs.txt"))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +154,7 @@ def test_a_manifest_that_does_not_fit_is_explained(
     change: Any, message: str, faces: Set, tmp_path: Path
 ) -> None:
     change(pd.read_parquet(faces.manifest)).to_parquet(tmp_path / "manifest.parquet")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         run("expression", faces, tmp_path, manifest=tmp_path / "manifest.parquet")
 
 
@@ -99,7 +163,7 @@ def test_other_mistakes_are_explained(faces: Set, tmp_path: Path) -> None:
         run("age", faces, tmp_path)
     with pytest.raises(FileNotFoundError, match=r"absent\.parquet: no such manifest"):
         run("expression", faces, tmp_path, manifest=tmp_path / "absent.parquet")
-    with pytest.raises(ValueError, match="'svm' is not known; choose of knn, linear"):
+    with pytest.raises(ValueError, match="'svm' is not known; choose of finetune, knn, linear"):
         TransferConfig(protocols=("svm",))
-    with pytest.raises(ValueError, match="1.5 is not in"):
+    with pytest.raises(ValueError, match=r"1\.5 is not in"):
         TransferConfig(fractions=(1.5,))

@@ -1,0 +1,147 @@
+"""What a run left on disk, read and checked once: everything the page shows comes from here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fra.quality import verdict
+from fra.quality.verdict import Verdict
+
+SUMMARY_KEYS = {"test"}
+"""Keys of a task's metrics.json that are not models."""
+MINUS = " - "
+"""Between two models in the name of their difference."""
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What the transfer stage wrote for one task; `results` is None where its file is missing."""
+
+    name: str
+    metrics: dict[str, Any]
+    results: pd.DataFrame | None
+    folder: Path
+
+    def predictions(self) -> pd.DataFrame | None:
+        """One row a test image (or pair) and output, as `fra.transfer.tasks` describes; None where the file is missing.
+
+        Read when asked for: on large test sets it is large.
+        """
+        path = self.folder / "predictions.parquet"
+        return _table(path, f"transfer@{self.name}") if path.is_file() else None
+
+    @property
+    def seeds(self) -> int | None:
+        """How many seeds the figures are means of; None where that is not known."""
+        return None if self.results is None else int(self.results["seed"].nunique())
+
+    @property
+    def models(self) -> list[str]:
+        """The models that were judged: the one that others are compared with first, the others by name."""
+        entries = [name for name in self.metrics if name not in SUMMARY_KEYS]
+        reference = {name.split(MINUS)[0] for name in entries if MINUS in name}
+        models = [name for name in entries if MINUS not in name]
+        return sorted(models, key=lambda name: (name not in reference, name != "pretrained", name))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's artifacts. Optional ones are None where missing; a page without them is poorer, not wrong.
+
+    `files` are all files of the stages, for links to them.
+    """
+
+    verdict: Verdict
+    quarantine: pd.DataFrame | None
+    data_docs: Path | None
+    metrics: dict[str, Any]
+    history: pd.DataFrame
+    weights: Path | None
+    tasks: list[TaskResult]
+    manifest_path: Path
+    manifest: pd.DataFrame
+    shards: Path | None
+    provenance: dict[str, Any]
+    files: list[Path]
+
+
+def read(
+    *,
+    validation: Path,
+    pretrain: Path,
+    transfer: dict[str, Path],
+    manifest: Path,
+    shards: Path,
+    provenance: dict[str, Any],
+) -> Run:
+    """Read the artifacts of a run.
+
+    Raises:
+        FileNotFoundError: there is no manifest, or no metrics.json (or history.csv, of pre-training).
+        GateError: there is no verdict, or it was edited.
+        ValueError: one of them is damaged.
+    """
+    quarantine, weights = validation / "quarantine.csv", pretrain / "model.safetensors"
+    docs = validation / "data_docs" / "index.html"
+    return Run(
+        verdict=verdict.read(validation / "verdict.json"),
+        quarantine=verdict.set_aside(quarantine) if quarantine.is_file() else None,
+        data_docs=docs if docs.is_file() else None,
+        metrics=_json(pretrain / "metrics.json", "pretrain"),
+        history=_table(pretrain / "history.csv", "pretrain"),
+        weights=weights if weights.is_file() else None,
+        tasks=[_task(name, folder) for name, folder in transfer.items()],
+        manifest_path=manifest,
+        manifest=_table(manifest, "shard"),
+        shards=shards if shards.is_dir() else None,
+        provenance=provenance,
+        files=[
+            path
+            for folder in (pretrain, *transfer.values(), validation)
+            for path in sorted(folder.glob("*.*"))
+        ],
+    )
+
+
+def _task(name: str, folder: Path) -> TaskResult:
+    stage = f"transfer@{name}"
+    results = folder / "results.csv"
+    return TaskResult(
+        name=name,
+        metrics=_json(folder / "metrics.json", stage),
+        results=_table(results, stage) if results.is_file() else None,
+        folder=folder,
+    )
+
+
+def _json(path: Path, stage: str) -> dict[str, Any]:
+    _require(path, stage)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); run the stage {stage} again") from None
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path}: holds a {type(content).__name__}, not an object; run the stage {stage} again"
+        )
+    return content
+
+
+def _table(path: Path, stage: str) -> pd.DataFrame:
+    _require(path, stage)
+    try:
+        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, keep_default_na=True)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path}: not a readable table ({error}); run the stage {stage} again") from None
+
+
+def _require(path: Path, stage: str) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: not there, and the report cannot do without it; run the stage {stage} first"
+        )

@@ -1,0 +1,174 @@
+"""Figures in words: metrics by name and unit, models side by side, differences with their intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fra.report.artifacts import MINUS, TaskResult
+from fra.transfer.tasks import TASKS
+
+MODELS = {"pretrained": "FRA", "random": "Random weights"}
+"""How models are called on the page; others go by their own name."""
+
+PRIMARY = {
+    "expression": "balanced_accuracy",
+    "attributes": "average_precision",
+    "alignment": "nme",
+    "verification": "roc_auc",
+    "action_units": "average_precision",
+    "gaze": "angular_error",
+}
+"""The one figure that stands for a task at the top of the page."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a figure is written: its name, and how many of its units make 1 (100 for per cent)."""
+
+    label: str
+    scale: float = 1
+    unit: str = ""
+    digits: int = 3
+
+    def text(self, value: float, signed: bool = False) -> str:
+        number = f"{value * self.scale:{'+' if signed else ''}.{self.digits}f}"
+        return number.replace("-", "−")
+
+    def with_unit(self, value: float) -> str:
+        return f"{self.text(value)} {self.unit}".strip()
+
+
+def _percent(label: str) -> Metric:
+    return Metric(label, scale=100, unit="%", digits=1)
+
+
+METRICS = {
+    "accuracy": _percent("Accuracy"),
+    "balanced_accuracy": _percent("Balanced accuracy"),
+    "macro_f1": Metric("Macro F1"),
+    "average_precision": Metric("Average precision"),
+    "roc_auc": Metric("ROC AUC"),
+    "nme": _percent("Normalised mean error"),
+    "fr10": _percent("Failure rate at 10 %"),
+    "auc10": Metric("AUC of errors to 10 %"),
+    "fr05": _percent("Failure rate at 5 %"),
+    "auc05": Metric("AUC of errors to 5 %"),
+    "tar_at_far_1e-2": _percent("True accepts at 1 % false"),
+    "tar_at_far_1e-3": _percent("True accepts at 0.1 % false"),
+    "angular_error": Metric("Angular error", unit="°", digits=1),
+}
+"""In the order in which a task's figures are listed."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The reference model less another: as text, and in one word what it says ("better", "worse", "unclear")."""
+
+    other: str
+    value: str
+    interval: str
+    says: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of one task: mean and deviation over seeds (empty for one seed) by model, and the differences."""
+
+    metric: str
+    label: str
+    unit: str
+    lower_is_better: bool
+    values: dict[str, tuple[str, str]]
+    differences: list[Difference]
+
+
+@dataclass(frozen=True)
+class TaskTable:
+    """All figures of one task; `primary` is the row that stands for it."""
+
+    name: str
+    title: str
+    about: str
+    models: list[str]
+    rows: list[Row]
+
+    @property
+    def primary(self) -> Row:
+        wanted = PRIMARY.get(self.name)
+        return next((row for row in self.rows if row.metric == wanted), self.rows[0])
+
+
+def model_label(name: str) -> str:
+    """What a model is called on the page."""
+    return MODELS.get(name, name.replace("_", " "))
+
+
+def metric_of(name: str) -> Metric:
+    """How a figure is written; one that is not known goes by its own name."""
+    return METRICS.get(name, Metric(name.replace("_", " ")))
+
+
+def task_title(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def table(task: TaskResult) -> TaskTable:
+    """The figures of one task.
+
+    Raises:
+        ValueError: its metrics.json holds no model with figures.
+    """
+    models = task.models
+    names = [name for model in models for name in task.metrics[model]]
+    if not names:
+        raise ValueError(
+            f"the metrics of the task {task.name} hold no figures; run the stage transfer@{task.name} again"
+        )
+    order = {name: place for place, name in enumerate(METRICS)}
+    ranked = sorted(set(names), key=lambda name: (order.get(name, len(order)), name))
+    return TaskTable(
+        name=task.name,
+        title=task_title(task.name),
+        about=_about(task),
+        models=models,
+        rows=[_row(task, name, models) for name in ranked],
+    )
+
+
+def lower_is_better(task: str, metric: str) -> bool:
+    return task in TASKS and metric in TASKS[task].lower_is_better
+
+
+def _row(task: TaskResult, name: str, models: list[str]) -> Row:
+    metric, lower = metric_of(name), lower_is_better(task.name, name)
+    values = {
+        model: (metric.text(entry["mean"]), "" if task.seeds == 1 else metric.text(entry["std"]))
+        for model in models
+        if (entry := task.metrics[model].get(name)) is not None
+    }
+    differences = [
+        _difference(pair.split(MINUS, 1)[1], entries[name], metric, lower)
+        for pair, entries in task.metrics.items()
+        if MINUS in pair and name in entries
+    ]
+    return Row(name, metric.label, metric.unit, lower, values, differences)
+
+
+def _difference(other: str, entry: dict[str, Any], metric: Metric, lower: bool) -> Difference:
+    """Clear where the 95 % interval leaves out 0; which sign is good depends on the metric."""
+    low, high = (-entry["high"], -entry["low"]) if lower else (entry["low"], entry["high"])
+    says = "better" if low > 0 else "worse" if high < 0 else "unclear"
+    interval = f"{metric.text(entry['low'], signed=True)} to {metric.text(entry['high'], signed=True)}"
+    return Difference(other, metric.text(entry["mean"], signed=True), interval, says)
+
+
+def _about(task: TaskResult) -> str:
+    """What the figures rest on: seeds, photographs, people, pairs."""
+    test = task.metrics.get("test", {})
+    counts = [f"{test[name]:,} test {name}" for name in ("images", "people") if name in test]
+    if "pairs" in test:
+        counts.append(f"{test['pairs']:,} pairs")
+    if task.seeds is not None:
+        counts.append("1 seed" if task.seeds == 1 else f"{task.seeds} seeds")
+    return ", ".join(counts)

@@ -1,0 +1,271 @@
+"""Fine-tuning: the whole backbone and a small head, from images; the epoch of lowest validation loss is kept.
+
+Recipe of the official code: AdamW 2e-4, weight decay 0.05, 100 epochs, batch 256, 5 warm-up epochs then a
+cosine; rotation of ±10°, shift, brightness and contrast jitter, random erasing. It reports the best epoch
+on test; here validation people choose the epoch, and test is read once.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from fra.train.optim import adamw
+from fra.train.schedule import warmup_cosine
+from fra.transfer.features import Encoder, normalise
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """The recipe.
+
+    `shift` is the largest, as a share of the side; `erase` the chance to lose a rectangle of up to a third of
+    each side; `balanced` draws each class of expression as often (for AffectNet's training set).
+    """
+
+    epochs: int = 100
+    warmup_epochs: int = 5
+    batch_size: int = 256
+    lr: float = 2e-4
+    weight_decay: float = 0.05
+    rotation: float = 10.0
+    shift: float = 0.05
+    jitter: float = 0.2
+    erase: float = 0.25
+    balanced: bool = False
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 2 or not 0 <= self.warmup_epochs <= self.epochs:
+            raise ValueError(
+                "transfer.finetune needs epochs ≥ 1, batch_size ≥ 2, and warmup_epochs from 0 to epochs; got "
+                f"{self.epochs}, {self.batch_size} and {self.warmup_epochs}"
+            )
+        if self.lr <= 0:
+            raise ValueError(f"transfer.finetune.lr is {self.lr}: must be positive")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What fine-tuning minimises.
+
+    `head(feature_dim, O)` makes a module from feature map to O outputs; `loss(raw_BO, truth_BO)` is of known
+    truths; `scores` makes what is predicted of the outputs. Images with coordinates as truths (`moves`)
+    take those along when they turn and shift; images with directions do not turn at all (`turns`).
+    """
+
+    head: Callable[[int, int], nn.Module]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    scores: Callable[[Tensor], Tensor]
+    moves: bool = False
+    turns: bool = True
+
+
+class Pooled(nn.Module):
+    """Mean over the map, then one linear layer: (B, C, H, W) → (B, O)."""
+
+    def __init__(self, feature_dim: int, outputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(feature_dim, outputs)
+
+    def forward(self, map_BCHW: Tensor) -> Tensor:
+        out_BO: Tensor = self.linear(map_BCHW.mean(dim=(2, 3)))
+        return out_BO
+
+
+class Heatmaps(nn.Module):
+    """A heatmap for each landmark at 4 times the map's resolution; its mean place (soft-argmax).
+
+    (B, C, H, W) → (B, 2·landmarks): x0, y0, x1 … as shares of width and height.
+    """
+
+    def __init__(self, feature_dim: int, outputs: int, hidden_dim: int = 128) -> None:
+        super().__init__()
+        self.up = nn.Sequential(
+            *_enlarge(feature_dim, hidden_dim),
+            *_enlarge(hidden_dim, hidden_dim),
+            nn.Conv2d(hidden_dim, outputs // 2, 1),
+        )
+
+    def forward(self, map_BCHW: Tensor) -> Tensor:
+        heat_BLHW = self.up(map_BCHW)
+        height, width = heat_BLHW.shape[-2:]
+        share_BLHW = heat_BLHW.flatten(2).softmax(dim=2).unflatten(2, (height, width))
+        x_W, y_H = ((torch.arange(n, device=map_BCHW.device) + 0.5) / n for n in (width, height))
+        place_BL2 = torch.stack([share_BLHW.sum(dim=2) @ x_W, share_BLHW.sum(dim=3) @ y_H], dim=2)
+        return place_BL2.flatten(1)
+
+
+def _enlarge(in_dim: int, out_dim: int) -> tuple[nn.Module, ...]:
+    return (
+        nn.Upsample(scale_factor=2, mode="bilinear"),
+        nn.Conv2d(in_dim, out_dim, 3, padding=1, bias=False),
+        nn.BatchNorm2d(out_dim),
+        nn.ReLU(inplace=True),
+    )
+
+
+def cross_entropy(raw_BO: Tensor, truth_BO: Tensor) -> Tensor:
+    """Of one of O classes; truth one-hot."""
+    return functional.cross_entropy(raw_BO, truth_BO)
+
+
+def binary_cross_entropy(raw_BO: Tensor, truth_BO: Tensor) -> Tensor:
+    """Mean over the known truths of O labels."""
+    known = ~truth_BO.isnan()
+    return functional.binary_cross_entropy_with_logits(raw_BO[known], truth_BO[known])
+
+
+def wing(raw_BO: Tensor, truth_BO: Tensor, width: float = 10.0, curvature: float = 2.0) -> Tensor:
+    """Wing loss (Feng et al., CVPR 2018, equation 5; its w and ε) on coordinates in hundredths of the side.
+
+    w·log(1 + d/ε) where the distance d is below w, and d − w + w·log(1 + w/ε) above.
+    """
+    distance = 100 * (raw_BO - truth_BO).abs()
+    offset = width - width * np.log(1 + width / curvature)
+    near = width * torch.log1p(distance / curvature)
+    return torch.where(distance < width, near, distance - offset).mean()
+
+
+def cosine_distance(raw_BO: Tensor, truth_BO: Tensor) -> Tensor:
+    """1 − cosine of the angle between directions."""
+    return (1 - functional.cosine_similarity(raw_BO, truth_BO)).mean()
+
+
+CLASSES = Objective(Pooled, cross_entropy, lambda raw: raw.softmax(dim=1))
+LABELS = Objective(Pooled, binary_cross_entropy, torch.sigmoid)
+LANDMARKS = Objective(Heatmaps, wing, lambda raw: raw, moves=True)
+DIRECTIONS = Objective(Pooled, cosine_distance, lambda raw: raw, turns=False)
+
+
+class Examples(NamedTuple):
+    """Images (N, H, W, 3) uint8 and their truths (N, O)."""
+
+    pixels: NDArray[np.uint8]
+    truth_NO: Array
+
+
+def fit(
+    encoder: Encoder,
+    objective: Objective,
+    train: Examples,
+    val: Examples,
+    config: FinetuneConfig,
+    seed: int,
+    device: torch.device,
+) -> Callable[[NDArray[np.uint8]], Array]:
+    """Fine-tunes a copy of the encoder; returns a function from images (M, H, W, 3) to scores (M, O).
+
+    Rows whose truths are all unknown must be left out before; for classes and landmarks, every row is
+    known.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        head = objective.head(int(encoder.backbone.feature_dim), train.truth_NO.shape[1])  # type: ignore[arg-type]
+        model = nn.Sequential(copy.deepcopy(encoder.backbone), head).to(device)
+        best, best_loss = copy.deepcopy(model.state_dict()), float("inf")
+        batch_size = min(config.batch_size, len(train.pixels))
+        steps = max(1, len(train.pixels) // batch_size)
+        rates = warmup_cosine(config.lr, config.epochs, config.warmup_epochs, steps)
+        optimiser = adamw(model.named_parameters(), config.lr, config.weight_decay)
+        generator = np.random.default_rng([seed, 4])
+        for epoch in tqdm(range(config.epochs), desc="fine-tuning", unit="epoch", mininterval=1):
+            model.train()
+            for step, rows in enumerate(_batches(train, batch_size, steps, config.balanced, generator)):
+                for group in optimiser.param_groups:
+                    group["lr"] = rates[epoch * steps + step]
+                images, truth = augment(_batch(encoder, train, rows, device), objective, config)
+                loss = objective.loss(model(images), truth)
+                optimiser.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+            raw = torch.from_numpy(_outputs(model, encoder, val.pixels, device))
+            val_loss = float(objective.loss(raw, torch.from_numpy(val.truth_NO).float()))
+            if val_loss < best_loss:
+                best, best_loss = copy.deepcopy(model.state_dict()), val_loss
+        model.load_state_dict(best)
+
+    def predict(pixels: NDArray[np.uint8]) -> Array:
+        raw = torch.from_numpy(_outputs(model, encoder, pixels, device))
+        scores: Array = objective.scores(raw).numpy()
+        return scores
+
+    return predict
+
+
+def augment(
+    batch: tuple[Tensor, Tensor], objective: Objective, config: FinetuneConfig
+) -> tuple[Tensor, Tensor]:
+    """Turns, shifts, jitters and erases each image by its own draws from torch's generator: (B, 3, H, W).
+
+    Coordinates move with their image; directions would not, so images with them are not turned.
+    """
+    images_B3HW, truth_BO = batch
+    count, device = len(images_B3HW), images_B3HW.device
+
+    def draw(*shape: int) -> Tensor:
+        return 2 * torch.rand(count, *shape, device=device) - 1
+
+    angle_B = torch.deg2rad(draw() * (config.rotation if objective.turns else 0.0))
+    shift_B2 = draw(2) * 2 * config.shift  # grids run from −1 to 1
+    cos_B, sin_B = angle_B.cos(), angle_B.sin()
+    turn_B22 = torch.stack([cos_B, -sin_B, sin_B, cos_B], dim=1).view(-1, 2, 2)
+    # an image point p goes to R(p) + s, so what is seen at q comes from Rᵀ(q − s)
+    back_B23 = torch.cat([turn_B22.mT, -(turn_B22.mT @ shift_B2[:, :, None])], dim=2)
+    grid = functional.affine_grid(back_B23, list(images_B3HW.shape), align_corners=False)
+    images_B3HW = functional.grid_sample(images_B3HW, grid, padding_mode="border", align_corners=False)
+    if objective.moves:
+        point_BL2 = truth_BO.view(len(truth_BO), -1, 2) * 2 - 1
+        truth_BO = ((point_BL2 @ turn_B22.mT + shift_B2[:, None] + 1) / 2).flatten(1)
+    contrast, brightness = (draw(1, 1, 1) * config.jitter for _ in range(2))
+    images_B3HW = images_B3HW * (1 + contrast) + brightness
+    return _erase(images_B3HW, config.erase), truth_BO
+
+
+def _erase(images_B3HW: Tensor, chance: float) -> Tensor:
+    """A rectangle of a tenth to a third of each side set to 0 (the mean), in a share of the images."""
+    count, _, height, width = images_B3HW.shape
+    side_B2, centre_B2 = (torch.rand(count, 2, 1, 1, device=images_B3HW.device) for _ in range(2))
+    y_H, x_W = (torch.linspace(0, 1, n, device=images_B3HW.device) for n in (height, width))
+    reach_B2 = (0.1 + 0.23 * side_B2) / 2
+    inside_y = (y_H[:, None] - centre_B2[:, :1]).abs() < reach_B2[:, :1]
+    inside_x = (x_W[None, :] - centre_B2[:, 1:]).abs() < reach_B2[:, 1:]
+    chosen = torch.rand(count, 1, 1, 1, device=images_B3HW.device) < chance
+    return images_B3HW.masked_fill(inside_y & inside_x & chosen, 0.0)
+
+
+def _batch(encoder: Encoder, data: Examples, rows: Array, device: torch.device) -> tuple[Tensor, Tensor]:
+    images = normalise(data.pixels[rows], encoder, device)
+    return images, torch.from_numpy(data.truth_NO[rows]).float().to(device)
+
+
+def _batches(
+    data: Examples, batch_size: int, steps: int, balanced: bool, generator: np.random.Generator
+) -> Iterator[Array]:
+    """Rows of each batch of an epoch; balanced: each class of a one-hot truth as often, with replacement."""
+    if balanced:
+        class_N = data.truth_NO.argmax(axis=1)
+        chance_N = 1.0 / np.bincount(class_N)[class_N]
+        order = generator.choice(len(class_N), steps * batch_size, p=chance_N / chance_N.sum())
+    else:
+        order = generator.permutation(len(data.pixels))
+    for step in range(steps):
+        yield np.sort(order[step * batch_size : (step + 1) * batch_size])
+
+
+@torch.inference_mode()
+def _outputs(model: nn.Module, encoder: Encoder, pixels: NDArray[np.uint8], device: torch.device) -> Array:
+    model.eval()
+    parts = [model(normalise(pixels[i : i + 256], encoder, device)).cpu() for i in range(0, len(pixels), 256)]
+    outputs: Array = torch.cat(parts).float().numpy()
+    return outputs

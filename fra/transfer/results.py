@@ -1,0 +1,185 @@
+"""From predictions alone to figures: values, intervals, differences to baselines, figures by group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from fairlearn.metrics import MetricFrame
+
+from fra.transfer.metrics import Array
+from fra.transfer.tasks import TASKS, Figures, Task
+
+RUN = ["protocol", "fraction", "seed", "model"]
+"""The columns that tell fits apart."""
+
+COLUMNS = ["task", *RUN, "group", "metric", "value", "low", "high"]
+GROUP = "group."
+"""Prefix of the prediction columns that hold groups."""
+
+RESAMPLES = 1000
+ELEMENTS = 4_000_000
+"""Resamples times samples that are weighed at a time."""
+
+
+def plain(rows: pd.DataFrame) -> Array:
+    """Each row once: (1, N)."""
+    return np.ones((1, len(rows)))
+
+
+class Resamples:
+    """Bootstrap resamples of people: how often each prediction counts in each.
+
+    People are drawn, not images, since images of one person are alike. A pair of two people counts as often
+    as one was drawn times the other, a pair of one person's as often as that person.
+    """
+
+    def __init__(self, predictions: pd.DataFrame, count: int = RESAMPLES, seed: int = 0) -> None:
+        names = [predictions[column] for column in ("person", "other_person") if column in predictions]
+        self.people = pd.Index(pd.concat(names).unique()).sort_values()
+        chance = np.full(len(self.people), 1 / len(self.people))
+        self.drawn_BP = (
+            np.random.default_rng(seed).multinomial(len(self.people), chance, size=count).astype(float)
+        )
+
+    def figures(self, task: Task, rows: pd.DataFrame) -> Figures:
+        """The figures of every resample: (count,) each."""
+        size = max(1, ELEMENTS // len(rows))
+        parts = [
+            task.figures(rows, lambda part, i=i: self._weights(part, slice(i, i + size)))  # type: ignore[misc]
+            for i in range(0, len(self.drawn_BP), size)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _weights(self, rows: pd.DataFrame, which: slice) -> Array:
+        drawn_BP = self.drawn_BP[which]
+        person_N = self.people.get_indexer(rows["person"])
+        if "other_person" not in rows:
+            return drawn_BP[:, person_N]
+        other_N = self.people.get_indexer(rows["other_person"])
+        return drawn_BP[:, person_N] * np.where(person_N == other_N, 1.0, drawn_BP[:, other_N])
+
+
+def results(task: str, predictions: pd.DataFrame) -> pd.DataFrame:
+    """Every figure, one a row: task, protocol, fraction, seed, model, group, metric, value, low, high.
+
+    `low` and `high` bound 95 % of the bootstrap resamples of test people. A null seed is the mean over
+    seeds, with the interval of that mean. Model "a - b" is the difference of the means of two models on the
+    same resamples (paired). Groups, where predictions have them: "<column>=<value>", and
+    "<column>:difference" (largest between two groups) and "<column>:worst", by fairlearn.
+    """
+    entry = TASKS[task]
+    resamples = Resamples(predictions)
+    rows: list[dict[str, Any]] = []
+    for (protocol, fraction), part in predictions.groupby(["protocol", "fraction"], sort=False):
+        setting = {"task": task, "protocol": protocol, "fraction": fraction, "group": ""}
+        values: dict[str, list[Figures]] = {}
+        drawn: dict[str, list[Figures]] = {}
+        for (name, seed), fit in part.groupby(["model", "seed"], sort=False):
+            model = str(name)
+            values.setdefault(model, []).append(entry.figures(fit, plain))
+            drawn.setdefault(model, []).append(resamples.figures(entry, fit))
+            rows += _rows(setting | {"seed": seed, "model": model}, values[model][-1], drawn[model][-1])
+            rows += [setting | {"seed": seed, "model": model} | row for row in by_group(entry, fit)]
+        means = {model: (_mean(values[model]), _mean(drawn[model])) for model in values}
+        for model, (value, draws) in means.items():
+            rows += _rows(setting | {"seed": None, "model": model}, value, draws)
+        first = next(iter(means))
+        for other in list(means)[1:]:
+            value, draws = (
+                {name: mine[name] - theirs[name] for name in mine if name in theirs}
+                for mine, theirs in zip(means[first], means[other], strict=True)
+            )
+            rows += _rows(setting | {"seed": None, "model": f"{first} - {other}"}, value, draws)
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    return table.astype({"seed": "Int64"})[table["value"].notna()].reset_index(drop=True)
+
+
+def by_group(task: Task, rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """The figures of each group, the worst and the largest difference: group, metric, value."""
+    for column in (name for name in rows if str(name).startswith(GROUP)):
+        known = rows[rows[column].notna()]
+        if known[column].nunique() < 2:
+            continue
+        name = str(column).removeprefix(GROUP)
+        overall = [metric for metric in task.figures(known, plain) if "/" not in metric]
+
+        def figure(index: Array, _: Array, metric: str, known: pd.DataFrame = known) -> float:
+            return float(task.figures(known.iloc[index], plain)[metric][0])
+
+        index = np.arange(len(known))
+        frame = MetricFrame(
+            metrics={m: (lambda i, j, m=m: figure(i, j, m)) for m in overall},
+            y_true=index,
+            y_pred=index,
+            sensitive_features=known[column].astype(str).to_numpy(),
+        )
+        worst, best = frame.group_min(), frame.group_max()
+        difference = frame.difference()
+        for metric in overall:
+            for value, found in frame.by_group[metric].items():
+                yield {"group": f"{name}={value}", "metric": metric, "value": found}
+            bound = best if metric in task.lower_is_better else worst
+            yield {"group": f"{name}:worst", "metric": metric, "value": bound[metric]}
+            yield {"group": f"{name}:difference", "metric": metric, "value": difference[metric]}
+
+
+def summarise(table: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, Any]:
+    """What `metrics.json` holds, of the first protocol at the largest fraction.
+
+    model → metric → mean and standard deviation (n − 1) over seeds; "a - b" → metric → mean and 95 %
+    interval; and the number of test images, people (and pairs). Figures of groups and of single labels are
+    left out.
+    """
+    headline = table[
+        (table["protocol"] == predictions["protocol"].iloc[0])
+        & (table["fraction"] == predictions["fraction"].max())
+        & (table["group"] == "")
+        & ~table["metric"].str.contains("/")
+    ]
+    summary: dict[str, Any] = {}
+    for (model, metric), rows in headline.groupby(["model", "metric"], sort=False):
+        single, mean = rows[rows["seed"].notna()]["value"], rows[rows["seed"].isna()].iloc[0]
+        entry = {"mean": float(mean["value"])}
+        if len(single):
+            entry["std"] = float(single.std()) if len(single) > 1 else 0.0
+        else:
+            entry |= {"low": float(mean["low"]), "high": float(mean["high"])}
+        summary.setdefault(model, {})[metric] = entry
+    paired = "other" in predictions
+    keys, people = (
+        pd.concat([predictions[c] for c in columns[: 1 + paired]]).nunique()
+        for columns in (["key", "other"], ["person", "other_person"])
+    )
+    test = {"images": int(keys), "people": int(people)}
+    if paired:
+        test["pairs"] = int(predictions.groupby(RUN).size().max())
+    return summary | {"test": test}
+
+
+def recompute(task: str, folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """`metrics.json` and `results.csv` of a folder, computed anew from its `predictions.parquet`."""
+    predictions = pd.read_parquet(folder / "predictions.parquet")
+    table = results(task, predictions)
+    return summarise(table, predictions), table
+
+
+def _rows(about: dict[str, Any], value: Figures, drawn: Figures) -> list[dict[str, Any]]:
+    return [
+        about | {"metric": metric, "value": float(figure[0])} | _interval(drawn[metric])
+        for metric, figure in value.items()
+    ]
+
+
+def _interval(drawn_B: Array) -> dict[str, float]:
+    """The middle 95 % of what is defined."""
+    defined = drawn_B[~np.isnan(drawn_B)]
+    low, high = np.quantile(defined, [0.025, 0.975]) if len(defined) else (np.nan, np.nan)
+    return {"low": float(low), "high": float(high)}
+
+
+def _mean(figures: list[Figures]) -> Figures:
+    return {name: np.mean([figure[name] for figure in figures], axis=0) for name in figures[0]}

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from data.conftest import RAW_BYTES
+from fra.data import loader
+from fra.data.loader import DataConfig, Loader
+from fra.data.views import ViewsConfig
+
+EXCLUDE = frozenset({3, 11})
+Pairs = dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]]
+
+
+def build(prepared: Path, kind: str, batch_size: int = 4, workers: int = 2, **options: int) -> Loader:
+    source = prepared / ("beton/train.beton" if kind == "ffcv" else "shards")
+    config = DataConfig(kind, image_size=24, workers=workers, shuffle_buffer=16)
+    return loader.build(
+        config, ViewsConfig(), source=source, exclude=EXCLUDE, batch_size=batch_size, seed=7, **options
+    )
+
+
+def collect(pairs: Loader, epochs: range) -> Pairs:
+    seen: Pairs = {}
+    for epoch in epochs:
+        for crops in pairs.epoch(epoch):
+            for place, index in enumerate(crops.index_B.tolist()):
+                assert (epoch, index) not in seen, "an image came twice in an epoch"
+                seen[epoch, index] = (crops.first_BHWC[place].clone(), crops.second_BHWC[place].clone())
+    return seen
+
+
+@pytest.fixture(scope="module")
+def images(prepared: Path) -> int:
+    manifest = pd.read_parquet(prepared / "manifest.parquet")
+    return int(((manifest["split"] == "train") & manifest["shard"].notna()).sum())
+
+
+@pytest.fixture(scope="module")
+def ffcv(prepared: Path) -> Loader:
+    return build(prepared, "ffcv")
+
+
+def test_both_loaders_give_the_same_crops_up_to_decoding(prepared: Path, ffcv: Loader, images: int) -> None:
+    manifest = pd.read_parquet(prepared / "manifest.parquet")
+    train = manifest[manifest["split"] == "train"].set_index("index")
+    exact = train.index[train["width"] * train["height"] * 3 < RAW_BYTES]
+    assert 0 < len(exact) < images
+    ours, theirs = collect(ffcv, range(3)), collect(build(prepared, "webdataset"), range(3))
+    common = ours.keys() & theirs.keys()
+    assert len(common) > 2 * (images - len(EXCLUDE) - 4)
+    for key in common:
+        for first, second in zip(ours[key], theirs[key], strict=True):
+            # betons hold larger images as JPEG at quality 95; raw ones are the same to the last bit
+            assert (first.float() - second.float()).abs().mean() <= (0 if key[1] in exact else 6)
+
+
+@pytest.mark.parametrize("kind", ["ffcv", "webdataset"])
+def test_an_epoch_can_be_entered_anywhere(prepared: Path, ffcv: Loader, kind: str) -> None:
+    pairs = ffcv if kind == "ffcv" else build(prepared, kind)
+    whole = [(crops.index_B.clone(), crops.first_BHWC.clone()) for crops in pairs.epoch(1)]
+    part = [(crops.index_B.clone(), crops.first_BHWC.clone()) for crops in pairs.epoch(1, 3)]
+    assert len(whole) == pairs.steps_per_epoch
+    assert len(part) == pairs.steps_per_epoch - 3
+    for (index, crop), (other_index, other_crop) in zip(whole[3:], part, strict=True):
+        assert torch.equal(index, other_index)
+        assert torch.equal(crop, other_crop)
+
+
+def test_crops_do_not_depend_on_the_number_of_workers(prepared: Path) -> None:
+    one, three = (collect(build(prepared, "webdataset", workers=workers), range(1)) for workers in (1, 3))
+    assert one.keys() == three.keys()
+    assert all(torch.equal(one[key][view], three[key][view]) for key in one for view in (0, 1))
+
+
+def test_what_was_set_aside_never_comes(ffcv: Loader, prepared: Path) -> None:
+    for pairs in (ffcv, build(prepared, "webdataset")):
+        assert not {index for _, index in collect(pairs, range(5))} & EXCLUDE
+
+
+@pytest.mark.parametrize("kind", ["ffcv", "webdataset"])
+def test_ranks_share_an_epoch_without_overlap(prepared: Path, kind: str) -> None:
+    ranks = [build(prepared, kind, rank=rank, world_size=2) for rank in (0, 1)]
+    assert ranks[0].steps_per_epoch == ranks[1].steps_per_epoch
+    first, second = (collect(pairs, range(1)) for pairs in ranks)
+    assert len(first) == len(second) == 4 * ranks[0].steps_per_epoch
+    assert not first.keys() & second.keys()
+
+
+def test_epochs_differ(ffcv: Loader) -> None:
+    orders = [torch.cat([crops.index_B for crops in ffcv.epoch(epoch)]) for epoch in (0, 1)]
+    assert not torch.equal(*orders)
+
+
+def test_an_epoch_left_half_way_leaves_no_thread(ffcv: Loader) -> None:
+    import threading
+
+    epoch = ffcv.epoch(0)
+    next(epoch)
+    before = threading.active_count()
+    epoch.close()  # type: ignore[attr-defined]
+    for thread in threading.enumerate():
+        if type(thread).__name__ == "Epoch":
+            thread.join(timeout=5)
+    assert threading.active_count() < before
+
+
+def test_an_error_in_ffcvs_thread_is_raised_not_waited_for(prepared: Path) -> None:
+    pairs = build(prepared, "ffcv")
+    pairs.loader.code = [(lambda **_: 1 / 0, [])], []  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError, match=r"train\.beton: a batch could not be read"):
+        list(pairs.epoch(0))
+
+
+def test_a_batch_larger_than_the_set_says_what_fits(prepared: Path, images: int) -> None:
+    with pytest.raises(ValueError, match=f"set train.batch_size to {images - len(EXCLUDE)} or less"):
+        build(prepared, "webdataset", batch_size=1000)
+
+
+@pytest.mark.parametrize("kind", ["ffcv", "webdataset"])
+def test_a_missing_source_is_named(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(FileNotFoundError, match="run `dvc repro shard`"):
+        loader.build(
+            DataConfig(kind),
+            ViewsConfig(),
+            source=tmp_path / "none",
+            exclude=frozenset(),
+            batch_size=1,
+            seed=0,
+        )

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from workspace import add_bad_files, few_faces, make_workspace, run
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace in which the whole chain ran, on few faces with bad files among them. Tests must not change it."""
+    folder = tmp_path_factory.mktemp("chain")
+    faces = few_faces(folder / "faces")
+    add_bad_files(faces)
+    workspace = folder / "workspace"
+    workspace.mkdir()
+    make_workspace(workspace, f"dataset.root={faces}", "validate.max_quarantined=0.05")
+    done = run(workspace, "dvc", "repro")
+    assert done.returncode == 0, done.stdout
+    (workspace / "log.txt").write_text(done.stdout)
+    return workspace
+
+
+@pytest.fixture
+def workspace(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished workspace that a test may change."""
+    copy = tmp_path / "workspace"
+    shutil.copytree(finished, copy, symlinks=True)
+    return copy

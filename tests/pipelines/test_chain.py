@@ -1,0 +1,141 @@
+"""The whole chain through real `dvc repro`, on few faces with a tiny network."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from workspace import add_bad_files, few_faces, make_workspace, run
+
+TASKS = ("expression", "attributes", "alignment", "verification")
+ARTIFACTS = (
+    "data/raw/orl/records.parquet",
+    "data/shards/orl/index.json",
+    "data/shards/orl/train-000000.tar",
+    "data/beton/orl/train.beton",
+    "data/manifest/orl.parquet",
+    "artifacts/validation/verdict.json",
+    "artifacts/validation/quarantine.csv",
+    "artifacts/validation/data_docs/index.html",
+    "artifacts/pretrain/backbone.safetensors",
+    "artifacts/pretrain/model.safetensors",
+    "artifacts/pretrain/metrics.json",
+    "artifacts/pretrain/history.csv",
+    *(
+        f"artifacts/transfer/{task}/{name}"
+        for task in TASKS
+        for name in ("metrics.json", "predictions.parquet")
+    ),
+    "artifacts/report/index.html",
+)
+
+
+def ran(output: str) -> list[str]:
+    """The stages that DVC ran, in order."""
+    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+
+
+def test_every_artifact_is_there(finished: Path) -> None:
+    assert [name for name in ARTIFACTS if not (finished / name).is_file()] == []
+
+
+def test_again_runs_nothing(workspace: Path) -> None:
+    done = run(workspace, "dvc", "repro")
+    assert done.returncode == 0, done.stdout
+    assert ran(done.stdout) == []
+
+
+def test_bad_files_are_named_and_set_aside(finished: Path) -> None:
+    aside = pd.read_csv(finished / "artifacts/validation/quarantine.csv").set_index("source")["reason"]
+    assert set(aside.index) == {
+        f"s1/{name}" for name in ("text.jpg", "truncated.pgm", "empty.png", "dot.png")
+    }
+    assert "0 bytes" in aside["s1/empty.png"]
+    assert "shorter than 32 pixels" in aside["s1/dot.png"]
+    log = (finished / "log.txt").read_text()
+    assert all(f"set aside: {name}" in log for name in aside.index)
+
+
+def test_the_backbone_tells_where_it_comes_from(finished: Path) -> None:
+    from fra.train.checkpoint import read_weights
+
+    _, metadata = read_weights(finished / "artifacts/pretrain/backbone.safetensors")
+    provenance = metadata["provenance"]
+    assert provenance["params"]["model"]["num_masks"] == 4
+    assert "data/beton/orl/train.beton" in provenance["inputs"]
+    assert str(finished) not in json.dumps(metadata)
+
+
+def test_num_masks_re_runs_what_it_affects_and_nothing_before(workspace: Path) -> None:
+    params = workspace / "params.yaml"
+    params.write_text(params.read_text().replace("num_masks: 4", "num_masks: 2"))
+    done = run(workspace, "dvc", "repro")
+    assert done.returncode == 0, done.stdout
+    assert ran(done.stdout) == [
+        "pretrain",
+        *sorted((f"transfer@{task}" for task in TASKS), key=ran(done.stdout).index),
+        "report",
+    ]
+
+
+def test_too_many_bad_files_stop_the_run(tmp_path: Path) -> None:
+    faces = few_faces(tmp_path / "faces")
+    add_bad_files(faces)
+    (tmp_path / "workspace").mkdir()
+    workspace = make_workspace(
+        tmp_path / "workspace", f"dataset.root={faces}", "validate.max_quarantined=0.01"
+    )
+    done = run(workspace, "dvc", "repro", "pretrain")
+    assert done.returncode != 0
+    assert "4 of 164 images would be set aside, more than validate.max_quarantined 1.0%" in done.stdout
+    assert "pretrain" not in ran(done.stdout)
+    verdict = json.loads((workspace / "artifacts/validation/verdict.json").read_text())
+    assert not verdict["success"]
+
+
+@pytest.mark.parametrize(
+    ("victim", "message"),
+    [
+        ("data/beton/orl/train.beton", "data/beton/orl/train.beton: changed since it was validated"),
+        ("artifacts/validation/verdict.json", "edited after it was written"),
+    ],
+)
+def test_pretraining_refuses_data_that_changed(workspace: Path, victim: str, message: str) -> None:
+    path = workspace / victim
+    content = path.read_bytes()
+    path.unlink()  # DVC links it read-only to its cache
+    middle = len(content) // 2
+    changed = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    path.write_bytes(changed if path.suffix == ".beton" else content.replace(b'"rows": 164', b'"rows": 163'))
+    done = run(workspace, sys.executable, "-m", "pipelines.pretrain")
+    assert done.returncode == 1
+    assert message in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_webdataset_is_one_parameter_away(workspace: Path) -> None:
+    done = run(
+        workspace,
+        sys.executable,
+        "-m",
+        "pipelines.params",
+        "recipe=tiny",
+        "data.loader=webdataset",
+        "dataset.root=/unused",
+    )
+    assert done.returncode == 0, done.stdout
+    done = run(workspace, sys.executable, "-m", "pipelines.pretrain")
+    assert done.returncode == 0, done.stdout
+    assert "pre-trained: loss" in done.stdout
+
+
+def test_a_wrong_root_is_one_line(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path, "dataset=folder", "dataset.root=/nowhere/faces")
+    done = run(workspace, sys.executable, "-m", "pipelines.ingest")
+    assert done.returncode == 1
+    assert done.stdout.strip() == (
+        "error: ingest: /nowhere/faces: no such folder; set dataset.root to the folder that holds the images"
+    )

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines import params
+from pipelines.params import ParamsError
+
+ROOT = Path(__file__).parents[2]
+SECTIONS = {
+    "dataset": "fra.data.datasets.DatasetConfig",
+    "shard": "fra.data.shards.ShardConfig",
+    "validate": "fra.quality.expectations.ValidateConfig",
+    "data": "fra.data.loader.DataConfig",
+    "views": "fra.data.views.ViewsConfig",
+    "model": "fra.method.networks.ModelConfig",
+    "objective": "fra.method.networks.ObjectiveConfig",
+    "train": "fra.train.pretrain.TrainConfig",
+    "transfer": "fra.transfer.evaluate.TransferConfig",
+}
+
+
+def config_class(dotted: str) -> Any:
+    module, _, name = dotted.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+@pytest.fixture(autouse=True)
+def _at_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def test_params_yaml_is_what_the_defaults_compose(tmp_path: Path) -> None:
+    params.compose([], tmp_path / "params.yaml")
+    assert (tmp_path / "params.yaml").read_text() == (ROOT / "params.yaml").read_text()
+
+
+@pytest.mark.parametrize("recipe", sorted(path.stem for path in (ROOT / "fra/conf/recipe").glob("*.yaml")))
+@pytest.mark.parametrize(("name", "dotted"), SECTIONS.items())
+def test_every_recipe_fits_the_code(recipe: str, name: str, dotted: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    params.compose([f"recipe={recipe}"], path)
+    cls = config_class(dotted)
+    params.section(name, cls, path)
+    written = set(yaml.safe_load(path.read_text())[name])
+    assert written == {field.name for field in dataclasses.fields(cls)}, "every number is in params.yaml"
+
+
+@pytest.mark.parametrize(
+    "override", ["objective=byol", "dataset=folder", "model=resnet50", "data.loader=webdataset"]
+)
+def test_a_group_is_one_override(override: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    params.compose([override], path)
+    for name, dotted in SECTIONS.items():
+        params.section(name, config_class(dotted), path)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.num_mask=16", "model.num_mask"),
+        ("dataset=imagenet", "Available options in 'dataset'"),
+        ("recipe=", "recipe"),
+    ],
+)
+def test_an_override_that_does_not_fit_is_one_clear_error(
+    override: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ParamsError, match=message) as error:
+        params.compose([override], tmp_path / "params.yaml")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "params.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("num_masks", "many", r"model.num_masks: input should be a valid integer, got 'many'"),
+        ("num_masks", 8.5, "model.num_masks"),
+        ("num_masks", True, "model.num_masks"),
+        ("num_masks", 0, "model.num_masks must be at least 1"),
+        ("masks", 3, "model.masks: no such parameter"),
+        ("dropout", None, "model.dropout"),
+    ],
+)
+def test_a_wrong_value_names_key_and_value(key: str, value: object, message: str, tmp_path: Path) -> None:
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content["model"][key] = value
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ParamsError, match=message):
+        params.section("model", config_class(SECTIONS["model"]), path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "not there"),
+        ("{a: [", "not YAML"),
+        ("[]", "holds no sections"),
+        ("a: 1", "has no section 'model'"),
+    ],
+)
+def test_a_broken_file_says_what_to_do(content: str | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ParamsError, match=message):
+        params.section("model", config_class(SECTIONS["model"]), path)

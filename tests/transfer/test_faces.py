@@ -1,0 +1,71 @@
+"""Aligned faces have eyes and mouth in one place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fra.transfer import faces
+
+from .conftest import Set
+
+
+def test_a_similarity_is_recovered_exactly() -> None:
+    points = np.random.default_rng(0).uniform(0, 50, (3, 2))
+    turn = 1.7 * np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
+    found = faces.similarity(points, points @ turn.T + [3, -5])
+    assert found == pytest.approx(np.column_stack([turn, [3, -5]]))
+
+
+def test_the_eye_of_a_turned_face_comes_to_its_place(faces_turned: tuple[pd.DataFrame, Path]) -> None:
+    frame, shards = faces_turned
+    aligned = faces.read(frame, shards, 64, aligned=True)
+    x, y = (64 * faces.PLACE[0]).astype(int)
+    assert (aligned[:, y, x, 0] > 180).all()  # the white dot that was drawn on the eye
+    plain = faces.read(frame, shards, 64, aligned=False)
+    assert (plain[:, y, x, 0] > 180).mean() < 0.5
+
+
+@pytest.fixture
+def faces_turned(tmp_path: Path) -> tuple[pd.DataFrame, Path]:
+    from PIL import Image, ImageDraw
+
+    from fra.data.shards import ShardConfig, write
+
+    generator, rows = np.random.default_rng(1), []
+    for number in range(6):
+        angle, size, shift = (
+            generator.uniform(-0.6, 0.6),
+            generator.uniform(40, 60),
+            generator.uniform(10, 30, 2),
+        )
+        turn = size * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        left, right, nose, mouth_left, mouth_right = (
+            np.array([[0.29, 0.38], [0.71, 0.38], [0.5, 0.6], [0.4, 0.82], [0.6, 0.82]]) @ turn.T + shift
+        )
+        image = Image.new("RGB", (110, 130), (40, 40, 40))
+        ImageDraw.Draw(image).ellipse([*(left - 4), *(left + 4)], fill="white")
+        image.save(tmp_path / f"{number}.png")
+        points = np.concatenate([left, right, nose, mouth_left, mouth_right]).tolist()
+        about = {"key": str(number), "source": f"{number}.png", "split": "test", "person": str(number)}
+        rows.append(about | {"bytes": None, "modified": None, "landmarks": points})
+    shards, manifest = tmp_path / "shards", tmp_path / "manifest.parquet"
+    return write(pd.DataFrame(rows), tmp_path, shards, manifest, ShardConfig(workers=1)), shards
+
+
+def test_images_without_landmarks_stay_whole(faces: Set) -> None:
+    from fra.transfer.faces import read
+
+    frame = pd.read_parquet(faces.manifest).head(3)
+    frame["landmarks"] = None
+    assert np.array_equal(
+        read(frame, faces.shards, 32, aligned=True), read(frame, faces.shards, 32, aligned=False)
+    )
+
+
+def test_unknown_landmarks_are_named() -> None:
+    with pytest.raises(ValueError, match="by 21 landmarks"):
+        faces.centres(np.zeros((21, 2)))

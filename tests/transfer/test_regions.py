@@ -1,0 +1,138 @@
+"""Region quality of heatmaps whose answer is known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from fra.transfer import regions
+
+from .conftest import Set
+
+SIZE = 64
+
+
+def face(shift: float = 0.0) -> np.ndarray:
+    """68 landmarks of a schematic face in an image of 64 pixels."""
+    jaw = [(8 + 3 * i, 30 + 28 * np.sin(np.pi * i / 16)) for i in range(17)]
+    brows = [(x + i * 4, 20 - (i == 2)) for x in (12, 36) for i in range(5)]
+    nose = [(32, 24 + 4 * i) for i in range(4)] + [(26 + 3 * i, 40) for i in range(5)]
+    eyes = [
+        (x + dx, 27 + dy) for x in (14, 38) for dx, dy in [(0, 0), (4, -3), (8, -3), (12, 0), (8, 3), (4, 3)]
+    ]
+    around = np.linspace(np.pi, 3 * np.pi, 13)[:-1]
+    mouth = [(32 + 10 * np.cos(a), 49 + 5 * np.sin(a)) for a in around]
+    inner = [(32 + 6 * np.cos(a), 49 + 2 * np.sin(a)) for a in np.linspace(np.pi, 3 * np.pi, 9)[:-1]]
+    return np.array(jaw + brows + nose + eyes + mouth + inner) + shift
+
+
+def test_parts_lie_where_their_landmarks_are() -> None:
+    part = regions.draw_parts(face(), SIZE)
+    names = ["background", *regions.PARTS]
+    for (x, y), name in {
+        (20, 27): "eyes",
+        (44, 27): "eyes",
+        (32, 36): "nose",
+        (32, 49): "mouth",
+        (20, 40): "skin",
+        (2, 2): "background",
+    }.items():
+        assert names[part[y, x]] == name
+    assert set(np.unique(part)) == set(range(6))
+
+
+def test_masks_that_are_the_parts_match_them_whatever_their_order() -> None:
+    part = np.stack([regions.draw_parts(face(shift), SIZE) for shift in (-3.0, 0.0, 2.0)])
+    order = np.array([4, 2, 7, 0, 5, 1])  # of 8 masks, two never used
+    assert regions.matched_iou(order[part], part) == dict.fromkeys(["background", *regions.PARTS], 1.0)
+
+
+def test_iou_of_a_half_found_part_by_hand() -> None:
+    part, mask = np.zeros((1, 4, 4), dtype=int), np.zeros((1, 4, 4), dtype=int)
+    part[0, :2] = 1  # 8 pixels of skin
+    mask[0, :1] = 3  # 4 of them found
+    iou = regions.matched_iou(mask, part)
+    assert iou["skin"] == pytest.approx(4 / 8)
+    assert iou["background"] == pytest.approx(8 / 12)
+    assert iou["mouth"] == 0
+
+
+def test_fewer_masks_than_parts_leave_parts_without() -> None:
+    part = regions.draw_parts(face(), SIZE)[None]
+    iou = regions.matched_iou((part > 0).astype(int), part)
+    assert iou["background"] == 1
+    assert sum(value > 0 for value in iou.values()) == 2
+
+
+def test_masks_that_move_with_the_view_are_consistent() -> None:
+    whole = np.stack([regions.draw_parts(face(shift), SIZE) for shift in (-3.0, 2.0)])
+    boxes = regions.draw_boxes(2, SIZE, seed=0)
+    place = np.arange(SIZE)
+
+    def seen(masks: np.ndarray, box: tuple[slice, slice]) -> np.ndarray:
+        rows, columns = ((s.start + (place + 0.5) * (s.stop - s.start) / SIZE).astype(int) for s in box)
+        return masks[rows][:, columns]
+
+    view = np.stack([seen(masks, box) for masks, box in zip(whole, boxes, strict=True)])
+    assert regions.view_kappa(whole, view, boxes) > 0.97
+    noise = np.random.default_rng(0).integers(6, size=whole.shape)
+    assert abs(regions.view_kappa(whole, noise, boxes)) < 0.05
+
+
+def test_boxes_lie_in_the_image_and_differ() -> None:
+    boxes = regions.draw_boxes(200, SIZE, seed=1)
+    for rows, columns in boxes:
+        assert rows.stop - rows.start == columns.stop - columns.start
+        assert 0 <= rows.start < rows.stop <= SIZE
+        assert 0 <= columns.start < columns.stop <= SIZE
+    assert {rows.stop - rows.start for rows, _ in boxes} >= {SIZE // 2, SIZE}
+
+
+def test_masks_of_the_same_meaning_agree_across_people_and_noise_does_not() -> None:
+    points = np.stack([face(shift) for shift in np.linspace(-3, 3, 12)])
+    masks = np.stack([regions.draw_parts(point, SIZE) for point in points])
+    person = np.repeat(["a", "b", "c", "d"], 3)
+    same = regions.people_kappa(masks, points, person, 6)
+    noise = np.random.default_rng(0).integers(6, size=masks.shape)
+    assert same > 0.6  # landmarks lie on the parts' edges, where rounding decides
+    assert abs(regions.people_kappa(noise, points, person, 6)) < 0.05
+    private = masks + 6 * np.repeat(np.arange(4), 3)[:, None, None]  # masks of each person's own
+    assert regions.people_kappa(private, points, person, 24) < 0
+    with pytest.raises(ValueError, match="two people"):
+        regions.people_kappa(masks, points, np.repeat(["a"], 12), 6)
+
+
+class Quarters:
+    """Four masks, by whether a pixel is bright and whether it is in the upper half."""
+
+    image_size = 32
+
+    def heatmaps(self, images: list[np.ndarray]) -> Tensor:
+        bright = torch.from_numpy(np.stack(images)[:, ::2, ::2, 0] > 128)
+        upper = (torch.arange(16) < 8)[:, None].expand(16, 16)
+        number = 2 * bright.long() + upper.long()
+        return torch.nn.functional.one_hot(number, 4).permute(0, 3, 1, 2).float()
+
+
+def test_figures_of_a_model_and_of_place_stand_side_by_side(faces: Set, tmp_path: Path) -> None:
+    figures = regions.evaluate(Quarters(), faces.manifest, faces.shards, tmp_path / "regions.json")
+    assert set(figures) == {"pretrained", "place"}
+    for found in figures.values():
+        assert set(found) == {"nmi", "matched_iou", "view_kappa", "people_kappa", "iou"}
+    assert json.loads((tmp_path / "regions.json").read_text()) == figures
+    again = regions.evaluate(Quarters(), faces.manifest, faces.shards, tmp_path / "again.json")
+    assert again == figures
+
+
+def test_a_set_without_landmarks_is_explained(faces: Set, tmp_path: Path) -> None:
+    frame = pd.read_parquet(faces.manifest)
+    frame["landmarks"] = None
+    frame.to_parquet(tmp_path / "manifest.parquet")
+    with pytest.raises(ValueError, match="no test image has 68 landmarks"):
+        regions.evaluate(Quarters(), tmp_path / "manifest.parquet", faces.shards, tmp_path / "r.json")

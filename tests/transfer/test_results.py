@@ -1,0 +1,160 @@
+"""Intervals, paired differences and groups, from predictions alone; no task knows more than it was told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from fairlearn.metrics import MetricFrame
+from sklearn.metrics import accuracy_score
+
+from fra.transfer.results import Resamples, results, summarise
+from fra.transfer.tasks import TASKS
+
+from .conftest import Set
+from .test_evaluate import run
+
+
+def predictions(right: dict[str, float], people: int = 40, images: int = 5, seeds: int = 2) -> pd.DataFrame:
+    """Of one label: each model is right about a share of the people (all images of a person alike)."""
+    generator = np.random.default_rng(0)
+    person = np.repeat(np.arange(people), images)
+    truth = (np.arange(people * images) % 2).astype(float)
+    parts = []
+    for seed in range(seeds):
+        luck = generator.random(people)
+        for model, share in right.items():
+            score = np.where(luck[person] < share, truth, 1 - truth)
+            about = {"protocol": "linear", "fraction": 1.0, "seed": seed, "model": model, "output": "A"}
+            columns = {"key": [f"{i}" for i in range(people * images)], "person": [f"p{p}" for p in person]}
+            parts.append(
+                pd.DataFrame(
+                    about
+                    | columns
+                    | {"truth": truth, "prediction": score, "score": score, "group.old": person % 2}
+                )
+            )
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_intervals_are_those_of_drawing_people_not_images() -> None:
+    """All images of a person are alike, so 40 people with 5 images tell no more than 40 images."""
+    table = results("attributes", predictions({"a": 0.7}, seeds=1))
+    row = table.query("metric == 'accuracy' and group == '' and seed == 0").iloc[0]
+    spread = np.sqrt(row["value"] * (1 - row["value"]) / 40)
+    assert (row["high"] - row["low"]) / 2 == pytest.approx(1.96 * spread, rel=0.15)
+    assert row["low"] < row["value"] < row["high"]
+
+
+def test_a_difference_is_paired() -> None:
+    """The worse model errs wherever the better one does, so their difference varies less than either."""
+    table = results("attributes", predictions({"a": 0.75, "b": 0.65}))
+    mean = table.query("metric == 'accuracy' and group == '' and seed.isna()").set_index("model")
+    assert mean.at["a - b", "value"] == pytest.approx(mean.at["a", "value"] - mean.at["b", "value"])
+    width = mean["high"] - mean["low"]
+    assert width["a - b"] < 0.8 * width["a"]
+    summary = summarise(table, predictions({"a": 0.75, "b": 0.65}))
+    assert summary["a - b"]["accuracy"]["low"] == mean.at["a - b", "low"]
+    assert summary["a"]["accuracy"]["mean"] == mean.at["a", "value"]
+
+
+def test_the_resamples_of_ranking_figures_are_those_of_repeated_rows() -> None:
+    """A resample's figures equal the figures of the rows repeated as often as their person was drawn."""
+    rows = predictions({"a": 0.7}, people=12).query("seed == 0")
+    rows = rows.assign(score=np.random.default_rng(3).normal(rows["truth"]))
+    resamples = Resamples(rows, count=5)
+    drawn = resamples.figures(TASKS["attributes"], rows)
+    for b, times in enumerate(resamples.drawn_BP):
+        count = times[resamples.people.get_indexer(rows["person"])].astype(int)
+        repeated = rows.loc[rows.index.repeat(count)]
+        plain = TASKS["attributes"].figures(repeated, lambda part: np.ones((1, len(part))))
+        assert {name: value[b] for name, value in drawn.items()} == pytest.approx(
+            {name: value[0] for name, value in plain.items()}
+        )
+
+
+def test_a_pair_counts_as_often_as_both_people_were_drawn() -> None:
+    pairs = pd.DataFrame({"person": ["a", "a"], "other_person": ["a", "b"]})
+    resamples = Resamples(pairs, count=50)
+    weight = resamples._weights(pairs, slice(None))
+    a, b = resamples.drawn_BP.T
+    assert np.array_equal(weight, np.stack([a, a * b], axis=1))
+
+
+def test_groups_are_as_fairlearn_has_them() -> None:
+    rows = predictions({"a": 0.7}, people=30).query("seed == 0")
+    table = results("attributes", rows).query("metric == 'accuracy'").set_index("group")["value"]
+    frame = MetricFrame(
+        metrics=accuracy_score,
+        y_true=rows["truth"],
+        y_pred=rows["prediction"],
+        sensitive_features=rows["group.old"].rename("old"),
+    )
+    assert table["old=0"] == pytest.approx(frame.by_group[0])
+    assert table["old=1"] == pytest.approx(frame.by_group[1])
+    assert table["old:difference"] == pytest.approx(frame.difference())
+    assert table["old:worst"] == pytest.approx(frame.group_min())
+
+
+def test_the_worst_group_of_an_error_has_the_largest(faces: Set, tmp_path: Path) -> None:
+    run("alignment", faces, tmp_path, groups=("label.Eyeglasses",), seeds=1)
+    table = pd.read_csv(tmp_path / "results.csv").query(
+        "metric == 'nme' and model == 'random' and group.notna()"
+    )
+    value = table.set_index("group")["value"]
+    assert value["Eyeglasses:worst"] == max(value["Eyeglasses=0"], value["Eyeglasses=1"])
+    with pytest.raises(ValueError, match=r"no column 'label\.Age'"):
+        run("alignment", faces, tmp_path, groups=("label.Age",))
+
+
+@pytest.mark.parametrize(
+    ("task", "protocol"),
+    [
+        ("expression", "linear"),
+        ("expression", "knn"),
+        ("attributes", "linear"),
+        ("attributes", "knn"),
+        ("verification", "linear"),
+    ],
+)
+def test_shuffled_labels_give_chance(task: str, protocol: str, faces: Set, tmp_path: Path) -> None:
+    """Within 3 deviations of 1/2, over many seeds: nothing leaks from test to head."""
+    frame = pd.read_parquet(faces.manifest)
+    values = []
+    for seed in range(8):
+        generator = np.random.default_rng(seed)
+        mixed = frame.copy()
+        for column in [name for name in frame if name.startswith("label.")]:
+            mixed[column] = generator.permutation(frame[column].to_numpy())
+        if task == "verification":  # images change people within their split
+            for _, rows in frame.groupby("split"):
+                mixed.loc[rows.index, "person"] = generator.permutation(rows["person"].to_numpy())
+        mixed.to_parquet(tmp_path / "manifest.parquet")
+        summary = run(task, faces, tmp_path, tmp_path / "manifest.parquet", seeds=1, protocols=(protocol,))
+        values.append(summary["pretrained"]["roc_auc"]["mean"])
+    deviation = np.std(values, ddof=1) / np.sqrt(len(values))
+    assert abs(np.mean(values) - 0.5) < 3 * deviation + 1e-9
+
+
+@pytest.mark.parametrize("task", ["alignment", "gaze"])
+def test_shuffled_coordinates_give_no_better_than_the_mean(task: str, faces: Set, tmp_path: Path) -> None:
+    """With truths of other images a head does no better than the mean of its training truths would."""
+    frame, generator = pd.read_parquet(faces.manifest), np.random.default_rng(0)
+    order = generator.permutation(len(frame))
+    columns = ["landmarks", "label.gaze_pitch", "label.gaze_yaw"]
+    frame[columns] = frame.loc[order, columns].to_numpy()
+    frame = frame.astype({"label.gaze_pitch": "Int64", "label.gaze_yaw": "Int64"})
+    frame.to_parquet(tmp_path / "manifest.parquet")
+    metric = {"alignment": "nme", "gaze": "angular_error"}[task]
+    run(task, faces, tmp_path, tmp_path / "manifest.parquet")
+    rows = pd.read_parquet(tmp_path / "predictions.parquet")
+    mean = rows.groupby(["seed", "model", "output"])["truth"].transform("mean")  # the best constant there is
+    constant, found = (
+        results(task, part)
+        .query("seed.isna() and model == 'pretrained'")
+        .set_index("metric")["value"][metric]
+        for part in (rows.assign(prediction=mean), rows)
+    )
+    assert found > 0.97 * constant
