@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from serving import Served, Toy, make_toy, serving
 from workspace import add_bad_files, few_faces, make_workspace, run
 
 
@@ -28,3 +30,16 @@ def workspace(finished: Path, tmp_path: Path) -> Path:
     copy = tmp_path / "workspace"
     shutil.copytree(finished, copy, symlinks=True)
     return copy
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Toy:
+    """A pipeline of stand-ins that take a moment each, in a folder of its own."""
+    return make_toy(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """`make serve` in the folder of a toy pipeline."""
+    with serving(make_toy(tmp_path_factory.mktemp("served"))) as at_work:
+        yield at_work

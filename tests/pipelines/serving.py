@@ -1,8 +1,7 @@
-"""Folders with a pipeline in them, and a Prefect server with workers on this machine: all real, all in a temporary folder."""
+"""Toy pipelines in folders of their own, and `make serve` at work: real DVC, real server, real workers."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import socket
@@ -10,54 +9,37 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
-import pytest
 import yaml
+from workspace import ROOT, environment
 
-ROOT = Path(__file__).parents[2]
 TOY = {
-    "ingest": ("python toy.py ingest plain", []),
-    "pretrain": ("python toy.py pretrain hold", ["ingest"]),
-    "transfer@a": ("python toy.py transfer-a plain", ["pretrain"]),
-    "transfer@b": ("python toy.py transfer-b plain", ["pretrain"]),
-    "zreport": ("python toy.py zreport plain", ["transfer-a", "transfer-b"]),
+    "ingest": ("python toy_stage.py ingest plain", []),
+    "pretrain": ("python toy_stage.py pretrain hold", ["ingest"]),
+    "transfer@a": ("python toy_stage.py transfer-a plain", ["pretrain"]),
+    "transfer@b": ("python toy_stage.py transfer-b plain", ["pretrain"]),
+    "zreport": ("python toy_stage.py zreport plain", ["transfer-a", "transfer-b"]),
 }
 """Stage → command, inputs (files in made/)."""
 
 
-def environment(**more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "FRA_", "PYTEST"))}
-    kept.pop("PYTHONPATH", None)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
-    return kept | {"PATH": path, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"} | more
-
-
-def copy_project(to: Path) -> Path:
-    """The files that git knows or would take, as a project of its own, with everything committed."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file() and name.partition("/")[0] not in ("tests", "dvc.lock"):
-            (to / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, to / name)
-    return to
-
-
 def commit(folder: Path) -> None:
+    """Makes a git repository of the folder, with everything in it committed."""
+    (folder / ".gitignore").write_text("__pycache__\n.work\n.prefect\n.site\n/data\n/artifacts\n/made\n")
     for command in (
-        "git init -q -b main",
-        "git config user.name test",
-        "git config user.email test@example.org",
-        "git add -A",
-        "git commit -q -m start",
+        ["git", "init", "-q", "-b", "main"],
+        ["git", "config", "user.name", "test"],
+        ["git", "config", "user.email", "test@example.org"],
+        ["git", "add", "-A"],
+        ["git", "commit", "-q", "-m", "start"],
     ):
-        subprocess.run(command.split(), cwd=folder, check=True, env=environment())
+        subprocess.run(command, cwd=folder, check=True, env=environment())
 
 
 def toy_stages(**manners: str) -> dict[str, Any]:
@@ -74,7 +56,7 @@ def toy_stages(**manners: str) -> dict[str, Any]:
     grouped["transfer"] = {
         "foreach": ["a", "b"],
         "do": {
-            "cmd": "python toy.py transfer-${item} plain",
+            "cmd": "python toy_stage.py transfer-${item} plain",
             "deps": ["made/pretrain"],
             "outs": ["made/transfer-${item}"],
         },
@@ -95,11 +77,15 @@ class Toy:
         (self.folder / ".work/tenths").write_text(str(tenths))
         (self.folder / "dvc.yaml").write_text(yaml.safe_dump(toy_stages(**manners), sort_keys=False))
 
+    def environment(self, **more: str) -> dict[str, str]:
+        own = {"TOY_LOG": str(self.log), "DVC_SITE_CACHE_DIR": str(self.folder / ".site"), "OMP_NUM_THREADS": "1"}
+        return {**environment(), **own, **self.env, **more}
+
     def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", *arguments],
             cwd=self.folder,
-            env=environment(TOY_LOG=str(self.log), DVC_SITE_CACHE_DIR=str(self.folder / ".site"), **self.env, **more),
+            env=self.environment(**more),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -125,22 +111,21 @@ class Toy:
         found = []
         for process in psutil.process_iter():
             try:
-                if "toy.py" in " ".join(process.cmdline()) and process.cwd() == str(self.folder):
+                if "toy_stage.py" in " ".join(process.cmdline()) and process.cwd() == str(self.folder):
                     found.append(process)
             except psutil.Error:
                 continue
         return found
 
 
-@pytest.fixture
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
-    return make_toy(tmp_path_factory.mktemp("toy"))
-
-
 def make_toy(folder: Path) -> Toy:
-    copy_project(folder)
-    shutil.copy2(Path(__file__).parent / "toy.py", folder / "toy.py")
+    for name in ("fra", "pipelines"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("prefect.yaml", "prefect.toml", "tests/pipelines/toy_stage.py"):
+        shutil.copy2(ROOT / name, folder / Path(name).name)
     (folder / "params.yaml").write_text("dataset: {root: null}\n")
+    (folder / ".dvc").mkdir()
+    (folder / ".dvc/config").write_text("[core]\n    analytics = false\n    check_update = false\n")
     made = Toy(folder, folder / ".work/log")
     made.configure()
     commit(folder)
@@ -213,17 +198,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+@contextmanager
+def serving(toy: Toy, **settings: str) -> Iterator[Served]:
     """Server, workers and deployments of a toy pipeline; nothing of it may be left at the end."""
-    toy = make_toy(tmp_path_factory.mktemp("served"))
     port = free_port()
     log = toy.folder / ".work/serve.log"
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "pipelines.serve", "--port", str(port)],
             cwd=toy.folder,
-            env=environment(TOY_LOG=str(toy.log), DVC_SITE_CACHE_DIR=str(toy.folder / ".site"), **SERVE_ENVIRONMENT),
+            env=toy.environment(**settings),
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -236,6 +220,3 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             process.send_signal(signal.SIGINT)
             process.wait(60)
     assert not [process for process in below if process.is_running()], "make serve left processes behind"
-
-
-SERVE_ENVIRONMENT: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""A stage that stands in for long or failing work: `python toy.py NAME [hold|flaky|bad]`.
+"""A stage that stands in for long or failing work: `python toy_stage.py NAME [hold|flaky|bad]`.
 
 It writes what it read, counts its starts, and notes when it worked in the file that TOY_LOG names.
 """

@@ -1,0 +1,124 @@
+"""The parent flow without a server: order, skipping, retries, timeouts, what is left after a kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+
+import psutil
+from serving import Toy, until
+
+from pipelines import graph
+
+ALL = ["ingest", "pretrain", "transfer-a", "transfer-b", "zreport"]
+
+
+def test_the_graph_is_dvcs(toy: Toy, monkeypatch) -> None:
+    monkeypatch.chdir(toy.folder)
+    plan = graph.read()
+    assert [stage.name for stage in plan.stages] == ["ingest", "pretrain", "transfer@a", "transfer@b", "zreport"]
+    assert {stage.name: stage.needs for stage in plan.stages}["zreport"] == ("transfer@a", "transfer@b")
+    assert all(stage.stale for stage in plan.stages)
+    assert [stage.name for stage in graph.read(["transfer"]).stages] == ["ingest", "pretrain", "transfer@a", "transfer@b"]
+
+
+def test_runs_in_order_then_nothing(toy: Toy) -> None:
+    code, output = toy.run()
+    assert code == 0, output
+    assert toy.worked("begin") == ALL
+    code, output = toy.run()
+    assert code == 0, output
+    assert output.count("up to date") == len(ALL)
+    assert toy.worked("begin") == ALL
+
+
+def test_only_what_a_change_reaches_runs_again(toy: Toy) -> None:
+    assert toy.run()[0] == 0
+    (toy.folder / "made/transfer-a").unlink()
+    toy.log.unlink()
+    code, output = toy.run()
+    assert code == 0, output
+    assert toy.worked("begin") == []  # DVC has the result in its cache
+    assert (toy.folder / "made/transfer-a").is_file()
+
+
+def test_what_can_pass_is_tried_again(toy: Toy) -> None:
+    toy.configure(ingest="flaky")
+    code, output = toy.run("ingest")
+    assert code == 0, output
+    assert toy.starts("ingest") == 2
+
+
+def test_what_cannot_pass_is_not(toy: Toy) -> None:
+    toy.configure(ingest="bad")
+    code, output = toy.run("ingest")
+    assert code == 1
+    assert toy.starts("ingest") == 1
+    assert output.strip().splitlines()[-1] == "error: ingest failed: a parameter is wrong" or "a parameter is wrong" in output
+
+
+def test_unknown_stage_is_one_line(toy: Toy) -> None:
+    code, output = toy.run("nonsense")
+    assert code == 1
+    assert "nonsense" in output
+    assert "Traceback" not in output
+
+
+def test_kill_9_leaves_nothing_and_the_next_run_continues(toy: Toy) -> None:
+    toy.configure(tenths=40)
+    process = toy.start("pipelines.run")
+    until(lambda: "pretrain" in toy.worked("begin"), 40, "pretrain begins")
+    time.sleep(1)
+    below = psutil.Process(process.pid).children(recursive=True)
+    assert toy.processes()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    # The next run starts at once: it must wait until the first one's stage has saved and ended.
+    code, output = toy.run()
+    assert code == 0, output
+    assert "continuing at" in output
+    assert not [one for one in below if one.is_running()]
+    ends = toy.worked("end")
+    assert ends == ["ingest", "pretrain", *ALL[1:]]
+    assert toy.worked("begin") == ends  # never two at once
+
+
+def test_ctrl_c_saves(toy: Toy) -> None:
+    toy.configure(tenths=100)
+    process = toy.start("pipelines.run")
+    until(lambda: "pretrain" in toy.worked("begin"), 40, "pretrain begins")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) != 0
+    assert not toy.processes()
+    assert (toy.folder / ".work/pretrain.saved").is_file()
+
+
+def test_two_runs_at_once(toy: Toy) -> None:
+    toy.configure(tenths=20)
+    first, second = toy.start("pipelines.run"), toy.start("pipelines.run")
+    output = first.communicate(timeout=90)[0], second.communicate(timeout=90)[0]
+    assert (first.returncode, second.returncode) == (0, 0), output
+    assert toy.worked("begin") == ALL  # the second found all of it done
+    assert "works in this folder" in "".join(output)
+    status = subprocess.run(["dvc", "status"], cwd=toy.folder, env=toy.environment(), capture_output=True, text=True)
+    assert "up to date" in status.stdout, status
+
+
+def test_commit_writes_results_into_history(toy: Toy) -> None:
+    (toy.folder / "unrelated").write_text("staged by somebody\n")
+    git = lambda *a: subprocess.run(["git", *a], cwd=toy.folder, capture_output=True, text=True, check=True).stdout  # noqa: E731
+    git("add", "unrelated")
+    code, output = toy.run("ingest", "--commit")
+    assert code == 0, output
+    assert git("show", "--stat", "--format=%s", "HEAD").split()[:5] == "Results of a pipeline run dvc.lock".split()[:5]
+    assert git("diff", "--cached", "--name-only") == "unrelated\n"
+
+
+def test_push_to_the_remote(toy: Toy) -> None:
+    remote = toy.folder.parent / "remote"
+    subprocess.run(["dvc", "remote", "add", "-d", "there", str(remote)], cwd=toy.folder, env=toy.environment(), check=True)
+    code, output = toy.run("ingest")
+    assert code == 0, output
+    assert [path for path in remote.rglob("*") if path.is_file()]
