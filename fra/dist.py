@@ -8,7 +8,11 @@ in-place all-reduce (as in the official code) drops the other ranks' part.
 
 from __future__ import annotations
 
+import ctypes
+import math
 import os
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -113,12 +117,13 @@ def ranks(device: str = "auto") -> Iterator[torch.device]:
     """Join the ranks that torchrun started, if it did, and leave them at the end; yields this rank's device.
 
     `device` is "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:<n>". Ranks on GPUs talk through
-    NCCL, on CPUs through gloo.
+    NCCL, on CPUs through gloo. A rank whose torchrun dies gets SIGTERM, instead of running on alone.
     """
     chosen = choose_device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or is_active():
         yield chosen
         return
+    _end_with_parent()
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
@@ -126,6 +131,13 @@ def ranks(device: str = "auto") -> Iterator[torch.device]:
         yield chosen
     finally:
         dist.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    """Ask Linux for SIGTERM when the process that started this one ends."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 def choose_device(name: str) -> torch.device:
@@ -152,14 +164,26 @@ class Agreement:
     def __init__(self) -> None:
         self._group: Any = dist.new_group(backend="gloo") if world_size() > 1 else None
 
-    def any(self, *flags: bool) -> list[bool]:
-        """Each flag, true everywhere if it is true on any rank."""
-        if self._group is None:
-            return list(flags)
-        values = torch.tensor(flags, dtype=torch.int32)
-        dist.all_reduce(values, dist.ReduceOp.MAX, group=self._group)
-        return [bool(value) for value in values.tolist()]
+    def any(self, flag: bool) -> bool:
+        """True everywhere if true on any rank."""
+        return self._reduce([float(flag)], dist.ReduceOp.MAX)[0] > 0
+
+    def earliest(self, step: int | None) -> int | None:
+        """The smallest of the ranks' steps; None where no rank names one."""
+        found = self._reduce([math.inf if step is None else float(step)], dist.ReduceOp.MIN)[0]
+        return None if math.isinf(found) else int(found)
+
+    def mean(self, values: list[float]) -> list[float]:
+        """Mean over the ranks of each value."""
+        return [total / world_size() for total in self._reduce(values, dist.ReduceOp.SUM)]
 
     def wait(self) -> None:
         """Return once every rank has come here."""
         self.any(False)
+
+    def _reduce(self, values: list[float], operation: Any) -> list[float]:
+        if self._group is None:
+            return values
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, operation, group=self._group)
+        return tensor.tolist()

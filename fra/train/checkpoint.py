@@ -3,12 +3,15 @@ from."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import pickle
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -149,11 +152,33 @@ class Checkpoints:
         self.folder = folder
         self.keep = keep
 
+    @contextmanager
+    def held(self, patience: float = 60.0) -> Iterator[None]:
+        """Keep other runs out of the folder. Waits up to `patience` seconds for one that is still saving and
+        going.
+
+        Raises RuntimeError where another run holds the folder for longer.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as lock:
+            deadline = time.monotonic() + patience
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise RuntimeError(
+                            f"{self.folder} is in use by another run: wait for it, or end it"
+                        ) from None
+                    time.sleep(0.2)
+            yield
+
     def save(self, step: int, state: Mapping[str, Any]) -> Path:
         """Write the state after `step` steps and drop all but the last `keep`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{step:09d}.pt"
-        temporary = path.with_suffix(".partial")
+        temporary = path.with_suffix(f".partial-{os.getpid()}")
         with temporary.open("wb") as file:
             torch.save(dict(state), file)
             file.flush()
@@ -184,8 +209,9 @@ class Checkpoints:
         return None
 
     def remove(self) -> None:
-        """Delete the folder's checkpoints, and the folder if nothing else is in it."""
-        for path in [*self.paths(), *self.folder.glob("step-*.partial"), *self.folder.glob("step-*.damaged")]:
-            path.unlink()
+        """Delete what a run leaves in its folder, and the folder if nothing else is in it."""
+        for pattern in ("step-*", "diverged-step-*", "history.csv", "lock"):
+            for path in self.folder.glob(pattern):
+                path.unlink()
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()

@@ -63,7 +63,10 @@ class Trainer:
         model.to(device)
         for parameter in model.parameters():
             if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+                # not .contiguous(): it leaves the strides of 1×1 convolutions as they are, unlike their
+                # gradients'
+                like = torch.empty_like(parameter.data, memory_format=torch.channels_last)
+                parameter.data = like.copy_(parameter.data)
         dist.synchronise_batch_norm(model, device)
         if compiled:
             _compile(model)

@@ -89,6 +89,15 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert "step-000000002.pt" in caplog.text
 
 
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    one, other = checkpoint.Checkpoints(tmp_path / "run"), checkpoint.Checkpoints(tmp_path / "run")
+    with one.held(), pytest.raises(RuntimeError, match="in use by another run"), other.held(patience=0):
+        pass
+    with other.held(patience=0):
+        other.remove()
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_checkpoint_cannot_run_code(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A pickle that would create an object of its choice is refused, not executed."""
     checkpoints = checkpoint.Checkpoints(tmp_path)

@@ -51,7 +51,9 @@
     if (!marks.length) continue;
     plot.addEventListener("pointermove", (event) => show(nearest(marks, event.clientX, event.clientY)));
     plot.addEventListener("pointerdown", (event) => show(nearest(marks, event.clientX, event.clientY)));
-    plot.addEventListener("pointerleave", hide);
+    plot.addEventListener("pointerleave", (event) => {
+      if (event.pointerType === "mouse") hide(); // a finger that was lifted leaves what it read; touching elsewhere blurs
+    });
     plot.addEventListener("blur", hide);
     plot.addEventListener("keydown", (event) => {
       const now = marks.indexOf(shown);

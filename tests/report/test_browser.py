@@ -1,0 +1,216 @@
+"""The page as people meet it: in Chromium, on a desk and a phone, light and dark, by keyboard, by axe-core's rules."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed: make test installs it"
+)
+axe = pytest.importorskip(
+    "axe_playwright_python", reason="axe-playwright-python is not installed: make test does"
+)
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on this machine: install Debian's package chromium"
+)
+
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+DESK, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
+FOCUSED = "document.activeElement.getAttribute('href') ?? document.activeElement.className"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser: Any, report: Path) -> Iterator[Any]:
+    """Opens the report from disk, without a network; fails at the end if the page complained or asked for anything."""
+    contexts, complaints = [], []
+
+    def open_page(viewport: dict[str, int] = DESK, scheme: str = "light", **options: Any) -> Any:
+        context = browser.new_context(viewport=viewport, color_scheme=scheme, offline=True, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("requestfailed", lambda request: complaints.append(request.url[:200]))
+        page.on(
+            "request",
+            lambda request: (
+                complaints.append(request.url)
+                if not request.url.startswith(("data:", report.as_uri()))
+                else None
+            ),
+        )
+        page.goto(report.as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def test_every_picture_is_there(visit: Any) -> None:
+    page = visit()
+    broken = page.evaluate(
+        "[...document.images].filter((i) => !i.complete || !i.naturalWidth).map((i) => i.alt)"
+    )
+    assert broken == []
+    assert page.evaluate("[...document.images].every((i) => i.alt.trim())")
+    assert page.evaluate("document.images.length") > 30
+    inside = page.evaluate(
+        "Promise.all([...document.querySelectorAll('svg image')].map((drawn) => {"
+        " const image = new Image(); image.src = drawn.href.baseVal;"
+        " return image.decode().then(() => image.naturalWidth) }))"
+    )
+    assert len(inside) == 8
+    assert all(inside)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
+def test_axe_finds_nothing(visit: Any, viewport: dict[str, int], scheme: str) -> None:
+    page = visit(viewport, scheme)
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
+    page.add_script_tag(path=str(Path(axe.__file__).parent / "axe.min.js"))
+    found = page.evaluate("axe.run()")
+    assert found["passes"]
+    assert [(rule["id"], rule["nodes"][0]["html"]) for rule in found["violations"]] == []
+
+
+def test_dark_mode_is_dark(visit: Any) -> None:
+    def brightness(scheme: str) -> int:
+        colour = visit(scheme=scheme).evaluate("getComputedStyle(document.body).backgroundColor")
+        return sum(int(part) for part in colour.removeprefix("rgb(").rstrip(")").split(","))
+
+    assert brightness("dark") < 100
+    assert brightness("light") > 700
+
+
+@pytest.mark.parametrize("width", [320, 360, 768])
+def test_nothing_sticks_out_of_a_narrow_screen(visit: Any, width: int) -> None:
+    page = visit({"width": width, "height": 740})
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_keyboard_meets_the_skip_link_then_the_sections_then_the_content_in_order(visit: Any) -> None:
+    page = visit()
+    met = []
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        met.append(page.evaluate(FOCUSED))
+    sections = page.evaluate("[...document.querySelectorAll('nav a')].map((a) => a.getAttribute('href'))")
+    assert met[: 1 + len(sections)] == ["#main", *sections]
+    assert "plot" in met
+
+
+def test_focus_never_jumps_back_up_a_narrow_page(visit: Any) -> None:
+    page = visit(PHONE)
+    page.locator("#main").focus()
+    places = []
+    while True:
+        page.keyboard.press("Tab")
+        place = page.evaluate(
+            "document.activeElement.closest('main')"
+            " && document.activeElement.getBoundingClientRect().top + scrollY"
+        )
+        if place is None:
+            break
+        places.append(place)
+    assert len(places) > 20
+    assert places == sorted(places)
+
+
+def test_skip_link_leads_to_the_results(visit: Any) -> None:
+    page = visit()
+    page.keyboard.press("Tab")
+    assert page.locator(".skip").bounding_box()["y"] >= 0
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('#results') !== null")
+
+
+def test_arrow_keys_read_a_chart(visit: Any) -> None:
+    page = visit()
+    reading = page.locator("#reading")
+    page.locator(".plot").nth(0).focus()
+    assert not reading.is_visible()
+    first_chart = page.locator(".plot").nth(0).locator("[aria-label]")
+    for key, mark in (("ArrowRight", 0), ("ArrowRight", 1), ("End", -1), ("ArrowLeft", -2), ("Home", 0)):
+        page.keyboard.press(key)
+        label = first_chart.nth(mark if mark >= 0 else first_chart.count() + mark).get_attribute("aria-label")
+        assert reading.inner_text().split("\n") == label.split("; ")
+    page.keyboard.press("Escape")
+    assert not reading.is_visible()
+
+
+def test_pointing_at_a_chart_reads_the_nearest_values(visit: Any) -> None:
+    page = visit()
+    plot = page.locator("#training .plot").first
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    seen = []
+    for share in (0.3, 0.6, 0.9):
+        page.mouse.move(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
+        step, *values = page.locator("#reading").inner_text().split("\n")
+        assert [value.split(":")[0] for value in values] == ["Total", "Global", "Region", "Relation"]
+        seen.append(int(step.removeprefix("Step ").replace(",", "")))
+    assert seen == sorted(set(seen))
+    reading = page.locator("#reading").bounding_box()
+    assert reading["x"] + reading["width"] <= DESK["width"]
+    page.mouse.move(5, 5)
+    assert not page.locator("#reading").is_visible()
+
+
+def test_touching_a_chart_on_a_phone_reads_it(visit: Any) -> None:
+    page = visit(PHONE, has_touch=True)
+    plot = page.locator("#verification .plot")
+    plot.scroll_into_view_if_needed()
+    plot.tap()
+    reading = page.locator("#reading")
+    assert reading.inner_text().startswith("False accept rate")
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+def test_headings_make_an_outline(visit: Any) -> None:
+    levels = visit().evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map((h) => +h.tagName[1])")
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(later - earlier <= 1 for earlier, later in itertools.pairwise(levels))
+
+
+def test_without_scripts_nothing_is_missing(visit: Any) -> None:
+    page = visit(java_script_enabled=False)
+    assert page.locator(".plot svg").count() == page.locator(".plot").count() > 5
+    assert page.locator("#results table tbody").count() >= 4
+
+
+def test_print_shows_all_sections_without_the_navigation(visit: Any) -> None:
+    page = visit()
+    page.emulate_media(media="print")
+    assert not page.locator("nav").is_visible()
+    assert all(page.locator("section").nth(n).is_visible() for n in range(page.locator("section").count()))

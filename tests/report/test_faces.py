@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fra import inference
+from fra.data.views import ViewsConfig
+from fra.report import faces
+
+from .conftest import HEIGHT, MASKS, WIDTH, write_pretrain
+
+
+@pytest.fixture(scope="module")
+def manifest(artifacts: dict[str, Any]) -> pd.DataFrame:
+    return pd.read_parquet(artifacts["manifest"])
+
+
+def see(artifacts: dict[str, Any], manifest: pd.DataFrame, views: dict[str, Any] | None) -> faces.Regions:
+    encoder = inference.load(artifacts["pretrain"] / "model.safetensors")
+    return faces.see_regions(encoder, manifest, artifacts["shards"], views)
+
+
+def test_faces_are_of_people_that_training_never_met(
+    artifacts: dict[str, Any], manifest: pd.DataFrame
+) -> None:
+    seen = see(artifacts, manifest, asdict(ViewsConfig()))
+    assert [face.key for face in seen.faces] == [f"p{person:02d}/0" for person in range(6, 12)]
+    face = seen.faces[0]
+    assert (len(face.whole), len(face.views)) == (2, 4)
+    assert face.whole[0].height == round(faces.WIDTH * HEIGHT / WIDTH)
+    assert len({picture.source for picture in (*face.whole, *face.views)}) == 6
+
+
+def test_shares_of_the_legend_are_of_all_pixels(artifacts: dict[str, Any], manifest: pd.DataFrame) -> None:
+    seen = see(artifacts, manifest, None)
+    numbers = [mask.number for mask in seen.masks] + seen.unused
+    assert sorted(numbers) == list(range(MASKS))
+    shares = [int(mask.share.removesuffix("\u00a0%")) for mask in seen.masks]
+    assert shares == sorted(shares, reverse=True)
+    assert 98 <= sum(shares) <= 102
+    assert not any(face.views for face in seen.faces)
+
+
+def test_same_weights_same_pictures(artifacts: dict[str, Any], manifest: pd.DataFrame) -> None:
+    views = asdict(ViewsConfig())
+    assert see(artifacts, manifest, views) == see(artifacts, manifest, views)
+
+
+def test_unknown_view_parameters_are_named(artifacts: dict[str, Any], manifest: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match=r"not understood.*swirl"):
+        see(artifacts, manifest, {"swirl": 1})
+
+
+def test_a_model_without_regions_says_so(
+    artifacts: dict[str, Any], manifest: pd.DataFrame, tmp_path: Path
+) -> None:
+    write_pretrain(tmp_path, masks=1)
+    encoder = inference.load(tmp_path / "model.safetensors")
+    with pytest.raises(RuntimeError, match="region branch"):
+        faces.see_regions(encoder, manifest, artifacts["shards"], None)
+
+
+def test_worst_faces_come_first_each_once_then_typical_ones(
+    artifacts: dict[str, Any], manifest: pd.DataFrame
+) -> None:
+    test = faces.held_out(manifest).head(8)
+    truth = np.stack(test["landmarks"].to_list())
+    eyes = np.linalg.norm(truth[:, 72:74] - truth[:, 90:92], axis=1)
+    fits = []
+    for seed in range(2):  # every landmark of image i is off by (i + seed / 2) hundredths of the eye distance
+        error = (np.arange(8) + seed / 2) / 100 * eyes
+        prediction = truth.copy()
+        prediction[:, ::2] += error[:, None]
+        fits.append(
+            pd.DataFrame(
+                {
+                    "key": test["key"].repeat(136).to_numpy(),
+                    "seed": seed,
+                    "output": np.tile([f"{axis}{point}" for point in range(68) for axis in "xy"], 8),
+                    "truth": truth.ravel(),
+                    "prediction": prediction.ravel(),
+                }
+            )
+        )
+    drawn = faces.draw_landmarks(pd.concat(fits), manifest, artifacts["shards"], worst=2, typical=1)
+    keys = test["key"].tolist()
+    assert [landmarks.title.replace("\u00a0", " ") for landmarks in drawn] == [
+        f"Worst 1: {keys[7]}, error 7.5 %",
+        f"Worst 2: {keys[6]}, error 6.5 %",
+        f"Typical: {keys[3]}, error 3.5 %",
+    ]
+    first = re.search(r'class="truth" d="M([\d.]+) ([\d.]+)h0', drawn[0].drawing)
+    assert first
+    assert [float(value) for value in first.groups()] == pytest.approx(truth[7, :2] + 0.5, abs=0.051)
+
+
+def test_few_people_are_shown_once_many_are_spread() -> None:
+    rows = pd.DataFrame({"key": list("abcdef"), "person": ["1", "1", "2", "2", None, None]})
+    assert faces.one_a_person(rows, 8)["key"].tolist() == ["a", "c", "e", "f"]
+    assert faces.one_a_person(rows, 2)["key"].tolist() == ["a", "f"]

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fra.report import headline
+from fra.report.artifacts import TaskResult
+
+
+def task(name: str, **metrics: Any) -> TaskResult:
+    return TaskResult(name, metrics | {"test": {"images": 1200, "people": 10}}, None, Path())
+
+
+def compared(name: str, metric: str, low: float, high: float) -> headline.Row:
+    entry = {metric: {"mean": 0.5, "std": 0.01}}
+    difference = {metric: {"mean": (low + high) / 2, "low": low, "high": high}}
+    result = task(name, **{"random": entry, "pretrained": entry, "pretrained - random": difference})
+    return headline.table(result).primary
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "higher", "lower"),
+    [
+        (0.01, 0.05, "better", "worse"),
+        (-0.05, -0.01, "worse", "better"),
+        (-0.01, 0.05, "unclear", "unclear"),
+        (0.0, 0.05, "unclear", "unclear"),
+    ],
+)
+def test_a_difference_counts_where_its_interval_leaves_out_zero(
+    low: float, high: float, higher: str, lower: str
+) -> None:
+    assert compared("verification", "roc_auc", low, high).differences[0].says == higher
+    assert compared("alignment", "nme", low, high).differences[0].says == lower
+
+
+def test_figures_have_signs_and_units() -> None:
+    row = compared("alignment", "nme", -0.05, 0.01)
+    assert (row.unit, row.lower_is_better) == ("%", True)
+    assert row.values["pretrained"] == ("50.0", "1.0")
+    assert row.differences[0].value == "−2.0"
+    assert row.differences[0].interval == "−5.0 to +1.0"
+
+
+def test_models_stand_in_a_fixed_order_the_compared_one_first() -> None:
+    entry = {"roc_auc": {"mean": 0.5, "std": 0.0}}
+    names = {"random": entry, "zeta": entry, "released": entry, "released - random": entry}
+    assert task("verification", **names).models == ["released", "random", "zeta"]
+
+
+def test_metrics_that_nobody_named_are_shown_by_their_own_name() -> None:
+    result = task("wrinkles", pretrained={"wrinkle_depth": {"mean": 0.5, "std": 0.1}})
+    table = headline.table(result)
+    assert (table.title, table.primary.label) == ("Wrinkles", "wrinkle depth")
+    assert table.about == "1,200 test images, 10 test people"
+
+
+def test_a_task_without_figures_is_an_error() -> None:
+    with pytest.raises(ValueError, match="expression hold no figures"):
+        headline.table(task("expression"))

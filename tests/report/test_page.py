@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from fra.quality.verdict import GateError
+from fra.report.page import label_of, write
+
+from .conftest import NASTY
+
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Outline(HTMLParser):
+    """What a page consists of: its tags, addresses and text; fails where tags are not closed in order."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+        self.texts: list[str] = []
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attributes:
+            if name in ("src", "href", "srcset", "action", "data"):
+                self.addresses.append(value or "")
+            if name == "id":
+                self.ids.append(value or "")
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.texts))
+
+
+@pytest.fixture(scope="module")
+def outline(report: Path) -> Outline:
+    return Outline(report.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def run(artifacts: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """A copy of the run, to take pieces away from."""
+    root = artifacts["validation"].parent
+    shutil.copytree(root, tmp_path / "run", ignore=shutil.ignore_patterns("report"))
+
+    def moved(path: Path) -> Path:
+        return tmp_path / "run" / path.relative_to(root)
+
+    return {name: moved(value) if isinstance(value, Path) else value for name, value in artifacts.items()} | {
+        "transfer": {task: moved(folder) for task, folder in artifacts["transfer"].items()}
+    }
+
+
+def page_of(run: dict[str, Any]) -> Outline:
+    return Outline(write(run["validation"].parent / "out" / "index.html", **run).read_text(encoding="utf-8"))
+
+
+def test_page_is_one_small_file_that_asks_nothing_of_a_network(report: Path, outline: Outline) -> None:
+    assert report.stat().st_size < 1_500_000
+    assert list(report.parent.iterdir()) == [report]
+    inside = ("data:", "#")
+    beside = [address for address in outline.addresses if not address.startswith(inside)]
+    assert beside
+    for address in beside:  # links to artifacts beside the page
+        assert (report.parent / address).is_file()
+    assert "@import" not in report.read_text(encoding="utf-8")
+
+
+def test_page_is_well_formed(outline: Outline) -> None:
+    assert len(outline.ids) == len(set(outline.ids))
+    assert outline.tags.count("h1") == outline.tags.count("main") == 1
+
+
+def test_same_artifacts_same_bytes(report: Path, artifacts: dict[str, Any]) -> None:
+    again = write(report.with_name("again.html"), **artifacts)
+    try:
+        assert again.read_bytes() == report.read_bytes()
+    finally:
+        again.unlink()
+
+
+def test_figures_on_the_page_are_those_of_the_metrics(outline: Outline, artifacts: dict[str, Any]) -> None:
+    metrics = json.loads((artifacts["transfer"]["verification"] / "metrics.json").read_text())
+    for model in ("pretrained", "random"):
+        assert f"{metrics[model]['roc_auc']['mean']:.3f}" in outline.text
+    difference = metrics["pretrained - random"]["roc_auc"]
+    written = f"({difference['low']:+.3f} to {difference['high']:+.3f})".replace("-", "−")
+    assert written in outline.text
+
+
+def test_small_sets_are_labelled(outline: Outline) -> None:
+    assert "Small-data figures. They rest on 36 photographs of 12 people" in outline.text
+
+
+def test_sections_are_there(outline: Outline) -> None:
+    for text in (
+        "Cumulative error",
+        "Worst 1: ",
+        "The label is Smiling.",
+        "ROC of verification",
+        "Each attribute",
+        "Expression, linear",  # over fractions of labels
+        "Attributes: Average precision by group",
+        "Legend: where each mask lies",
+        "0123456789abcdef",
+        "views.crop_scale",
+    ):
+        assert text in outline.text, text
+
+
+def test_what_was_set_aside_is_named_and_harmless(report: Path, outline: Outline) -> None:
+    assert NASTY in outline.text
+    assert "the file is empty (0 bytes)" in outline.text
+    assert "<script>alert" not in report.read_text(encoding="utf-8")
+
+
+OPTIONAL = {
+    "validation/quarantine.csv": "the list of what was set aside (quarantine.csv) is missing",
+    "pretrain/model.safetensors": "The weights of the whole model (model.safetensors) are missing.",
+    "transfer/attributes/results.csv": "The figures of single attributes (results.csv) are missing.",
+    "transfer/expression/predictions.parquet": "The predictions of this task (predictions.parquet) are missing.",
+    "transfer/alignment/predictions.parquet": "The predictions of this task (predictions.parquet) are missing.",
+    "transfer/verification/predictions.parquet": "The predictions of this task (predictions.parquet) are missing.",
+}
+
+
+def test_missing_optional_pieces_are_named_in_their_places(run: dict[str, Any], outline: Outline) -> None:
+    for file in ("validation/data_docs/index.html", *OPTIONAL):
+        (run["validation"].parent / file).unlink()
+    text = page_of(run).text
+    for says in set(OPTIONAL.values()):
+        assert text.count(says) == list(OPTIONAL.values()).count(says)
+        assert says not in outline.text
+    assert "Data Docs" not in text
+    assert "Data Docs" in outline.text
+
+
+def test_without_shards_there_are_no_photographs_but_a_page(run: dict[str, Any]) -> None:
+    shutil.rmtree(run["shards"])
+    page = page_of(run)
+    assert page.text.count("The shards, which hold the photographs, are missing.") == 2
+    assert "img" not in page.tags
+
+
+def test_tasks_that_were_not_run_are_said_so(run: dict[str, Any]) -> None:
+    run["transfer"] = {"verification": run["transfer"]["verification"]}
+    shutil.rmtree(run["shards"])
+    assert page_of(run).text.count("This task was not run.") == 3
+
+
+def test_without_view_parameters_whole_faces_are_shown(run: dict[str, Any]) -> None:
+    run["provenance"] = {}
+    text = page_of(run).text
+    assert "Not shown: the views" in text
+    assert "Legend: where each mask lies" in text
+
+
+REQUIRED = {
+    "pretrain/metrics.json": "pretrain",
+    "pretrain/history.csv": "pretrain",
+    "toy.parquet": "shard",
+    "transfer/alignment/metrics.json": "transfer@alignment",
+}
+
+
+@pytest.mark.parametrize(("file", "stage"), REQUIRED.items())
+def test_a_missing_required_piece_is_one_error_with_its_remedy(
+    run: dict[str, Any], file: str, stage: str
+) -> None:
+    path = run["validation"].parent / file
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=f"^{re.escape(str(path))}: .*run the stage {stage} first$"):
+        page_of(run)
+
+
+def test_no_verdict_no_report(run: dict[str, Any]) -> None:
+    (run["validation"] / "verdict.json").unlink()
+    with pytest.raises(GateError, match="were not validated"):
+        page_of(run)
+
+
+@pytest.mark.parametrize("file", ["pretrain/metrics.json", "transfer/expression/metrics.json", "toy.parquet"])
+def test_a_damaged_piece_is_one_error(run: dict[str, Any], file: str) -> None:
+    path = run["validation"].parent / file
+    path.write_bytes(path.read_bytes()[:10])
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        page_of(run)
+
+
+def test_an_earlier_page_survives_a_failed_one(run: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "index.html"
+    out.write_text("earlier", encoding="utf-8")
+    (run["pretrain"] / "history.csv").unlink()
+    with pytest.raises(FileNotFoundError):
+        write(out, **run)
+    assert out.read_text(encoding="utf-8") == "earlier"
+
+
+def test_label_is_told_by_its_values_alone() -> None:
+    manifest = pd.DataFrame({"key": ["a", "b", "c"], "label.X": [0, 1, 1], "label.Y_Z": [1, 0, 1]})
+    rows = pd.DataFrame({"key": ["a", "b", "c"], "output": ["1", "0", "1"], "truth": [1.0, 1.0, 1.0]})
+    assert label_of(rows, manifest) == "Y Z"
+    assert label_of(rows, manifest.assign(**{"label.W": [1, 0, 1]})) is None
+    assert label_of(rows, manifest.drop(columns="label.Y_Z")) is None

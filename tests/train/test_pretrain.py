@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toy import MODEL, SIZE, ToyLoader, run
+
+import fra
+from fra.data.views import Crops, Views, ViewsConfig
+from fra.method.networks import ModelConfig, ObjectiveConfig
+from fra.train.checkpoint import read_weights
+from fra.train.pretrain import TrainConfig
+from fra.train.progress import COLUMNS
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return read_weights(folder / "out" / "model.safetensors")[0]
+
+
+def history(folder: Path) -> list[dict[str, str]]:
+    with (folder / "out" / "history.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    run(folder)
+    return folder
+
+
+def test_writes_what_it_promises(whole: Path) -> None:
+    assert sorted(path.name for path in (whole / "out").iterdir()) == [
+        "backbone.safetensors",
+        "history.csv",
+        "metrics.json",
+        "model.safetensors",
+    ]
+    assert not (whole / "checkpoints").exists()
+    rows = history(whole)
+    assert tuple(rows[0]) == COLUMNS
+    assert [int(row["step"]) for row in rows] == [2, 4, 6, 8, 10, 12]
+    metrics = json.loads((whole / "out" / "metrics.json").read_text())
+    assert metrics["step"] == 12
+    assert metrics["total"] == pytest.approx(float(rows[-1]["total"]))
+    for row in rows:
+        parts = float(row["global"]) + float(row["region"]) + 0.1 * float(row["relation"])
+        assert float(row["total"]) == pytest.approx(parts, rel=1e-5)
+        assert 1 <= float(row["masks_used"]) <= 3
+
+
+def test_what_it_writes_loads(whole: Path) -> None:
+    encoder = fra.load(whole / "out" / "model.safetensors")
+    assert encoder.image_size == SIZE
+    assert encoder.metadata["provenance"] == {"data": "toy"}
+    assert encoder.heatmaps(torch.zeros(2, 3, 40, 40, dtype=torch.uint8)).shape == (2, 3, 4, 4)
+    assert encoder.metadata["mean"] == list(ViewsConfig().mean)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(whole: Path, tmp_path: Path) -> None:
+    run(tmp_path / "same")
+    assert_same(weights(whole), weights(tmp_path / "same"))
+    run(tmp_path / "other", seed=1)
+    assert not torch.equal(
+        weights(whole)["backbone.stem.0.weight"], weights(tmp_path / "other")["backbone.stem.0.weight"]
+    )
+
+
+def test_training_moves_the_weights_and_lowers_the_loss(tmp_path: Path) -> None:
+    run(tmp_path, epochs=10, optimizer="adamw", lr=2e-3, weight_decay=0.05)
+    rows = history(tmp_path)
+    assert float(rows[-1]["total"]) < 0.8 * float(rows[0]["total"])
+
+
+class StopsAt:
+    """Breaks a run off after some steps, as a crash would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def __call__(self, reading: dict[str, Any]) -> None:
+        if reading["step"] >= self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("step", [2, 8, 12])
+def test_a_broken_off_run_ends_as_if_it_had_not_been(whole: Path, tmp_path: Path, step: int) -> None:
+    """Before the first checkpoint, between two, and after the last."""
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, observe=StopsAt(step))
+    assert not (tmp_path / "out").exists()
+    run(tmp_path)
+    assert_same(weights(whole), weights(tmp_path))
+    for ours, theirs in zip(history(tmp_path), history(whole), strict=True):
+        assert {**ours, "images_per_second": ""} == {**theirs, "images_per_second": ""}
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, observe=StopsAt(4))
+    with pytest.raises(ValueError, match=r"train\.lr: 0\.5 there, 0\.25 here"):
+        run(tmp_path, lr=0.25)
+
+
+def test_byol_baseline_trains_and_loads(tmp_path: Path) -> None:
+    metrics = run(tmp_path, epochs=1, model=ModelConfig("small", 1, 16, 32))
+    assert metrics["region"] == metrics["relation"] == 0
+    assert metrics["masks_used"] == 1
+    assert fra.load(tmp_path / "out" / "model.safetensors").neck is None
+
+
+def test_accumulation_takes_one_step_a_batch(tmp_path: Path) -> None:
+    metrics = run(tmp_path, epochs=1, accumulate=2)
+    assert metrics["step"] == 4
+    with pytest.raises(ValueError, match="equal micro-batches"):
+        run(tmp_path / "odd", accumulate=3)
+
+
+def test_bfloat16_stays_close_to_float32(tmp_path: Path) -> None:
+    for precision in ("float32", "bfloat16"):
+        run(tmp_path / precision, precision=precision, epochs=10, batch_size=16, lr=0.1)
+    for half, full in zip(history(tmp_path / "bfloat16"), history(tmp_path / "float32"), strict=True):
+        assert float(half["total"]) == pytest.approx(float(full["total"]), rel=0.01)
+
+
+class Poisoned(Views):
+    """Views of which one batch is not a number: what a broken image or a broken augmentation would do."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(ViewsConfig(), seed=0)
+        self.index = index
+
+    def __call__(self, crops: Crops, epoch: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        view1, view2 = super().__call__(crops, epoch, device)
+        if epoch == 1:
+            view1[crops.index_B == self.index] = float("nan")
+        return view1, view2
+
+
+def test_a_batch_that_breaks_the_loss_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    metrics = run(tmp_path, views=Poisoned(5))
+    assert metrics["rollbacks"] == 1
+    (skipped,) = metrics["skipped_steps"]
+    assert 4 <= skipped < 8
+    assert f"the loss of step {skipped} diverged" in caplog.text
+    assert all(value.isfinite().all() for value in weights(tmp_path).values())
+
+
+def test_too_many_rollbacks_stop_the_run_with_the_inputs_saved(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"diverged .*Gave up after 0 rollbacks"):
+        run(tmp_path, views=Poisoned(5), max_rollbacks=0)
+    (saved,) = (tmp_path / "checkpoints").glob("diverged-step-*.safetensors")
+    inputs, about = read_weights(saved)
+    assert 5 in inputs["index_B"]
+    assert inputs["view1_B3HW"].isnan().any()
+    assert not inputs["view2_B3HW"].isnan().any()
+    assert 4 <= about["step"] < 8
+    assert not (tmp_path / "out").exists()
+
+
+def test_divergence_before_the_first_checkpoint_stops_the_run(tmp_path: Path) -> None:
+    class Always(Poisoned):
+        def __call__(
+            self, crops: Crops, epoch: int, device: torch.device
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            return super().__call__(crops, 1, device)
+
+    with pytest.raises(RuntimeError, match="no checkpoint to go back to"):
+        run(tmp_path, views=Always(5), checkpoint_every=100)
+
+
+def test_a_loader_of_the_wrong_size_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"train\.batch_size is 8, but 1 loader\(s\) gave 4"):
+        run(tmp_path, loader=ToyLoader(4))
+
+    class Short(ToyLoader):
+        def epoch(self, epoch: int, start_step: int = 0):
+            yield from list(super().epoch(epoch, start_step))[:-1]
+
+    with pytest.raises(RuntimeError, match="promised 4 batches"):
+        run(tmp_path, loader=Short(8))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0},
+        {"lr": -1.0},
+        {"optimizer": "sgd"},
+        {"precision": "float16"},
+        {"warmup_epochs": 9},
+        {"target_momentum": 1.5},
+        {"explosion": 1.0},
+    ],
+)
+def test_impossible_recipes_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=rf"train\.{next(iter(wrong))}"):
+        TrainConfig(**{"epochs": 3, "warmup_epochs": 1, **wrong})
+
+
+def test_model_and_objective_are_the_configured_ones(tmp_path: Path) -> None:
+    run(tmp_path, epochs=1, objective=ObjectiveConfig(region_weight=0.0, relation_weight=0.0))
+    assert not any("region" in name for name in weights(tmp_path))
+    assert MODEL.num_masks == 3
