@@ -96,7 +96,7 @@ def execute(
         percent = re.search(r"(\d+)%\|", line)
         if percent:
             progress(float(percent[1]))
-        elif line and not overwritten:
+        if line and not overwritten:
             log.info("%s", line)
 
     force = ["--force"] if stage.name in work.forced else []
@@ -229,12 +229,11 @@ def drive(work: Work, log: Log, commit: bool) -> None:
     for stage in work.plan.stages:
         tasks[stage.name] = perform.submit(stage, work, wait_for=[tasks[need] for need in stage.needs])
     wait(list(tasks.values()))
-    failed = [
-        future.state for future in tasks.values() if future.state.is_failed() or future.state.is_crashed()
-    ]
+    states = [future.state for future in tasks.values()]
+    failed = [state for state in states if state.is_failed() or state.is_crashed()]
     artifacts.publish(work.plan, log)
     if failed:
-        raise StageError("; ".join(dict.fromkeys(failed)))
+        raise StageError("; ".join(dict.fromkeys(str(state.result(raise_on_failure=False)) for state in failed)))
     if work.plan.remote:
         push(work)
     if commit:

@@ -95,8 +95,7 @@ def can_pass(error: BaseException) -> bool:
 
 def as_flow(stage: Callable[[], None], limit: str | None) -> None:
     """Runs `stage` as a flow run of the configured server, below the parent flow's task run if there is one."""
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
+    os.environ.update(SETTINGS)
     import httpx
     from prefect import flow
     from prefect.client.orchestration import get_client
