@@ -187,9 +187,13 @@ class Served:
 
         return dict(until(over, seconds, f"the end of run {run}"))
 
-    def last(self, flow: str) -> dict[str, Any]:
-        found = self.post("/flow_runs/filter", flows={"name": {"any_": [flow]}}, sort="START_TIME_DESC", limit=1)
-        return dict(found[0])
+    def said(self, run: str) -> str:
+        """All that a run and its tasks logged."""
+        of = {"flow_run_id": {"any_": [run]}}
+        found: list[dict[str, Any]] = []
+        while page := self.post("/logs/filter", logs=of, sort="TIMESTAMP_ASC", limit=200, offset=len(found)):
+            found += page
+        return "\n".join(line["message"] for line in found)
 
     def worker(self, pool: str = "local") -> psutil.Process:
         """The process of the worker itself (not what supervises it)."""

@@ -39,16 +39,11 @@ def seconds(run: dict) -> float:
     return (end - start).total_seconds()
 
 
-def logs(served: Served, run: str) -> str:
-    found = served.post("/logs/filter", logs={"flow_run_id": {"any_": [run]}}, sort="TIMESTAMP_ASC", limit=200)
-    return "\n".join(line["message"] for line in found)
-
-
 def test_a_run_and_what_it_shows(fresh: Served) -> None:
     fresh.toy.configure(tenths=70)
     run = fresh.launch("run/nightly")
     ended = fresh.ended(run)
-    assert ended["state_name"] == "Completed", logs(fresh, run)
+    assert ended["state_name"] == "Completed", fresh.said(run)
     assert fresh.toy.worked("begin") in (ALL, [*ALL[:2], "transfer-b", "transfer-a", ALL[-1]])
     tasks = fresh.tasks(run)
     assert {task["state_name"] for task in tasks.values()} == {"Completed"}
@@ -56,8 +51,8 @@ def test_a_run_and_what_it_shows(fresh: Served) -> None:
     for name in ("ingest", "pretrain", "transfer@a", "transfer@b", "zreport"):
         assert below[tasks[name]["id"]]["name"] == name  # the stage's own flow run, under its task
         assert below[tasks[name]["id"]]["state_name"] == "Completed"
-    assert "pretrain is done" in logs(fresh, run)
-    assert "pretrain is done" in logs(fresh, below[tasks["pretrain"]["id"]]["id"])
+    assert "pretrain is done" in fresh.said(run)
+    assert "pretrain is done" in fresh.said(below[tasks["pretrain"]["id"]]["id"])
     shown = {found["key"]: found for found in fresh.post("/artifacts/filter", flow_runs={"id": {"any_": [run]}})}
     assert {"made", "progress-pretrain"} <= shown.keys()
     assert "made/zreport" in shown["made"]["data"]
@@ -130,7 +125,7 @@ def test_kill_9_of_the_worker(fresh: Served, whom: str) -> None:
         os.kill(process.pid, signal.SIGKILL)
     ended = fresh.ended(run)
     assert ended["state_name"] == "Completed", ended
-    assert "continuing at" in logs(fresh, run)
+    assert "continuing at" in fresh.said(run)
     assert fresh.toy.worked("end")[:3] == ["ingest", "pretrain", "pretrain"]  # stopped once, then finished
     assert sorted(fresh.toy.worked("begin")) == sorted([*ALL, "pretrain"])
     assert not [process for process in below if process.is_running()]
