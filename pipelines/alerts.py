@@ -17,7 +17,17 @@ from pydantic import SecretStr
 
 SILENCE = timedelta(minutes=10)
 """A run that gives no sign of life for so long is taken for dead. Long enough for a server that starts again."""
-OVER = ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut", "Scheduled", "AwaitingRetry", "Late", "Paused")
+OVER = (
+    "Completed",
+    "Failed",
+    "Cancelled",
+    "Crashed",
+    "TimedOut",
+    "Scheduled",
+    "AwaitingRetry",
+    "Late",
+    "Paused",
+)
 
 MESSAGE = (
     '{"text": {{ (flow.name ~ " " ~ flow_run.name ~ ": " ~ flow_run.state.name ~ ": " ~ flow_run.state.message) | tojson }},'
@@ -31,7 +41,9 @@ def any_run() -> ResourceSpecification:
 
 
 def of_flows(*names: str) -> ResourceSpecification:
-    return ResourceSpecification.model_validate({"prefect.resource.role": "flow", "prefect.resource.name": list(names)})
+    return ResourceSpecification.model_validate(
+        {"prefect.resource.role": "flow", "prefect.resource.name": list(names)}
+    )
 
 
 def silence() -> Automation:

@@ -81,7 +81,11 @@ class Toy:
         (self.folder / "dvc.yaml").write_text(yaml.safe_dump(toy_stages(**manners), sort_keys=False))
 
     def environment(self, **more: str) -> dict[str, str]:
-        own = {"TOY_LOG": str(self.log), "DVC_SITE_CACHE_DIR": str(self.folder / ".site"), "OMP_NUM_THREADS": "1"}
+        own = {
+            "TOY_LOG": str(self.log),
+            "DVC_SITE_CACHE_DIR": str(self.folder / ".site"),
+            "OMP_NUM_THREADS": "1",
+        }
         return {**environment(), **own, **self.env, **more}
 
     def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:

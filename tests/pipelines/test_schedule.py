@@ -26,7 +26,16 @@ def faces(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Path:
     workspace = folder / "workspace"
     workspace.mkdir()
     make_workspace(workspace, f"dataset.root={images}", "data.loader=webdataset")
-    deploy = ["prefect", "--no-prompt", "deploy", "pipelines/run.py:run", "--name", "every-minute", "--pool", "local"]
+    deploy = [
+        "prefect",
+        "--no-prompt",
+        "deploy",
+        "pipelines/run.py:run",
+        "--name",
+        "every-minute",
+        "--pool",
+        "local",
+    ]
     done = run(workspace, *deploy, "--interval", "60", PREFECT_API_URL=served.url)
     assert done.returncode == 0, done.stdout
     return workspace
@@ -47,19 +56,26 @@ def test_schedule_fires_then_skips(served: Served, faces: Path) -> None:
     deployment = served.get("/deployments/name/run/every-minute")["id"]
     runs = until(lambda: (found := finished(served, deployment))[1:] and found, 400, "two scheduled runs")
     served.ask("PATCH", f"/deployments/{deployment}", {"paused": True})
-    assert [found["state_name"] for found in runs[:2]] == ["Completed", "Completed"], runs[0]["state"]["message"]
+    assert [found["state_name"] for found in runs[:2]] == ["Completed", "Completed"], runs[0]["state"][
+        "message"
+    ]
     assert all(found["auto_scheduled"] for found in runs[:2])
     first, second = (served.tasks(found["id"]) for found in runs[:2])
     assert {task["state_name"] for task in first.values()} == {"Completed"}
     # The folder is the user's own: it is listed each time. All else is up to date.
     assert {name for name, task in second.items() if task["state_name"] != "Cached"} <= {"ingest"}
     # A run that was due while the first one worked waited for it: count from when it had the folder to itself.
-    log = served.post("/logs/filter", logs={"flow_run_id": {"any_": [runs[1]["id"]]}}, sort="TIMESTAMP_ASC", limit=200)
+    log = served.post(
+        "/logs/filter", logs={"flow_run_id": {"any_": [runs[1]["id"]]}}, sort="TIMESTAMP_ASC", limit=200
+    )
     began = max(datetime.fromisoformat(found["end_time"]) for found in runs[:1])
     start = max(began, datetime.fromisoformat(runs[1]["start_time"]))
     took = (datetime.fromisoformat(runs[1]["end_time"]) - start).total_seconds()
     assert took < 15, log
-    shown = {found["key"] for found in served.post("/artifacts/filter", flow_runs={"id": {"any_": [runs[0]["id"]]}})}
+    shown = {
+        found["key"]
+        for found in served.post("/artifacts/filter", flow_runs={"id": {"any_": [runs[0]["id"]]}})
+    }
     assert {"results", "made", "verdict", "data-docs", "report"} <= shown
 
 
@@ -78,7 +94,9 @@ def test_overhead(served: Served, faces: Path) -> None:
 
 
 def test_kill_9_in_the_middle_of_pretraining(served: Served, faces: Path) -> None:
-    done = run(faces, "python", "-m", "pipelines.params", *OVERRIDES, f"dataset.root={faces.parent / 'faces'}")
+    done = run(
+        faces, "python", "-m", "pipelines.params", *OVERRIDES, f"dataset.root={faces.parent / 'faces'}"
+    )
     assert done.returncode == 0, done.stdout
     launched = served.launch("run/every-minute", targets=["pretrain"])
     until(lambda: "pretrain:" in served.said(launched) or in_training(faces), 120, "pre-training begins")
@@ -93,7 +111,12 @@ def test_kill_9_in_the_middle_of_pretraining(served: Served, faces: Path) -> Non
     assert int(found[1]) > 0
     assert not [process for process in below if process.is_running()]
     status = subprocess.run(
-        ["dvc", "status", "pretrain"], cwd=faces, env=environment(), capture_output=True, text=True, check=True
+        ["dvc", "status", "pretrain"],
+        cwd=faces,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "up to date" in status.stdout
 

@@ -53,7 +53,9 @@ def test_a_run_and_what_it_shows(fresh: Served) -> None:
         assert below[tasks[name]["id"]]["state_name"] == "Completed"
     assert "pretrain is done" in fresh.said(run)
     assert "pretrain is done" in fresh.said(below[tasks["pretrain"]["id"]]["id"])
-    shown = {found["key"]: found for found in fresh.post("/artifacts/filter", flow_runs={"id": {"any_": [run]}})}
+    shown = {
+        found["key"]: found for found in fresh.post("/artifacts/filter", flow_runs={"id": {"any_": [run]}})
+    }
     assert {"made", "progress-pretrain"} <= shown.keys()
     assert "made/zreport" in shown["made"]["data"]
 
@@ -71,7 +73,9 @@ def test_failure_is_told_and_not_tried_again(fresh: Served) -> None:
     assert ended["state_name"] == "Failed"
     assert "a parameter is wrong" in ended["state"]["message"]
     assert fresh.toy.starts("ingest") == 1
-    alert = until(lambda: [found for found in fresh.alerts if ended["name"] in found["text"]], 20, "the webhook's call")
+    alert = until(
+        lambda: [found for found in fresh.alerts if ended["name"] in found["text"]], 20, "the webhook's call"
+    )
     assert "a parameter is wrong" in alert[0]["text"]
     assert run in alert[0]["url"]
 
@@ -165,7 +169,9 @@ def test_never_two_pretrainings(fresh: Served, tmp_path) -> None:
     second = other.start("pipelines.run", "pretrain")
     outputs = [process.communicate(timeout=120)[0] for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0), outputs
-    words = [line.split()[1] for line in fresh.toy.log.read_text().splitlines() if line.split()[2] == "pretrain"]
+    words = [
+        line.split()[1] for line in fresh.toy.log.read_text().splitlines() if line.split()[2] == "pretrain"
+    ]
     assert words == ["begin", "end", "begin", "end"]
 
 

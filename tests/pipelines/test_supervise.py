@@ -59,7 +59,16 @@ def test_sigterm_ends_the_whole_group(tmp_path, manner):
 
 def test_parent_killed_ends_the_whole_group(tmp_path):
     """The parent is killed with -9 and can do nothing: the closed pipe tells."""
-    command = [sys.executable, "-m", "pipelines.supervise", sys.executable, "-c", PROGRAM, str(tmp_path), "plain"]
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines.supervise",
+        sys.executable,
+        "-c",
+        PROGRAM,
+        str(tmp_path),
+        "plain",
+    ]
     parent = subprocess.Popen(
         [
             sys.executable,
@@ -80,7 +89,8 @@ def test_parent_killed_ends_the_whole_group(tmp_path):
 def test_deaf_command_is_killed_after_its_grace(tmp_path):
     shorter = "import sys; from pipelines import supervise; supervise.GRACE = 0.5; sys.exit(supervise.main(sys.argv[1:]))"
     process = subprocess.Popen(
-        [sys.executable, "-c", shorter, sys.executable, "-c", PROGRAM, str(tmp_path), "deaf"], stdin=subprocess.PIPE
+        [sys.executable, "-c", shorter, sys.executable, "-c", PROGRAM, str(tmp_path), "deaf"],
+        stdin=subprocess.PIPE,
     )
     below = started(tmp_path)
     process.send_signal(signal.SIGTERM)
