@@ -72,8 +72,9 @@ def trace(artifact: str, root: Path = Path()) -> dict[str, Any]:
 
 def relative(path: str, root: Path) -> str | None:
     """`path` below the project, or None where it is elsewhere."""
-    absolute = (Path.cwd() / path).resolve()
     base = root.resolve()
+    here = (base / path, Path.cwd() / path)  # as the graph names it, or as seen from the current folder
+    absolute = next((place for place in here if place.exists()), here[0]).resolve()
     return absolute.relative_to(base).as_posix() if absolute.is_relative_to(base) else None
 
 
