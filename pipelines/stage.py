@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from pipelines.lineage import record
+
 TRY_AGAIN = 74
 """Exit code of a run that failed for a cause that can pass: a disk, a network (EX_IOERR)."""
 RESUME_ME = 75
@@ -77,6 +79,8 @@ def main(stage: Callable[[], None], limit: str | None = None) -> None:
             raise
         print(f"error: {stage.__name__}: {describe(error)}", file=sys.stderr)
         sys.exit(TRY_AGAIN if can_pass(error) else 1)
+    if "DVC_STAGE" in os.environ and os.environ.get("RANK", "0") == "0":
+        record.write(os.environ["DVC_STAGE"])
 
 
 def describe(error: BaseException) -> str:

@@ -13,10 +13,10 @@ from rich.table import Table
 from pipelines import params, paths
 
 HEADLINE = {
-    "expression": ("accuracy", "{:.3f}"),
-    "attributes": ("balanced_accuracy", "{:.3f}"),
+    "expression": ("roc_auc", "{:.3f}"),
+    "attributes": ("average_precision", "{:.3f}"),
     "alignment": ("nme", "{:.2%}"),
-    "verification": ("auc", "{:.3f}"),
+    "verification": ("roc_auc", "{:.3f}"),
 }
 """The one figure of each task that goes into the table."""
 

@@ -28,10 +28,11 @@ def transfer() -> None:
     verdict.check(
         Path(where.validation) / "verdict.json", [manifest, shards / "index.json", *shards.glob("*.tar")]
     )
-    result = evaluate(
-        task, config, manifest, shards, paths.PRETRAIN / "backbone.safetensors", paths.TRANSFER / task
-    )
-    logger.info("%s: %s", task, result)
+    aside = frozenset(verdict.set_aside(Path(where.validation) / "quarantine.csv")["key"])
+    backbone, out = paths.PRETRAIN / "backbone.safetensors", paths.TRANSFER / task
+    result = evaluate(task, config, manifest, shards, backbone, out, aside)
+    figures = ", ".join(f"{name} {figure['mean']:.3f}" for name, figure in result["pretrained"].items())
+    logger.info("%s: %s", task, figures)
 
 
 if __name__ == "__main__":

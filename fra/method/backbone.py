@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import timm
 import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, conv1x1
@@ -73,6 +72,8 @@ class Timm(Backbone):
 
     def __init__(self, name: str) -> None:
         super().__init__()
+        import timm  # takes seconds: only where it is used
+
         create: Any = partial(timm.create_model, name, features_only=True, out_indices=(-1,))
         try:
             # Transformers with learned positions take any image size only when told to; others refuse the

@@ -111,7 +111,7 @@ class Trainer:
                 f"{view1_B3HW.shape[0]} images cannot be split into {self.accumulate} equal micro-batches: "
                 "set train.accumulate to a divisor of the batch size per rank"
             )
-        losses = torch.zeros(4, device=self.device)
+        losses: list[Tensor] = []
         online: list[Embeddings] = []
         target: list[Embeddings] = []
         chunks = zip(view1_B3HW.chunk(self.accumulate), view2_B3HW.chunk(self.accumulate), strict=True)
@@ -129,9 +129,13 @@ class Trainer:
                         direction: Direction = self.parallel(view, same, other)
                     torch.autograd.backward(direction.total / self.accumulate)
                 parts = (direction.total.detach(), direction.global_, direction.region, direction.relation)
-                losses += torch.stack(parts).float() / self.accumulate
+                losses.append(torch.stack(parts))
                 online.append(direction.online)
-        return Outcome(losses, online[-1]), _masks_by_view(online), _masks_by_view(target)
+        return (
+            Outcome(torch.stack(losses).sum(0) / self.accumulate, online[-1]),
+            _masks_by_view(online),
+            _masks_by_view(target),
+        )
 
     def _autocast(self) -> AbstractContextManager[Any]:
         enabled = self.precision == torch.bfloat16

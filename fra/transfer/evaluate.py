@@ -99,10 +99,17 @@ class Rows(NamedTuple):
 
 
 def evaluate(
-    task: str, config: TransferConfig, manifest: Path, shards: Path, backbone: Path, out: Path
+    task: str,
+    config: TransferConfig,
+    manifest: Path,
+    shards: Path,
+    backbone: Path,
+    out: Path,
+    aside: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
     """Evaluates a backbone beside random weights of its architecture and the configured baselines.
 
+    `aside` are keys that validation set aside: neither learnt from nor asked.
     Writes to `out` `predictions.parquet`, `results.csv` (see `fra.transfer.results.results`) and
     `metrics.json` (see `fra.transfer.results.summarise`), whose content it returns.
 
@@ -114,7 +121,7 @@ def evaluate(
         raise ValueError(f"no task {task!r}; there are: {', '.join(TASKS)}")
     entry = TASKS[task]
     pairs = None if entry.probe or config.pairs_file is None else read_pairs(Path(config.pairs_file))
-    frame = read_manifest(manifest) if pairs is None else read_faces(manifest, pairs)
+    frame = read_manifest(manifest, aside) if pairs is None else read_faces(manifest, pairs, aside)
     source = frozen.Source(shards, Path(config.cache), entry.aligned and config.align)
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(automatic if config.device == "auto" else config.device)
@@ -130,14 +137,14 @@ def evaluate(
     return summary
 
 
-def read_manifest(path: Path) -> pd.DataFrame:
-    """The rows of a manifest whose images are in shards.
+def read_manifest(path: Path, aside: frozenset[str] = frozenset()) -> pd.DataFrame:
+    """The rows of a manifest whose images are in shards, less those of the keys `aside`.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: train, val or test has no image, or a person is in two of them.
     """
-    frame = _sharded(path)
+    frame = _sharded(path, aside)
     for split in ("train", "val", "test"):
         if not (frame["split"] == split).any():
             raise ValueError(f"{path}: no image in split {split!r}; transfer needs train, val and test")
@@ -149,14 +156,14 @@ def read_manifest(path: Path) -> pd.DataFrame:
     return frame
 
 
-def read_faces(path: Path, pairs: pd.DataFrame) -> pd.DataFrame:
+def read_faces(path: Path, pairs: pd.DataFrame, aside: frozenset[str] = frozenset()) -> pd.DataFrame:
     """The rows of a manifest that given pairs name, in whatever split.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: an image of a pair is not in the manifest.
     """
-    frame = _sharded(path)
+    frame = _sharded(path, aside)
     asked = pd.concat([pairs["key"], pairs["other"]])
     absent = asked[~asked.isin(frame["key"])]
     if len(absent):
@@ -166,11 +173,11 @@ def read_faces(path: Path, pairs: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["key"].isin(asked)].reset_index(drop=True)
 
 
-def _sharded(path: Path) -> pd.DataFrame:
+def _sharded(path: Path, aside: frozenset[str]) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such manifest; run the stages ingest and shard first")
     frame = pd.read_parquet(path)
-    return frame[frame["shard"].notna()].reset_index(drop=True)
+    return frame[frame["shard"].notna() & ~frame["key"].isin(aside)].reset_index(drop=True)
 
 
 @dataclass(frozen=True)
