@@ -18,7 +18,7 @@ def audit() -> State[None] | None:
     with alone(log.info) as workspace:
         try:
             ended = workspace.run(
-                [sys.executable, "-m", "pipelines.lineage", "verify"],
+                [sys.executable, "-m", "pipelines.cli", "lineage", "verify"],
                 lambda line, again: log.info("%s", line),
             )
         finally:

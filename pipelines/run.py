@@ -204,7 +204,8 @@ def run(
     """
     log = get_run_logger()
     context = FlowRunContext.get()
-    assert context is not None and context.flow_run is not None
+    assert context is not None
+    assert context.flow_run is not None
     with get_client(sync_client=True) as client:
         server.claim(client, context.flow_run.id)
     server.reconcile(log)

@@ -121,7 +121,7 @@ def wait_for(service: Service, url: str) -> None:
 
 
 def prepare() -> None:
-    """Pools, the deployments of prefect.yaml, the automations; whatever is there already stays, or is brought up to date."""
+    """Pools, the deployments of prefect.yaml, the automations; what is there already is brought up to date."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists

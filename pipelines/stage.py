@@ -47,7 +47,7 @@ PASSING = frozenset(
     ]
     if hasattr(errno, name)
 )
-"""What `OSError.errno` says where trying again may help. A missing file, a full disk or a closed door is not among them."""
+"""What `OSError.errno` says where trying again may help. Not among them: a missing file, a full disk, a closed door."""
 
 SETTINGS = {
     "PREFECT_CLIENT_MAX_RETRIES": "3",  # 14 s; the default's 62 would hold up the next stage where the server is away
@@ -62,7 +62,7 @@ logger = logging.getLogger("fra")
 
 
 def main(stage: Callable[[], None], limit: str | None = None) -> None:
-    """Runs `stage` and ends the process: 0; or 1 with one line that says what is wrong; or 74, if trying again may help.
+    """Runs `stage` and ends the process: 0; 1 with one line that says what is wrong; 74 where trying again may help.
 
     `limit` is a global concurrency limit of the Prefect server: one run at a time holds it. It is made where missing.
     """

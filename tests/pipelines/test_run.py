@@ -67,10 +67,7 @@ def test_what_cannot_pass_is_not(toy: Toy) -> None:
     code, output = toy.run("ingest")
     assert code == 1
     assert toy.starts("ingest") == 1
-    assert (
-        output.strip().splitlines()[-1] == "error: ingest failed: a parameter is wrong"
-        or "a parameter is wrong" in output
-    )
+    assert output.strip().splitlines()[-1] == "error: stage: a parameter is wrong"
 
 
 def test_unknown_stage_is_one_line(toy: Toy) -> None:
@@ -124,16 +121,16 @@ def test_two_runs_at_once(toy: Toy) -> None:
 
 def test_commit_writes_results_into_history(toy: Toy) -> None:
     (toy.folder / "unrelated").write_text("staged by somebody\n")
-    git = lambda *a: (
-        subprocess.run(["git", *a], cwd=toy.folder, capture_output=True, text=True, check=True).stdout
-    )  # noqa: E731
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=toy.folder, capture_output=True, text=True, check=True)
+        return done.stdout
+
     git("add", "unrelated")
     code, output = toy.run("ingest", "--commit")
     assert code == 0, output
-    assert (
-        git("show", "--stat", "--format=%s", "HEAD").split()[:5]
-        == "Results of a pipeline run dvc.lock".split()[:5]
-    )
+    assert git("log", "-1", "--format=%s") == "Results of a pipeline run\n"
+    assert git("show", "--name-only", "--format=", "HEAD") == "dvc.lock\n"
     assert git("diff", "--cached", "--name-only") == "unrelated\n"
 
 

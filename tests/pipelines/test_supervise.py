@@ -87,7 +87,9 @@ def test_parent_killed_ends_the_whole_group(tmp_path):
 
 
 def test_deaf_command_is_killed_after_its_grace(tmp_path):
-    shorter = "import sys; from pipelines import supervise; supervise.GRACE = 0.5; sys.exit(supervise.main(sys.argv[1:]))"
+    shorter = (
+        "import sys; from pipelines import supervise as it; it.GRACE = 0.5; sys.exit(it.main(sys.argv[1:]))"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", shorter, sys.executable, "-c", PROGRAM, str(tmp_path), "deaf"],
         stdin=subprocess.PIPE,
