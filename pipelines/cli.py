@@ -24,6 +24,19 @@ app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")
 
 
+@app.command()
+def compare(
+    experiments: Annotated[
+        list[str] | None, typer.Argument(help="Names, as in `dvc exp show`; all where none is given")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The page")] = Path("artifacts/compare.html"),
+) -> None:
+    """Sets the workspace and experiments side by side: results, parameters that differ, losses; as one page."""
+    from pipelines.compare import write
+
+    print(write(out, experiments or []))
+
+
 @lineage.command()
 def show(
     artifact: Annotated[

@@ -12,6 +12,8 @@ VALIDATION = Path("artifacts/validation")
 PRETRAIN = Path("artifacts/pretrain")
 TRANSFER = Path("artifacts/transfer")
 REPORT = Path("artifacts/report")
+RESULTS = Path("artifacts/results.json")
+"""The few figures that `dvc exp show` compares."""
 
 
 def raw(name: str) -> Path:

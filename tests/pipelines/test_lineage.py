@@ -237,6 +237,28 @@ def test_a_copy_on_another_disk_is_found_by_its_bytes(finished: Path, tmp_path: 
     assert trace(str(copy), finished)["made_by"] == "pretrain"
 
 
+def test_weights_of_an_experiment_are_found_in_history(workspace: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "theirs.safetensors"
+    shutil.copy(workspace / "artifacts/pretrain/backbone.safetensors", copy)
+    lock = (workspace / "dvc.lock").read_bytes()
+    stream = []
+    for number in range(30):  # of thirty experiments one wrote these bytes
+        digest = read(workspace)["pretrain"].outs["artifacts/pretrain/backbone.safetensors"].encode()
+        content = lock if number == 17 else lock.replace(digest, b"%032x" % number)
+        stream.append(
+            b"commit refs/exps/aa/exp-%d\ncommitter T <t@example.org> 0 +0000\ndata 0\n" % number
+            + b"M 644 inline dvc.lock\ndata %d\n" % len(content)
+            + content
+            + b"\n"
+        )
+    subprocess.run(["git", "init", "-q"], cwd=workspace, check=True)
+    subprocess.run(["git", "fast-import", "--quiet"], cwd=workspace, input=b"".join(stream), check=True)
+    lock_digest("artifacts/pretrain/backbone.safetensors")(workspace)
+    origin = trace(str(copy), workspace)
+    assert (origin["run"], origin["made_by"]) == ("exp-17", "pretrain")
+    assert len(made_from("person", "s3", workspace)["datasets"]["orl"]["experiments"]) == 30
+
+
 def test_weights_that_no_run_wrote_speak_for_themselves(finished: Path, tmp_path: Path) -> None:
     copy = tmp_path / "changed.safetensors"
     shutil.copy(finished / "artifacts/pretrain/backbone.safetensors", copy)
