@@ -357,3 +357,22 @@ def test_code_that_is_not_the_commits_is_named(workspace: Path) -> None:
     replace(record, json.dumps({**known, "code": {"commit": later, "modified": False}}).encode())
     messages = [str(problem) for problem in verify(workspace)]
     assert any("fra/train/optim.py: not the code of commit" in message for message in messages)
+
+
+def test_experiments_are_compared_on_one_page(workspace: Path) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=workspace, check=True)
+    lock = (workspace / "dvc.lock").read_bytes().replace(b"num_masks: 4", b"num_masks: 16")
+    header = b"commit refs/exps/aa/sixteen\ncommitter T <t@example.org> 0 +0000\ndata 0\n"
+    stream = header + b"M 644 inline dvc.lock\ndata %d\n" % len(lock) + lock + b"\n"
+    subprocess.run(["git", "fast-import", "--quiet"], cwd=workspace, input=stream, check=True)
+    command = (sys.executable, "-m", "pipelines.cli", "compare")
+    done = run(workspace, *command, "sixteen")
+    assert done.returncode == 0, done.stdout
+    text = (workspace / "artifacts/compare.html").read_text()
+    assert re.search(r"model\.num_masks</th><td>4</td><td>16</td>", text)
+    assert "verification.roc_auc" in text
+    assert "<svg" in text
+    assert "train.lr" not in text  # the same in both
+    done = run(workspace, *command, "nobody")
+    assert done.returncode == 1
+    assert done.stdout.strip() == "error: no experiment 'nobody'; there are: sixteen"
