@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 
 from fra.data.files import sha256, write_json
 from pipelines.lineage.locks import LineageError, Stage, md5, read
-from pipelines.lineage.verify import metadata
+from pipelines.lineage.record import metadata
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"

@@ -18,7 +18,8 @@ from pipelines import paths
 from pipelines.lineage import show
 from pipelines.lineage.attest import made_by
 from pipelines.lineage.locks import LineageError, Stage, read
-from pipelines.lineage.verify import lookup, metadata, withdrawn
+from pipelines.lineage.record import metadata
+from pipelines.lineage.verify import lookup, withdrawn
 
 KINDS = {
     "expression": "image-classification",
