@@ -12,8 +12,10 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
+
+from pipelines.lineage import events, record
 
 TRY_AGAIN = 74
 """Exit code of a run that failed for a cause that can pass: a disk, a network (EX_IOERR)."""
@@ -45,7 +47,7 @@ PASSING = frozenset(
     ]
     if hasattr(errno, name)
 )
-"""What `OSError.errno` says where trying again may help. A missing file, a full disk or a closed door is not among them."""
+"""What `OSError.errno` says where trying again may help. Not among them: a missing file, a full disk, a closed door."""
 
 SETTINGS = {
     "PREFECT_CLIENT_MAX_RETRIES": "3",  # 14 s; the default's 62 would hold up the next stage where the server is away
@@ -60,18 +62,23 @@ logger = logging.getLogger("fra")
 
 
 def main(stage: Callable[[], None], limit: str | None = None) -> None:
-    """Runs `stage` and ends the process: 0; or 1 with one line that says what is wrong; or 74, if trying again may help.
+    """Runs `stage` and ends the process: 0; 1 with one line that says what is wrong; 74 where trying again may help.
 
     `limit` is a global concurrency limit of the Prefect server: one run at a time holds it. It is made where missing.
     """
-    # Of several ranks of one run, the first one speaks with the server.
-    watched = bool(os.environ.get("PREFECT_API_URL")) and os.environ.get("RANK", "0") == "0"
+    # Of several ranks of one run, the first one speaks with the server and writes the records.
+    first = os.environ.get("RANK", "0") == "0"
+    watched = first and bool(os.environ.get("PREFECT_API_URL"))
+    recorded = first and "DVC_STAGE" in os.environ
     try:
-        if watched:
-            as_flow(stage, limit)
-        else:
-            logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-            stage()
+        with events.run(stage.__name__, os.environ.get(PARENT)) if recorded else nullcontext():
+            if watched:
+                as_flow(stage, limit)
+            else:
+                logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+                stage()
+            if recorded:
+                record.write(os.environ["DVC_STAGE"])
     except Exception as error:
         if os.environ.get("FRA_DEBUG"):
             raise
@@ -95,8 +102,7 @@ def can_pass(error: BaseException) -> bool:
 
 def as_flow(stage: Callable[[], None], limit: str | None) -> None:
     """Runs `stage` as a flow run of the configured server, below the parent flow's task run if there is one."""
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
+    os.environ.update(SETTINGS)
     import httpx
     from prefect import flow
     from prefect.client.orchestration import get_client

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-CODE = ("fra", "pipelines", "data/orl", "dvc.yaml", "prefect.toml", "pyproject.toml", "requirements.lock")
+CODE = ("fra", "pipelines", "data/orl", "data/withdrawn", "dvc.yaml", "prefect.toml", "pyproject.toml", "requirements.lock")
 
 
 def environment() -> dict[str, str]:
@@ -24,7 +24,7 @@ def environment() -> dict[str, str]:
 
 
 def run(
-    workspace: Path, *command: str, timeout: float = 240, **extra: str
+    workspace: Path, *command: str, timeout: float = 600, **extra: str
 ) -> subprocess.CompletedProcess[str]:
     """Runs a command in a workspace; output and errors together."""
     return subprocess.run(

@@ -175,8 +175,11 @@ def keys_of(sources: list[str]) -> list[str]:
     return keys
 
 
-def ingest(config: DatasetConfig, raw: Path) -> pd.DataFrame:
+def ingest(config: DatasetConfig, raw: Path, withdrawn: frozenset[str] = frozenset()) -> pd.DataFrame:
     """Lists a data set into `raw/records.parquet`, one row an image, sorted by key.
+
+    People who are `withdrawn` are left out; of an embedded set their images are deleted, too (a folder of the user's
+    is never changed).
 
     Columns: key, source (relative to the root), split, person, bytes and modified (as the file system has them;
     null for embedded sets, whose bytes are versioned), label.<Name> (Int64, null = not known), landmarks.
@@ -187,7 +190,12 @@ def ingest(config: DatasetConfig, raw: Path) -> pd.DataFrame:
     root = root_of(config, raw)
     if config.root is None:
         EMBEDDED[config.adapter](raw)
-    records = list(ADAPTERS[config.adapter](root, config))
+    listed = list(ADAPTERS[config.adapter](root, config))
+    records = [record for record in listed if record.person not in withdrawn]
+    if config.root is None:
+        for record in listed:
+            if record.person in withdrawn:
+                (root / record.source).unlink()
     table = pd.DataFrame(
         {
             "key": pd.array(keys_of([record.source for record in records]), dtype="string"),

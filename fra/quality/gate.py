@@ -21,8 +21,9 @@ from fra.data import inspect_batches
 from fra.data.files import atomic, sha256, write_json
 from fra.data.loader import DataConfig
 from fra.data.views import ViewsConfig
-from fra.quality import docs, drift, manifest, measure, tables
+from fra.quality import drift, manifest, measure, tables
 from fra.quality.expectations import TABLES, Rule, ValidateConfig, suite
+from fra.quality.page import docs
 from fra.quality.tables import Others
 from fra.quality.verdict import Verdict, write
 
