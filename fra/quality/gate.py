@@ -121,7 +121,9 @@ def explainer(frames: dict[str, pd.DataFrame], others: Others | None) -> Callabl
             return f"{rule.reason}: {frames[rule.table]['source'].iat[int(value)]}"
         if rule.tell == "error":
             return str(value)
-        return f"{rule.reason} ({f'{value:.4g}' if isinstance(value, (float, np.floating)) else value})"
+        if isinstance(value, (float, np.floating)):
+            value = f"{value:.0f}" if float(value).is_integer() else f"{value:.4g}"
+        return f"{rule.reason} ({value})"
 
     return explain
 
