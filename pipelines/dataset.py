@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from fra.data.datasets import DatasetConfig
+from fra.data.records import DatasetConfig
 from pipelines import params, paths
 
 

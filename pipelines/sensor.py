@@ -13,7 +13,7 @@ from prefect import flow, get_run_logger
 from prefect.events import emit_event
 from prefect.states import Completed
 
-from fra.data.datasets import DatasetConfig, image_files
+from fra.data.records import DatasetConfig, image_files
 from pipelines import params, paths
 
 EVENT = "fra.data.new"

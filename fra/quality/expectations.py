@@ -14,7 +14,7 @@ import great_expectations.expectations as gxe
 import pandas as pd
 from great_expectations.expectations.expectation import Expectation
 
-from fra.data.datasets import SPLITS
+from fra.data.records import SPLITS
 
 Severity = Literal["error", "warn", "quarantine"]
 
