@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from datetime import timedelta
 
 from prefect.automations import Automation
 from prefect.blocks.webhook import Webhook
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import CallWebhook, ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
@@ -17,10 +17,21 @@ from pydantic import SecretStr
 
 SILENCE = timedelta(minutes=10)
 """A run that gives no sign of life for so long is taken for dead. Long enough for a server that starts again."""
-OVER = ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut", "Scheduled", "AwaitingRetry", "Late", "Paused")
+OVER = (
+    "Completed",
+    "Failed",
+    "Cancelled",
+    "Crashed",
+    "TimedOut",
+    "Scheduled",
+    "AwaitingRetry",
+    "Late",
+    "Paused",
+)
 
 MESSAGE = (
-    '{"text": {{ (flow.name ~ " " ~ flow_run.name ~ ": " ~ flow_run.state.name ~ ": " ~ flow_run.state.message) | tojson }},'
+    '{"text": {{ (flow.name ~ " " ~ flow_run.name ~ ": " ~ flow_run.state.name ~ ": "'
+    " ~ flow_run.state.message) | tojson }},"
     ' "url": {{ flow_run | ui_url | tojson }}}'
 )
 """What the webhook gets: a text, as Slack, Mattermost and others take it, and where to look."""
@@ -31,7 +42,9 @@ def any_run() -> ResourceSpecification:
 
 
 def of_flows(*names: str) -> ResourceSpecification:
-    return ResourceSpecification.model_validate({"prefect.resource.role": "flow", "prefect.resource.name": list(names)})
+    return ResourceSpecification.model_validate(
+        {"prefect.resource.role": "flow", "prefect.resource.name": list(names)}
+    )
 
 
 def silence() -> Automation:
@@ -71,13 +84,11 @@ def failure(url: str) -> Automation:
 
 
 def install() -> None:
-    """Puts the automations on the server, in place of those of the same name; the message only if FRA_ALERT_URL is set."""
+    """Puts the automations on the server, in place of those of the same name; the message if FRA_ALERT_URL is set."""
     wanted = [silence()]
     if url := os.environ.get("FRA_ALERT_URL"):
         wanted.append(failure(url))
     for automation in wanted:
-        try:
+        with contextlib.suppress(ValueError, ObjectNotFound):
             Automation.read(name=automation.name).delete()
-        except (ValueError, ObjectNotFound):
-            pass
         automation.create()

@@ -18,10 +18,13 @@ def audit() -> State[None] | None:
     with alone(log.info) as workspace:
         try:
             ended = workspace.run(
-                [sys.executable, "-m", "pipelines.lineage", "verify"], lambda line, again: log.info("%s", line)
+                [sys.executable, "-m", "pipelines.cli", "lineage", "verify"],
+                lambda line, again: log.info("%s", line),
             )
         finally:
             workspace.stop()
     if ended.code:
-        return Failed(message=ended.output.strip().splitlines()[-1] if ended.output.strip() else "lineage verify failed")
+        return Failed(
+            message=ended.output.strip().splitlines()[-1] if ended.output.strip() else "lineage verify failed"
+        )
     return None

@@ -54,9 +54,10 @@ def closure(module: str) -> set[Path]:
 
 
 def code_of(stage: str) -> list[str]:
-    """The files of `fra` that a stage depends on, sorted; files without code (empty packages) are left out."""
-    files = closure(f"pipelines.{stage}")
-    return sorted(path.as_posix() for path in files if path.parts[0] == "fra" and has_code(path))
+    """The files of `fra` that a stage depends on, sorted, with the templates beside them; empty packages are left out."""
+    files = {path for path in closure(f"pipelines.{stage}") if path.parts[0] == "fra" and has_code(path)}
+    templates = {path for folder in {file.parent for file in files} for path in folder.glob("templates/*")}
+    return sorted(path.as_posix() for path in files | templates)
 
 
 def has_code(path: Path) -> bool:
@@ -75,7 +76,7 @@ def mend(graph: str) -> str:
     for line in graph.splitlines():
         if found := re.fullmatch(r"  (\w+):", line):
             stage = found[1]
-        if found := re.fullmatch(r"( +)- fra/.*\.py", line):
+        if found := re.fullmatch(r"( +)- fra/\S+", line):
             if stage not in written:
                 lines += [f"{found[1]}- {path}" for path in code[stage]]
                 written.add(stage)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -19,3 +20,9 @@ def validation_of(config: DatasetConfig) -> Path:
     """Where the verdict on a set lies: the pre-training set's at the top, each other one's in a folder of its name."""
     primary = params.section("dataset", DatasetConfig).name
     return paths.VALIDATION if config.name == primary else paths.VALIDATION / config.name
+
+
+def withdrawn(name: str) -> frozenset[str]:
+    """Who took the consent back: the people of a set that `fra data withdraw` took out."""
+    files = sorted((paths.WITHDRAWN / name).glob("*.json"))
+    return frozenset(json.loads(file.read_text(encoding="utf-8"))["person"] for file in files)

@@ -6,10 +6,14 @@ from pathlib import Path
 
 WORK = Path(".work")
 """Work in progress that DVC must not see: checkpoints, cached features."""
+WITHDRAWN = Path("data/withdrawn")
+"""People who took their consent back: `<data set>/<person>.json`."""
 VALIDATION = Path("artifacts/validation")
 PRETRAIN = Path("artifacts/pretrain")
 TRANSFER = Path("artifacts/transfer")
 REPORT = Path("artifacts/report")
+RESULTS = Path("artifacts/results.json")
+"""The few figures that `dvc exp show` compares."""
 
 
 def raw(name: str) -> Path:

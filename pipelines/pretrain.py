@@ -15,10 +15,11 @@ from fra.method.networks import ModelConfig, ObjectiveConfig
 from fra.quality import verdict
 from fra.train.pretrain import TrainConfig
 from fra.train.pretrain import pretrain as train
-from pipelines import params, paths, provenance
+from pipelines import params, paths
+from pipelines.lineage import record
 from pipelines.stage import logger, main
 
-SECTIONS = ["dataset", "data", "views", "model", "objective", "train"]
+SECTIONS = ["data", "views", "model", "objective", "train"]
 
 
 def inputs(dataset: str, data: DataConfig) -> tuple[Path, list[Path]]:
@@ -42,8 +43,10 @@ def pretrain() -> None:
     aside = verdict.set_aside(paths.VALIDATION / "quarantine.csv")
     exclude = frozenset(aside.loc[(aside["split"] == "train") & (aside["index"] >= 0), "index"])
     read = {file.as_posix(): sha256(file) for file in [*files, paths.VALIDATION / "quarantine.csv"]}
-    record = provenance.record(SECTIONS, read)
-    identity = {"params": record["params"], "inputs": read, "code": code_hash()}
+    values = params.read()
+    chosen = {"dataset": {"name": dataset}, **{name: values[name] for name in SECTIONS}}
+    origin = record.provenance(chosen, read)
+    identity = {"params": origin["params"], "inputs": read, "code": code_hash()}
     run = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     with dist.ranks(config.device):
         batches = loader.build(
@@ -64,7 +67,7 @@ def pretrain() -> None:
             Views(views, config.seed),
             paths.PRETRAIN,
             paths.WORK / "checkpoints" / run,
-            record,
+            origin,
         )
     logger.info("pre-trained: loss %.4f, %.0f images/s", metrics["total"], metrics["images_per_second"])
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from fra.data.files import write_json
 from fra.report.page import write
 from fra.train.checkpoint import read_weights
 from pipelines import params, paths
 from pipelines.stage import logger, main
+from pipelines.summary import headline
 
 
 def report() -> None:
@@ -20,6 +22,7 @@ def report() -> None:
         shards=paths.shards(labelled),
         provenance=read_weights(paths.PRETRAIN / "model.safetensors")[1]["provenance"],
     )
+    write_json(headline(), paths.RESULTS)
     logger.info("report: %s", page)
 
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from logging import Logger, LoggerAdapter
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from prefect import flow, get_run_logger, task
@@ -34,7 +35,7 @@ from prefect.states import Completed, Failed, Scheduled
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 
-from pipelines import artifacts, graph, history, params, server
+from pipelines import artifacts, graph, history, listing, params, server
 from pipelines.graph import Plan, Stage
 from pipelines.stage import PARENT, RESUME_ME, TRY_AGAIN, describe
 from pipelines.workspace import Ended, Workspace, alone
@@ -45,6 +46,7 @@ HOUR = 3600.0
 TIMEOUTS = {"pretrain": 30 * 24 * HOUR, "transfer": 48 * HOUR, "shard": 48 * HOUR, "benchmark": 48 * HOUR}
 """Seconds that a stage (each of a group) may take, unless a run says otherwise; `TIMEOUT` where none is given."""
 TIMEOUT = 12 * HOUR
+LISTED = "ingest.listed"
 RETRIES = 3
 BACKOFF = 4.0
 """Seconds before the first retry; doubled for each further one, and spread at random."""
@@ -65,7 +67,8 @@ class Work:
     workspace: Workspace
     plan: Plan
     timeouts: dict[str, float]
-    forced: frozenset[str]
+    listed: str | None
+    """The listing of the user's own folder, where it is not the one that `ingest` saw last."""
     changed: set[str] = field(default_factory=set)
     """Stages that made something else than was there before."""
 
@@ -75,7 +78,11 @@ class Work:
 
     def is_current(self, stage: Stage) -> bool:
         """Up to date, and so is all that it reads."""
-        return not (stage.stale or stage.name in self.forced or self.changed.intersection(stage.needs))
+        return not (stage.stale or self.must_list(stage) or self.changed.intersection(stage.needs))
+
+    def must_list(self, stage: Stage) -> bool:
+        """DVC does not watch a folder of the user's own: `ingest` lists it again where it changed."""
+        return stage.name == "ingest" and self.listed is not None
 
 
 def dvc(*arguments: str) -> list[str]:
@@ -96,10 +103,10 @@ def execute(
         percent = re.search(r"(\d+)%\|", line)
         if percent:
             progress(float(percent[1]))
-        elif line and not overwritten:
+        if line and not overwritten:
             log.info("%s", line)
 
-    force = ["--force"] if stage.name in work.forced else []
+    force = ["--force"] if work.must_list(stage) else []
     ended = work.workspace.run(
         dvc("repro", "--single-item", *force, stage.name),
         show,
@@ -107,6 +114,8 @@ def execute(
         {PARENT: task_run} if task_run else None,
     )
     check(stage.name, ended)
+    if work.must_list(stage):
+        listing.note(LISTED, str(work.listed))
     if graph.outputs(stage.name) != before:
         work.changed.add(stage.name)
     return "Running stage" in ended.output
@@ -195,14 +204,17 @@ def run(
     """
     log = get_run_logger()
     context = FlowRunContext.get()
-    assert context is not None and context.flow_run is not None
+    assert context is not None
+    assert context.flow_run is not None
     with get_client(sync_client=True) as client:
         server.claim(client, context.flow_run.id)
     server.reconcile(log)
+    if earlier := server.at_it(context.flow_run):
+        return Completed(message=f"Nothing to do: {earlier.name}, due before, is still at it.")
     with alone(log.info) as workspace, watch_parent():
         try:
             drive(prepare(workspace, targets or [], timeouts or {}), log, commit)
-        except (StageError, ValueError) as error:
+        except (StageError, ValueError, FileNotFoundError) as error:
             return Failed(message=describe(error))
         except (TerminationSignal, KeyboardInterrupt):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one is enough
@@ -218,9 +230,11 @@ def prepare(workspace: Workspace, targets: list[str], timeouts: dict[str, float]
     known = {part for stage in plan.stages for part in (stage.name, stage.name.partition("@")[0])} | {"push"}
     if unknown := timeouts.keys() - known:
         raise ValueError(f"timeouts: no stage {', '.join(sorted(unknown))}: use {', '.join(sorted(known))}")
-    # A folder of the user's own is not DVC's to watch: list it each time, which is quick.
-    elsewhere = params.read()["dataset"]["root"] is not None
-    return Work(workspace, plan, TIMEOUTS | timeouts, frozenset({"ingest"} if elsewhere else ()))
+    root = params.read()["dataset"]["root"]
+    listed = f"{root} {listing.signature(Path(root).expanduser())}" if root else None
+    if listed is not None and listing.is_known(LISTED, listed):
+        listed = None
+    return Work(workspace, plan, TIMEOUTS | timeouts, listed)
 
 
 def drive(work: Work, log: Log, commit: bool) -> None:
@@ -229,12 +243,13 @@ def drive(work: Work, log: Log, commit: bool) -> None:
     for stage in work.plan.stages:
         tasks[stage.name] = perform.submit(stage, work, wait_for=[tasks[need] for need in stage.needs])
     wait(list(tasks.values()))
-    failed = [
-        future.state for future in tasks.values() if future.state.is_failed() or future.state.is_crashed()
-    ]
+    states = [future.state for future in tasks.values()]
+    failed = [state for state in states if state.is_failed() or state.is_crashed()]
     artifacts.publish(work.plan, log)
     if failed:
-        raise StageError("; ".join(dict.fromkeys(failed)))
+        raise StageError(
+            "; ".join(dict.fromkeys(str(state.result(raise_on_failure=False)) for state in failed))
+        )
     if work.plan.remote:
         push(work)
     if commit:

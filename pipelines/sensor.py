@@ -5,7 +5,6 @@ Others may send the same event (POST /api/events), for instance whatever puts im
 
 from __future__ import annotations
 
-import hashlib
 import time
 from pathlib import Path
 
@@ -13,19 +12,10 @@ from prefect import flow, get_run_logger
 from prefect.events import emit_event
 from prefect.states import Completed
 
-from fra.data.records import DatasetConfig, image_files
-from pipelines import params, paths
+from fra.data.records import DatasetConfig
+from pipelines import listing, params
 
 EVENT = "fra.data.new"
-
-
-def signature(root: Path) -> str:
-    """SHA-256 over name, size and time of change of every image below `root`; no image is read."""
-    listing = hashlib.sha256()
-    for path in image_files(root):
-        about = path.stat()
-        listing.update(f"{path.relative_to(root)}\0{about.st_size}\0{about.st_mtime_ns}\n".encode())
-    return listing.hexdigest()
 
 
 @flow(name="sensor", persist_result=False)
@@ -38,17 +28,20 @@ def sensor(settle: float = 10.0) -> object:
     log = get_run_logger()
     config = params.section("dataset", DatasetConfig)
     if config.root is None:
-        return Completed(message=f"{config.name} comes with the project: nothing to watch (dataset.root is not set).")
+        return Completed(
+            message=f"{config.name} comes with the project: nothing to watch (dataset.root is not set)."
+        )
     root = Path(config.root).expanduser()
-    seen = paths.WORK / "seen" / f"{config.name}.sha256"
-    now = signature(root)
-    if seen.is_file() and seen.read_text(encoding="utf-8") == now:
+    now = listing.signature(root)
+    if listing.is_known(f"{config.name}.announced", now):
         return Completed(message="Nothing new.")
     time.sleep(settle)
-    if signature(root) != now:
+    if listing.signature(root) != now:
         return Completed(message="Still being written: looked at again next time.")
-    emit_event(EVENT, resource={"prefect.resource.id": f"fra.data.{config.name}", "prefect.resource.name": config.name})
-    seen.parent.mkdir(parents=True, exist_ok=True)
-    seen.write_text(now, encoding="utf-8")
+    emit_event(
+        EVENT,
+        resource={"prefect.resource.id": f"fra.data.{config.name}", "prefect.resource.name": config.name},
+    )
+    listing.note(f"{config.name}.announced", now)
     log.info("%s: other images than before", root)
     return Completed(message="New images.")

@@ -99,7 +99,9 @@ def check_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise ServeError(f"port {port} of {host}: {error.strerror}; choose another one with --port") from None
+            raise ServeError(
+                f"port {port} of {host}: {error.strerror}; choose another one with --port"
+            ) from None
 
 
 def wait_for(service: Service, url: str) -> None:
@@ -119,7 +121,7 @@ def wait_for(service: Service, url: str) -> None:
 
 
 def prepare() -> None:
-    """Pools, the deployments of prefect.yaml, the automations; whatever is there already stays, or is brought up to date."""
+    """Pools, the deployments of prefect.yaml, the automations; what is there already is brought up to date."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists
@@ -157,7 +159,8 @@ def serve(host: str, port: int) -> None:
     pages = [sys.executable, "-m", "http.server", "--bind", host, "--directory", "artifacts", str(artifacts)]
     api = Service("server", prefect("server", "start", "--host", host, "--port", str(port)))
     workers = [
-        Service(f"worker of {pool}", prefect("worker", "start", "--pool", pool, "--type", "process")) for pool in POOLS
+        Service(f"worker of {pool}", prefect("worker", "start", "--pool", pool, "--type", "process"))
+        for pool in POOLS
     ]
     services = [api, Service("artifacts", pages), *workers]
     with told_to_stop() as told:
@@ -169,7 +172,10 @@ def serve(host: str, port: int) -> None:
             looked = time.monotonic()
             for service in services:
                 service.keep()
-            print(f"Prefect: {url}   report and data docs: http://{host}:{artifacts}   (Ctrl-C stops all)", flush=True)
+            print(
+                f"Prefect: {url}   report and data docs: http://{host}:{artifacts}   (Ctrl-C stops all)",
+                flush=True,
+            )
             while not told.wait(1):
                 for service in services:
                     service.keep()
@@ -189,7 +195,9 @@ def serve(host: str, port: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipelines.serve", description=__doc__.partition("\n")[0])
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
+    )
     parser.add_argument("--port", type=int, default=4200, help="of the interface; artifacts get the next one")
     chosen = parser.parse_args()
     logger.addHandler(logging.StreamHandler())

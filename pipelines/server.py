@@ -92,3 +92,24 @@ def reconcile(logger: Logger | LoggerAdapter[Any]) -> list[FlowRun]:
             client.set_flow_run_state(run.id, state, force=True)
             logger.warning("%s: its process (%s) is dead: %s", run.name, run.infrastructure_pid, state.name)
     return dead
+
+
+def before(one: FlowRun, other: FlowRun) -> bool:
+    """Whether one run started before another."""
+    return one.start_time is not None and (other.start_time is None or one.start_time < other.start_time)
+
+
+def at_it(run: FlowRun) -> FlowRun | None:
+    """An earlier run of the same schedule that still works: so that they do not pile up where one takes longer."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter
+
+    if not run.auto_scheduled or run.run_count > 1:
+        return None
+    same = {"deployment_id": {"any_": [str(run.deployment_id)]}, "state": {"type": {"any_": ["RUNNING"]}}}
+    with get_client(sync_client=True) as client:
+        others = client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(same))
+    return next(
+        (other for other in others if other.id != run.id and other.auto_scheduled and before(other, run)),
+        None,
+    )

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from pipelines.lineage import record
+
 TRY_AGAIN = 74
 """Exit code of a run that failed for a cause that can pass: a disk, a network (EX_IOERR)."""
 RESUME_ME = 75
@@ -45,7 +47,7 @@ PASSING = frozenset(
     ]
     if hasattr(errno, name)
 )
-"""What `OSError.errno` says where trying again may help. A missing file, a full disk or a closed door is not among them."""
+"""What `OSError.errno` says where trying again may help. Not among them: a missing file, a full disk, a closed door."""
 
 SETTINGS = {
     "PREFECT_CLIENT_MAX_RETRIES": "3",  # 14 s; the default's 62 would hold up the next stage where the server is away
@@ -60,7 +62,7 @@ logger = logging.getLogger("fra")
 
 
 def main(stage: Callable[[], None], limit: str | None = None) -> None:
-    """Runs `stage` and ends the process: 0; or 1 with one line that says what is wrong; or 74, if trying again may help.
+    """Runs `stage` and ends the process: 0; 1 with one line that says what is wrong; 74 where trying again may help.
 
     `limit` is a global concurrency limit of the Prefect server: one run at a time holds it. It is made where missing.
     """
@@ -77,6 +79,8 @@ def main(stage: Callable[[], None], limit: str | None = None) -> None:
             raise
         print(f"error: {stage.__name__}: {describe(error)}", file=sys.stderr)
         sys.exit(TRY_AGAIN if can_pass(error) else 1)
+    if "DVC_STAGE" in os.environ and os.environ.get("RANK", "0") == "0":
+        record.write(os.environ["DVC_STAGE"])
 
 
 def describe(error: BaseException) -> str:
@@ -95,8 +99,7 @@ def can_pass(error: BaseException) -> bool:
 
 def as_flow(stage: Callable[[], None], limit: str | None) -> None:
     """Runs `stage` as a flow run of the configured server, below the parent flow's task run if there is one."""
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
+    os.environ.update(SETTINGS)
     import httpx
     from prefect import flow
     from prefect.client.orchestration import get_client

@@ -1,4 +1,4 @@
-"""After a run: a table of results in the terminal, and where the report is.
+"""The few figures that matter: a table in the terminal after a run, and what `dvc exp show` compares.
 
 python -m pipelines.summary
 """
@@ -6,6 +6,7 @@ python -m pipelines.summary
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -18,7 +19,21 @@ HEADLINE = {
     "alignment": ("nme", "{:.2%}"),
     "verification": ("roc_auc", "{:.3f}"),
 }
-"""The one figure of each task that goes into the table."""
+"""The one figure of each task that stands for it."""
+
+
+def headline() -> dict[str, dict[str, Any]]:
+    """Of each task its one figure, pre-trained and with random weights: mean over seeds; and the last losses."""
+    figures: dict[str, dict[str, Any]] = {}
+    for task in params.read()["tasks"]:
+        metrics = json.loads((paths.TRANSFER / task / "metrics.json").read_text(encoding="utf-8"))
+        name = HEADLINE[task][0]
+        figures[task] = {name: metrics["pretrained"][name]["mean"], "random": metrics["random"][name]["mean"]}
+    training = json.loads((paths.PRETRAIN / "metrics.json").read_text(encoding="utf-8"))
+    figures["pretrain"] = {
+        name: training[name] for name in ("total", "global", "region", "relation", "masks_used")
+    }
+    return figures
 
 
 def summary() -> Table:

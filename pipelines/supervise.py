@@ -16,6 +16,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -69,6 +70,14 @@ def end(group: int) -> None:
         time.sleep(0.05)
 
 
+def forward(source: int) -> None:
+    """Copies to standard output until the last writer is gone; what nobody reads any more is dropped."""
+    while chunk := os.read(source, 65536):
+        with contextlib.suppress(OSError):
+            while chunk:
+                chunk = chunk[os.write(1, chunk) :]
+
+
 def main(command: list[str]) -> int:
     adopt_orphans()
     wake, waker = os.pipe()
@@ -78,7 +87,17 @@ def main(command: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, frame: told.append(number))
     signal.signal(signal.SIGCHLD, lambda number, frame: None)  # wakes select
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    # Through this process, so that a command whose reader died can still write while it saves its work.
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    output = threading.Thread(target=forward, args=(process.stdout.fileno(),), daemon=True)
+    output.start()
     code: int | None = None
     while code is None:
         ready, _, _ = select.select([0, wake], [], [])
@@ -88,6 +107,7 @@ def main(command: list[str]) -> int:
             break
         code = (reap() or {}).get(process.pid)
     end(process.pid)
+    output.join(1)
     return 128 + signal.SIGTERM if code is None else code if code >= 0 else 128 - code
 
 

@@ -54,7 +54,9 @@ def sweep(grid: list[str], targets: list[str] | None = None, jobs: int = 1) -> S
             workspace.stop()
 
 
-def explore(workspace: Workspace, chosen: list[list[str]], targets: list[str], jobs: int) -> State[None] | None:
+def explore(
+    workspace: Workspace, chosen: list[list[str]], targets: list[str], jobs: int
+) -> State[None] | None:
     """Queues, runs, compares."""
     log = get_run_logger()
 
@@ -71,7 +73,9 @@ def explore(workspace: Workspace, chosen: list[list[str]], targets: list[str], j
         names.append(name)
     ended = workspace.run(dvc("exp", "run", "--run-all", "--jobs", str(jobs)), show)
     rows = compare(dict(zip(names, chosen, strict=True)))
-    create_table_artifact(rows, key="sweep", description="Experiments of a sweep (`dvc exp apply NAME` takes one over)")
+    create_table_artifact(
+        rows, key="sweep", description="Experiments of a sweep (`dvc exp apply NAME` takes one over)"
+    )
     missing = [row["experiment"] for row in rows if row["state"] != "Success"]
     if ended.code or missing:
         return Failed(message=f"{len(missing)} of {len(rows)} experiments failed: {', '.join(missing)}")
@@ -89,5 +93,7 @@ def compare(experiments: dict[str, list[str]]) -> list[dict[str, Any]]:
     rows = []
     for name, overrides in experiments.items():
         figures = {key: value for key, value in shown.get(name, {}).items() if isinstance(value, float)}
-        rows.append({"experiment": name, "set": " ".join(overrides), "state": states.get(name, "Unknown"), **figures})
+        rows.append(
+            {"experiment": name, "set": " ".join(overrides), "state": states.get(name, "Unknown"), **figures}
+        )
     return rows

@@ -72,8 +72,11 @@ def stat_all(root: Path, sources: list[str]) -> tuple[list[int], list[int]]:
     return sizes, times
 
 
-def ingest(config: DatasetConfig, raw: Path) -> pd.DataFrame:
+def ingest(config: DatasetConfig, raw: Path, withdrawn: frozenset[str] = frozenset()) -> pd.DataFrame:
     """Lists a data set into `raw/records.parquet`, one row an image, sorted by key.
+
+    People who are `withdrawn` are left out; of an embedded set their images are deleted, too (a folder of the user's
+    is never changed).
 
     Columns: key, source (relative to the root), split, person, bytes and modified (as the file system has them;
     null for embedded sets, whose bytes are versioned), label.<Name> (Int64, null = not known), landmarks, and, where
@@ -98,7 +101,12 @@ def ingest(config: DatasetConfig, raw: Path) -> pd.DataFrame:
         raise FileNotFoundError(
             f"{root}: no such folder; set dataset.root to the folder that holds the images"
         )
-    records = list(ADAPTERS[config.adapter](root, config))
+    listed = list(ADAPTERS[config.adapter](root, config))
+    records = [record for record in listed if record.person not in withdrawn]
+    if config.root is None:
+        for record in listed:
+            if record.person in withdrawn:
+                (root / record.source).unlink()
     if not records:
         raise ValueError(f"{root}: {config.adapter} lists no image; check dataset.root")
     sources = [record.source for record in records]

@@ -32,7 +32,7 @@ class Metric:
     digits: int = 3
 
     def text(self, value: float, signed: bool = False) -> str:
-        number = f"{value * self.scale:{'+' if signed else ''}.{self.digits}f}"
+        number = f"{value * self.scale:{'+' if signed else ''}z.{self.digits}f}"
         return number.replace("-", "−")
 
     def with_unit(self, value: float) -> str:
@@ -101,16 +101,16 @@ class TaskTable:
 
 def model_label(name: str) -> str:
     """What a model is called on the page."""
-    return MODELS.get(name, name.replace("_", " "))
+    return MODELS.get(name, _sentence(name))
 
 
 def metric_of(name: str) -> Metric:
     """How a figure is written; one that is not known goes by its own name."""
-    return METRICS.get(name, Metric(name.replace("_", " ")))
+    return METRICS.get(name, Metric(_sentence(name)))
 
 
 def task_title(name: str) -> str:
-    return name.replace("_", " ").capitalize()
+    return _sentence(name)
 
 
 def table(task: TaskResult) -> TaskTable:
@@ -163,10 +163,17 @@ def _difference(other: str, entry: dict[str, Any], metric: Metric, lower: bool) 
     return Difference(other, metric.text(entry["mean"], signed=True), interval, says)
 
 
+def _sentence(name: str) -> str:
+    """A name from the code as it begins a sentence."""
+    words = name.replace("_", " ")
+    return words[:1].upper() + words[1:]
+
+
 def _about(task: TaskResult) -> str:
-    """What the figures rest on: seeds, photographs, people, pairs."""
+    """What the figures rest on: protocol, photographs, people, pairs, seeds."""
     test = task.metrics.get("test", {})
-    counts = [f"{test[name]:,} test {name}" for name in ("images", "people") if name in test]
+    counts = [] if task.results is None else [f"{task.results['protocol'].iloc[0]} protocol"]
+    counts += [f"{test[name]:,} test {name}" for name in ("images", "people") if name in test]
     if "pairs" in test:
         counts.append(f"{test['pairs']:,} pairs")
     if task.seeds is not None:

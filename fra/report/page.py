@@ -495,7 +495,7 @@ def groups(task: TaskResult) -> Iterator[Table]:
         f"{headline.task_title(task.name)}: {metric.label} by group",
         ["Group", *(headline.model_label(model) for model in task.models)],
         [
-            [str(group), *(metric.with_unit(values[model]) for model in task.models)]
+            [str(group).replace(":", ", "), *(metric.with_unit(values[model]) for model in task.models)]
             for group, values in frame.iterrows()
         ],
     )

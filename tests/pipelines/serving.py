@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +81,11 @@ class Toy:
         (self.folder / "dvc.yaml").write_text(yaml.safe_dump(toy_stages(**manners), sort_keys=False))
 
     def environment(self, **more: str) -> dict[str, str]:
-        own = {"TOY_LOG": str(self.log), "DVC_SITE_CACHE_DIR": str(self.folder / ".site"), "OMP_NUM_THREADS": "1"}
+        own = {
+            "TOY_LOG": str(self.log),
+            "DVC_SITE_CACHE_DIR": str(self.folder / ".site"),
+            "OMP_NUM_THREADS": "1",
+        }
         return {**environment(), **own, **self.env, **more}
 
     def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
@@ -140,16 +147,23 @@ class Served:
     toy: Toy
     process: subprocess.Popen[str]
     log: Path
+    alerts: list[dict[str, Any]]
 
     def post(self, path: str, **body: Any) -> Any:
-        answer = httpx.post(f"{self.url}{path}", json=body, timeout=30)
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
+        return self.ask("POST", path, body)
 
     def get(self, path: str) -> Any:
-        answer = httpx.get(f"{self.url}{path}", timeout=30)
+        return self.ask("GET", path, None)
+
+    def ask(self, method: str, path: str, body: Any) -> Any:
+        """As Prefect's own client: a busy server (503) is asked again."""
+        for pause in (0.5, 1, 2, 4, 0):
+            answer = httpx.request(method, f"{self.url}{path}", json=body, timeout=30)
+            if answer.status_code != 503:
+                break
+            time.sleep(pause)
         answer.raise_for_status()
-        return answer.json()
+        return answer.json() if answer.content else None
 
     def flow_runs(self, **filters: Any) -> list[dict[str, Any]]:
         return list(self.post("/flow_runs/filter", flow_runs=filters, sort="START_TIME_ASC"))
@@ -168,9 +182,22 @@ class Served:
         found = self.get(f"/deployments/name/{deployment}")
         return str(self.post(f"/deployments/{found['id']}/create_flow_run", parameters=parameters)["id"])
 
-    def last(self, flow: str) -> dict[str, Any]:
-        found = self.post("/flow_runs/filter", flows={"name": {"any_": [flow]}}, sort="START_TIME_DESC", limit=1)
-        return dict(found[0])
+    def ended(self, run: str, seconds: float = 120) -> dict[str, Any]:
+        """The run, once it has come to its end."""
+
+        def over() -> dict[str, Any] | None:
+            found = self.flow_run(run)
+            return found if found["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
+
+        return dict(until(over, seconds, f"the end of run {run}"))
+
+    def said(self, run: str) -> str:
+        """All that a run and its tasks logged."""
+        of = {"flow_run_id": {"any_": [run]}}
+        found: list[dict[str, Any]] = []
+        while page := self.post("/logs/filter", logs=of, sort="TIMESTAMP_ASC", limit=200, offset=len(found)):
+            found += page
+        return "\n".join(line["message"] for line in found)
 
     def worker(self, pool: str = "local") -> psutil.Process:
         """The process of the worker itself (not what supervises it)."""
@@ -199,22 +226,44 @@ def free_port() -> int:
 
 
 @contextmanager
+def receiver() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Somebody's webhook: its address, and what was posted to it."""
+    got: list[dict[str, Any]] = []
+
+    class Take(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    listener = ThreadingHTTPServer(("127.0.0.1", 0), Take)
+    threading.Thread(target=listener.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{listener.server_port}/alert", got
+    finally:
+        listener.shutdown()
+
+
+@contextmanager
 def serving(toy: Toy, **settings: str) -> Iterator[Served]:
     """Server, workers and deployments of a toy pipeline; nothing of it may be left at the end."""
     port = free_port()
     log = toy.folder / ".work/serve.log"
-    with log.open("w") as output:
+    with log.open("w") as output, receiver() as (webhook, alerts):
         process = subprocess.Popen(
             [sys.executable, "-m", "pipelines.serve", "--port", str(port)],
             cwd=toy.folder,
-            env=toy.environment(**settings),
+            env=toy.environment(FRA_ALERT_URL=webhook, **settings),
             stdout=output,
             stderr=subprocess.STDOUT,
         )
         toy.env["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
         try:
             until(lambda: "\nPrefect: " in f"\n{log.read_text()}", 150, f"make serve; see {log}")
-            yield Served(toy.env["PREFECT_API_URL"], toy, process, log)
+            yield Served(toy.env["PREFECT_API_URL"], toy, process, log, alerts)
         finally:
             below = psutil.Process(process.pid).children(recursive=True)
             process.send_signal(signal.SIGINT)

@@ -30,6 +30,7 @@ ARTIFACTS = (
         for name in ("metrics.json", "predictions.parquet")
     ),
     "artifacts/report/index.html",
+    "artifacts/results.json",
 )
 
 

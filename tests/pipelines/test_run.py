@@ -18,10 +18,21 @@ ALL = ["ingest", "pretrain", "transfer-a", "transfer-b", "zreport"]
 def test_the_graph_is_dvcs(toy: Toy, monkeypatch) -> None:
     monkeypatch.chdir(toy.folder)
     plan = graph.read()
-    assert [stage.name for stage in plan.stages] == ["ingest", "pretrain", "transfer@a", "transfer@b", "zreport"]
+    assert [stage.name for stage in plan.stages] == [
+        "ingest",
+        "pretrain",
+        "transfer@a",
+        "transfer@b",
+        "zreport",
+    ]
     assert {stage.name: stage.needs for stage in plan.stages}["zreport"] == ("transfer@a", "transfer@b")
     assert all(stage.stale for stage in plan.stages)
-    assert [stage.name for stage in graph.read(["transfer"]).stages] == ["ingest", "pretrain", "transfer@a", "transfer@b"]
+    assert [stage.name for stage in graph.read(["transfer"]).stages] == [
+        "ingest",
+        "pretrain",
+        "transfer@a",
+        "transfer@b",
+    ]
 
 
 def test_runs_in_order_then_nothing(toy: Toy) -> None:
@@ -56,7 +67,7 @@ def test_what_cannot_pass_is_not(toy: Toy) -> None:
     code, output = toy.run("ingest")
     assert code == 1
     assert toy.starts("ingest") == 1
-    assert output.strip().splitlines()[-1] == "error: ingest failed: a parameter is wrong" or "a parameter is wrong" in output
+    assert output.strip().splitlines()[-1] == "error: stage: a parameter is wrong"
 
 
 def test_unknown_stage_is_one_line(toy: Toy) -> None:
@@ -102,23 +113,35 @@ def test_two_runs_at_once(toy: Toy) -> None:
     assert (first.returncode, second.returncode) == (0, 0), output
     assert toy.worked("begin") == ALL  # the second found all of it done
     assert "works in this folder" in "".join(output)
-    status = subprocess.run(["dvc", "status"], cwd=toy.folder, env=toy.environment(), capture_output=True, text=True)
+    status = subprocess.run(
+        ["dvc", "status"], cwd=toy.folder, env=toy.environment(), capture_output=True, text=True
+    )
     assert "up to date" in status.stdout, status
 
 
 def test_commit_writes_results_into_history(toy: Toy) -> None:
     (toy.folder / "unrelated").write_text("staged by somebody\n")
-    git = lambda *a: subprocess.run(["git", *a], cwd=toy.folder, capture_output=True, text=True, check=True).stdout  # noqa: E731
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=toy.folder, capture_output=True, text=True, check=True)
+        return done.stdout
+
     git("add", "unrelated")
     code, output = toy.run("ingest", "--commit")
     assert code == 0, output
-    assert git("show", "--stat", "--format=%s", "HEAD").split()[:5] == "Results of a pipeline run dvc.lock".split()[:5]
+    assert git("log", "-1", "--format=%s") == "Results of a pipeline run\n"
+    assert git("show", "--name-only", "--format=", "HEAD") == "dvc.lock\n"
     assert git("diff", "--cached", "--name-only") == "unrelated\n"
 
 
 def test_push_to_the_remote(toy: Toy) -> None:
     remote = toy.folder.parent / "remote"
-    subprocess.run(["dvc", "remote", "add", "-d", "there", str(remote)], cwd=toy.folder, env=toy.environment(), check=True)
+    subprocess.run(
+        ["dvc", "remote", "add", "-d", "there", str(remote)],
+        cwd=toy.folder,
+        env=toy.environment(),
+        check=True,
+    )
     code, output = toy.run("ingest")
     assert code == 0, output
     assert [path for path in remote.rglob("*") if path.is_file()]

@@ -59,7 +59,16 @@ def test_sigterm_ends_the_whole_group(tmp_path, manner):
 
 def test_parent_killed_ends_the_whole_group(tmp_path):
     """The parent is killed with -9 and can do nothing: the closed pipe tells."""
-    command = [sys.executable, "-m", "pipelines.supervise", sys.executable, "-c", PROGRAM, str(tmp_path), "plain"]
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines.supervise",
+        sys.executable,
+        "-c",
+        PROGRAM,
+        str(tmp_path),
+        "plain",
+    ]
     parent = subprocess.Popen(
         [
             sys.executable,
@@ -78,11 +87,41 @@ def test_parent_killed_ends_the_whole_group(tmp_path):
 
 
 def test_deaf_command_is_killed_after_its_grace(tmp_path):
-    shorter = "import sys; from pipelines import supervise; supervise.GRACE = 0.5; sys.exit(supervise.main(sys.argv[1:]))"
+    shorter = (
+        "import sys; from pipelines import supervise as it; it.GRACE = 0.5; sys.exit(it.main(sys.argv[1:]))"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-c", shorter, sys.executable, "-c", PROGRAM, str(tmp_path), "deaf"], stdin=subprocess.PIPE
+        [sys.executable, "-c", shorter, sys.executable, "-c", PROGRAM, str(tmp_path), "deaf"],
+        stdin=subprocess.PIPE,
     )
     below = started(tmp_path)
     process.send_signal(signal.SIGTERM)
     process.wait(10)
     assert gone(below, 2)
+
+
+def test_writing_goes_on_when_the_reader_is_dead(tmp_path):
+    """A stage that saves its work must not die of a closed pipe."""
+    program = (
+        "import pathlib, signal, sys, time\n"
+        "told = []\n"
+        "signal.signal(signal.SIGTERM, lambda *a: told.append(1))\n"
+        "while not told:\n"
+        "    print('working', flush=True)\n"
+        "    time.sleep(0.05)\n"
+        "print('saving', flush=True)\n"
+        f"pathlib.Path({str(tmp_path / 'saved')!r}).touch()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.supervise", sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout.readline() == b"working\n"
+    process.stdout.close()
+    time.sleep(0.3)
+    process.stdin.close()
+    process.wait(10)
+    assert (tmp_path / "saved").exists()

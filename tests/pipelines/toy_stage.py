@@ -60,6 +60,7 @@ def hold() -> None:
         if told:
             SAVED.write_text(str(done))
             sys.exit(RESUME_ME)
+    print(file=sys.stderr)
 
 
 main(stage, limit="gpu" if NAME == "pretrain" else None)

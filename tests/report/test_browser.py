@@ -209,8 +209,13 @@ def test_without_scripts_nothing_is_missing(visit: Any) -> None:
     assert page.locator("#results table tbody").count() >= 4
 
 
-def test_print_shows_all_sections_without_the_navigation(visit: Any) -> None:
-    page = visit()
-    page.emulate_media(media="print")
+def test_print_shows_all_sections_dark_on_white_without_the_navigation(visit: Any) -> None:
+    page = visit(scheme="dark")
+    page.emulate_media(media="print", color_scheme="dark")
+    style = "getComputedStyle(document.body)"
+    assert page.evaluate(f"[{style}.backgroundColor, {style}.color]") == [
+        "rgb(255, 255, 255)",
+        "rgb(21, 25, 31)",
+    ]
     assert not page.locator("nav").is_visible()
     assert all(page.locator("section").nth(n).is_visible() for n in range(page.locator("section").count()))

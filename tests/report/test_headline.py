@@ -44,6 +44,11 @@ def test_figures_have_signs_and_units() -> None:
     assert row.differences[0].interval == "−5.0 to +1.0"
 
 
+def test_what_rounds_to_zero_has_no_minus() -> None:
+    assert headline.metric_of("nme").text(-0.0001, signed=True) == "+0.0"
+    assert headline.metric_of("roc_auc").text(-0.0001) == "0.000"
+
+
 def test_models_stand_in_a_fixed_order_the_compared_one_first() -> None:
     entry = {"roc_auc": {"mean": 0.5, "std": 0.0}}
     names = {"random": entry, "zeta": entry, "released": entry, "released - random": entry}
@@ -53,7 +58,7 @@ def test_models_stand_in_a_fixed_order_the_compared_one_first() -> None:
 def test_metrics_that_nobody_named_are_shown_by_their_own_name() -> None:
     result = task("wrinkles", pretrained={"wrinkle_depth": {"mean": 0.5, "std": 0.1}})
     table = headline.table(result)
-    assert (table.title, table.primary.label) == ("Wrinkles", "wrinkle depth")
+    assert (table.title, table.primary.label) == ("Wrinkles", "Wrinkle depth")
     assert table.about == "1,200 test images, 10 test people"
 
 

@@ -1,0 +1,167 @@
+"""The command `fra`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="FRA: from a folder of faces to a backbone, with evidence for every number.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+lineage = typer.Typer(
+    help="What was made from what: show it, check it, follow one person.", no_args_is_help=True
+)
+data = typer.Typer(help="The data sets.", no_args_is_help=True)
+bench = typer.Typer(help="How fast we are, beside what you would use instead.", no_args_is_help=True)
+app.add_typer(lineage, name="lineage")
+app.add_typer(data, name="data")
+app.add_typer(bench, name="bench")
+
+
+@app.command()
+def compare(
+    experiments: Annotated[
+        list[str] | None, typer.Argument(help="Names, as in `dvc exp show`; all where none is given")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The page")] = Path("artifacts/compare.html"),
+) -> None:
+    """Sets the workspace and experiments side by side: results, parameters that differ, losses; as one page."""
+    from pipelines.compare import write
+
+    print(write(out, experiments or []))
+
+
+@lineage.command()
+def show(
+    artifact: Annotated[
+        str,
+        typer.Argument(
+            help="A path, a metric (…/metrics.json#pretrained.nme), a report section (…/index.html#alignment)"
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON")] = False,
+    page: Annotated[Path | None, typer.Option(help="Write it as a page with a graph")] = None,
+) -> None:
+    """From an artifact back to code, parameters, environment, verdict, shards and images.
+
+    A copy of weights on another disk is found by its bytes, in this run or in an experiment.
+    """
+    from rich.console import Console
+
+    from pipelines.lineage import show as lineage_show
+
+    origin = lineage_show.trace(artifact)
+    if page is not None:
+        page.write_text(lineage_show.page(origin), encoding="utf-8")
+    if as_json:
+        print(json.dumps(origin, indent=2))
+    elif page is None:
+        Console().print(lineage_show.tree(origin))
+
+
+@lineage.command()
+def verify(
+    artifact: Annotated[str | None, typer.Argument(help="Only what this artifact was made from")] = None,
+    remote: Annotated[
+        Path | None, typer.Option(help="A folder that DVC pushes to: check its objects too")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON")] = False,
+) -> None:
+    """Computes every hash anew and compares every record with the others. Exit code 1 if anything is off."""
+    from pipelines.lineage.verify import report
+    from pipelines.lineage.verify import verify as find
+
+    problems = find(artifact=artifact, remote=remote)
+    if as_json:
+        print(
+            json.dumps(
+                [{"subject": problem.subject, "message": problem.message} for problem in problems], indent=2
+            )
+        )
+    else:
+        print(report(problems))
+    if problems:
+        raise typer.Exit(1)
+
+
+@lineage.command()
+def who(
+    image: Annotated[str | None, typer.Option(help="The key of an image, as in the manifest")] = None,
+    subject: Annotated[str | None, typer.Option(help="A person, as in the manifest")] = None,
+) -> None:
+    """Everything that was made from an image or a person: shards, stages, artifacts, experiments; as JSON."""
+    from pipelines.lineage.who import made_from
+
+    if (image is None) == (subject is None):
+        raise typer.BadParameter("give --image KEY or --subject PERSON")
+    found = made_from("key", image) if image is not None else made_from("person", str(subject))
+    print(json.dumps(found, indent=2))
+
+
+@data.command()
+def withdraw(
+    subject: Annotated[str, typer.Option(help="The person, as in the manifest")],
+    by: Annotated[str, typer.Option(help="Who signs the withdrawal off")],
+    run: Annotated[bool, typer.Option(help="Shard and judge the data again at once")] = True,
+) -> None:
+    """Takes a person out of the data, and says what was made from their pictures."""
+    from pipelines.withdraw import reshard
+    from pipelines.withdraw import withdraw as write
+
+    for file in write(subject, by):
+        record = json.loads(file.read_text(encoding="utf-8"))
+        print(
+            f"{record['dataset']}: {record['images']} images of {subject} withdrawn, signed off by {by}: {file}"
+        )
+        for path, digest in record["stale"].items():
+            print(f"  stale: {path}  {digest}")
+        for name in record["stale_experiments"]:
+            print(f"  stale: experiment {name}")
+        if run and reshard(record):
+            raise typer.Exit(1)
+    print("Next: `dvc repro` trains without them. Their bytes stay in DVC's cache, and in remotes, until")
+    print(
+        "`dvc gc --workspace` (with --cloud for the remote) removes what no stage uses; your own raw folder is yours."
+    )
+
+
+@bench.command()
+def step(
+    backbone: Annotated[str, typer.Option(help="As model.backbone")] = "resnet50",
+    image_size: Annotated[int, typer.Option(help="Pixels a side")] = 224,
+    batch_size: Annotated[int, typer.Option(help="Images a step")] = 16,
+    rounds: Annotated[int, typer.Option(help="Alternating rounds; the median of each side counts")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Only the result, as one JSON object")] = False,
+) -> None:
+    """Our training step beside a plain PyTorch step of the same method: same weights, same batch, one run."""
+    from fra.train.bench import step as measure
+
+    tell(measure(backbone, image_size, batch_size, rounds), as_json)
+
+
+def tell(result: dict[str, object], as_json: bool) -> None:
+    """A benchmark's result: a line a figure, then (or only) one JSON object."""
+    if not as_json:
+        for name, value in result.items():
+            print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
+    print(json.dumps(result))
+
+
+def main() -> None:
+    """Runs the command; an error that we raise on purpose is one line and exit code 1."""
+    import pipelines  # noqa: F401  switches off telemetry before anything is imported
+
+    try:
+        app()
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""One page that sets runs side by side: the workspace, and DVC experiments by name. Figures come from DVC's cache."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from fra.data.files import atomic
+from fra.report import charts
+from pipelines import paths
+from pipelines.lineage import history
+from pipelines.lineage.locks import LineageError, Stage, read
+from pipelines.lineage.verify import object_path
+
+HERE = Path(__file__).parent
+STYLE = HERE.parent / "fra/report/templates/style.css"
+CURVES = 5
+"""Runs whose loss is drawn: more lines than this cannot be told apart."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the page; `words` where its cells are no numbers."""
+
+    title: str
+    caption: str
+    columns: list[str]
+    rows: list[list[str]]
+    words: bool = False
+
+
+def write(out: Path, names: list[str], root: Path = Path()) -> Path:
+    """Writes the comparison of the workspace and the experiments `names` (all, where none is named).
+
+    Raises:
+        LineageError: an experiment is not known, or its figures are no longer in the cache.
+    """
+    known = {run.name: run for run in history.runs(root)}
+    for name in names:
+        if name not in known:
+            raise LineageError(f"no experiment {name!r}; there are: {', '.join(sorted(known)) or 'none'}")
+    chosen = names or [run.name for run in known.values()]
+    stages = {"workspace": read(root)} | {name: known[name].stages() for name in chosen}
+    results = {name: flat(json.loads(content(found, paths.RESULTS, root))) for name, found in stages.items()}
+    params = {name: flat(parameters(found)) for name, found in stages.items()}
+    histories = {
+        name: pd.read_csv(BytesIO(content(found, paths.PRETRAIN / "history.csv", root)))
+        for name, found in stages.items()
+    }
+    tables = [
+        Table(
+            "Results",
+            "One figure a task, beside random weights; small data sets say little",
+            *side_by_side(results),
+        ),
+        Table(
+            "Parameters that differ", "All others are the same", *side_by_side(differing(params)), words=True
+        ),
+    ]
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined
+    )
+    page = environment.get_template("compare.html").render(
+        style=STYLE.read_text(encoding="utf-8"), tables=tables, chart=losses(histories)
+    )
+    with atomic(out) as partial:
+        partial.write_text(page, encoding="utf-8")
+    return out
+
+
+def content(stages: Mapping[str, Stage], path: Path, root: Path) -> bytes:
+    """The bytes of an artifact of a run, from DVC's cache. Raises `LineageError` where they are gone."""
+    for stage in stages.values():
+        if digest := stage.outs.get(path.as_posix()):
+            stored = object_path(root / ".dvc/cache", digest)
+            if not stored.is_file():
+                raise LineageError(
+                    f"{path}: {digest} is no longer in DVC's cache: run `dvc fetch --all-commits`"
+                )
+            return stored.read_bytes()
+    raise LineageError(f"{path}: a run did not write it")
+
+
+def parameters(stages: Mapping[str, Stage]) -> dict[str, Any]:
+    return {key: value for stage in stages.values() for key, value in stage.params.items()}
+
+
+def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested mappings as one, its keys joined by dots."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
+    return found
+
+
+def differing(values: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Only the keys that are not the same in every run."""
+    keys = {key for run in values.values() for key in run}
+    differ = {key for key in keys if len({json.dumps(run.get(key)) for run in values.values()}) > 1}
+    return {name: {key: run.get(key) for key in sorted(differ)} for name, run in values.items()}
+
+
+def side_by_side(values: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows: a row a key, a column a run."""
+    keys = list(dict.fromkeys(key for run in values.values() for key in run))
+    rows = [[key, *(shown(run.get(key)) for run in values.values())] for key in keys]
+    return ["", *values], rows
+
+
+def shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def losses(histories: Mapping[str, pd.DataFrame]) -> Markup | None:
+    """The total loss of the first runs in one chart; None where there is none."""
+    drawn = {name: table for name, table in list(histories.items())[:CURVES] if len(table)}
+    if not drawn:
+        return None
+    joined = pd.concat(
+        [table.set_index("step")["total"].rename(name) for name, table in drawn.items()], axis=1
+    )
+    colours = [f"var(--series-{number})" for number in range(len(drawn))]
+    labels = {name: name for name in drawn}
+    frame = joined.interpolate(limit_area="inside").reset_index()
+    return charts.curves(
+        frame, x="step", y=labels, colours=colours, x_title="Step", y_title="Total loss", from_zero=False
+    )

@@ -1,0 +1,378 @@
+"""Lineage on a finished chain: an untouched tree passes, every tampering is caught and named."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from workspace import run
+
+from pipelines.lineage.definition import definitions
+from pipelines.lineage.locks import LineageError, read
+from pipelines.lineage.show import page, trace
+from pipelines.lineage.verify import metadata, verify
+from pipelines.lineage.who import made_from
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Changes a file as a tamperer would, also where DVC made it read-only, and never through a link to the cache."""
+    path.unlink()
+    path.write_bytes(content)
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    replace(path, bytes(content))
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    replace(path, text.replace(old, new, 1).encode())
+
+
+def cached(workspace: Path, name: str) -> Path:
+    digest = next(stage.outs[name] for stage in read(workspace).values() if name in stage.outs)
+    path = workspace / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
+    assert path.is_file()
+    return path
+
+
+def lie_in_metadata(path: Path) -> None:
+    """Other masks in the weights' own words, the tensors as they were."""
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + size]
+    changed = header.replace(b'\\"num_masks\\": 4', b'\\"num_masks\\": 8')
+    assert changed != header
+    replace(path, content[:8] + changed + content[8 + size :])
+
+
+def lock_digest(name: str) -> Callable[[Path], None]:
+    """Another hash in dvc.lock wherever a path is an output."""
+
+    def change(workspace: Path) -> None:
+        lock = yaml.safe_load((workspace / "dvc.lock").read_text())
+        for stage in lock["stages"].values():
+            for out in stage.get("outs", []):
+                if out["path"] == name:
+                    out["md5"] = "0" * 32 + (".dir" if out["md5"].endswith(".dir") else "")
+        replace(workspace / "dvc.lock", yaml.safe_dump(lock, sort_keys=False).encode())
+
+    return change
+
+
+def lock_text(old: str, new: str) -> Callable[[Path], None]:
+    return lambda workspace: edit(workspace / "dvc.lock", old, new)
+
+
+def on(name: str, action: Callable[[Path], None]) -> Callable[[Path], None]:
+    return lambda workspace: action(workspace / name)
+
+
+def verdict_that_lies(workspace: Path) -> None:
+    """A verdict edited with its seal made anew, as one who knows the format would."""
+    from fra.quality.verdict import seal
+
+    path = workspace / "artifacts/validation/verdict.json"
+    content = json.loads(path.read_text())
+    del content["seal"]
+    content["quarantined"] = 0
+    replace(path, json.dumps({**content, "seal": seal(content)}, indent=2, sort_keys=True).encode())
+
+
+def both_backbone_and_lock(workspace: Path) -> None:
+    """A changed backbone whose new hash was put into dvc.lock: the transfer stages read another one."""
+    from pipelines.lineage.locks import md5
+
+    path = workspace / "artifacts/pretrain/backbone.safetensors"
+    flip(path)
+    lock = yaml.safe_load((workspace / "dvc.lock").read_text())
+    for out in lock["stages"]["pretrain"]["outs"]:
+        if out["path"].endswith("backbone.safetensors"):
+            out["md5"] = md5(path)
+    replace(workspace / "dvc.lock", yaml.safe_dump(lock, sort_keys=False).encode())
+
+
+TAMPERINGS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "a shard": (on("data/shards/orl/train-000000.tar", flip), "data/shards/orl"),
+    "a shard's index": (on("data/shards/orl/index.json", flip), "data/shards/orl"),
+    "a beton": (on("data/beton/orl/test.beton", flip), "data/beton/orl"),
+    "a beton is gone": (on("data/beton/orl/val.beton", Path.unlink), "data/beton/orl"),
+    "a file too many": (on("data/shards/orl/train-000009.tar", lambda path: path.touch()), "data/shards/orl"),
+    "the manifest": (on("data/manifest/orl.parquet", flip), "data/manifest/orl.parquet"),
+    "the records": (on("data/raw/orl/records.parquet", flip), "data/raw/orl"),
+    "the verdict": (
+        on("artifacts/validation/verdict.json", lambda path: edit(path, '"rows": 164', '"rows": 163')),
+        "artifacts/validation/verdict.json",
+    ),
+    "the verdict, sealed anew": (verdict_that_lies, "artifacts/validation/verdict.json"),
+    "the quarantine list": (
+        on("artifacts/validation/quarantine.csv", lambda path: edit(path, "empty", "full")),
+        "artifacts/validation/quarantine.csv",
+    ),
+    "the Data Docs": (
+        on("artifacts/validation/data_docs/index.html", flip),
+        "artifacts/validation/data_docs",
+    ),
+    "params": (on("params.yaml", lambda path: edit(path, "num_masks: 4", "num_masks: 8")), "params.yaml"),
+    "a parameter is gone": (
+        on("params.yaml", lambda path: edit(path, "  num_masks: 4\n", "")),
+        "params.yaml",
+    ),
+    "the graph": (
+        on("dvc.yaml", lambda path: edit(path, "python -m pipelines.validate", "echo fine")),
+        "dvc.lock",
+    ),
+    "code": (
+        on("fra/method/losses.py", lambda path: edit(path, "import", "import ")),
+        "fra/method/losses.py",
+    ),
+    "dvc.lock: an output's hash": (lock_digest("data/manifest/orl.parquet"), "dvc.lock"),
+    "dvc.lock: a parameter": (lock_text("num_masks: 4", "num_masks: 8"), "params.yaml"),
+    "dvc.lock: a command": (lock_text("cmd: python -m pipelines.shard", "cmd: echo fine"), "dvc.lock"),
+    "dvc.lock: a stage renamed": (lock_text("  validate:\n", "  invalidate:\n"), "dvc.lock"),
+    "the backbone": (
+        on("artifacts/pretrain/backbone.safetensors", flip),
+        "artifacts/pretrain/backbone.safetensors",
+    ),
+    "the backbone and dvc.lock": (both_backbone_and_lock, "dvc.lock"),
+    "the provenance metadata": (
+        on("artifacts/pretrain/model.safetensors", lie_in_metadata),
+        "artifacts/pretrain/model.safetensors",
+    ),
+    "metrics": (
+        on("artifacts/transfer/alignment/metrics.json", flip),
+        "artifacts/transfer/alignment/metrics.json",
+    ),
+    "predictions": (
+        on("artifacts/transfer/expression/predictions.parquet", flip),
+        "artifacts/transfer/expression/predictions.parquet",
+    ),
+    "a record": (
+        on("artifacts/lineage/pretrain.json", lambda path: edit(path, "python", "Python")),
+        "artifacts/lineage/pretrain.json",
+    ),
+    "the report": (on("artifacts/report/index.html", flip), "artifacts/report"),
+    "a cached object": (
+        lambda workspace: flip(cached(workspace, "artifacts/pretrain/backbone.safetensors")),
+        r"\.dvc/cache/files/md5/",
+    ),
+    "a cached listing": (
+        lambda workspace: flip(cached(workspace, "data/shards/orl")),
+        r"\.dvc/cache/files/md5/",
+    ),
+}
+
+
+def test_an_untouched_tree_passes(finished: Path) -> None:
+    assert verify(finished) == []
+
+
+@pytest.mark.parametrize("name", TAMPERINGS)
+def test_every_tampering_is_caught_and_named(name: str, workspace: Path) -> None:
+    change, subject = TAMPERINGS[name]
+    change(workspace)
+    problems = verify(workspace)
+    assert any(re.match(subject, problem.subject) for problem in problems), problems
+
+
+def test_only_what_an_artifact_was_made_from_is_checked(workspace: Path) -> None:
+    flip(workspace / "artifacts/report/index.html")
+    assert verify(workspace, "artifacts/pretrain/backbone.safetensors") == []
+    assert verify(workspace, "artifacts/report/index.html")
+
+
+def test_the_command_says_pass_or_what_is_off(workspace: Path) -> None:
+    command = (sys.executable, "-m", "pipelines.cli", "lineage", "verify")
+    done = run(workspace, *command)
+    assert (done.returncode, done.stdout.strip()) == (0, "pass: every hash and record fits")
+    flip(workspace / "data/manifest/orl.parquet")
+    done = run(workspace, *command)
+    assert done.returncode == 1
+    assert "data/manifest/orl.parquet: not what shard wrote" in done.stdout
+
+
+def test_dvcs_own_reading_of_the_graph_is_ours(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dvc.repo import Repo
+
+    monkeypatch.chdir(finished)
+    ours = definitions(Path("dvc.yaml").read_text(), yaml.safe_load(Path("params.yaml").read_text()))
+    theirs = {stage.name: stage for stage in Repo(".").index.stages}
+    assert ours.keys() == theirs.keys()
+    for name, stage in theirs.items():
+        assert set(ours[name].deps) == {dep.def_path for dep in stage.deps if dep.def_path != "params.yaml"}
+        assert set(ours[name].outs) == {out.def_path for out in stage.outs}
+
+
+def test_a_metric_goes_back_to_the_images(finished: Path) -> None:
+    origin = trace("artifacts/transfer/alignment/metrics.json#pretrained.nme", finished)
+    assert origin["made_by"] == "transfer@alignment"
+    assert set(origin["stages"]) == {"ingest", "shard", "validate", "pretrain", "transfer@alignment"}
+    pretrained = origin["stages"]["pretrain"]
+    assert pretrained["params"]["model"]["num_masks"] == 4
+    assert pretrained["environment"]["libraries"]["torch"]
+    assert pretrained["environment"]["device"]
+    assert origin["verdicts"][0]["success"] is True
+    assert origin["images"][0]["images"] == 164
+
+
+def test_a_figure_of_the_report_goes_back_to_its_task(finished: Path) -> None:
+    assert trace("artifacts/report/index.html#verification", finished)["made_by"] == "transfer@verification"
+    assert trace("artifacts/report/index.html", finished)["made_by"] == "report"
+
+
+def test_a_copy_on_another_disk_is_found_by_its_bytes(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "somewhere.safetensors"
+    shutil.copy(finished / "artifacts/pretrain/backbone.safetensors", copy)
+    assert trace(str(copy), finished)["made_by"] == "pretrain"
+
+
+def test_weights_of_an_experiment_are_found_in_history(workspace: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "theirs.safetensors"
+    shutil.copy(workspace / "artifacts/pretrain/backbone.safetensors", copy)
+    lock = (workspace / "dvc.lock").read_bytes()
+    stream = []
+    for number in range(30):  # of thirty experiments one wrote these bytes
+        digest = read(workspace)["pretrain"].outs["artifacts/pretrain/backbone.safetensors"].encode()
+        content = lock if number == 17 else lock.replace(digest, b"%032x" % number)
+        stream.append(
+            b"commit refs/exps/aa/exp-%d\ncommitter T <t@example.org> 0 +0000\ndata 0\n" % number
+            + b"M 644 inline dvc.lock\ndata %d\n" % len(content)
+            + content
+            + b"\n"
+        )
+    subprocess.run(["git", "init", "-q"], cwd=workspace, check=True)
+    subprocess.run(["git", "fast-import", "--quiet"], cwd=workspace, input=b"".join(stream), check=True)
+    lock_digest("artifacts/pretrain/backbone.safetensors")(workspace)
+    origin = trace(str(copy), workspace)
+    assert (origin["run"], origin["made_by"]) == ("exp-17", "pretrain")
+    assert len(made_from("person", "s3", workspace)["datasets"]["orl"]["experiments"]) == 30
+
+
+def test_weights_that_no_run_wrote_speak_for_themselves(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "changed.safetensors"
+    shutil.copy(finished / "artifacts/pretrain/backbone.safetensors", copy)
+    flip(copy)
+    origin = trace(str(copy), finished)
+    assert origin["run"] is None
+    assert origin["metadata"]["provenance"] == metadata(copy)["provenance"]
+
+
+def test_what_nobody_made_is_one_clear_error(finished: Path, tmp_path: Path) -> None:
+    stray = tmp_path / "stray.txt"
+    stray.write_text("hello")
+    with pytest.raises(LineageError, match="no run in this project wrote these bytes"):
+        trace(str(stray), finished)
+    with pytest.raises(LineageError, match="artifacts are: artifacts/lineage"):
+        trace("artifacts/nothing", finished)
+
+
+def test_the_page_needs_no_network_and_links_its_stages(finished: Path) -> None:
+    text = page(trace("artifacts/report/index.html", finished))
+    assert "http" not in text.replace("http://www.w3.org", "")
+    for name in ("ingest", "pretrain", "transfer@alignment"):
+        assert f'href="#{name}"' in text
+        assert f'id="{name}"' in text
+
+
+def test_a_person_goes_forward_to_every_artifact(finished: Path) -> None:
+    found = made_from("person", "s3", finished)["datasets"]["orl"]
+    assert len(found["images"]) == 4
+    assert found["shards"] == ["data/shards/orl/train-000000.tar"]
+    stages = read(finished)
+    assert set(found["stages"]) == set(stages)
+    assert found["artifacts"].keys() == {out for stage in stages.values() for out in stage.outs}
+    assert made_from("key", "s3/1", finished)["datasets"]["orl"]["images"] == ["s3/1"]
+
+
+def test_an_unknown_person_is_one_clear_error(finished: Path) -> None:
+    with pytest.raises(LineageError, match="no data set has an image with person 'nobody'"):
+        made_from("person", "nobody", finished)
+
+
+def test_a_withdrawal_takes_the_person_out_and_marks_what_was_made(workspace: Path) -> None:
+    before = pd.read_parquet(workspace / "data/manifest/orl.parquet")
+    theirs = set(before.loc[before["person"] == "s14", "sha256"])  # a person of the test split
+    assert len(theirs) == 4
+    kept = {
+        name: (workspace / "data/shards/orl" / f"{name}-000000.tar").read_bytes() for name in ("train", "val")
+    }
+    stale = {out for stage in read(workspace).values() for out in stage.outs}
+    done = run(
+        workspace,
+        sys.executable,
+        "-m",
+        "pipelines.cli",
+        "data",
+        "withdraw",
+        "--subject",
+        "s14",
+        "--by",
+        "A. Officer",
+    )
+    assert done.returncode == 0, done.stdout
+    assert all(f"stale: {path}" in done.stdout for path in stale)
+    record = json.loads((workspace / "data/withdrawn/orl/s14.json").read_text())
+    assert (record["person"], record["signed_off_by"], record["images"]) == ("s14", "A. Officer", 4)
+    assert set(record["stale"]) == stale
+    after = pd.read_parquet(workspace / "data/manifest/orl.parquet")
+    assert len(after) == len(before) - 4
+    manifest = (workspace / "data/manifest/orl.parquet").read_bytes()
+    assert not any(digest.encode() in manifest for digest in theirs)
+    assert not theirs & set(after["sha256"])
+    for name, content in kept.items():  # only the shard that they were in has changed
+        assert (workspace / "data/shards/orl" / f"{name}-000000.tar").read_bytes() == content
+    named = {problem.subject for problem in verify(workspace) if "stale" in problem.message}
+    assert "artifacts/pretrain/backbone.safetensors" in named
+
+
+def test_code_that_is_not_the_commits_is_named(workspace: Path) -> None:
+    def git(*arguments: str) -> str:
+        identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
+        return subprocess.run(
+            ("git", *identity, *arguments), cwd=workspace, capture_output=True, text=True, check=True
+        ).stdout
+
+    git("init", "-q")
+    git("add", "fra", "pipelines", "dvc.yaml", "params.yaml")
+    git("commit", "-q", "-m", "code")
+    head = git("rev-parse", "HEAD").strip()
+    record = workspace / "artifacts/lineage/pretrain.json"
+    known = json.loads(record.read_text())
+    replace(record, json.dumps({**known, "code": {"commit": head, "modified": False}}).encode())
+    assert not [problem for problem in verify(workspace) if "not the code of commit" in problem.message]
+    edit(workspace / "fra/train/optim.py", "import", "import ")
+    git("commit", "-q", "-a", "-m", "other code")
+    later = git("rev-parse", "HEAD").strip()
+    replace(record, json.dumps({**known, "code": {"commit": later, "modified": False}}).encode())
+    messages = [str(problem) for problem in verify(workspace)]
+    assert any("fra/train/optim.py: not the code of commit" in message for message in messages)
+
+
+def test_experiments_are_compared_on_one_page(workspace: Path) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=workspace, check=True)
+    lock = (workspace / "dvc.lock").read_bytes().replace(b"num_masks: 4", b"num_masks: 16")
+    header = b"commit refs/exps/aa/sixteen\ncommitter T <t@example.org> 0 +0000\ndata 0\n"
+    stream = header + b"M 644 inline dvc.lock\ndata %d\n" % len(lock) + lock + b"\n"
+    subprocess.run(["git", "fast-import", "--quiet"], cwd=workspace, input=stream, check=True)
+    command = (sys.executable, "-m", "pipelines.cli", "compare")
+    done = run(workspace, *command, "sixteen")
+    assert done.returncode == 0, done.stdout
+    text = (workspace / "artifacts/compare.html").read_text()
+    assert re.search(r"model\.num_masks</th><td>4</td><td>16</td>", text)
+    assert "verification.roc_auc" in text
+    assert "<svg" in text
+    assert "train.lr" not in text  # the same in both
+    done = run(workspace, *command, "nobody")
+    assert done.returncode == 1
+    assert done.stdout.strip() == "error: no experiment 'nobody'; there are: sixteen"

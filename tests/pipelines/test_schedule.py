@@ -1,0 +1,122 @@
+"""The real chain, tiny, as a scheduled deployment: it runs by itself, then skips all, and survives kill -9."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import Served, until
+from workspace import environment, few_faces, make_workspace, run
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def faces(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with the tiny recipe, and its own deployment "every-minute" on the server."""
+    folder = tmp_path_factory.mktemp("scheduled")
+    images = few_faces(folder / "faces")
+    workspace = folder / "workspace"
+    workspace.mkdir()
+    make_workspace(workspace, f"dataset.root={images}", "data.loader=webdataset")
+    deploy = [
+        "prefect",
+        "--no-prompt",
+        "deploy",
+        "pipelines/run.py:run",
+        "--name",
+        "every-minute",
+        "--pool",
+        "local",
+    ]
+    done = run(workspace, *deploy, "--interval", "60", PREFECT_API_URL=served.url)
+    assert done.returncode == 0, done.stdout
+    return workspace
+
+
+def seconds(found: dict[str, Any]) -> float:
+    start, end = (datetime.fromisoformat(found[name]) for name in ("start_time", "end_time"))
+    return (end - start).total_seconds()
+
+
+def with_tasks(served: Served, deployment: str) -> list[dict[str, Any]]:
+    """Runs of a deployment that are over, the first one first; without those that left the work to an earlier one."""
+    over = {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}}
+    found = served.flow_runs(deployment_id={"any_": [deployment]}, state=over)
+    return [run for run in found if served.tasks(run["id"])]
+
+
+def test_schedule_fires_then_skips(served: Served, faces: Path) -> None:
+    deployment = served.get("/deployments/name/run/every-minute")["id"]
+    runs = until(lambda: (found := with_tasks(served, deployment))[1:] and found, 400, "two scheduled runs")
+    served.ask("PATCH", f"/deployments/{deployment}", {"paused": True})
+    assert [found["state_name"] for found in runs[:2]] == ["Completed", "Completed"], runs[0]["state"][
+        "message"
+    ]
+    assert all(found["auto_scheduled"] for found in runs[:2])
+    first, second = (served.tasks(found["id"]) for found in runs[:2])
+    assert {task["state_name"] for task in first.values()} == {"Completed"}
+    assert {task["state_name"] for task in second.values()} == {"Cached"}
+    assert seconds(runs[1]) < 15
+    shown = {
+        found["key"]
+        for found in served.post("/artifacts/filter", flow_runs={"id": {"any_": [runs[0]["id"]]}})
+    }
+    assert {"results", "made", "verdict", "data-docs", "report"} <= shown
+
+
+def test_overhead(served: Served, faces: Path) -> None:
+    """An up-to-date tree: at most 10 s more than `dvc repro` takes."""
+    extra = {"PREFECT_API_URL": served.url}
+    start = time.monotonic()
+    assert run(faces, "dvc", "repro").returncode == 0
+    plain = time.monotonic() - start
+    start = time.monotonic()
+    done = run(faces, "python", "-m", "pipelines.run", **extra)
+    watched = time.monotonic() - start
+    assert done.returncode == 0, done.stdout
+    print(f"dvc repro {plain:.1f} s, pipelines.run {watched:.1f} s")
+    assert watched - plain < 10
+
+
+def test_kill_9_in_the_middle_of_pretraining(served: Served, faces: Path) -> None:
+    done = run(
+        faces, "python", "-m", "pipelines.params", *OVERRIDES, f"dataset.root={faces.parent / 'faces'}"
+    )
+    assert done.returncode == 0, done.stdout
+    launched = served.launch("run/every-minute", targets=["pretrain"])
+    until(lambda: "pretrain:" in served.said(launched) or in_training(faces), 120, "pre-training begins")
+    time.sleep(4)
+    worker = served.worker()
+    below = worker.children(recursive=True)
+    os.kill(worker.pid, signal.SIGKILL)
+    ended = served.ended(launched, 240)
+    assert ended["state_name"] == "Completed", ended["state"]["message"]
+    found = re.search(r"continuing at step (\d+) of", served.said(launched))
+    assert found
+    assert int(found[1]) > 0
+    assert not [process for process in below if process.is_running()]
+    status = subprocess.run(
+        ["dvc", "status", "pretrain"],
+        cwd=faces,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "up to date" in status.stdout
+
+
+OVERRIDES = ["recipe=tiny", "data.loader=webdataset", "train.epochs=60", "train.checkpoint_every=1"]
+
+
+def in_training(workspace: Path) -> bool:
+    """Whether pre-training saved a checkpoint."""
+    return any((workspace / ".work/checkpoints").glob("*/*"))

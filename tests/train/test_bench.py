@@ -1,0 +1,79 @@
+"""The plain step is the official one, and the comparison says what it promises."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from parity import official
+
+from fra.train import bench
+from fra.train.checkpoint import official_name
+
+
+def test_plain_losses_and_gradients_are_the_official_ones() -> None:
+    model = official.networks()
+    parts, seen = bench.plain_losses(model, *official.views())
+    for name, key in (
+        ("total", "out/loss"),
+        ("global", "out/loss_global"),
+        ("region", "out/loss_region"),
+        ("relation", "out/loss_relation"),
+    ):
+        torch.testing.assert_close(parts[name].detach(), official.tensor(key), rtol=1e-5, atol=0)
+    parts["total"].backward()
+    expected = official.under("grad/")
+    ours = {official_name(name): p.grad for name, p in model.trained_parameters()}
+    assert ours.keys() == expected.keys()
+    whole = torch.cat([expected[name].flatten() for name in expected])
+    error = torch.cat([ours[name].flatten() for name in expected]) - whole
+    assert error.norm() / whole.norm() < 2e-5
+    for encoder, one in zip((model.online, model.online, model.target, model.target), seen, strict=True):
+        bench.plain_prototype_update(encoder, one)
+    for name in ("online", "target"):
+        prototypes = getattr(model, name).region_neck.masks_KD
+        torch.testing.assert_close(prototypes, official.tensor(f"out/proto_{name}"), rtol=1e-5, atol=1e-6)
+
+
+def test_plain_updates_are_the_official_ones() -> None:
+    w, b = (torch.nn.Parameter(official.tensor(f"lars/{name}0")) for name in "wb")
+    lars = bench.PlainLARS([{"params": [w]}, {"params": [b], "adapt": False}])
+    for w.grad, b.grad in zip(official.tensor("lars/grad_w"), official.tensor("lars/grad_b"), strict=True):
+        lars.step(lr=0.9, momentum=0.9, weight_decay=1e-2, trust=1e-3)
+    torch.testing.assert_close(w.detach(), official.tensor("lars/w5"), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(b.detach(), official.tensor("lars/b5"), rtol=1e-5, atol=1e-6)
+    model = official.networks()
+    bench.plain_target_update(model, official.number("ema/momentum_37_100"))
+    ours = {official_name(name): value for name, value in model.state_dict().items()}
+    for name, value in official.under("ema/after/").items():
+        torch.testing.assert_close(ours[name].reshape(value.shape), value, rtol=1e-5, atol=1e-7)
+
+
+def test_both_steps_do_the_same_to_the_weights() -> None:
+    """In float32, three steps each, from the same weights and batch."""
+    plain, ours = official.networks(), official.networks()
+    view1, view2 = official.views()
+    trainer = bench.Trainer(ours, torch.device("cpu"))
+    lars = bench.optim.lars(ours.trained_parameters(), **bench.RECIPE)
+    plain_lars = bench.PlainLARS(bench.optim.adaptation_groups(plain.trained_parameters()))
+    for _ in range(3):
+        bench.plain_step(plain, plain_lars, view1, view2)
+        trainer.step(view1, view2, lars, bench.RECIPE["lr"], bench.TARGET_MOMENTUM, bench.PROTOTYPE_MOMENTUM)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_comparison() -> None:
+    found = bench.step("small", image_size=32, batch_size=4, rounds=2)
+    assert found["ratio"] == pytest.approx(found["ours"] / found["baseline"])
+    assert (
+        found["flops_per_step"] > 4 * 8 * 20e6
+    )  # four images; eight forward passes' worth of a 20 MFLOP network
+    assert 0 < found["ours_mfu"] < 1
+    assert found["baseline_step_bytes"] > 0
+
+
+def test_impossible_comparisons_are_refused() -> None:
+    with pytest.raises(ValueError, match="rounds"):
+        bench.step("small", rounds=0)
+    with pytest.raises(ValueError, match="unknown backbone"):
+        bench.step("big")
