@@ -8,7 +8,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from fra.data.adapters import affectnet, celeba, fer2013, ferplus, folder, orl, people, rafdb, w300, wflw
+from fra.data.adapters import (
+    affectnet,
+    celeba,
+    fer2013,
+    ferplus,
+    folder,
+    orl,
+    people,
+    rafdb,
+    w300,
+    webdataset,
+    wflw,
+)
 from fra.data.files import write_parquet
 from fra.data.records import DatasetConfig, Record, fraction, root_of
 
@@ -23,6 +35,7 @@ ADAPTERS: dict[str, Callable[[Path, DatasetConfig], Iterable[Record]]] = {
     "rafdb": rafdb.records,
     "vggface2": people.vggface2,
     "w300": w300.records,
+    "webdataset": webdataset.records,
     "wflw": wflw.records,
 }
 EMBEDDED: dict[str, Callable[[Path], None]] = {"orl": orl.fetch}
@@ -72,6 +85,16 @@ def stat_all(root: Path, sources: list[str]) -> tuple[list[int], list[int]]:
     return sizes, times
 
 
+def version_of(url: str) -> int:
+    """A number that changes with a local or remote file, by what its server says of it (size, time, ETag)."""
+    import fsspec
+
+    system, path = fsspec.core.url_to_fs(url)
+    about = system.info(path)
+    told = [str(about.get(name)) for name in ("size", "mtime", "LastModified", "ETag", "etag")]
+    return int(fraction(" ".join(told)) * 2**62)
+
+
 def ingest(config: DatasetConfig, raw: Path, withdrawn: frozenset[str] = frozenset()) -> pd.DataFrame:
     """Lists a data set into `raw/records.parquet`, one row an image, sorted by key.
 
@@ -80,7 +103,7 @@ def ingest(config: DatasetConfig, raw: Path, withdrawn: frozenset[str] = frozens
 
     Columns: key, source (relative to the root), split, person, bytes and modified (as the file system has them;
     null for embedded sets, whose bytes are versioned), label.<Name> (Int64, null = not known), landmarks, and, where
-    the set has them, box (left, top, right, bottom) and content (image files out of a table).
+    the set has them, box (left, top, right, bottom), span (of a tar) and content (image files out of a table).
 
     Raises:
         ValueError: there is no such adapter, `dataset.root` is not set, or an annotation file is not as published.
@@ -90,25 +113,26 @@ def ingest(config: DatasetConfig, raw: Path, withdrawn: frozenset[str] = frozens
         raise ValueError(
             f"dataset.adapter is {config.adapter!r}: choose one of {', '.join(sorted(ADAPTERS))}"
         )
-    if config.root is None:
-        if config.adapter not in EMBEDDED:
-            raise ValueError(
-                f"dataset.root is not set: where are the images of {config.name!r} ({config.adapter})?"
-            )
-        EMBEDDED[config.adapter](raw)
+    embedded = config.root is None and config.adapter in EMBEDDED
     root = root_of(config, raw)
-    if not root.is_dir():
+    if embedded:
+        EMBEDDED[config.adapter](raw)
+    elif config.root is None and config.adapter != "webdataset":
+        raise ValueError(
+            f"dataset.root is not set: where are the images of {config.name!r} ({config.adapter})?"
+        )
+    elif config.root is not None and not root.is_dir():
         raise FileNotFoundError(
             f"{root}: no such folder; set dataset.root to the folder that holds the images"
         )
     listed = list(ADAPTERS[config.adapter](root, config))
     records = [record for record in listed if record.person not in withdrawn]
-    if config.root is None:
+    if embedded:
         for record in listed:
             if record.person in withdrawn:
                 (root / record.source).unlink()
     if not records:
-        raise ValueError(f"{root}: {config.adapter} lists no image; check dataset.root")
+        raise ValueError(f"{config.urls or root}: {config.adapter} lists no image; check dataset.root")
     sources = [record.source for record in records]
     table = pd.DataFrame(
         {
@@ -120,7 +144,15 @@ def ingest(config: DatasetConfig, raw: Path, withdrawn: frozenset[str] = frozens
     )
     sizes: list[int | None] = [None] * len(records)
     times: list[int | None] = [None] * len(records)
-    on_disk = [place for place, record in enumerate(records) if record.content is None and config.root]
+    versions = {url: version_of(url) for url in {record.source for record in records if record.span}}
+    for place, record in enumerate(records):
+        if record.span:
+            sizes[place], times[place] = record.span[1], versions[record.source]
+    on_disk = [
+        place
+        for place, record in enumerate(records)
+        if record.content is None and record.span is None and not embedded
+    ]
     for place, size, time in zip(
         on_disk, *stat_all(root, [sources[place] for place in on_disk]), strict=True
     ):
@@ -132,6 +164,8 @@ def ingest(config: DatasetConfig, raw: Path, withdrawn: frozenset[str] = frozens
     table["landmarks"] = [list(record.landmarks) if record.landmarks else None for record in records]
     if any(record.box for record in records):
         table["box"] = [list(record.box) if record.box else None for record in records]
+    if any(record.span for record in records):
+        table["span"] = [list(record.span) if record.span else None for record in records]
     if any(record.content is not None for record in records):
         table["content"] = [record.content for record in records]
     table = table.sort_values("key", ignore_index=True)

@@ -50,7 +50,8 @@ class Record:
     this record's image, where a file shows more than its face; it may reach over the border. `landmarks` are x0,
     y0, x1, y1 … in pixels of that part, counted from the centre of its top left pixel at (0, 0). `content` is the
     image file itself, where the set has none (pixels in a table): `source` then only names it. `name` is what the
-    set's own lists call the image, where that is not `source`.
+    set's own lists call the image, where that is not `source`. `span` (first byte, number of bytes) is where in
+    `source`, then a tar's path or URL, the image file lies.
     """
 
     source: str
@@ -61,6 +62,7 @@ class Record:
     box: tuple[int, int, int, int] | None = None
     content: bytes | None = None
     name: str | None = None
+    span: tuple[int, int] | None = None
 
 
 def fraction(name: str) -> float:

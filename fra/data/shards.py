@@ -138,9 +138,11 @@ def plan(records: pd.DataFrame, images_per_shard: int, before: pd.Series) -> pd.
 
 def row_hashes(records: pd.DataFrame) -> NDArray[np.uint64]:
     """A number a record that changes with anything that the manifest or its shard says of it."""
-    plain = records.drop(columns=[name for name in ("landmarks", "box", "content") if name in records])
+    plain = records.drop(
+        columns=[name for name in ("landmarks", "box", "span", "content") if name in records]
+    )
     hashes = pd.util.hash_pandas_object(plain.astype({"key": "str"}), index=False).to_numpy(np.uint64).copy()
-    for name in ("landmarks", "box", "content"):
+    for name in ("landmarks", "box", "span", "content"):
         if name in records and records[name].notna().any():
             parts = (
                 b""
@@ -190,10 +192,22 @@ END = b"\0" * 1024
 """What ends a tar."""
 
 
+def part_of(url: str, start: int, size: int) -> bytes:
+    """Some bytes of a local or remote file."""
+    import fsspec
+
+    with fsspec.open(url, "rb", cache_type="none") if "://" in url else Path(url).open("rb") as stream:
+        stream.seek(start)
+        content: bytes = stream.read(size)
+    return content
+
+
 def image_bytes(root: Path, row: dict[str, Any]) -> bytes:
     """The image of a record: its file, its part of the file, or what the set had in a table."""
     content = row["content"]
-    if content is None:
+    if row["span"] is not None:
+        content = part_of(row["source"], *(int(number) for number in row["span"]))
+    elif content is None:
         content = (root / row["source"]).read_bytes()
     return content if row["box"] is None else cut(content, tuple(int(side) for side in row["box"]))
 
@@ -206,7 +220,7 @@ def write_shard(job: Job) -> int:
     found: dict[str, list[Any]] = {name: [] for name in ("key", *FOUND, "error")}
     columns = {
         name: job.records[name].tolist() if name in job.records else [None] * len(job.records)
-        for name in ("key", "source", "box", "content")
+        for name in ("key", "source", "box", "span", "content")
     }
     digest, size = hashlib.sha256(), 0
     path = job.out / job.name
@@ -438,7 +452,7 @@ def assemble(
     facts = pd.concat([part for part in found if len(part)], ignore_index=True)
     listed = pd.concat(
         [planned.drop(columns=["hash", "known"]), records[records["key"].isin(list(refused))]]
-    ).drop(columns=["bytes", "modified", "box", "content"], errors="ignore")
+    ).drop(columns=["bytes", "modified", "box", "span", "content"], errors="ignore")
     table = listed.merge(facts, on="key", how="left", validate="one_to_one")
     reasons = table["key"].map(refused)
     table["error"] = table["error"].astype("string").where(reasons.isna(), reasons.astype("string"))
