@@ -104,6 +104,53 @@ def who(
     print(json.dumps(found, indent=2))
 
 
+STATEMENT = Path("artifacts/attestation/backbone.intoto.json")
+BACKBONE = Path("artifacts/pretrain/backbone.safetensors")
+
+
+@lineage.command()
+def attest(
+    backbone: Annotated[Path, typer.Argument(help="The weights")] = BACKBONE,
+    out: Annotated[Path, typer.Option(help="The statement")] = STATEMENT,
+    key: Annotated[
+        Path | None, typer.Option(help="Ed25519 private key (PEM); else FRA_SIGNING_KEY; else unsigned")
+    ] = None,
+) -> None:
+    """Writes an in-toto statement (SLSA provenance) about a backbone, signed where there is a key."""
+    from pipelines.lineage import attest as statements
+
+    print(f"{out}: {'signed' if statements.write(backbone, out, key) else 'not signed'}")
+
+
+@lineage.command()
+def check(
+    backbone: Annotated[Path, typer.Argument(help="The weights")] = BACKBONE,
+    statement: Annotated[Path, typer.Option(help="The statement about them")] = STATEMENT,
+    public_key: Annotated[
+        Path | None, typer.Option(help="The statement must be signed by this key (PEM)")
+    ] = None,
+    alone: Annotated[
+        bool, typer.Option(help="Compare the two files only, not this project's dvc.lock")
+    ] = False,
+) -> None:
+    """Checks a backbone against the statement about it. Exit code 1 if anything is off."""
+    from pipelines.lineage import attest as statements
+
+    problems = statements.check(statement, backbone, public_key, None if alone else Path())
+    print("\n".join(problems) or "pass: the statement is about these weights")
+    if problems:
+        raise typer.Exit(1)
+
+
+@lineage.command()
+def card(out: Annotated[Path, typer.Option(help="The model card")] = Path("artifacts/MODEL_CARD.md")) -> None:
+    """Writes a model card (Hugging Face format) from the run's own records."""
+    from pipelines.lineage.card import write
+
+    write(out)
+    print(out)
+
+
 @data.command()
 def withdraw(
     subject: Annotated[str, typer.Option(help="The person, as in the manifest")],

@@ -54,7 +54,7 @@ def closure(module: str) -> set[Path]:
 
 
 def code_of(stage: str) -> list[str]:
-    """The files of `fra` that a stage depends on, sorted, with the templates beside them; empty packages are left out."""
+    """The files of `fra` that a stage depends on, sorted, and the templates beside them; no empty packages."""
     files = {path for path in closure(f"pipelines.{stage}") if path.parts[0] == "fra" and has_code(path)}
     templates = {path for folder in {file.parent for file in files} for path in folder.glob("templates/*")}
     return sorted(path.as_posix() for path in files | templates)

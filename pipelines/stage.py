@@ -12,10 +12,10 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from pipelines.lineage import record
+from pipelines.lineage import events, record
 
 TRY_AGAIN = 74
 """Exit code of a run that failed for a cause that can pass: a disk, a network (EX_IOERR)."""
@@ -66,21 +66,24 @@ def main(stage: Callable[[], None], limit: str | None = None) -> None:
 
     `limit` is a global concurrency limit of the Prefect server: one run at a time holds it. It is made where missing.
     """
-    # Of several ranks of one run, the first one speaks with the server.
-    watched = bool(os.environ.get("PREFECT_API_URL")) and os.environ.get("RANK", "0") == "0"
+    # Of several ranks of one run, the first one speaks with the server and writes the records.
+    first = os.environ.get("RANK", "0") == "0"
+    watched = first and bool(os.environ.get("PREFECT_API_URL"))
+    recorded = first and "DVC_STAGE" in os.environ
     try:
-        if watched:
-            as_flow(stage, limit)
-        else:
-            logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-            stage()
+        with events.run(stage.__name__, os.environ.get(PARENT)) if recorded else nullcontext():
+            if watched:
+                as_flow(stage, limit)
+            else:
+                logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+                stage()
+            if recorded:
+                record.write(os.environ["DVC_STAGE"])
     except Exception as error:
         if os.environ.get("FRA_DEBUG"):
             raise
         print(f"error: {stage.__name__}: {describe(error)}", file=sys.stderr)
         sys.exit(TRY_AGAIN if can_pass(error) else 1)
-    if "DVC_STAGE" in os.environ and os.environ.get("RANK", "0") == "0":
-        record.write(os.environ["DVC_STAGE"])
 
 
 def describe(error: BaseException) -> str:

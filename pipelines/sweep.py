@@ -16,7 +16,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
-from pipelines.run import check, dvc
+from pipelines.run import StageError, check, dvc
 from pipelines.workspace import Workspace, alone
 
 
@@ -45,11 +45,16 @@ def sweep(grid: list[str], targets: list[str] | None = None, jobs: int = 1) -> S
         jobs: how many experiments run at a time.
     """
     log = get_run_logger()
-    chosen = combinations(grid)
+    try:
+        chosen = combinations(grid)
+    except ValueError as error:
+        return Failed(message=str(error))
     log.info("%d experiments, %d at a time", len(chosen), jobs)
     with alone(log.info) as workspace:
         try:
             return explore(workspace, chosen, targets or [], jobs)
+        except StageError as error:
+            return Failed(message=str(error))
         finally:
             workspace.stop()
 

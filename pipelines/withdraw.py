@@ -1,4 +1,4 @@
-"""Takes a person out of the data: a record in `data/withdrawn`, which `ingest` obeys; and what is stale because of it."""
+"""Takes a person out of the data: a record in `data/withdrawn`, which `ingest` obeys, of what is stale by it."""
 
 from __future__ import annotations
 

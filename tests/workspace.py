@@ -24,7 +24,7 @@ def environment() -> dict[str, str]:
 
 
 def run(
-    workspace: Path, *command: str, timeout: float = 240, **extra: str
+    workspace: Path, *command: str, timeout: float = 600, **extra: str
 ) -> subprocess.CompletedProcess[str]:
     """Runs a command in a workspace; output and errors together."""
     return subprocess.run(

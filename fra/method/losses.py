@@ -8,7 +8,9 @@ untouched. Where several ranks run, sums over masks and the mean assignment span
 from __future__ import annotations
 
 import math
-from typing import cast
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +18,25 @@ from torch import Tensor
 
 from fra import dist
 
+P = ParamSpec("P")
+
 
 def full_precision(x: Tensor) -> Tensor:
     """`x` in float32, or as it is when already float32 or float64."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def in_full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Have a function of tensors compute as if there were no autocast, which would turn its products to
+    half."""
+
+    @wraps(function)
+    def computed(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        device = next(value.device for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+        with torch.autocast(device.type, enabled=False):
+            return function(*args, **kwargs)
+
+    return computed
 
 
 def _check(same: bool, name: str, *tensors: Tensor) -> None:
@@ -29,6 +46,7 @@ def _check(same: bool, name: str, *tensors: Tensor) -> None:
         )
 
 
+@in_full_precision
 def global_consistency(pred_BD: Tensor, target_BD: Tensor) -> Tensor:
     """Mean over the batch of 2 − 2 cos(prediction, target), as in BYOL: 0 (alike) to 4 (opposed).
 
@@ -43,6 +61,7 @@ def _distance(pred: Tensor, target: Tensor) -> Tensor:
     return 2 - 2 * F.cosine_similarity(pred, target, dim=-1, eps=1e-12).mean()
 
 
+@in_full_precision
 def region_consistency(pred_BKD: Tensor, target_BKD: Tensor, decorrelation_weight: float) -> Tensor:
     """Mean over images and masks of 2 − 2 cos(prediction k, target k), plus what keeps regions apart.
 
@@ -82,6 +101,7 @@ def mask_assignment(scores_BKHW: Tensor, temperature: float) -> Tensor:
     return F.log_softmax(scores_NK / temperature, dim=1)
 
 
+@in_full_precision
 def semantic_relation(
     student_BKHW: Tensor,
     teacher_BKHW: Tensor,

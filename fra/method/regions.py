@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fra.method.losses import full_precision
+from fra.method.losses import full_precision, in_full_precision
 
 
 def sine_position(height: int, width: int, channels: int) -> Tensor:
@@ -41,6 +41,7 @@ def _sine_position(height: int, width: int, channels: int) -> Tensor:
     return torch.cat([y, x])
 
 
+@in_full_precision
 def cosine_scores(mask_KD: Tensor, pixels_BPD: Tensor) -> Tensor:
     """Cosine of every mask embedding with every pixel: (B, K, P), float32."""
     mask_KD = F.normalize(full_precision(mask_KD), dim=-1)

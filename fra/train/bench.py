@@ -9,8 +9,6 @@ its losses, gradients, LARS and target update against the official code's number
 from __future__ import annotations
 
 import copy
-import ctypes
-import gc
 import math
 import statistics
 import time
@@ -27,6 +25,7 @@ from fra import dist
 from fra.method.networks import FRA, MLP, Encoder, ModelConfig, ObjectiveConfig, build
 from fra.train import optim
 from fra.train.step import Trainer, choose_precision
+from fra.train.watch import free_memory
 
 RECIPE = {"lr": 0.9, "momentum": 0.9, "weight_decay": 1e-6, "trust": 1e-3}
 TARGET_MOMENTUM = 0.996
@@ -251,8 +250,7 @@ def _measure(run: Callable[[], None], device: torch.device) -> tuple[float, int]
 def _reset_peak_memory() -> int:
     """Hand free memory back and make the kernel forget this process's peak (Linux, glibc); bytes it has
     now."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
+    free_memory(torch.device("cpu"))
     Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
     return _process_memory("VmRSS")
 

@@ -48,8 +48,8 @@ def parse(text: str | bytes) -> dict[str, Stage]:
                 name,
                 " && ".join(entry["cmd"]) if isinstance(entry["cmd"], list) else entry["cmd"],
                 entry.get("params", {}).get("params.yaml", {}),
-                {dep["path"]: dep["md5"] for dep in entry.get("deps", [])},
-                {out["path"]: out["md5"] for out in entry.get("outs", [])},
+                {dep["path"]: str(dep["md5"]) for dep in entry.get("deps", [])},
+                {out["path"]: str(out["md5"]) for out in entry.get("outs", [])},
             )
             for name, entry in entries.items()
         }

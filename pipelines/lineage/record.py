@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import subprocess
 import sys
@@ -71,11 +72,19 @@ def provenance(params: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]
     return {"code": code(), "params": params, "environment": environment(), "inputs": inputs}
 
 
+def metadata(weights: Path) -> dict[str, Any]:
+    """What a weights file of ours says of itself (its `provenance`, too). Raises `KeyError` where nothing."""
+    from safetensors import safe_open  # here: most stages have no use for it
+
+    with safe_open(str(weights), framework="numpy") as opened:
+        return dict(json.loads((opened.metadata() or {})["fra"]))
+
+
 def path_of(stage: str) -> Path:
     """Where the record of a stage lies; "transfer@expression" → transfer-expression.json."""
     return FOLDER / f"{stage.replace('@', '-')}.json"
 
 
 def write(stage: str) -> None:
-    """Writes the record of a stage that just ran. No times are in it: the same code and machine give the same record."""
+    """Writes the record of a stage that just ran. No times are in it: the same code and machine, the same record."""
     write_json({"stage": stage, "code": code(), "environment": environment()}, path_of(stage))

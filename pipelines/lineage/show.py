@@ -12,7 +12,8 @@ from rich.tree import Tree
 
 from pipelines.lineage import history, record
 from pipelines.lineage.locks import LineageError, Stage, above, maker, md5, read
-from pipelines.lineage.verify import ancestry, metadata
+from pipelines.lineage.record import metadata
+from pipelines.lineage.verify import ancestry
 
 FIGURES = {
     "alignment": "transfer@alignment",

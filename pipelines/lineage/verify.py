@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from fra.data.files import sha256
 from fra.quality.verdict import GateError
 from fra.quality.verdict import read as read_verdict
-from pipelines.lineage import record
+from pipelines.lineage import attest, record
 from pipelines.lineage.definition import definitions
 from pipelines.lineage.locks import Hashes, LineageError, Stage, above, contains, maker, md5, read
 
@@ -62,6 +62,7 @@ def verify(root: Path = Path(), artifact: str | None = None, remote: Path | None
         weights(stages, root),
         commits(stages, root),
         withdrawn(stages, root),
+        statements(stages, root),
     )
     return sorted({problem for check in checks for problem in check})
 
@@ -226,7 +227,7 @@ def weights(stages: dict[str, Stage], root: Path) -> Iterator[Problem]:
             if file.suffix != ".safetensors" or not file.is_file():
                 continue
             try:
-                provenance = metadata(file)["provenance"]
+                provenance = record.metadata(file)["provenance"]
             except (SafetensorError, KeyError, ValueError, OSError) as error:
                 yield Problem(path, f"carries no provenance that can be read ({error})")
                 continue
@@ -237,12 +238,6 @@ def weights(stages: dict[str, Stage], root: Path) -> Iterator[Problem]:
                 source = root / name
                 if source.is_file() and sha256(source) != digest:
                     yield Problem(path, f"its metadata name another {name} than the one that is there")
-
-
-def metadata(file: Path) -> dict[str, Any]:
-    """What a weights file of ours says of itself."""
-    with safe_open(str(file), framework="numpy") as opened:
-        return dict(json.loads((opened.metadata() or {})["fra"]))
 
 
 def commits(stages: dict[str, Stage], root: Path) -> Iterator[Problem]:
@@ -282,6 +277,16 @@ def withdrawn(stages: dict[str, Stage], root: Path) -> Iterator[Problem]:
             for path, digest in stage.outs.items():
                 if stale.get(path) == digest:
                     yield Problem(path, f"stale: made before the withdrawal {file.stem}; run `dvc repro`")
+
+
+def statements(stages: dict[str, Stage], root: Path) -> Iterator[Problem]:
+    """The statement about the backbone, where one was written (`fra lineage attest`); its signature wants a key."""
+    statement = Path("artifacts/attestation/backbone.intoto.json")
+    backbone = Path("artifacts/pretrain/backbone.safetensors")
+    made = any(backbone.as_posix() in stage.outs for stage in stages.values())
+    if made and (root / statement).is_file() and (root / backbone).is_file():
+        for message in attest.check(root / statement, root / backbone, root=root):
+            yield Problem(statement.as_posix(), message)
 
 
 def report(problems: Iterable[Problem]) -> str:

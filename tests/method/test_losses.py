@@ -127,6 +127,23 @@ def test_half_precision_inputs_are_computed_in_float32() -> None:
     torch.testing.assert_close(loss, losses.semantic_relation(student.float(), teacher.float()))
 
 
+def test_autocast_does_not_reach_the_losses() -> None:
+    """Half-precision products of cosines would round a loss to three digits."""
+    student, teacher = random(4, 4, 3, 3).float(), random(4, 4, 3, 3, seed=1).float()
+    pred, target = random(4, 5, 8).float(), random(4, 5, 8, seed=1).float()
+
+    def all_losses() -> list[torch.Tensor]:
+        return [
+            losses.semantic_relation(student, teacher),
+            losses.region_consistency(pred, target, 0.02),
+            losses.global_consistency(pred[:, 0], target[:, 0]),
+        ]
+
+    expected = all_losses()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert [loss.item() for loss in all_losses()] == [loss.item() for loss in expected]
+
+
 def test_entropy_of_uniform_and_certain() -> None:
     torch.testing.assert_close(losses.entropy(torch.full((8,), 1 / 8)), torch.tensor(math.log(8)))
     assert losses.entropy(F.one_hot(torch.tensor(2), 8).float()).item() == 0

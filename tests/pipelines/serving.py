@@ -54,6 +54,7 @@ def toy_stages(**manners: str) -> dict[str, Any]:
             "cmd": command.rsplit(" ", 1)[0] + f" {manner}" if manner else command,
             "deps": [f"made/{need}" for need in needs],
             "outs": [f"made/{name.replace('@', '-')}"],
+            "params": ["toy.rate"] if name == "ingest" else [],
         }
     grouped = {name: stage for name, stage in stages.items() if "@" not in name}
     grouped["transfer"] = {
@@ -130,7 +131,7 @@ def make_toy(folder: Path) -> Toy:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("prefect.yaml", "prefect.toml", "tests/pipelines/toy_stage.py"):
         shutil.copy2(ROOT / name, folder / Path(name).name)
-    (folder / "params.yaml").write_text("dataset: {root: null}\n")
+    (folder / "params.yaml").write_text("dataset: {root: null}\ntoy: {rate: 1}\n")
     (folder / ".dvc").mkdir()
     (folder / ".dvc/config").write_text("[core]\n    analytics = false\n    check_update = false\n")
     made = Toy(folder, folder / ".work/log")

@@ -17,8 +17,9 @@ from workspace import run
 
 from pipelines.lineage.definition import definitions
 from pipelines.lineage.locks import LineageError, read
+from pipelines.lineage.record import metadata
 from pipelines.lineage.show import page, trace
-from pipelines.lineage.verify import metadata, verify
+from pipelines.lineage.verify import verify
 from pipelines.lineage.who import made_from
 
 

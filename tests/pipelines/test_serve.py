@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -10,7 +11,7 @@ from uuid import uuid4
 
 import psutil
 import pytest
-from serving import Served, make_toy, until
+from serving import Served, commit, make_toy, until
 
 from pipelines.server import answers
 
@@ -183,3 +184,18 @@ def test_new_images_start_a_run(fresh: Served) -> None:
     fresh.ask("POST", "/events", [event | {"occurred": datetime.now().astimezone().isoformat()}])
     found = until(lambda: fresh.flow_runs(deployment_id={"any_": [deployment]}), 30, "a run of on-new-data")
     assert fresh.ended(found[0]["id"])["state_name"] == "Completed"
+
+
+def test_sweep(fresh: Served) -> None:
+    """Two experiments on the pool "gpu", their figures side by side; the workspace stays as it was."""
+    assert fresh.toy.run("ingest")[0] == 0
+    commit(fresh.toy.folder)
+    params = (fresh.toy.folder / "params.yaml").read_text()
+    run = fresh.launch("sweep/sweep", grid=["toy.rate=2,3"], targets=["ingest"], jobs=2)
+    assert fresh.ended(run, 180)["state_name"] == "Completed", fresh.said(run)
+    shown = fresh.post("/artifacts/filter", flow_runs={"id": {"any_": [run]}})
+    assert [(row["set"], row["state"]) for row in json.loads(shown[0]["data"])] == [
+        ("toy.rate=2", "Success"),
+        ("toy.rate=3", "Success"),
+    ]
+    assert (fresh.toy.folder / "params.yaml").read_text() == params

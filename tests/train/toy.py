@@ -1,7 +1,7 @@
 """A small real run of pre-training, in this process or (as a script) in processes that tests may kill.
 
-python toy.py FOLDER '{"epochs": 2, ...}' — arguments of TrainConfig; torchrun starts several ranks. Touches
-FOLDER/running once it has logged.
+python toy.py FOLDER '{"epochs": 2, ...}' — arguments of TrainConfig, and seconds_per_batch. torchrun starts
+several ranks. Touches FOLDER/running once it has logged.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ DEFAULTS = {
 class ToyLoader:
     """Random images; each epoch cuts them differently and gives each rank its share of every batch."""
 
-    def __init__(self, batch_size: int, seconds_per_batch: float = 0.0) -> None:
+    def __init__(self, batch_size: int, seconds_per_batch: float = 0.0, images: int = IMAGES) -> None:
         self.batch_size = batch_size
         self.seconds_per_batch = seconds_per_batch
-        self.steps_per_epoch = IMAGES // batch_size
+        self.steps_per_epoch = images // batch_size
         self.images = torch.randint(
             256,
-            (IMAGES, SIZE + 8, SIZE + 8, 3),
+            (images, SIZE + 8, SIZE + 8, 3),
             dtype=torch.uint8,
             generator=torch.Generator().manual_seed(0),
         )
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Crops]:
-        order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(epoch))
+        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(epoch))
         share = self.batch_size // dist.world_size()
         for step in range(start_step, self.steps_per_epoch):
             time.sleep(self.seconds_per_batch)
@@ -84,8 +84,7 @@ def run(folder: Path, loader: ToyLoader | None = None, **options: Any) -> dict[s
 
 if __name__ == "__main__":
     with dist.ranks("cpu"):
-        chosen = json.loads(sys.argv[2])
-        pause = chosen.pop("seconds_per_batch", 0.0)
         folder = Path(sys.argv[1])
-        loader = ToyLoader(chosen.get("batch_size", DEFAULTS["batch_size"]), pause)
+        chosen = {**DEFAULTS, **json.loads(sys.argv[2])}
+        loader = ToyLoader(chosen["batch_size"], chosen.pop("seconds_per_batch", 0.0))
         run(folder, loader, observe=lambda reading: (folder / "running").touch(), **chosen)

@@ -1,0 +1,67 @@
+"""The recipe: every number of pre-training that is not of the networks or the objective."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fra.train.step import PRECISIONS
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The recipe (defaults: the paper's, for VGGFace2).
+
+    `batch_size` is the number of images of one optimiser step, over all ranks and micro-batches.
+    `accumulate` splits a rank's share into that many micro-batches: batch statistics, mean mask embeddings
+    and Sinkhorn's sums are then those of a micro-batch. `trust` is LARS's alone, `momentum` too. Periods are
+    in steps.
+    """
+
+    epochs: int = 50
+    batch_size: int = 512
+    optimizer: str = "lars"
+    lr: float = 0.9
+    momentum: float = 0.9
+    weight_decay: float = 1e-6
+    trust: float = 1e-3
+    warmup_epochs: int = 10
+    target_momentum: float = 0.996
+    prototype_momentum: float = 0.9
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    accumulate: int = 1
+    compile: bool = False
+    log_every: int = 10
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    max_rollbacks: int = 2
+    explosion: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in (
+            "epochs",
+            "batch_size",
+            "accumulate",
+            "log_every",
+            "checkpoint_every",
+            "keep_checkpoints",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("lr", "weight_decay", "trust", "max_rollbacks", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"train.{name} must not be negative, got {getattr(self, name)}")
+        for name in ("momentum", "target_momentum", "prototype_momentum"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"train.{name} must be between 0 and 1, got {getattr(self, name)}")
+        if not 0 <= self.warmup_epochs <= self.epochs:
+            raise ValueError(
+                f"train.warmup_epochs must be 0 to train.epochs ({self.epochs}), got {self.warmup_epochs}"
+            )
+        if self.optimizer not in ("lars", "adamw"):
+            raise ValueError(f"train.optimizer is {self.optimizer!r}: use lars or adamw")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"train.precision is {self.precision!r}: use {', '.join(PRECISIONS)}")
+        if self.explosion <= 1:
+            raise ValueError(f"train.explosion must be greater than 1, got {self.explosion}")
