@@ -180,7 +180,9 @@ def withdraw(
 
 @bench.command()
 def loader(
-    images: Annotated[Path | None, typer.Argument(help="A folder of folders of images; made-up JPEGs where none")] = None,
+    images: Annotated[
+        Path | None, typer.Argument(help="A folder of folders of images; made-up JPEGs where none")
+    ] = None,
     image_size: Annotated[int, typer.Option(help="Pixels a side of a view")] = 224,
     batch_size: Annotated[int, typer.Option(help="Images a batch")] = 64,
     count: Annotated[int, typer.Option(help="How many JPEGs to make up")] = 1024,
