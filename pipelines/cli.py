@@ -179,6 +179,23 @@ def withdraw(
 
 
 @bench.command()
+def loader(
+    images: Annotated[
+        Path | None, typer.Argument(help="A folder of folders of images; made-up JPEGs where none")
+    ] = None,
+    image_size: Annotated[int, typer.Option(help="Pixels a side of a view")] = 224,
+    batch_size: Annotated[int, typer.Option(help="Images a batch")] = 64,
+    count: Annotated[int, typer.Option(help="How many JPEGs to make up")] = 1024,
+    rounds: Annotated[int, typer.Option(help="Alternating rounds; the median of each side counts")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Only the result, as one JSON object")] = False,
+) -> None:
+    """Our loader beside ImageFolder, Pillow and DataLoader with the same recipe: same files and cores, one run."""
+    from fra.data.bench import loader as measure
+
+    tell(measure(images, image_size=image_size, batch_size=batch_size, images=count, rounds=rounds), as_json)
+
+
+@bench.command()
 def step(
     backbone: Annotated[str, typer.Option(help="As model.backbone")] = "resnet50",
     image_size: Annotated[int, typer.Option(help="Pixels a side")] = 224,

@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from fra.data.datasets import DatasetConfig
+from fra.data.records import DatasetConfig
 from pipelines import params, paths
 
 

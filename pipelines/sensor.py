@@ -12,7 +12,7 @@ from prefect import flow, get_run_logger
 from prefect.events import emit_event
 from prefect.states import Completed
 
-from fra.data.datasets import DatasetConfig
+from fra.data.records import DatasetConfig
 from pipelines import listing, params
 
 EVENT = "fra.data.new"

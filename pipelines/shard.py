@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+
 import pandas as pd
 
 from fra.data import beton, shards
-from fra.data.datasets import root_of
-from fra.data.shards import ShardConfig
+from fra.data.records import root_of
+from fra.data.shards import Job, ShardConfig, Spread
 from pipelines import params, paths
 from pipelines.dataset import chosen
 from pipelines.stage import logger, main
 
 
+def on_dask(address: str | None) -> Spread:
+    """Runs the work on the workers of a Dask scheduler; what a worker had in hand when it died goes to another."""
+
+    def spread(work: Callable[[Job], int], jobs: Sequence[Job]) -> Iterator[int]:
+        from distributed import Client, as_completed
+
+        with Client(address, timeout="30s") as client:
+            waiting = iter(jobs)
+            workers = max(1, sum(client.nthreads().values()))
+            running = as_completed(
+                [client.submit(work, job, pure=False, retries=2) for job in islice(waiting, 4 * workers)]
+            )
+            for done in running:
+                for job in islice(waiting, 1):
+                    running.add(client.submit(work, job, pure=False, retries=2))
+                yield done.result()
+
+    return spread
+
+
 def shard() -> None:
     dataset, config = chosen(), params.section("shard", ShardConfig)
     raw, name = paths.raw(dataset.name), dataset.name
+    spread = None if config.runner == "local" else on_dask(config.dask_address)
     records = pd.read_parquet(raw / "records.parquet")
-    manifest = shards.write(records, root_of(dataset, raw), paths.shards(name), paths.manifest(name), config)
-    beton.write(manifest, paths.shards(name), paths.beton(name), config)
+    places = (
+        root_of(dataset, raw),
+        paths.shards(name),
+        paths.manifest(name),
+        config,
+        paths.WORK / "shards" / name,
+    )
+    manifest = shards.write(records, *places, spread=spread)
+    if broken := beton.write(manifest, paths.shards(name), paths.beton(name), config):
+        manifest = shards.write(records, *places, spread=spread, broken=broken)
+        beton.write(manifest, paths.shards(name), paths.beton(name), config)
     sharded = manifest["shard"].notna()
     logger.info(
         "%s: %s images in %s shards; %s could not be decoded",

@@ -1,6 +1,7 @@
 """From two crops of an image to the two views that the networks see: flip, colour, blur, solarise, normalise.
 
-All operations are batched and run where the tensors are (CPU or GPU); their parameters are drawn per image by
+On a GPU all operations are batched; on the CPU they are compiled and done an image at a time, on all of torch's
+threads (`fra.data.kernels`: the same draws, the same results up to rounding). Their parameters are drawn per image by
 counter (`fra.data.rng`), so a view is a function of (seed, epoch, image, view) alone. Images are (B, 3, H, W) in
 0…1; the operations are those of torchvision's ColorJitter, RandomGrayscale, GaussianBlur and RandomSolarize.
 Recipe: the official code's (BYOL's augmentations; Grill et al. 2020, table 6).
@@ -8,7 +9,9 @@ Recipe: the official code's (BYOL's augmentations; Grill et al. 2020, table 6).
 
 from __future__ import annotations
 
+import itertools
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,10 +20,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fra.data import kernels
 from fra.data.rng import epoch_key, uniforms
 
 PHOTOMETRIC_STREAM = 2
 """Streams 0 and 1 of an image draw its two crops, 2 and 3 the colours of its two views."""
+PARTS = 4
+"""Pieces a thread that a batch is cut into on the CPU: images take unlike times, the slowest piece is waited for."""
 GREY = (0.299, 0.587, 0.114)
 
 
@@ -202,6 +208,30 @@ def normalize(images: Tensor, mean: tuple[float, float, float], std: tuple[float
     return (images - shift) / scale
 
 
+def photometric_on_cpu(crops_BHWC: Tensor, draws: Draws, config: ViewsConfig) -> Tensor:
+    """One normalised view of each crop, (B, H, W, 3) uint8 → (B, 3, H, W) float32, by compiled code in threads."""
+    count, height, width, channels = crops_BHWC.shape
+    out = torch.empty((count, channels, height, width))
+    masks = torch.stack((draws.flip, draws.jitter, draws.grey, draws.blur, draws.solarize), dim=1)
+    factors = torch.stack((draws.brightness, draws.contrast, draws.saturation, draws.hue, draws.sigma), dim=1)
+    arrays = [tensor.numpy() for tensor in (crops_BHWC, masks, factors, draws.order, out)]
+    mean, std = np.array(config.mean, dtype=np.float32), np.array(config.std, dtype=np.float32)
+
+    def some(part: slice) -> None:
+        crops, mask, factor, order, view = (array[part] for array in arrays)
+        kernels.photometric(crops, mask, factor, order, config.blur_sigma[1], mean, std, view)
+
+    threads = min(torch.get_num_threads(), count)
+    if threads == 1:
+        some(slice(None))
+    else:
+        edges = np.linspace(0, count, PARTS * threads + 1).astype(int)
+        parts = [slice(a, b) for a, b in itertools.pairwise(edges.tolist()) if a < b]
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(some, parts))
+    return out
+
+
 class Views:
     """Makes the two views of a batch of crops; the same seed, epoch and image give the same views."""
 
@@ -219,6 +249,8 @@ class Views:
         return first, second
 
     def one(self, crop_BHWC: Tensor, draws: Draws, device: torch.device) -> Tensor:
+        if device.type == "cpu":
+            return photometric_on_cpu(crop_BHWC, draws, self.config)
         images = crop_BHWC.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
         images = photometric(images, draws, self.config.blur_sigma[1])
         return normalize(images, self.config.mean, self.config.std)

@@ -15,7 +15,7 @@ from typing import Literal
 import great_expectations.expectations as gxe
 from great_expectations.expectations.expectation import Expectation
 
-from fra.data.datasets import SPLITS
+from fra.data.records import SPLITS
 
 Severity = Literal["error", "warn", "quarantine"]
 Table = Literal["columns", "images", "labels", "files", "drift", "batches"]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fra.data import beton, datasets, shards
-from fra.data.datasets import DatasetConfig
+from fra.data.records import DatasetConfig
 from fra.data.shards import ShardConfig
 
 RAW_BYTES = 10_000
@@ -51,7 +51,7 @@ def prepared(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepare(faces: Path, out: Path, images_per_shard: int = 20) -> pd.DataFrame:
     config = ShardConfig(images_per_shard=images_per_shard, workers=2, raw_bytes=RAW_BYTES)
     records = datasets.ingest(DatasetConfig("faces", "folder", str(faces), val=0.2, test=0.2), out / "raw")
-    manifest = shards.write(records, faces, out / "shards", out / "manifest.parquet", config)
+    manifest = shards.write(records, faces, out / "shards", out / "manifest.parquet", config, out / "state")
     shutil.rmtree(out / "beton", ignore_errors=True)
     beton.write(manifest, out / "shards", out / "beton", config)
     return manifest

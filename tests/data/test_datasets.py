@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from fra.data.datasets import DatasetConfig, folder, ingest, keys_of, orl, split_of
+from fra.data.adapters.folder import records as folder
+from fra.data.adapters.orl import records as orl
+from fra.data.datasets import ingest, keys_of
+from fra.data.records import DatasetConfig, split_of
 
 
 def test_orl_is_whole_and_people_are_in_one_split(tmp_path: Path) -> None:
@@ -48,11 +51,16 @@ def test_keys_are_unique_and_have_no_dot_in_the_name() -> None:
     assert all("." not in Path(key).name for key in keys)
 
 
+def test_faces_of_one_image_have_keys_of_their_own() -> None:
+    assert keys_of(["a/b.jpg", "a/c.jpg", "a/b.jpg"]) == ["a/b_face0", "a/c", "a/b_face1"]
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
         (DatasetConfig("mine", "folder", "/nowhere/faces"), "/nowhere/faces: no such folder"),
         (DatasetConfig("mine", "folder"), "dataset.root is not set"),
+        (DatasetConfig("mine", "imagenet"), "choose one of affectnet"),
     ],
 )
 def test_a_wrong_root_is_named(config: DatasetConfig, message: str, tmp_path: Path) -> None:
@@ -70,7 +78,6 @@ def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"name": "a/b"}, "dataset.name is 'a/b'"),
-        ({"adapter": "imagenet"}, "choose one of folder"),
         ({"val": 0.6, "test": 0.5}, "leave nothing to train on"),
     ],
 )

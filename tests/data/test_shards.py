@@ -10,9 +10,10 @@ import pytest
 import webdataset
 
 from data.conftest import prepare
-from fra.data.datasets import DatasetConfig, ingest
+from fra.data.datasets import ingest
 from fra.data.files import sha256
 from fra.data.images import decode, read
+from fra.data.records import DatasetConfig
 from fra.data.shards import ShardConfig, write
 
 
@@ -92,7 +93,14 @@ def test_a_set_without_one_good_image_is_refused(tmp_path: Path) -> None:
         (tmp_path / "in" / name).write_text("text")
     records = ingest(DatasetConfig("bad", "folder", str(tmp_path / "in")), tmp_path / "raw")
     with pytest.raises(ValueError, match="none of 2 images can be decoded"):
-        write(records, tmp_path / "in", tmp_path / "out", tmp_path / "m.parquet", ShardConfig())
+        write(
+            records,
+            tmp_path / "in",
+            tmp_path / "out",
+            tmp_path / "m.parquet",
+            ShardConfig(),
+            tmp_path / "state",
+        )
     assert not (tmp_path / "m.parquet").exists()
     assert not (tmp_path / "out" / "index.json").exists()
 

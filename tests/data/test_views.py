@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as tv
 from fra.data import views
 from fra.data.crops import crop_box
 from fra.data.rng import epoch_key, uniforms
-from fra.data.views import Crops, Views, ViewsConfig
+from fra.data.views import Crops, Draws, Views, ViewsConfig
 
 IMAGES = torch.rand(6, 3, 24, 20, generator=torch.Generator().manual_seed(0))
 FACTORS = torch.tensor([0.6, 0.8, 1.0, 1.1, 1.3, 1.4])
@@ -119,6 +119,39 @@ def test_views_that_change_nothing_only_normalise() -> None:
     expected = views.normalize(crops.permute(0, 3, 1, 2) / 255, still.mean, still.std)
     torch.testing.assert_close(first, expected)
     torch.testing.assert_close(second, expected)
+
+
+@pytest.mark.parametrize("view", [0, 1])
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (9, 40), (5, 4)])
+def test_compiled_views_equal_the_batched_ones(view: int, height: int, width: int) -> None:
+    config = ViewsConfig(grey_probability=0.4, blur_probability=(1.0, 0.5), hue=0.5)
+    generator = torch.Generator().manual_seed(view)
+    crops = torch.randint(0, 256, (64, height, width, 3), dtype=torch.uint8, generator=generator)
+    crops[:8] = crops[:8, :1, :1]  # flat colours: no hue to turn
+    crops[8:16] = crops[8:16, :, :, :1]  # greys
+    draws = views.draw(config, epoch_key(0, 0), torch.arange(64), view, CPU)
+    batched = views.photometric(crops.permute(0, 3, 1, 2) / 255, draws, config.blur_sigma[1])
+    compiled = views.photometric_on_cpu(crops, draws, config)
+    expected = views.normalize(batched, config.mean, config.std)
+    # a value next to the threshold of solarising may fall on its other side
+    far = (compiled - expected).abs() > 2e-5
+    assert far.float().mean() < 2e-4
+    assert not far[~draws.solarize].any()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_compiled_views_do_not_depend_on_threads(threads: int) -> None:
+    crops = torch.randint(0, 256, (11, 16, 16, 3), dtype=torch.uint8)
+    draws = views.draw(ViewsConfig(), epoch_key(0, 0), torch.arange(11), 0, CPU)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        whole = views.photometric_on_cpu(crops, draws, ViewsConfig())
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(
+        whole[:1], views.photometric_on_cpu(crops[:1], Draws(*(part[:1] for part in draws)), ViewsConfig())
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pipelines.params import ParamsError
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = {
-    "dataset": "fra.data.datasets.DatasetConfig",
+    "dataset": "fra.data.records.DatasetConfig",
     "shard": "fra.data.shards.ShardConfig",
     "validate": "fra.quality.expectations.ValidateConfig",
     "data": "fra.data.loader.DataConfig",

@@ -1,0 +1,1 @@
+"""One module a published layout: `records(root, config)` yields its images."""

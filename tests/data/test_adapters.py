@@ -1,0 +1,348 @@
+"""Every published layout in miniature, with the odd details of the real files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from fra.data.datasets import ADAPTERS, ingest
+from fra.data.records import DatasetConfig
+
+ATTRIBUTES = [f"Attribute_{number}" for number in range(38)] + ["Smiling", "Young"]
+
+
+def picture(path: Path, size: tuple[int, int] = (20, 16), mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size).save(path)
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode())
+
+
+def rafdb(root: Path) -> None:
+    names = ("train_00001", "train_00002", "test_0001")
+    write(
+        root / "basic/EmoLabel/list_patition_label.txt",
+        "".join(f"{name}.jpg {label}\n" for name, label in zip(names, (5, 1, 7), strict=True)),
+    )
+    for name in names:
+        picture(root / f"basic/Image/aligned/{name}_aligned.jpg", (100, 100))
+
+
+POINTS_68 = ";".join(f"{10 + number % 7}.5;{20 + number % 5}" for number in range(68))
+
+
+def affectnet(root: Path) -> None:
+    header = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal"
+    lines = [
+        f"689/a.jpg,1,1,18,18,{POINTS_68},1,0.5,0.1",
+        f"689/b.JPG,1,1,18,18,{POINTS_68},10,-2,-2",
+        f"1/c.png,1,1,18,18,{POINTS_68},7,0.5,0.1",
+    ]
+    write(root / "Manually_Annotated_file_lists/training.csv", "\n".join([header, *lines]) + "\n")
+    write(
+        root / "Manually_Annotated_file_lists/validation.csv", f"2/d.jpg,1,1,9,9,{POINTS_68},0,0,0\r\n"
+    )  # as published: no header
+    for name in ("689/a.jpg", "1/c.png", "2/d.jpg"):  # b is not a face: its file may be missing
+        picture(root / "Manually_Annotated_Images" / name)
+
+
+def affectnet_sorted(root: Path) -> None:
+    for name in ("train/0/a.jpg", "train/7/b.jpg", "val/3/c.jpg", "train/8/none.jpg"):
+        picture(root / name)
+
+
+def fer_rows(header: str) -> str:
+    pixels = [" ".join(str((number + place) % 256) for place in range(48 * 48)) for number in range(4)]
+    usages = ("Training", "Training", "PublicTest", "PrivateTest")
+    return f"{header}\n" + "".join(
+        f"{number},{pixels[number]},{usage}\n" for number, usage in enumerate(usages)
+    )
+
+
+def fer2013(root: Path) -> None:
+    write(root / "fer2013.csv", fer_rows("emotion,pixels,Usage"))
+
+
+def icml(root: Path) -> None:
+    pixels = " ".join(["7"] * 48 * 48)
+    write(root / "icml_face_data.csv", f"emotion, Usage, pixels\n6,PrivateTest,{pixels}\n")
+
+
+def ferplus(root: Path) -> None:
+    fer2013(root)
+    header = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF\r\n"
+    write(
+        root / "fer2013new.csv",
+        header
+        + "Training,fer0000000.png,1,8,0,0,1,0,0,0,0,0\r\n"
+        + "Training,,0,0,0,0,0,0,0,0,0,10\r\n"
+        + "PublicTest,fer0000002.png,4,4,0,2,0,0,0,0,0,0\r\n"
+        + "PrivateTest,fer0000003.png,0,0,0,0,0,0,2,7,1,0\r\n",
+    )
+
+
+def celeba(root: Path) -> None:
+    names = [f"{number:06d}.jpg" for number in (1, 2, 3)]
+    values = ["  ".join(["-1"] * 39 + [value]) for value in (" 1", "-1", " 1")]
+    write(
+        root / "list_attr_celeba.txt",
+        "3\n" + " ".join(ATTRIBUTES) + " \n" + "".join(map("{}  {}\n".format, names, values)),
+    )
+    write(root / "list_eval_partition.txt", "".join(map("{} {}\n".format, names, (0, 1, 2))))
+    write(root / "identity_CelebA.txt", "".join(map("{} {}\n".format, names, (2880, 2937, 8692))))
+    points = "lefteye_x lefteye_y righteye_x righteye_y nose_x nose_y leftmouth_x leftmouth_y rightmouth_x rightmouth_y"
+    write(
+        root / "list_landmarks_align_celeba.txt",
+        f"3\n{points} \n"
+        + "".join(f"{name} 69  109  106  113   77 142 73  152 108  154\n" for name in names),
+    )
+    for name in names:
+        picture(root / "img_align_celeba" / name, (178, 218))
+
+
+def pts(points: list[tuple[float, float]]) -> str:
+    body = "\r\n".join(f"{x:.6f} {y:.6f}" for x, y in points)
+    return f"version: 1\r\nn_points:  68\r\n{{\r\n{body}\r\n}}\r\n"
+
+
+SQUARE = [(101.0 + 100 * (number % 2), 51.0 + 100 * (number // 2 % 2)) for number in range(68)]
+
+
+def w300(root: Path) -> None:
+    for number, part in enumerate(
+        ("afw", "helen/trainset", "helen/testset", "lfpw/trainset", "lfpw/testset", "ibug")
+    ):
+        suffix = "png" if "lfpw" in part else "jpg"
+        picture(root / part / f"image_{number} 1.{suffix}", (300, 250), "L" if part == "ibug" else "RGB")
+        write(root / part / f"image_{number} 1.pts", pts(SQUARE))
+
+
+def wflw(root: Path) -> None:
+    points = " ".join(f"{x + 0.25:f} {y:f}" for x, y in [*SQUARE, *SQUARE][:98])
+    name = "37--Soccer/37_Soccer_soccer_ball_37_45.jpg"
+    for split, lines in (("train", 2), ("test", 1)):
+        write(
+            root / f"WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_{split}.txt",
+            f"{points} 100 50 201 151 1 0 0 0 1 0 {'other/' if split == 'test' else ''}{name}\n" * lines,
+        )
+    picture(root / "WFLW_images" / name, (300, 250))
+    picture(root / "WFLW_images/other" / name, (300, 250))
+
+
+def lfw(root: Path) -> None:
+    for name in ("Aaron_Eckhart/Aaron_Eckhart_0001.jpg", "Abdel_Nasser_Assidi/Abdel_Nasser_Assidi_0002.jpg"):
+        picture(root / "lfw-deepfunneled" / name, (250, 250))
+
+
+def vggface2(root: Path) -> None:
+    for name in ("train/n000002/0001_01.jpg", "train/n000002/0002_01.jpg", "test/n000001/0001_01.jpg"):
+        picture(root / name)
+
+
+def listed(make: object, adapter: str, tmp_path: Path, **options: float) -> pd.DataFrame:
+    make(tmp_path / "set")  # type: ignore[operator]
+    config = DatasetConfig("mine", adapter, str(tmp_path / "set"), **options)  # type: ignore[arg-type]
+    return ingest(config, tmp_path / "raw").set_index("key")
+
+
+def test_rafdb(tmp_path: Path) -> None:
+    table = listed(rafdb, "rafdb", tmp_path)
+    assert table["split"].to_dict() == {
+        "basic/Image/aligned/train_00001_aligned": "train",
+        "basic/Image/aligned/train_00002_aligned": "train",
+        "basic/Image/aligned/test_0001_aligned": "test",
+    }
+    assert table["label.expression"].sort_values().tolist() == [0, 4, 6]
+
+
+def test_affectnet_as_published(tmp_path: Path) -> None:
+    table = listed(affectnet, "affectnet", tmp_path)
+    assert table["label.expression"].to_dict() == {
+        "Manually_Annotated_Images/1/c": 7,
+        "Manually_Annotated_Images/2/d": 0,
+        "Manually_Annotated_Images/689/a": 1,
+    }
+    assert table["split"].tolist() == ["train", "test", "train"]
+    assert list(table["landmarks"].iloc[0][:4]) == [10.5, 20, 11.5, 21]
+
+
+def test_affectnet_sorted_by_label(tmp_path: Path) -> None:
+    table = listed(affectnet_sorted, "affectnet", tmp_path)
+    assert table["label.expression"].to_dict() == {"train/0/a": 0, "train/7/b": 7, "val/3/c": 3}
+    assert table.loc["val/3/c", "split"] == "test"
+
+
+def test_fer2013_keeps_every_pixel(tmp_path: Path) -> None:
+    table = listed(fer2013, "fer2013", tmp_path)
+    assert table["split"].tolist() == ["test", "train", "train", "val"]
+    content = table.loc["train/fer0000001", "content"]
+    assert content == b"P5\n48 48\n255\n" + bytes((1 + place) % 256 for place in range(48 * 48))
+
+
+def test_fer2013_with_spaces_in_its_header(tmp_path: Path) -> None:
+    table = listed(icml, "fer2013", tmp_path)
+    assert (table["split"].item(), table["label.expression"].item()) == ("test", 6)
+
+
+def test_ferplus_takes_the_majority_and_drops_what_is_no_face(tmp_path: Path) -> None:
+    table = listed(ferplus, "ferplus", tmp_path)
+    assert table["label.expression"].to_dict() == {"test/fer0000003": 7, "train/fer0000000": 1}
+
+
+def test_celeba(tmp_path: Path) -> None:
+    table = listed(celeba, "celeba", tmp_path)
+    assert table["split"].tolist() == ["train", "val", "test"]
+    assert table["person"].tolist() == ["2880", "2937", "8692"]
+    assert table["label.Young"].tolist() == [1, 0, 1]
+    assert table["label.Smiling"].tolist() == [0, 0, 0]
+    assert len([name for name in table.columns if name.startswith("label.")]) == 40
+    assert list(table["landmarks"].iloc[0]) == [69, 109, 106, 113, 77, 142, 73, 152, 108, 154]
+
+
+@pytest.mark.parametrize("name", ["identity_CelebA.txt", "list_landmarks_align_celeba.txt"])
+def test_celeba_without_the_files_that_not_everyone_has(name: str, tmp_path: Path) -> None:
+    def without(root: Path) -> None:
+        celeba(root)
+        (root / name).unlink()
+
+    table = listed(without, "celeba", tmp_path)
+    assert table["person" if "identity" in name else "landmarks"].isna().all()
+
+
+def test_celeba_in_folders_as_it_is_downloaded(tmp_path: Path) -> None:
+    def sorted_away(root: Path) -> None:
+        celeba(root)
+        for folder, names in {
+            "Anno": ("list_attr_celeba.txt",),
+            "Eval": ("list_eval_partition.txt",),
+            "Img": ("img_align_celeba",),
+        }.items():
+            (root / folder).mkdir()
+            for name in names:
+                (root / name).rename(root / folder / name)
+
+    assert len(listed(sorted_away, "celeba", tmp_path)) == 3
+
+
+def test_w300_counts_points_from_zero_inside_the_face(tmp_path: Path) -> None:
+    table = listed(w300, "w300", tmp_path)
+    assert table["split"].value_counts().to_dict() == {"train": 3, "test": 3}
+    assert table.loc[table["label.challenging"] == 1].index.tolist() == ["ibug/image_5 1"]
+    assert table["label.challenging"].isna().sum() == 3
+    row = table.loc["afw/image_0 1"]
+    assert list(row["box"]) == [
+        75,
+        25,
+        225,
+        175,
+    ]  # the square of 100 pixels at (100, 50), and a quarter around it
+    assert list(row["landmarks"][:4]) == [25, 25, 125, 25]
+
+
+def test_wflw_has_several_faces_in_an_image(tmp_path: Path) -> None:
+    table = listed(wflw, "wflw", tmp_path)
+    first = "WFLW_images/37--Soccer/37_Soccer_soccer_ball_37_45"
+    assert [key for key in table.index if "other" not in key] == [f"{first}_face0", f"{first}_face1"]
+    assert table["label.pose"].tolist() == [1, 1, 1]
+    assert table["label.occlusion"].tolist() == [1, 1, 1]
+    row = table.iloc[0]
+    assert row["landmarks"][0] + row["box"][0] == 101.25
+    assert len(row["landmarks"]) == 196
+
+
+def test_lfw_judges_and_trains_nothing(tmp_path: Path) -> None:
+    table = listed(lfw, "lfw", tmp_path)
+    assert set(table["split"]) == {"test"}
+    assert table["person"].tolist() == ["Aaron_Eckhart", "Abdel_Nasser_Assidi"]
+    assert table.index[0] == "Aaron_Eckhart/Aaron_Eckhart_0001"  # as pairs.txt names it
+
+
+def test_vggface2(tmp_path: Path) -> None:
+    table = listed(vggface2, "vggface2", tmp_path)
+    assert table.groupby("split")["person"].unique().map(list).to_dict() == {
+        "train": ["n000002"],
+        "test": ["n000001"],
+    }
+
+
+def test_a_share_of_the_training_part_validates(tmp_path: Path) -> None:
+    def many(root: Path) -> None:
+        for number in range(200):
+            picture(root / f"train/n{number:06d}/1.jpg", (2, 2))
+
+    splits = listed(many, "vggface2", tmp_path, val=0.2)["split"].value_counts(normalize=True)
+    assert splits["val"] == pytest.approx(0.2, abs=0.08)
+
+
+MAKERS = {
+    "affectnet": affectnet,
+    "celeba": celeba,
+    "fer2013": fer2013,
+    "ferplus": ferplus,
+    "lfw": lfw,
+    "rafdb": rafdb,
+    "vggface2": vggface2,
+    "w300": w300,
+    "wflw": wflw,
+}
+
+
+def test_every_published_layout_is_tested_and_one_override_away() -> None:
+    confs = {path.stem for path in (Path(__file__).parents[2] / "fra/conf/dataset").glob("*.yaml")}
+    assert set(ADAPTERS) - {"folder", "orl", "webdataset"} == set(MAKERS)
+    assert set(ADAPTERS) <= confs
+
+
+@pytest.mark.parametrize("adapter", MAKERS)
+def test_a_wrong_root_says_what_was_expected_where(adapter: str, tmp_path: Path) -> None:
+    root = tmp_path / "elsewhere"
+    root.mkdir()
+    with pytest.raises(FileNotFoundError, match=str(root)):
+        ingest(DatasetConfig("mine", adapter, str(root)), tmp_path / "raw")
+
+
+@pytest.mark.parametrize(
+    ("adapter", "victim"),
+    [
+        ("rafdb", "basic/EmoLabel/list_patition_label.txt"),
+        ("rafdb", "basic/Image/aligned/train_00002_aligned.jpg"),
+        ("affectnet", "Manually_Annotated_file_lists/validation.csv"),
+        ("ferplus", "fer2013.csv"),
+        ("celeba", "list_eval_partition.txt"),
+        ("w300", "lfpw/testset/image_4 1.png"),
+        ("wflw", "WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_test.txt"),
+    ],
+)
+def test_a_missing_file_is_named(adapter: str, victim: str, tmp_path: Path) -> None:
+    MAKERS[adapter](tmp_path / "set")
+    (tmp_path / "set" / victim).unlink()
+    with pytest.raises(FileNotFoundError, match=Path(victim).stem):
+        ingest(DatasetConfig("mine", adapter, str(tmp_path / "set")), tmp_path / "raw")
+
+
+@pytest.mark.parametrize(
+    ("adapter", "file", "line", "message"),
+    [
+        ("rafdb", "basic/EmoLabel/list_patition_label.txt", "train_00003.jpg 8", "line 4"),
+        ("fer2013", "fer2013.csv", "3,1 2 3,Training", "line 6: expected 2304 pixels"),
+        ("celeba", "list_attr_celeba.txt", "000004.jpg 1 1", "line 6: expected an image name and 40 numbers"),
+        (
+            "wflw",
+            "WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_train.txt",
+            "1 2 3 a.jpg",
+            "line 3: expected 207 fields, found '4 fields'",
+        ),
+    ],
+)
+def test_a_malformed_line_is_named(adapter: str, file: str, line: str, message: str, tmp_path: Path) -> None:
+    MAKERS[adapter](tmp_path / "set")
+    with (tmp_path / "set" / file).open("a") as stream:
+        stream.write(f"{line}\n")
+    with pytest.raises(ValueError, match=message):
+        ingest(DatasetConfig("mine", adapter, str(tmp_path / "set")), tmp_path / "raw")
