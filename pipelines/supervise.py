@@ -20,8 +20,8 @@ import threading
 import time
 from pathlib import Path
 
-GRACE = 25.0
-"""Seconds from SIGTERM to SIGKILL: Prefect allows 30 from cancelling a run to its end."""
+GRACE = 20.0
+"""Seconds from SIGTERM to SIGKILL: Prefect allows 30 from cancelling a run to its end, and then kills this process."""
 PR_SET_CHILD_SUBREAPER = 36
 
 

@@ -159,7 +159,7 @@ class Served:
     def ask(self, method: str, path: str, body: Any) -> Any:
         """As Prefect's own client: a busy server (503) is asked again."""
         for pause in (0.5, 1, 2, 4, 0):
-            answer = httpx.request(method, f"{self.url}{path}", json=body, timeout=30)
+            answer = httpx.request(method, f"{self.url}{path}", json=body, timeout=120)
             if answer.status_code != 503:
                 break
             time.sleep(pause)

@@ -74,16 +74,17 @@ def test_schedule_fires_then_skips(served: Served, faces: Path) -> None:
 
 def test_overhead(served: Served, faces: Path) -> None:
     """An up-to-date tree: at most 10 s more than `dvc repro` takes."""
-    extra = {"PREFECT_API_URL": served.url}
-    start = time.monotonic()
-    assert run(faces, "dvc", "repro").returncode == 0
-    plain = time.monotonic() - start
-    start = time.monotonic()
-    done = run(faces, "python", "-m", "pipelines.run", **extra)
-    watched = time.monotonic() - start
-    assert done.returncode == 0, done.stdout
-    print(f"dvc repro {plain:.1f} s, pipelines.run {watched:.1f} s")
-    assert watched - plain < 10
+    took = {}
+    for name, command in {"dvc repro": ["dvc", "repro"], "run": ["python", "-m", "pipelines.run"]}.items():
+        rounds = []
+        for _ in range(2):  # the better one: others may use this machine too
+            start = time.monotonic()
+            done = run(faces, *command, PREFECT_API_URL=served.url)
+            rounds.append(time.monotonic() - start)
+            assert done.returncode == 0, done.stdout
+        took[name] = min(rounds)
+    print(f"seconds: {took}")
+    assert took["run"] - took["dvc repro"] < 10
 
 
 def test_kill_9_in_the_middle_of_pretraining(served: Served, faces: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from uuid import uuid4
 
@@ -21,17 +22,19 @@ ALL = ["ingest", "pretrain", "transfer-a", "transfer-b", "zreport"]
 
 
 @pytest.fixture
-def fresh(served: Served) -> Served:
-    """The toy pipeline as if never run."""
+def fresh(served: Served) -> Iterator[Served]:
+    """The toy pipeline as if never run; afterwards nothing of it runs, however the test ended."""
     toy = served.toy
     toy.configure()
     for name in ("made", ".dvc/cache"):
         for path in sorted((toy.folder / name).rglob("*"), reverse=True):
             path.unlink() if path.is_file() else path.rmdir()
     for path in (toy.folder / "dvc.lock", *(toy.folder / ".work").glob("*.s[ta]*"), toy.log):
-        if path.name != "serve.log":
-            path.unlink(missing_ok=True)
-    return served
+        path.unlink(missing_ok=True)
+    yield served
+    for run in served.flow_runs(state={"type": {"any_": ["PENDING", "RUNNING"]}}):
+        served.post(f"/flow_runs/{run['id']}/set_state", state={"type": "CANCELLING", "name": "Cancelling"})
+    until(lambda: not toy.processes(), 60, "the end of what the test left")
 
 
 def seconds(run: dict) -> float:
