@@ -1,5 +1,6 @@
 # make demo    the whole chain on the embedded faces: a table of results and a report page
 # make test    the tests
+# make serve   server, worker and deployments on this machine
 # make lint    style and types
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -10,11 +11,11 @@ export DVC_NO_ANALYTICS := true
 
 # FFCV is compiled against OpenCV and libjpeg-turbo; Chromium opens the report page in the tests.
 BUILD_PACKAGES := build-essential pkg-config libopencv-dev libturbojpeg0-dev git
-TEST_PACKAGES := chromium chromium-driver
+TEST_PACKAGES := chromium
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test test-all serve lint clean
 help:
-	@sed -n 's/^# //p' Makefile | head -3
+	@sed -n 's/^# //p' Makefile | head -4
 
 # Debian packages that are missing, then the virtual environment with exactly the locked versions.
 define install_packages
@@ -40,7 +41,15 @@ demo: .venv/ready
 
 test: .venv/ready
 	$(call install_packages,$(TEST_PACKAGES))
+	@pytest -m "not slow"
+
+# With a real PostgreSQL, schedules that fire, workers that are killed: some twenty minutes.
+test-all: .venv/ready
+	$(call install_packages,$(TEST_PACKAGES) postgresql)
 	@pytest
+
+serve: .venv/ready
+	@python -m pipelines.serve
 
 lint: .venv/ready
 	@ruff check . && ruff format --check . && mypy
