@@ -53,7 +53,8 @@ def faces_turned(tmp_path: Path) -> tuple[pd.DataFrame, Path]:
         about = {"key": str(number), "source": f"{number}.png", "split": "test", "person": str(number)}
         rows.append(about | {"bytes": None, "modified": None, "landmarks": points})
     shards, manifest = tmp_path / "shards", tmp_path / "manifest.parquet"
-    return write(pd.DataFrame(rows), tmp_path, shards, manifest, ShardConfig(workers=1)), shards
+    state = tmp_path / "state"
+        return write(pd.DataFrame(rows), tmp_path, shards, manifest, ShardConfig(workers=1), state), shards
 
 
 def test_images_without_landmarks_stay_whole(faces: Set) -> None:
