@@ -54,7 +54,7 @@ def faces_turned(tmp_path: Path) -> tuple[pd.DataFrame, Path]:
         rows.append(about | {"bytes": None, "modified": None, "landmarks": points})
     shards, manifest = tmp_path / "shards", tmp_path / "manifest.parquet"
     state = tmp_path / "state"
-        return write(pd.DataFrame(rows), tmp_path, shards, manifest, ShardConfig(workers=1), state), shards
+    return write(pd.DataFrame(rows), tmp_path, shards, manifest, ShardConfig(workers=1), state), shards
 
 
 def test_images_without_landmarks_stay_whole(faces: Set) -> None:
