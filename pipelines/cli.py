@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from pipelines import paths
+
 app = typer.Typer(
     help="FRA: from a folder of faces to a backbone, with evidence for every number.",
     no_args_is_help=True,
@@ -71,13 +73,16 @@ def verify(
     remote: Annotated[
         Path | None, typer.Option(help="A folder that DVC pushes to: check its objects too")
     ] = None,
+    public_key: Annotated[
+        Path | None, typer.Option(help="The statement about the backbone must be signed by this key (PEM)")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON")] = False,
 ) -> None:
     """Computes every hash anew and compares every record with the others. Exit code 1 if anything is off."""
     from pipelines.lineage.verify import report
     from pipelines.lineage.verify import verify as find
 
-    problems = find(artifact=artifact, remote=remote)
+    problems = find(artifact=artifact, remote=remote, public_key=public_key)
     if as_json:
         print(
             json.dumps(
@@ -104,14 +109,10 @@ def who(
     print(json.dumps(found, indent=2))
 
 
-STATEMENT = Path("artifacts/attestation/backbone.intoto.json")
-BACKBONE = Path("artifacts/pretrain/backbone.safetensors")
-
-
 @lineage.command()
 def attest(
-    backbone: Annotated[Path, typer.Argument(help="The weights")] = BACKBONE,
-    out: Annotated[Path, typer.Option(help="The statement")] = STATEMENT,
+    backbone: Annotated[Path, typer.Argument(help="The weights")] = paths.BACKBONE,
+    out: Annotated[Path, typer.Option(help="The statement")] = paths.STATEMENT,
     key: Annotated[
         Path | None, typer.Option(help="Ed25519 private key (PEM); else FRA_SIGNING_KEY; else unsigned")
     ] = None,
@@ -124,8 +125,8 @@ def attest(
 
 @lineage.command()
 def check(
-    backbone: Annotated[Path, typer.Argument(help="The weights")] = BACKBONE,
-    statement: Annotated[Path, typer.Option(help="The statement about them")] = STATEMENT,
+    backbone: Annotated[Path, typer.Argument(help="The weights")] = paths.BACKBONE,
+    statement: Annotated[Path, typer.Option(help="The statement about them")] = paths.STATEMENT,
     public_key: Annotated[
         Path | None, typer.Option(help="The statement must be signed by this key (PEM)")
     ] = None,

@@ -12,6 +12,9 @@ VALIDATION = Path("artifacts/validation")
 PRETRAIN = Path("artifacts/pretrain")
 TRANSFER = Path("artifacts/transfer")
 REPORT = Path("artifacts/report")
+BACKBONE = PRETRAIN / "backbone.safetensors"
+STATEMENT = Path("artifacts/attestation/backbone.intoto.json")
+"""What `fra lineage attest` says about the backbone."""
 RESULTS = Path("artifacts/results.json")
 """The few figures that `dvc exp show` compares."""
 

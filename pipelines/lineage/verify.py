@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from fra.data.files import sha256
 from fra.quality.verdict import GateError
 from fra.quality.verdict import read as read_verdict
+from pipelines import paths
 from pipelines.lineage import attest, record
 from pipelines.lineage.definition import definitions
 from pipelines.lineage.locks import Hashes, LineageError, Stage, above, contains, maker, md5, read
@@ -39,10 +40,16 @@ class Problem:
         return f"{self.subject}: {self.message}"
 
 
-def verify(root: Path = Path(), artifact: str | None = None, remote: Path | None = None) -> list[Problem]:
+def verify(
+    root: Path = Path(),
+    artifact: str | None = None,
+    remote: Path | None = None,
+    public_key: Path | None = None,
+) -> list[Problem]:
     """Everything that is off, sorted; empty where all holds. With `artifact`, only what it was made from.
 
-    `remote` is a folder that DVC pushes to: its objects are checked too.
+    `remote` is a folder that DVC pushes to: its objects are checked too. With `public_key` there must be a statement
+    about the backbone that is signed by it.
 
     Raises:
         LineageError: there is no lineage, or `artifact` is not in it.
@@ -62,7 +69,7 @@ def verify(root: Path = Path(), artifact: str | None = None, remote: Path | None
         weights(stages, root),
         commits(stages, root),
         withdrawn(stages, root),
-        statements(stages, root),
+        statements(stages, root, public_key),
     )
     return sorted({problem for check in checks for problem in check})
 
@@ -85,8 +92,8 @@ def ancestry(stages: dict[str, Stage], artifact: str) -> dict[str, Stage]:
 def workspace(stages: dict[str, Stage], hashes: Hashes) -> Iterator[Problem]:
     """Files on disk against dvc.lock."""
     for stage in stages.values():
-        for kind, paths in (("read", stage.deps), ("wrote", stage.outs)):
-            for path, expected in paths.items():
+        for kind, files in (("read", stage.deps), ("wrote", stage.outs)):
+            for path, expected in files.items():
                 found = hashes.of(path)
                 if found is None:
                     yield Problem(path, f"gone; {stage.name} {kind} it")
@@ -279,14 +286,19 @@ def withdrawn(stages: dict[str, Stage], root: Path) -> Iterator[Problem]:
                     yield Problem(path, f"stale: made before the withdrawal {file.stem}; run `dvc repro`")
 
 
-def statements(stages: dict[str, Stage], root: Path) -> Iterator[Problem]:
-    """The statement about the backbone, where one was written (`fra lineage attest`); its signature wants a key."""
-    statement = Path("artifacts/attestation/backbone.intoto.json")
-    backbone = Path("artifacts/pretrain/backbone.safetensors")
-    made = any(backbone.as_posix() in stage.outs for stage in stages.values())
-    if made and (root / statement).is_file() and (root / backbone).is_file():
-        for message in attest.check(root / statement, root / backbone, root=root):
-            yield Problem(statement.as_posix(), message)
+def statements(stages: dict[str, Stage], root: Path, public_key: Path | None) -> Iterator[Problem]:
+    """The statement about the backbone, where one was written (`fra lineage attest`) or its signature is asked for."""
+    backbone = paths.BACKBONE
+    if not any(backbone.as_posix() in stage.outs for stage in stages.values()):
+        return
+    if not (root / paths.STATEMENT).is_file():
+        if public_key is not None:
+            yield Problem(
+                paths.STATEMENT.as_posix(), "not there: `fra lineage attest --key …` writes and signs it"
+            )
+    elif (root / backbone).is_file():
+        for message in attest.check(root / paths.STATEMENT, root / backbone, public_key, root):
+            yield Problem(paths.STATEMENT.as_posix(), message)
 
 
 def report(problems: Iterable[Problem]) -> str:

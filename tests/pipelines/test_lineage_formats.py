@@ -31,6 +31,7 @@ from openlineage.client.serde import Serde
 
 from fra.data.files import sha256
 from pipelines.lineage import attest, card, events, locks
+from pipelines.lineage.verify import verify
 
 PARENT = "0192f1a0-5c3e-7b1a-9d2e-3f4a5b6c7d8e"
 BACKBONE = Path("artifacts/pretrain/backbone.safetensors")
@@ -503,6 +504,21 @@ def test_a_signature_by_somebody_else_does_not_fit(
     assert attest.check(out, small_workspace / BACKBONE, root=small_workspace) == []
     assert attest.check(out, small_workspace / BACKBONE, public, small_workspace) == [
         f"{out}: no signature in it fits {public}"
+    ]
+
+
+def test_verify_asks_for_a_signature_where_a_key_is_given(workspace: Path, keys: tuple[Path, Path]) -> None:
+    private, public = keys
+    statement = workspace / "artifacts/attestation/backbone.intoto.json"
+    assert ["not there" in str(found) for found in verify(workspace, public_key=public)] == [True]
+    attest.write(workspace / BACKBONE, statement, root=workspace)
+    assert verify(workspace) == []
+    assert ["not signed" in str(found) for found in verify(workspace, public_key=public)] == [True]
+    attest.write(workspace / BACKBONE, statement, private, root=workspace)
+    assert verify(workspace, public_key=public) == []
+    edit(statement, '"sig": "', '"sig": "AAAA')
+    assert ["no signature in it fits" in str(found) for found in verify(workspace, public_key=public)] == [
+        True
     ]
 
 
