@@ -9,7 +9,9 @@ import pandas as pd
 
 from fra.data import beton, shards
 from fra.data.records import root_of
-from fra.data.shards import Job, ShardConfig, Spread
+from fra.data.shards import ShardConfig
+from fra.data.spread import Spread
+from fra.data.tar import Job
 from pipelines import params, paths
 from pipelines.dataset import chosen
 from pipelines.stage import logger, main

@@ -11,7 +11,16 @@ from pathlib import Path
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-CODE = ("fra", "pipelines", "data/orl", "data/withdrawn", "dvc.yaml", "prefect.toml", "pyproject.toml", "requirements.lock")
+CODE = (
+    "fra",
+    "pipelines",
+    "data/orl",
+    "data/withdrawn",
+    "dvc.yaml",
+    "prefect.toml",
+    "pyproject.toml",
+    "requirements.lock",
+)
 
 
 def environment() -> dict[str, str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from posixpath import join, split, splitext
 
 import pandas as pd
 
@@ -48,7 +50,8 @@ def keys_of(sources: list[str]) -> list[str]:
     WebDataset ends a key at the first dot of the file name, so other dots become underscores; where two sources
     would share a key, a hash of each is added; where one source shows several faces, their number in the list.
     """
-    stems = [str(Path(source).parent / Path(source).stem.replace(".", "_")) for source in sources]
+    parts = [split(source) for source in sources]
+    stems = [join(folder, splitext(file)[0].replace(".", "_")) for folder, file in parts]
     faces = Counter(sources)
     files: dict[str, set[str]] = {}
     for stem, source in zip(stems, sources, strict=True):
@@ -71,7 +74,7 @@ def stat_all(root: Path, sources: list[str]) -> tuple[list[int], list[int]]:
     sizes, times, missing = [], [], []
     for source in sources:
         try:
-            found = (root / source).stat()
+            found = os.stat(join(root, source))  # noqa: PTH116  a Path each costs four times as much
         except FileNotFoundError:
             missing.append(source)
             continue

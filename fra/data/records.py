@@ -7,10 +7,12 @@ annotation files, never pixels: that is `fra.data.shards`' work.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from posixpath import splitext
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".pgm", ".ppm", ".bmp", ".webp", ".tif", ".tiff"})
 SPLITS = ("train", "val", "test")
@@ -94,19 +96,27 @@ def expect(path: Path, what: str) -> Path:
     return path
 
 
-def image_files(root: Path) -> list[Path]:
-    """Every image below `root` by its suffix, sorted; hidden files and folders are left out."""
+def image_files(root: Path) -> list[str]:
+    """Every image below `root` by its suffix, as sorted paths relative to `root` with "/"; hidden ones are left out.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no image in it.
+    """
     if not root.is_dir():
         raise FileNotFoundError(
             f"{root}: no such folder; set dataset.root to the folder that holds the images"
         )
-    found = [
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-        and path.is_file()
-    ]
+    found, folders = [], [""]
+    while folders:
+        folder = folders.pop()
+        with os.scandir(root / folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(f"{folder}{entry.name}/")
+                elif splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and entry.is_file():
+                    found.append(f"{folder}{entry.name}")
     if not found:
         raise FileNotFoundError(
             f"{root}: no image in it (looked for {' '.join(sorted(IMAGE_SUFFIXES))}, at any depth); check dataset.root"

@@ -12,17 +12,11 @@ shard is written again, to the same bytes. A run that was killed continues where
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
-import os
-import signal
-import sys
-import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +25,15 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from fra.data.files import atomic, sha256, write_json, write_parquet
-from fra.data.images import ImageError, cut, glance
+from fra.data.files import sha256, write_json, write_parquet
 from fra.data.records import SPLITS
+from fra.data.spread import Spread, local
+from fra.data.tar import FOUND, Job, write_shard
 
-SUFFIX = {"jpeg": "jpg", "ppm": "pgm", "tiff": "tif"}
-"""File formats (Pillow's names) whose usual suffix is another word."""
-FOUND = ("sha256", "bytes", "width", "height", "mode")
-"""What the manifest says of an image's bytes."""
-FIRST = ("key", "split", "person", *FOUND, "source", "shard", "index", "error")
-AHEAD = 3
-"""Shards that wait for each process: enough to keep it busy, few enough to keep memory small."""
+COLUMNS = ("key", "split", "person", *FOUND, "source", "shard", "index", "error")
+"""The manifest's columns; labels and landmarks follow."""
+APART = ("landmarks", "box", "span", "content")
+"""Columns of records that hold no plain values."""
 
 
 @dataclass(frozen=True)
@@ -77,22 +69,6 @@ class ShardConfig:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One shard to write: its name and records (in its order), folders, and the fingerprint to remember it by."""
-
-    name: str
-    records: pd.DataFrame
-    fingerprint: str
-    root: Path
-    out: Path
-    state: Path
-
-
-Spread = Callable[[Callable[[Job], int], Sequence[Job]], Iterable[int]]
-"""Runs a function on every job, anywhere and in any order, and yields what it returned: images done."""
-
-
-@dataclass(frozen=True)
 class Past:
     """What is known of the last run. `manifest` by key; `shards` by name: fingerprint, sha256, bytes of the tar;
     `refused`: images that could not be decoded, and the row hash they had then."""
@@ -100,6 +76,10 @@ class Past:
     manifest: pd.DataFrame
     shards: dict[str, dict[str, Any]]
     refused: dict[str, str]
+
+    def holds(self, job: Job) -> bool:
+        """Whether a shard is there already, from these very records."""
+        return job.known and self.shards.get(job.name, {}).get("fingerprint") == job.fingerprint
 
 
 # ---- which record belongs where
@@ -111,6 +91,15 @@ def order_of(keys: Iterable[str]) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64)
 
 
+def numbers_of(shards: pd.Series, split: NDArray[np.int8]) -> NDArray[np.int64]:
+    """The number of each record's shard as far as it is one of the record's split, else -1."""
+    codes, names = pd.factorize(shards.to_numpy(object))
+    found = [re.fullmatch(r"(\w+)-(\d{6,})\.tar", str(name)) for name in names]
+    splits = np.array([SPLITS.index(part[1]) if part else -1 for part in found] + [-1])
+    numbers = np.array([int(part[2]) if part else -1 for part in found] + [-1], dtype=np.int64)
+    return np.where(splits[codes] == split, numbers[codes], -1)
+
+
 def plan(records: pd.DataFrame, images_per_shard: int, before: pd.Series) -> pd.DataFrame:
     """The records with the column `shard`, in the order of splits, shards and, within one, a hash of the key.
 
@@ -119,11 +108,7 @@ def plan(records: pd.DataFrame, images_per_shard: int, before: pd.Series) -> pd.
     """
     order = order_of(records["key"])
     split = pd.Categorical(records["split"], SPLITS).codes
-    number = np.full(len(records), -1, dtype=np.int64)
-    if len(before):
-        parts = records["key"].map(before).astype("string").str.extract(r"^(.*)-(\d{6,})\.tar$")
-        stays = (parts[0] == records["split"]).fillna(False).to_numpy(dtype=bool)
-        number[stays] = parts[1][stays].astype("int64")
+    number = numbers_of(before.reindex(records["key"]), split)
     for code in range(len(SPLITS)):
         new = np.flatnonzero((split == code) & (number < 0))
         new = new[np.argsort(order[new], kind="stable")]
@@ -136,23 +121,22 @@ def plan(records: pd.DataFrame, images_per_shard: int, before: pd.Series) -> pd.
     return records.iloc[rank].assign(shard=pd.array(names, dtype="string"))
 
 
+def content_of(value: Any) -> bytes:
+    """The bytes of a list of numbers, of bytes, or of None."""
+    if value is None or isinstance(value, bytes):
+        return value or b""
+    return np.asarray(value, np.float64).tobytes()
+
+
 def row_hashes(records: pd.DataFrame) -> NDArray[np.uint64]:
     """A number a record that changes with anything that the manifest or its shard says of it."""
-    plain = records.drop(
-        columns=[name for name in ("landmarks", "box", "span", "content") if name in records]
-    )
+    plain = records.drop(columns=[name for name in APART if name in records])
     hashes = pd.util.hash_pandas_object(plain.astype({"key": "str"}), index=False).to_numpy(np.uint64).copy()
-    for name in ("landmarks", "box", "span", "content"):
+    for name in APART:
         if name in records and records[name].notna().any():
-            parts = (
-                b""
-                if value is None
-                else value
-                if isinstance(value, bytes)
-                else np.asarray(value, np.float64).tobytes()
-                for value in records[name]
+            digests = b"".join(
+                hashlib.blake2b(content_of(value), digest_size=8).digest() for value in records[name]
             )
-            digests = b"".join(hashlib.blake2b(part, digest_size=8).digest() for part in parts)
             hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + np.frombuffer(digests, dtype=np.uint64)
     return hashes
 
@@ -161,138 +145,19 @@ def fingerprint(hashes: NDArray[np.uint64]) -> str:
     return hashlib.sha256(hashes.tobytes()).hexdigest()
 
 
-# ---- one shard
+def jobs_of(planned: pd.DataFrame, root: Path, out: Path, state: Path) -> list[Job]:
+    """One job a shard. `planned` is in the shards' order, with the columns `hash` and `known`."""
+    names = planned["shard"].to_numpy(object)
+    starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]]) if len(names) else []
+    jobs = []
+    for start, end in zip(starts, [*starts[1:], len(names)], strict=True):
+        rows = planned.iloc[start:end]
+        mark, known = fingerprint(rows["hash"].to_numpy(np.uint64)), bool(rows["known"].all())
+        jobs.append(Job(str(names[start]), rows, mark, known, root, out, state))
+    return jobs
 
 
-def beside(records: pd.DataFrame) -> list[bytes]:
-    """What travels beside each image in its shard, as JSON: person, labels, landmarks, as far as they are known."""
-    known: list[dict[str, Any]] = [
-        {} if pd.isna(person) else {"person": person} for person in records["person"]
-    ]
-    for name in [column for column in records.columns if column.startswith("label.")]:
-        for entry, value in zip(known, records[name].tolist(), strict=True):
-            if not pd.isna(value):
-                entry.setdefault("labels", {})[name.removeprefix("label.")] = int(value)
-    for entry, points in zip(known, records["landmarks"], strict=True):
-        if points is not None:
-            entry["landmarks"] = [round(float(value), 3) for value in points]
-    return [json.dumps(entry, ensure_ascii=False).encode() for entry in known]
-
-
-def member(name: str, content: bytes) -> bytes:
-    """A file in a tar: header, content, padding. Owner, mode and time are fixed: nothing of this machine gets in."""
-    info = tarfile.TarInfo(name)
-    info.size, info.mode, info.mtime, info.uname, info.gname = len(content), 0o644, 0, "fra", "fra"
-    return (
-        info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape") + content + b"\0" * (-len(content) % 512)
-    )
-
-
-END = b"\0" * 1024
-"""What ends a tar."""
-
-
-def part_of(url: str, start: int, size: int) -> bytes:
-    """Some bytes of a local or remote file."""
-    import fsspec
-
-    with fsspec.open(url, "rb", cache_type="none") if "://" in url else Path(url).open("rb") as stream:
-        stream.seek(start)
-        content: bytes = stream.read(size)
-    return content
-
-
-def image_bytes(root: Path, row: dict[str, Any]) -> bytes:
-    """The image of a record: its file, its part of the file, or what the set had in a table."""
-    content = row["content"]
-    if row["span"] is not None:
-        content = part_of(row["source"], *(int(number) for number in row["span"]))
-    elif content is None:
-        content = (root / row["source"]).read_bytes()
-    return content if row["box"] is None else cut(content, tuple(int(side) for side in row["box"]))
-
-
-def write_shard(job: Job) -> int:
-    """Writes one shard, and what was found into `state/<shard>.json`; returns the number of records.
-
-    Images that cannot be decoded are left out. A shard without one good image is not written.
-    """
-    found: dict[str, list[Any]] = {name: [] for name in ("key", *FOUND, "error")}
-    columns = {
-        name: job.records[name].tolist() if name in job.records else [None] * len(job.records)
-        for name in ("key", "source", "box", "span", "content")
-    }
-    digest, size = hashlib.sha256(), 0
-    path = job.out / job.name
-    with atomic(path) as partial, partial.open("wb", buffering=1 << 20) as stream:
-        for values in zip(*columns.values(), beside(job.records), strict=True):
-            row = dict(zip((*columns, "annotation"), values, strict=True))
-            content, error, facts = b"", None, None
-            try:
-                content = image_bytes(job.root, row)
-                facts = glance(content)
-            except ImageError as refused:
-                error = str(refused)
-            found["key"].append(row["key"])
-            found["sha256"].append(hashlib.sha256(content).hexdigest())
-            found["bytes"].append(len(content))
-            found["width"].append(facts.width if facts else 0)
-            found["height"].append(facts.height if facts else 0)
-            found["mode"].append(facts.mode if facts else "")
-            found["error"].append(error)
-            if facts:
-                suffix = SUFFIX.get(facts.format, facts.format)
-                both = member(f"{row['key']}.{suffix}", content)
-                both += member(f"{row['key']}.json", row["annotation"])
-                digest.update(both)
-                size += stream.write(both)
-        digest.update(END)
-        stream.write(END)
-    if size == 0:
-        path.unlink(missing_ok=True)
-    entry = {"fingerprint": job.fingerprint, "sha256": digest.hexdigest(), "bytes": size + len(END)}
-    job.state.mkdir(parents=True, exist_ok=True)
-    with atomic(job.state / f"{job.name}.json") as partial:
-        partial.write_text(json.dumps({**entry, "found": found}))
-    return len(job.records)
-
-
-def die_with_parent() -> None:
-    """A worker must not outlive a killed run: it would go on writing into what the next run writes."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
-def processes(workers: int) -> int:
-    """How many processes `workers` asks for: 0 = as many as this process may use cores."""
-    return workers or len(os.sched_getaffinity(0))
-
-
-def local(workers: int) -> Spread:
-    """Writes shards in processes of this machine."""
-
-    def spread(work: Callable[[Job], int], jobs: Sequence[Job]) -> Iterator[int]:
-        count = min(processes(workers), len(jobs))
-        if count <= 1:
-            yield from map(work, jobs)
-            return
-        with ProcessPoolExecutor(count, initializer=die_with_parent) as pool:
-            waiting = iter(jobs)
-            running: set[Future[int]] = {pool.submit(work, job) for job in islice(waiting, AHEAD * count)}
-            try:
-                while running:
-                    done, running = wait(running, return_when=FIRST_COMPLETED)
-                    running |= {pool.submit(work, job) for job in islice(waiting, len(done))}
-                    for future in done:
-                        yield future.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-
-    return spread
-
-
-# ---- the whole set
+# ---- what the last run left
 
 
 def remembered(out: Path, manifest: Path, state: Path, images_per_shard: int) -> Past:
@@ -306,13 +171,10 @@ def remembered(out: Path, manifest: Path, state: Path, images_per_shard: int) ->
         done = {"index": "", "images_per_shard": 0, "shards": {}, "refused": {}}
     index = out / "index.json"
     said = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else done
+    columns = ["key", *FOUND, "shard", "error"]
     if not manifest.is_file() or said.get("images_per_shard") not in (images_per_shard, None):
-        before = pd.DataFrame({name: [] for name in (*FOUND, "shard", "error")})
-        before.index = pd.Index([], dtype="string", name="key")
-        done = {**done, "shards": {}, "refused": {}}
-    else:
-        columns = ["key", *FOUND, "shard", "error"]
-        before = pd.read_parquet(manifest, columns=columns).set_index("key")
+        empty = pd.DataFrame({name: [] for name in columns}).astype({"key": "string"})
+        return Past(empty.set_index("key"), {}, {})
     trusted = index.is_file() and sha256(index) == done["index"]
     shards = {
         name: entry
@@ -321,7 +183,7 @@ def remembered(out: Path, manifest: Path, state: Path, images_per_shard: int) ->
         and (out / name).stat().st_size == entry["bytes"]
         and (trusted or sha256(out / name) == entry["sha256"])
     }
-    return Past(before, shards, done["refused"])
+    return Past(pd.read_parquet(manifest, columns=columns).set_index("key"), shards, done["refused"])
 
 
 def just_written(job: Job) -> bool:
@@ -330,10 +192,34 @@ def just_written(job: Job) -> bool:
         entry = json.loads((job.state / f"{job.name}.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return False
-    if entry["fingerprint"] != job.fingerprint:
+    if not job.known or entry["fingerprint"] != job.fingerprint:
         return False
     path = job.out / job.name
     return sha256(path) == entry["sha256"] if path.is_file() else not any(map(bool, entry["found"]["width"]))
+
+
+def still_refused(records: pd.DataFrame, hashes: NDArray[np.uint64], past: Past) -> dict[str, str]:
+    """Images that could not be decoded the last time and have not changed since: key → why."""
+    rows = pd.Index(records["key"]).get_indexer(list(past.refused))
+    errors = past.manifest["error"].reindex(list(past.refused))
+    return {
+        key: str(error)
+        for (key, mark), row, error in zip(past.refused.items(), rows, errors, strict=True)
+        if row >= 0 and f"{hashes[row]:016x}" == mark and pd.notna(error)
+    }
+
+
+def clear(out: Path, jobs: list[Job], names: set[str]) -> None:
+    """Takes away the mark of a finished set where there is work to do, and every shard that is in no plan."""
+    if jobs or not all((out / name).is_file() for name in names):
+        (out / "index.json").unlink(missing_ok=True)
+    for stale in out.iterdir():
+        if stale.name not in names and stale.name != "index.json":
+            (out / "index.json").unlink(missing_ok=True)
+            stale.unlink()
+
+
+# ---- the whole set
 
 
 def write(
@@ -358,104 +244,67 @@ def write(
     """
     past = remembered(out, manifest, state, config.images_per_shard)
     hashes = row_hashes(records)
-    named = pd.Series([f"{value:016x}" for value in hashes], index=records["key"])
-    known = records["modified"].notna().to_numpy() | (
-        records["content"].notna().to_numpy() if "content" in records else False
-    )
-    errors = dict(past.manifest["error"].dropna())
-    refused = {
-        key: errors[key] for key, row in past.refused.items() if key in errors and named.get(key) == row
-    }
-    refused |= broken or {}
-    wanted = ~records["key"].isin(list(refused)).to_numpy()
-    planned = plan(
-        records[wanted].assign(hash=hashes[wanted], known=known[wanted]),
-        config.images_per_shard,
-        past.manifest["shard"].dropna(),
-    )
-    jobs: list[Job] = []
-    kept: list[Job] = []
-    for name, rows in planned.groupby("shard", sort=False):
-        mark = fingerprint(rows["hash"].to_numpy(np.uint64))
-        same = past.shards.get(str(name), {}).get("fingerprint") == mark and bool(rows["known"].all())
-        job = Job(str(name), rows, mark, root, out, state)
-        (kept if same else jobs).append(job)
-    finished = [job for job in jobs if job.records["known"].all() and just_written(job)]
+    refused = still_refused(records, hashes, past) | dict(broken or {})
+    known = records["modified"].notna()
+    known |= records["content"].notna() if "content" in records else False
+    marked = records.assign(hash=hashes, known=known.to_numpy(bool))
+    wanted = np.ones(len(records), dtype=bool)
+    rows = pd.Index(records["key"]).get_indexer(list(refused))
+    wanted[rows[rows >= 0]] = False
+    planned = plan(marked[wanted], config.images_per_shard, past.manifest["shard"].dropna())
+    jobs = jobs_of(planned, root, out, state)
+    todo = [job for job in jobs if not past.holds(job)]
     out.mkdir(parents=True, exist_ok=True)
     state.mkdir(parents=True, exist_ok=True)
-    if jobs or len(kept) != len(past.shards):
-        (out / "index.json").unlink(missing_ok=True)
-    names = {job.name for job in (*jobs, *kept)}
-    for stale in out.iterdir():
-        if stale.name not in names and stale.name != "index.json":
-            stale.unlink()
-    left = [job for job in jobs if job not in finished]
-    with tqdm(
-        total=len(planned),
-        initial=sum(len(job.records) for job in (*kept, *finished)),
-        unit="image",
-        desc="shards",
-        mininterval=1,
-    ) as progress:
-        for done in (spread or local(config.workers))(write_shard, left):
-            progress.update(done)
-    entries = {job.name: json.loads((state / f"{job.name}.json").read_text(encoding="utf-8")) for job in jobs}
-    table = assemble(records, planned, past, kept, entries, refused)
+    clear(out, todo, {job.name for job in jobs})
+    work(jobs, [job for job in todo if not just_written(job)], spread or local(config.workers))
+    entries = {job.name: json.loads((state / f"{job.name}.json").read_text(encoding="utf-8")) for job in todo}
+    left_out = marked[~wanted]
+    table = assemble(pd.concat([planned, left_out]), past.manifest, entries, refused)
     if not table["shard"].notna().any():
         example = table.iloc[0]
         raise ValueError(
             f"{root}: none of {len(table)} images can be decoded; {example['source']}: {example['error']}"
         )
-    # Remembered by the records that stayed: those that were refused are not asked for again.
-    good = planned["key"].isin(table.loc[table["shard"].notna(), "key"]).to_numpy()
-    marks = {
-        str(name): fingerprint(rows["hash"].to_numpy(np.uint64))
-        for name, rows in planned[good].groupby("shard", sort=False)
-    }
-    tars = {**past.shards, **entries}
-    shards = {
-        name: {"fingerprint": mark, "sha256": tars[name]["sha256"], "bytes": tars[name]["bytes"]}
-        for name, mark in marks.items()
-    }
-    write_parquet(table, manifest)
-    write_json(index(table, shards, config.images_per_shard), out / "index.json")
-    write_json(
-        {
-            "index": sha256(out / "index.json"),
-            "images_per_shard": config.images_per_shard,
-            "shards": shards,
-            "refused": {key: named[key] for key in table.loc[table["error"].notna(), "key"]},
-        },
-        state / "done.json",
-    )
+    finish(table, planned, marked, past.shards | entries, out, manifest, config, state)
     for name in entries:
         (state / f"{name}.json").unlink()
     return table
 
 
+def work(jobs: list[Job], todo: list[Job], spread: Spread) -> None:
+    """Writes the shards `todo` out of all, with a bar."""
+    images = {job.name: len(job.records) for job in jobs}
+    at_work = sum(len(job.records) for job in todo)
+    with tqdm(
+        total=sum(images.values()),
+        initial=sum(images.values()) - at_work,
+        unit="image",
+        desc="shards",
+        mininterval=1,
+    ) as progress:
+        for done in spread(write_shard, todo):
+            progress.update(done)
+
+
 def assemble(
-    records: pd.DataFrame,
-    planned: pd.DataFrame,
-    past: Past,
-    kept: list[Job],
+    listed: pd.DataFrame,
+    before: pd.DataFrame,
     entries: dict[str, dict[str, Any]],
     refused: Mapping[str, str],
 ) -> pd.DataFrame:
     """The manifest: records and what was found in their bytes, in shard order, then those that were refused by key;
     `index` counts within a split."""
-    old = pd.concat([job.records["key"] for job in kept]) if kept else pd.Series([], dtype="string")
-    before = past.manifest.drop(columns=["shard"])
-    found = [
-        before.loc[before.index.isin([*old, *refused])].reset_index(),
-        *(pd.DataFrame(entry["found"]) for entry in entries.values()),
-    ]
-    facts = pd.concat([part for part in found if len(part)], ignore_index=True)
-    listed = pd.concat(
-        [planned.drop(columns=["hash", "known"]), records[records["key"].isin(list(refused))]]
-    ).drop(columns=["bytes", "modified", "box", "span", "content"], errors="ignore")
-    table = listed.merge(facts, on="key", how="left", validate="one_to_one")
-    reasons = table["key"].map(refused)
-    table["error"] = table["error"].astype("string").where(reasons.isna(), reasons.astype("string"))
+    fresh = [pd.DataFrame(entry["found"]).set_index("key") for entry in entries.values()]
+    known = before.drop(columns="shard")
+    if fresh:
+        new = pd.concat(fresh)
+        known = pd.concat([part for part in (known.drop(new.index, errors="ignore"), new) if len(part)])
+    facts = known.reindex(listed["key"])
+    table = listed.drop(columns=[*FOUND, *APART[1:]], errors="ignore").reset_index(drop=True)
+    table = table.assign(**{name: facts[name].to_numpy() for name in FOUND})
+    reasons = table["key"].map(dict(refused)).astype("string")
+    table["error"] = reasons.where(reasons.notna(), pd.array(facts["error"], dtype="string"))
     bad = table["error"].notna()
     table.loc[bad, ["width", "height"]] = 0
     table.loc[bad, "mode"] = ""
@@ -465,11 +314,46 @@ def assemble(
     table["index"] = (
         (sharded.groupby(table["split"], sort=False).cumsum() - 1).where(sharded, -1).astype("int64")
     )
-    table = table.astype(
-        {"bytes": "int64", "width": "int64", "height": "int64", "mode": "string", "sha256": "string"}
-    )
+    whole = dict.fromkeys(("bytes", "width", "height"), "int64")
     labels = [name for name in table.columns if name.startswith("label.")]
-    return table[[*FIRST, *labels, "landmarks"]]
+    return table.astype({**whole, "mode": "string", "sha256": "string"})[[*COLUMNS, *labels, "landmarks"]]
+
+
+def finish(
+    table: pd.DataFrame,
+    planned: pd.DataFrame,
+    marked: pd.DataFrame,
+    tars: dict[str, dict[str, Any]],
+    out: Path,
+    manifest: Path,
+    config: ShardConfig,
+    state: Path,
+) -> None:
+    """Writes manifest, `index.json` (last of what others read) and the state.
+
+    A shard is remembered by the records that stayed: those that were refused are not asked for again.
+    """
+    bad = pd.Index(table.loc[table["error"].notna(), "key"])
+    good = planned.drop(
+        planned.index[pd.Index(planned["key"]).get_indexer_for(bad.intersection(planned["key"]))]
+    )
+    marks = {job.name: job.fingerprint for job in jobs_of(good, Path(), out, state)}
+    shards = {
+        name: {"fingerprint": mark, "sha256": tars[name]["sha256"], "bytes": tars[name]["bytes"]}
+        for name, mark in marks.items()
+    }
+    rows = marked["hash"].to_numpy(np.uint64)[pd.Index(marked["key"]).get_indexer(bad)]
+    write_parquet(table, manifest)
+    write_json(index(table, shards, config.images_per_shard), out / "index.json")
+    write_json(
+        {
+            "index": sha256(out / "index.json"),
+            "images_per_shard": config.images_per_shard,
+            "shards": shards,
+            "refused": {key: f"{row:016x}" for key, row in zip(bad, rows, strict=True)},
+        },
+        state / "done.json",
+    )
 
 
 def index(table: pd.DataFrame, shards: dict[str, dict[str, Any]], images_per_shard: int) -> dict[str, Any]:

@@ -76,7 +76,9 @@ def write_data(folder: Path) -> tuple[Path, Path, pd.DataFrame]:
             }
         )
     shards, manifest = folder / "shards", folder / "toy.parquet"
-    table = write_shards(pd.DataFrame(records), raw, shards, manifest, ShardConfig(workers=1), folder / "state")
+    table = write_shards(
+        pd.DataFrame(records), raw, shards, manifest, ShardConfig(workers=1), folder / "state"
+    )
     return manifest, shards, table
 
 

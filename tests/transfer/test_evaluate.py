@@ -118,7 +118,14 @@ def test_given_pairs_are_judged_fold_by_fold(faces: Set, tmp_path: Path) -> None
             draw(person, number % 2, 0, np.array([number, 3.0])).save(root / source)
             records.append({"key": source[:-4], "source": source, "split": "test", "person": name})
     frame = pd.DataFrame(records).assign(bytes=None, modified=None, landmarks=None)
-    write(frame, root, tmp_path / "shards", tmp_path / "manifest.parquet", ShardConfig(workers=1), tmp_path / "state")
+    write(
+        frame,
+        root,
+        tmp_path / "shards",
+        tmp_path / "manifest.parquet",
+        ShardConfig(workers=1),
+        tmp_path / "state",
+    )
     lines = ["2\t3"]
     for fold in ((0, 1, 2), (3, 4, 5)):
         lines += [f"{names[p]}\t1\t3" for p in fold]
@@ -169,7 +176,7 @@ def test_other_mistakes_are_explained(faces: Set, tmp_path: Path) -> None:
         TransferConfig(fractions=(1.5,))
 
 
-def test_what_was_set_aside_is_not_read(faces: Faces) -> None:
+def test_what_was_set_aside_is_not_read(faces: Set) -> None:
     whole = read_manifest(faces.manifest)
     gone = frozenset(whole["key"].iloc[[0, 5]])
     assert set(read_manifest(faces.manifest, gone)["key"]) == set(whole["key"]) - gone

@@ -67,11 +67,9 @@ def annotated(root: Path, name: str, split: str, config: DatasetConfig) -> Itera
 
 
 def sorted_by_label(root: Path, folder: str, split: str, config: DatasetConfig) -> Iterator[Record]:
-    for path in image_files(root / folder):
-        source = path.relative_to(root)
-        label = source.parts[1]
+    for file in image_files(root / folder):
+        label, name = file.partition("/")[0], f"{folder}/{file}"
         if not label.isdigit():
-            raise ValueError(f"{path}: expected {folder}/<label>/ with a number, found {label!r}")
+            raise ValueError(f"{root / name}: expected {folder}/<label>/ with a number, found {label!r}")
         if int(label) < EXPRESSIONS:
-            name = source.as_posix()
             yield Record(name, carved(split, name, config), labels={"expression": int(label)})

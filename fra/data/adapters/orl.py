@@ -21,9 +21,8 @@ def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
     splits = pd.read_csv(ANNOTATIONS / "splits.csv").set_index("subject")["split"]
     coordinates = [f"{axis}{point}" for point in range(68) for axis in "xy"]
     names = [column for column in annotations.columns if column not in (*coordinates, "subject")]
-    for path in image_files(root):
-        source = path.relative_to(root).as_posix()
-        person = path.relative_to(root).parts[0] if "/" in source else None
+    for source in image_files(root):
+        person = source.partition("/")[0] if "/" in source else None
         number = int(person[1:]) if person and re.fullmatch(r"s\d+", person) else None
         split = splits[number] if number in splits.index else split_of(person or source, config)
         if source not in annotations.index:

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from posixpath import basename, dirname
 
 from fra.data.records import DatasetConfig, Record, carved, expect, image_files
 
 
 def lfw(root: Path, config: DatasetConfig) -> Iterator[Record]:
     top = expect(root / "lfw-deepfunneled", "LFW's images, one folder a person")
-    for path in image_files(top):
-        name = path.relative_to(top).as_posix()  # as `pairs.txt` has it
-        yield Record(path.relative_to(root).as_posix(), "test", path.parent.name, name=name)
+    for name in image_files(top):  # as `pairs.txt` has it
+        yield Record(f"{top.name}/{name}", "test", basename(dirname(name)), name=name)
 
 
 def vggface2(root: Path, config: DatasetConfig) -> Iterator[Record]:
     expect(root / "train", "VGGFace2's training images, one folder a person")
     for split in ("train", "test"):
         if (root / split).is_dir():
-            for path in image_files(root / split):
-                person = path.parent.name
-                yield Record(path.relative_to(root).as_posix(), carved(split, person, config), person)
+            for name in image_files(root / split):
+                person = basename(dirname(name))
+                yield Record(f"{split}/{name}", carved(split, person, config), person)

@@ -1,0 +1,129 @@
+"""One WebDataset tar shard: images and, beside each, what is known of it. The same records give the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fra.data.files import atomic
+from fra.data.images import ImageError, cut, glance
+
+SUFFIX = {"jpeg": "jpg", "ppm": "pgm", "tiff": "tif"}
+"""File formats (Pillow's names) whose usual suffix is another word."""
+FOUND = ("sha256", "bytes", "width", "height", "mode")
+"""What the manifest says of an image's bytes."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One shard to write: its name and records (in its order), folders, and the fingerprint to remember it by.
+
+    `known`: the records say when each image's bytes change, so that the same fingerprint means the same bytes.
+    """
+
+    name: str
+    records: pd.DataFrame
+    fingerprint: str
+    known: bool
+    root: Path
+    out: Path
+    state: Path
+
+
+def beside(records: pd.DataFrame) -> list[bytes]:
+    """What travels beside each image in its shard, as JSON: person, labels, landmarks, as far as they are known."""
+    known: list[dict[str, Any]] = [
+        {} if pd.isna(person) else {"person": person} for person in records["person"]
+    ]
+    for name in [column for column in records.columns if column.startswith("label.")]:
+        for entry, value in zip(known, records[name].tolist(), strict=True):
+            if not pd.isna(value):
+                entry.setdefault("labels", {})[name.removeprefix("label.")] = int(value)
+    for entry, points in zip(known, records["landmarks"], strict=True):
+        if points is not None:
+            entry["landmarks"] = [round(float(value), 3) for value in points]
+    return [json.dumps(entry, ensure_ascii=False).encode() for entry in known]
+
+
+def member(name: str, content: bytes) -> bytes:
+    """A file in a tar: header, content, padding. Owner, mode and time are fixed: nothing of this machine gets in."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime, info.uname, info.gname = len(content), 0o644, 0, "fra", "fra"
+    return (
+        info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape") + content + b"\0" * (-len(content) % 512)
+    )
+
+
+END = b"\0" * 1024
+"""What ends a tar."""
+
+
+def part_of(url: str, start: int, size: int) -> bytes:
+    """Some bytes of a local or remote file."""
+    import fsspec
+
+    with fsspec.open(url, "rb", cache_type="none") if "://" in url else Path(url).open("rb") as stream:
+        stream.seek(start)
+        content: bytes = stream.read(size)
+    return content
+
+
+def image_bytes(root: Path, row: dict[str, Any]) -> bytes:
+    """The image of a record: its file, its part of the file, or what the set had in a table."""
+    content = row["content"]
+    if row["span"] is not None:
+        content = part_of(row["source"], *(int(number) for number in row["span"]))
+    elif content is None:
+        content = (root / row["source"]).read_bytes()
+    return content if row["box"] is None else cut(content, tuple(int(side) for side in row["box"]))
+
+
+def write_shard(job: Job) -> int:
+    """Writes one shard, and what was found into `state/<shard>.json`; returns the number of records.
+
+    Images that cannot be decoded are left out. A shard without one good image is not written.
+    """
+    found: dict[str, list[Any]] = {name: [] for name in ("key", *FOUND, "error")}
+    columns = {
+        name: job.records[name].tolist() if name in job.records else [None] * len(job.records)
+        for name in ("key", "source", "box", "span", "content")
+    }
+    digest, size = hashlib.sha256(), 0
+    path = job.out / job.name
+    with atomic(path) as partial, partial.open("wb", buffering=1 << 20) as stream:
+        for values in zip(*columns.values(), beside(job.records), strict=True):
+            row = dict(zip((*columns, "annotation"), values, strict=True))
+            content, error, facts = b"", None, None
+            try:
+                content = image_bytes(job.root, row)
+                facts = glance(content)
+            except ImageError as refused:
+                error = str(refused)
+            found["key"].append(row["key"])
+            found["sha256"].append(hashlib.sha256(content).hexdigest())
+            found["bytes"].append(len(content))
+            found["width"].append(facts.width if facts else 0)
+            found["height"].append(facts.height if facts else 0)
+            found["mode"].append(facts.mode if facts else "")
+            found["error"].append(error)
+            if facts:
+                suffix = SUFFIX.get(facts.format, facts.format)
+                both = member(f"{row['key']}.{suffix}", content)
+                both += member(f"{row['key']}.json", row["annotation"])
+                digest.update(both)
+                size += stream.write(both)
+        digest.update(END)
+        stream.write(END)
+    if size == 0:
+        path.unlink(missing_ok=True)
+    entry = {"fingerprint": job.fingerprint, "sha256": digest.hexdigest(), "bytes": size + len(END)}
+    job.state.mkdir(parents=True, exist_ok=True)
+    with atomic(job.state / f"{job.name}.json") as partial:
+        partial.write_text(json.dumps({**entry, "found": found}))
+    return len(job.records)
