@@ -257,7 +257,7 @@ def write(
     out.mkdir(parents=True, exist_ok=True)
     state.mkdir(parents=True, exist_ok=True)
     clear(out, todo, {job.name for job in jobs})
-    work(jobs, [job for job in todo if not just_written(job)], spread or local(config.workers))
+    work(jobs, [job for job in todo if not just_written(job)], out, spread or local(config.workers))
     entries = {job.name: json.loads((state / f"{job.name}.json").read_text(encoding="utf-8")) for job in todo}
     left_out = marked[~wanted]
     table = assemble(pd.concat([planned, left_out]), past.manifest, entries, refused)
@@ -272,8 +272,8 @@ def write(
     return table
 
 
-def work(jobs: list[Job], todo: list[Job], spread: Spread) -> None:
-    """Writes the shards `todo` out of all, with a bar."""
+def work(jobs: list[Job], todo: list[Job], out: Path, spread: Spread) -> None:
+    """Writes the shards `todo` out of all into `out`, with a bar."""
     images = {job.name: len(job.records) for job in jobs}
     at_work = sum(len(job.records) for job in todo)
     with tqdm(
@@ -285,6 +285,8 @@ def work(jobs: list[Job], todo: list[Job], spread: Spread) -> None:
     ) as progress:
         for done in spread(write_shard, todo):
             progress.update(done)
+    for torn in out.glob(".*.partial"):  # by a worker that was killed
+        torn.unlink()
 
 
 def assemble(
