@@ -125,7 +125,7 @@ class TwoCrops(ResizedCropRGBImageDecoder):  # type: ignore[misc]
 
     @property
     def get_crop_generator(self) -> Callable[..., tuple[int, int, int, int]]:
-        return crop_box  # type: ignore[no-any-return]
+        return crop_box
 
     def generate_code(self) -> Callable[..., Any]:
         jpg = IMAGE_MODES["jpg"]
@@ -151,10 +151,10 @@ class TwoCrops(ResizedCropRGBImageDecoder):  # type: ignore[misc]
                 for view in range(2):
                     i, j, h, w = crop_box(
                         np.uint64(key[place][0]),
-                        np.int64(index),
+                        np.int64(index),  # type: ignore[arg-type]  # Numba's own integers
                         view,
-                        np.int64(height),
-                        np.int64(width),
+                        np.int64(height),  # type: ignore[arg-type]
+                        np.int64(width),  # type: ignore[arg-type]
                         scale,
                         ratio,
                     )

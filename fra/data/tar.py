@@ -81,7 +81,7 @@ def image_bytes(root: Path, row: dict[str, Any]) -> bytes:
         content = part_of(row["source"], *(int(number) for number in row["span"]))
     elif content is None:
         content = (root / row["source"]).read_bytes()
-    return content if row["box"] is None else cut(content, tuple(int(side) for side in row["box"]))
+    return content if row["box"] is None else cut(content, row["box"])
 
 
 def write_shard(job: Job) -> int:
