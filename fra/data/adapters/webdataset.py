@@ -1,7 +1,7 @@
 """Existing WebDataset shards: `dataset.urls` names tar files, on disk or remote, with brace ranges.
 
-`faces-{000000..000041}.tar`, `https://host/faces-{00..41}.tar`, `s3://bucket/faces-{00..41}.tar` (S3 needs the package
-s3fs). Each image is a record that says where in which tar it lies; nothing is unpacked. Unlabelled.
+`faces-{000000..000041}.tar`, `https://host/faces-{00..41}.tar`, `s3://bucket/faces-{00..41}.tar` (keys and endpoint as
+any AWS tool finds them). Each image is a record that says where in which tar it lies; nothing is unpacked. Unlabelled.
 """
 
 from __future__ import annotations
