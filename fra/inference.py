@@ -18,7 +18,11 @@ from fra.method.networks import Encoder
 from fra.train.checkpoint import read_weights
 
 AnyImage: TypeAlias = Image.Image | NDArray[np.uint8] | Path | str
-REQUIRED = ("contents", "backbone", "num_masks", "projection_dim", "hidden_dim", "image_size", "mean", "std")
+REQUIRED = {
+    "backbone": ("backbone", "image_size", "mean", "std"),
+    "model": ("backbone", "image_size", "mean", "std", "num_masks", "projection_dim", "hidden_dim"),
+}
+"""What a file of weights must say of itself, by its contents."""
 
 
 class FaceEncoder(nn.Module):
@@ -127,7 +131,8 @@ def load(path: str | Path) -> FaceEncoder:
     """
     path = Path(path)
     weights, metadata = read_weights(path)
-    absent = [name for name in REQUIRED if name not in metadata]
+    required = REQUIRED.get(metadata.get("contents", ""), ("contents",))
+    absent = [name for name in required if name not in metadata]
     if absent:
         raise ValueError(
             f"{path}: its metadata lacks {', '.join(absent)}; load a file that pre-training wrote"

@@ -39,6 +39,28 @@ def compare(
     print(write(out, experiments or []))
 
 
+@app.command()
+def import_weights(
+    file: Annotated[
+        Path, typer.Argument(help="A checkpoint of the official code, of Bulat et al., of torchvision")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The backbone.safetensors to write")],
+    backbone: Annotated[str, typer.Option(help="Its architecture, as model.backbone")] = "resnet50",
+    image_size: Annotated[int, typer.Option(help="Pixels a side of the images that it is to see")] = 224,
+    prefix: Annotated[
+        str | None, typer.Option(help="What its names begin with, where the layout is not known")
+    ] = None,
+) -> None:
+    """Makes a backbone of somebody else's checkpoint, without executing anything in it, and says which names matched.
+
+    Named in transfer.baselines, it is judged beside our own by the same code.
+    """
+    from fra.transfer.foreign import import_weights as convert
+
+    print(convert(file, out, backbone, image_size, prefix))
+    print(out)
+
+
 @lineage.command()
 def show(
     artifact: Annotated[
