@@ -20,10 +20,12 @@ lineage = typer.Typer(
     help="What was made from what: show it, check it, follow one person.", no_args_is_help=True
 )
 data = typer.Typer(help="The data sets.", no_args_is_help=True)
+transfer = typer.Typer(help="What a backbone is worth on tasks.", no_args_is_help=True)
 bench = typer.Typer(help="How fast we are, beside what you would use instead.", no_args_is_help=True)
 app.add_typer(lineage, name="lineage")
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")
+app.add_typer(transfer, name="transfer")
 
 
 @app.command()
@@ -199,6 +201,27 @@ def withdraw(
     print(
         "`dvc gc --workspace` (with --cloud for the remote) removes what no stage uses; your own raw folder is yours."
     )
+
+
+@transfer.command()
+def recompute(
+    task: Annotated[
+        str | None, typer.Argument(help="One task; all that were evaluated where none is named")
+    ] = None,
+    folder: Annotated[Path, typer.Option(help="Where the tasks' folders are")] = Path("artifacts/transfer"),
+) -> None:
+    """Computes every stored figure anew from the stored predictions. Exit code 1 if any is not what they give."""
+    from fra.transfer.recompute import differences
+
+    tasks = [task] if task else sorted(path.parent.name for path in folder.glob("*/predictions.parquet"))
+    if not tasks:
+        raise FileNotFoundError(f"{folder}: no task's predictions in it; run `dvc repro transfer` first")
+    found = {name: differences(name, folder / name) for name in tasks}
+    for name, lines in found.items():
+        print(f"{name}: " + ("pass" if not lines else f"{len(lines)} figures differ"))
+        print(*(f"  {line}" for line in lines), sep="\n", end="\n" if lines else "")
+    if any(found.values()):
+        raise typer.Exit(1)
 
 
 @bench.command()
