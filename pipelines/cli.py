@@ -203,6 +203,10 @@ def withdraw(
     )
 
 
+SHOWN = 20
+"""Differences of a task that are named; more would hide the other tasks'."""
+
+
 @transfer.command()
 def recompute(
     task: Annotated[
@@ -218,10 +222,32 @@ def recompute(
         raise FileNotFoundError(f"{folder}: no task's predictions in it; run `dvc repro transfer` first")
     found = {name: differences(name, folder / name) for name in tasks}
     for name, lines in found.items():
-        print(f"{name}: " + ("pass" if not lines else f"{len(lines)} figures differ"))
-        print(*(f"  {line}" for line in lines), sep="\n", end="\n" if lines else "")
+        print(f"{name}: " + (f"{len(lines):,} differences" if lines else "pass"))
+        for line in lines[:SHOWN]:
+            print(f"  {line}")
+        if len(lines) > SHOWN:
+            print(f"  … and {len(lines) - SHOWN:,} more")
     if any(found.values()):
         raise typer.Exit(1)
+
+
+@transfer.command("regions")
+def judge_regions(
+    model: Annotated[Path, typer.Option(help="The model, with its region branch")] = Path(
+        "artifacts/pretrain/model.safetensors"
+    ),
+    dataset: Annotated[str, typer.Option(help="A data set with 68 or 98 landmarks, by name")] = "orl",
+    out: Annotated[Path, typer.Option("--out", "-o", help="The figures (JSON)")] = Path("regions.json"),
+) -> None:
+    """How well a model's heatmaps find facial parts without labels, beside untrained networks and masks of place."""
+    from pipelines import paths
+    from pipelines.report import judge_regions as judge
+
+    for row, figures in judge(model, paths.manifest(dataset), paths.shards(dataset), out).items():
+        print(
+            f"{row}: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if name != "iou")
+        )
+    print(out)
 
 
 @bench.command()

@@ -88,7 +88,8 @@ def test_what_was_tampered_with_is_named(name: str, evaluated: Path, tmp_path: P
     assert told.exit_code == 1
     assert "verification: pass" in told.output
     found = differences("alignment", tmp_path / "transfer/alignment")
-    assert f"alignment: {len(found)} figures differ" in told.output
+    assert f"alignment: {len(found):,} differences" in told.output
+    assert (f"and {len(found) - 20:,} more" in told.output) == (len(found) > 20)
     assert pd.Series(found).str.contains(message).any(), found
 
 
