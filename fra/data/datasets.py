@@ -16,6 +16,7 @@ from fra.data.adapters import (
     fer2013,
     ferplus,
     folder,
+    generated,
     orl,
     people,
     rafdb,
@@ -23,7 +24,7 @@ from fra.data.adapters import (
     webdataset,
     wflw,
 )
-from fra.data.files import write_parquet
+from fra.data.files import sha256, write_parquet
 from fra.data.records import DatasetConfig, Record, fraction, root_of
 
 ADAPTERS: dict[str, Callable[[Path, DatasetConfig], Iterable[Record]]] = {
@@ -32,6 +33,7 @@ ADAPTERS: dict[str, Callable[[Path, DatasetConfig], Iterable[Record]]] = {
     "fer2013": fer2013.records,
     "ferplus": ferplus.records,
     "folder": folder.records,
+    "generated": generated.records,
     "lfw": people.lfw,
     "orl": orl.records,
     "rafdb": rafdb.records,
@@ -40,7 +42,7 @@ ADAPTERS: dict[str, Callable[[Path, DatasetConfig], Iterable[Record]]] = {
     "webdataset": webdataset.records,
     "wflw": wflw.records,
 }
-EMBEDDED: dict[str, Callable[[Path], None]] = {"orl": orl.fetch}
+EMBEDDED: dict[str, Callable[[Path, DatasetConfig], None]] = {"generated": generated.fetch, "orl": orl.fetch}
 """Sets that need no `dataset.root`: how to put their images into the raw folder."""
 
 
@@ -88,6 +90,11 @@ def stat_all(root: Path, sources: list[str]) -> tuple[list[int], list[int]]:
     return sizes, times
 
 
+def content_of(path: str) -> int:
+    """A number that changes with a local file, by its bytes: the same wherever it was made."""
+    return int(fraction(sha256(Path(path))) * 2**62)
+
+
 def version_of(url: str) -> int:
     """A number that changes with a local or remote file, by what its server says of it (size, time, ETag)."""
     import fsspec
@@ -105,7 +112,7 @@ def ingest(config: DatasetConfig, raw: Path, withdrawn: frozenset[str] = frozens
     is never changed).
 
     Columns: key, source (relative to the root), split, person, bytes and modified (as the file system has them;
-    null for embedded sets, whose bytes are versioned), label.<Name> (Int64, null = not known), landmarks, and, where
+    null for embedded files, whose bytes are versioned), label.<Name> (Int64, null = not known), landmarks, and, where
     the set has them, box (left, top, right, bottom), span (of a tar) and content (image files out of a table).
 
     Raises:
@@ -119,7 +126,7 @@ def ingest(config: DatasetConfig, raw: Path, withdrawn: frozenset[str] = frozens
     embedded = config.root is None and config.adapter in EMBEDDED
     root = root_of(config, raw)
     if embedded:
-        EMBEDDED[config.adapter](raw)
+        EMBEDDED[config.adapter](raw, config)
     elif config.root is None and config.adapter != "webdataset":
         raise ValueError(
             f"dataset.root is not set: where are the images of {config.name!r} ({config.adapter})?"
@@ -147,7 +154,8 @@ def ingest(config: DatasetConfig, raw: Path, withdrawn: frozenset[str] = frozens
     )
     sizes: list[int | None] = [None] * len(records)
     times: list[int | None] = [None] * len(records)
-    versions = {url: version_of(url) for url in {record.source for record in records if record.span}}
+    version = content_of if embedded else version_of
+    versions = {url: version(url) for url in {record.source for record in records if record.span}}
     for place, record in enumerate(records):
         if record.span:
             sizes[place], times[place] = record.span[1], versions[record.source]
