@@ -1,4 +1,4 @@
-"""Runs the rules with Great Expectations, and writes verdict, quarantine list and Data Docs."""
+"""Runs the rules with Great Expectations, and writes verdict, quarantine list, profile and Data Docs."""
 
 from __future__ import annotations
 
@@ -6,174 +6,254 @@ import os
 
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read when great_expectations is imported
 
-import re
-import shutil
-import tempfile
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import great_expectations as gx
+import numpy as np
 import pandas as pd
-from great_expectations.checkpoint import UpdateDataDocsAction
+from numpy.typing import NDArray
 
-from fra.data.files import atomic, sha256
-from fra.quality.expectations import Rule, ValidateConfig, derive, rules
-from fra.quality.measure import measure
+from fra.data import inspect_batches
+from fra.data.files import atomic, sha256, write_json
+from fra.data.loader import DataConfig
+from fra.data.views import ViewsConfig
+from fra.quality import drift, manifest, measure, tables
+from fra.quality.expectations import TABLES, Rule, ValidateConfig, suite
+from fra.quality.page import docs
+from fra.quality.tables import Others
 from fra.quality.verdict import Verdict, write
 
 EXAMPLES = 5
-SITE = "data_docs"
+SEED = 0
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What a rule found: the keys of the rows that break it (empty for rules on the whole table)."""
+class Found:
+    """What a rule found: the rows that break it (none for rules on a table as a whole).
+
+    `judged` is false where its table is not there: no reference to drift from, no batch of a set that is not trained on.
+    """
 
     rule: Rule
     success: bool
-    keys: list[str]
-    observed: str
+    rows: NDArray[np.int64]
+    judged: bool
+    result: Any = None
 
 
-def run(table: pd.DataFrame, suite: list[Rule], docs: Path) -> list[Finding]:
-    """Judges the table and builds the Data Docs site in `docs`.
+@dataclass(frozen=True)
+class Set:
+    """A data set on disk."""
+
+    name: str
+    manifest: Path
+    shards: Path
+    betons: tuple[Path, ...] = ()
+
+
+def run(frames: dict[str, pd.DataFrame], rules: list[Rule]) -> list[Found]:
+    """Judges each table by its rules; in the order of `rules`.
 
     Raises:
-        RuntimeError: an expectation could not be evaluated at all (a missing column, say).
+        ValueError: a rule names a column that its table does not have, or cannot be evaluated.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        context = gx.get_context(mode="ephemeral")
-        context.variables.progress_bars = {"globally": False}
-        context.add_data_docs_site(
-            site_name=SITE,
-            site_config={
-                "class_name": "SiteBuilder",
-                "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-                "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": folder},
-            },
-        )
-        batch = (
-            context.data_sources.add_pandas("manifest")
-            .add_dataframe_asset("images")
-            .add_batch_definition_whole_dataframe("all")
-        )
-        expectations = []
-        for rule in suite:
+    for name in ("great_expectations", "great_expectations.data_context.types.base"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # it tells of temporary folders
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}
+    source = context.data_sources.add_pandas("gate")
+    found: dict[str, Found] = {}
+    for name in TABLES:
+        chosen = [rule for rule in rules if rule.table == name]
+        frame = frames.get(name)
+        if frame is None or not len(frame):
+            found |= {rule.name: Found(rule, True, np.empty(0, np.int64), False) for rule in chosen}
+            continue
+        for rule in chosen:
             rule.expectation.meta = {"rule": rule.name, "severity": rule.severity}
             rule.expectation.notes = f"**{rule.name}** ({rule.severity}): fails where {rule.reason}."
-            expectations.append(rule.expectation)
-        validation = context.validation_definitions.add(
-            gx.ValidationDefinition(
-                name="manifest",
-                data=batch,
-                suite=context.suites.add(gx.ExpectationSuite(name="faces", expectations=expectations)),
-            )
+        batch = (
+            source.add_dataframe_asset(name)
+            .add_batch_definition_whole_dataframe("all")
+            .get_batch({"dataframe": frame})
         )
-        checkpoint = context.checkpoints.add(
-            gx.Checkpoint(
-                name="gate",
-                validation_definitions=[validation],
-                actions=[UpdateDataDocsAction(name="docs", site_names=[SITE])],
-                result_format={
-                    "result_format": "COMPLETE",
-                    "unexpected_index_column_names": ["key"],
-                    "partial_unexpected_count": EXAMPLES,
-                    "exclude_unexpected_values": True,
-                },
-            )
+        result = batch.validate(
+            gx.ExpectationSuite(name=name, expectations=[rule.expectation for rule in chosen]),
+            result_format={
+                "result_format": "COMPLETE",
+                "partial_unexpected_count": EXAMPLES,
+                "exclude_unexpected_values": True,
+                "return_unexpected_index_query": False,
+            },
         )
-        (result,) = checkpoint.run(batch_parameters={"dataframe": table}).run_results.values()
-        by_name = {outcome.expectation_config.meta["rule"]: outcome for outcome in result.results}
-        publish(Path(folder), docs)
-    return [finding(rule, by_name[rule.name]) for rule in suite]
+        outcomes = {outcome.expectation_config.meta["rule"]: outcome for outcome in result.results}
+        found |= {rule.name: one(rule, outcomes[rule.name]) for rule in chosen}
+    return [found[rule.name] for rule in rules]
 
 
-def finding(rule: Rule, outcome: Any) -> Finding:
+def one(rule: Rule, outcome: Any) -> Found:
     """Great Expectations' result of one rule, in our words."""
-    if (outcome.exception_info and outcome.exception_info.get("raised_exception", False) is True) or (
-        not outcome.success and not outcome.result
-    ):
-        raise RuntimeError(f"the rule {rule.name!r} could not be evaluated: {outcome.exception_info}")
-    # without values, Great Expectations lists the keys of all unexpected rows in one entry
-    entries = [row["key"] for row in outcome.result.get("unexpected_index_list") or []]
-    keys = sorted({str(key) for entry in entries for key in (entry if isinstance(entry, list) else [entry])})
-    return Finding(rule, bool(outcome.success), keys, str(outcome.result.get("observed_value", "")))
+    if not outcome.success and not outcome.result:
+        problem = " ".join(str(outcome.exception_info).split())[:500]
+        raise ValueError(
+            f"the rule {rule.name!r} could not be evaluated on the table {rule.table!r}: {problem}"
+        )
+    rows = np.unique(np.asarray(outcome.result.get("unexpected_index_list") or [], dtype=np.int64))
+    return Found(rule, bool(outcome.success), rows, True, outcome)
 
 
-STYLE = """
-:root{color-scheme:light dark}
-body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}
-table{border-collapse:collapse;width:100%;margin:1rem 0}
-td,th{border:1px solid #8886;padding:.4rem .6rem;text-align:left;vertical-align:top}
-img{max-width:2rem}.badge,.text-success{font-weight:600}
-.modal,.d-none,.navbar-toggler{display:none}
-ul{padding-left:1.2rem}pre{white-space:pre-wrap}
-"""
-REMOTE = re.compile(
-    r"<script\b[^>]*\bsrc=[^>]*>\s*</script>|<link\b[^>]*\bhref=[\"']?(?:https?:)?//[^>]*>|@import[^;]*//[^;]*;",
-    re.IGNORECASE,
-)
-REMOTE_IMAGE = re.compile(r"<img\b[^>]*\bsrc=[\"'](?:https?:)?//[^>]*>", re.IGNORECASE)
+def explainer(frames: dict[str, pd.DataFrame], others: Others | None) -> Callable[[Rule, int], str]:
+    """A function (rule, row) → what is wrong with that row, in words."""
+
+    def explain(rule: Rule, row: int) -> str:
+        if not rule.tell:
+            return rule.reason
+        value = frames[rule.table][rule.tell].iat[row]
+        if pd.isna(value):
+            return rule.reason
+        if rule.tell == "like_test_of_other_set" and others is not None:
+            return f"{rule.reason}: {others.sources[int(value)]}"
+        if rule.tell.startswith(("same_", "like_")):
+            return f"{rule.reason}: {frames[rule.table]['source'].iat[int(value)]}"
+        if rule.tell == "error":
+            return str(value)
+        if isinstance(value, (float, np.floating)):
+            value = f"{value:.0f}" if float(value).is_integer() else f"{value:.4g}"
+        return f"{rule.reason} ({value})"
+
+    return explain
 
 
-def offline(page: str) -> str:
-    """A Data Docs page that needs no network: scripts and styles from elsewhere are taken out, our style put in."""
-    page = REMOTE_IMAGE.sub("", REMOTE.sub("", page))
-    return page.replace("</head>", f"<style>{STYLE}</style></head>", 1)
-
-
-def publish(site: Path, docs: Path) -> None:
-    """Moves the finished site to `docs`, its pages readable without a network."""
-    shutil.rmtree(docs, ignore_errors=True)
-    for page in sorted(site.rglob("*")):
-        if page.is_file():
-            target = docs / page.relative_to(site)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if page.suffix == ".html":
-                target.write_text(offline(page.read_text(encoding="utf-8")), encoding="utf-8")
-            else:
-                shutil.copyfile(page, target)
-
-
-def quarantine(table: pd.DataFrame, findings: list[Finding]) -> pd.DataFrame:
+def quarantine(
+    table: pd.DataFrame, findings: list[Found], explain: Callable[[Rule, int], str]
+) -> pd.DataFrame:
     """The rows to set aside (key, split, index, source, reason), each with every reason that applies."""
-    reasons: dict[str, list[str]] = {}
-    errors = table.set_index("key")["error"]
+    reasons: dict[int, list[str]] = {}
     for found in findings:
-        if found.rule.severity == "quarantine":
-            for key in found.keys:
-                reason = str(errors[key]) if found.rule.name == "decodable" else found.rule.reason
-                reasons.setdefault(key, []).append(reason)
-    aside = table.loc[table["key"].isin(reasons), ["key", "split", "index", "source"]].sort_values("key")
-    return aside.assign(reason=["; ".join(reasons[key]) for key in aside["key"]])
+        if found.rule.severity == "quarantine" and found.rule.table == "images":
+            for row in found.rows:
+                reason = explain(found.rule, row)
+                if reason not in reasons.setdefault(int(row), []):
+                    reasons[int(row)].append(reason)
+    chosen = sorted(reasons)
+    aside = table.loc[chosen, ["key", "split", "index", "source"]]
+    return aside.assign(reason=["; ".join(reasons[row]) for row in chosen]).sort_values("key")
+
+
+def test_images(other: Set, workers: int = 0) -> Others:
+    """Hashes of the test images of another data set. Raises ValueError for a manifest that cannot be read."""
+    listed = manifest.read(other.manifest)
+    measured = measure.measure(listed, other.shards, [], workers)
+    held = (listed.table["split"] == "test") & (measured.images["readable"] == 1)
+    rows = np.flatnonzero(held.to_numpy(dtype=bool))
+    table = listed.table.iloc[rows]
+    return Others(
+        table["sha256"].to_numpy(dtype=object),
+        measured.hashes[rows],
+        [f"{other.name}/{source}" for source in table["source"]],
+    )
 
 
 def judge(
-    dataset: str, manifest: Path, shards: Path, betons: list[Path], out: Path, config: ValidateConfig
+    data: Set,
+    out: Path,
+    config: ValidateConfig,
+    *,
+    held_out: Set | None = None,
+    batches: tuple[DataConfig, ViewsConfig] | None = None,
+    workers: int = 0,
 ) -> tuple[Verdict, pd.DataFrame]:
-    """Judges a data set and writes `out/{verdict.json, quarantine.csv, data_docs/}`; returns verdict and list."""
-    table = derive(measure(pd.read_parquet(manifest), shards))
-    findings = run(table, rules(config, table), out / SITE)
-    aside = quarantine(table, findings)
+    """Judges a data set and writes `out/{verdict.json, quarantine.csv, profile.json, data_docs/}`.
+
+    `held_out` is another set whose test images must not be among these; `batches` are the settings with which a network
+    will see this set, if it will be trained on. Returns the verdict and the quarantine list.
+
+    Raises:
+        FileNotFoundError, ValueError: the manifest, the reference or the own rules cannot be read.
+    """
+    listed = manifest.read(data.manifest)
+    labels = [name for name in listed.table.columns if name.startswith("label.")]
+    rules = suite(config, labels)
+    reference = drift.read(Path(config.reference), data.name)
+    measured = measure.measure(listed, data.shards, list(data.betons), workers)
+    others = None if held_out is None else test_images(held_out, workers)
+    judged = dict(measured.digests)
+    files = [data.manifest, data.shards / "index.json", Path(config.reference), Path(config.expectations)]
+    if held_out is not None:
+        files.append(held_out.shards / "index.json")
+    judged |= {file.as_posix(): sha256(file) for file in files if file.is_file()}
+    return decide(data, listed, measured, rules, reference, others, batches, out, config, judged)
+
+
+def decide(
+    data: Set,
+    listed: manifest.Manifest,
+    measured: measure.Measures,
+    rules: list[Rule],
+    reference: dict[str, Any] | None,
+    others: Others | None,
+    batches: tuple[DataConfig, ViewsConfig] | None,
+    out: Path,
+    config: ValidateConfig,
+    judged: dict[str, str],
+) -> tuple[Verdict, pd.DataFrame]:
+    """From measures to verdict, quarantine list, profile and Data Docs; `judged` are the hashes of what was measured."""
+    table = tables.images(listed, measured, config, others)
+    profile = drift.profile(table)
+    frames = {
+        "columns": tables.columns(listed),
+        "images": table,
+        "labels": tables.labels(table),
+        "files": tables.files(measured),
+    }
+    if reference is not None:
+        frames["drift"] = drift.compare(profile, reference, config.max_drift)
+    explain = explainer(frames, others)
+    findings = run(frames, [rule for rule in rules if rule.table != "batches"])
+    aside = quarantine(table, findings, explain)
+    sound = not any(found.rule.severity == "error" and not found.success for found in findings)
+    late = [rule for rule in rules if rule.table == "batches"]
+    train = aside["split"] == "train"
+    exclude = frozenset(int(index) for index in aside.loc[train & (aside["index"] >= 0), "index"])
+    images = int(((table["split"] == "train") & table["shard"].notna()).sum())
+    if batches is not None and sound and images > len(exclude):
+        facts = inspect_batches.facts(*batches, data.shards, exclude, images, SEED)
+        frames["batches"] = tables.batches(facts, table)
+    by_name = {found.rule.name: found for found in [*findings, *run(frames, late)]}
+    findings = [by_name[rule.name] for rule in rules]
+
+    def examples(found: Found, count: int) -> list[tuple[str, str]]:
+        """(source, what is wrong) of the first rows that break a rule."""
+        return [
+            (str(frames[found.rule.table]["source"].iat[row]), explain(found.rule, row))
+            for row in found.rows[:count]
+        ]
+
     reasons = [
-        f"{found.rule.name}: {found.rule.reason}"
-        + (f" ({', '.join(found.keys[:EXAMPLES])})" if found.keys else "")
+        f"{found.rule.name}: "
+        + ("; ".join(f"{source}: {why}" for source, why in examples(found, EXAMPLES)) or found.rule.reason)
+        + (f"; and {len(found.rows) - EXAMPLES:,} more" if len(found.rows) > EXAMPLES else "")
         for found in findings
         if not found.success and found.rule.severity == "error"
     ]
     if len(aside) > config.max_quarantined * len(table):
-        examples = "; ".join(f"{row.source}: {row.reason}" for row in aside.head(EXAMPLES).itertuples())
+        few = "; ".join(f"{row.source}: {row.reason}" for row in aside.head(EXAMPLES).itertuples())
         reasons.append(
             f"{len(aside)} of {len(table)} images would be set aside, more than validate.max_quarantined "
-            f"{config.max_quarantined:.1%} ({examples})"
+            f"{config.max_quarantined:.1%} ({few})"
         )
-    names = sorted(str(name) for name in table["shard"].dropna().unique())
-    files = [manifest, shards / "index.json", *(shards / name for name in names), *sorted(betons)]
+    with atomic(out / "quarantine.csv") as partial:
+        aside.to_csv(partial, index=False)
+    write_json({data.name: profile}, out / "profile.json")
     verdict = Verdict(
         success=not reasons,
-        dataset=dataset,
-        judged={file.as_posix(): sha256(file) for file in files},
+        dataset=data.name,
+        judged=dict(sorted(judged.items())),
+        written={name: sha256(out / name) for name in ("quarantine.csv", "profile.json")},
         rows=len(table),
         quarantined=len(aside),
         limit=config.max_quarantined,
@@ -181,16 +261,18 @@ def judge(
         expectations=[
             {
                 "name": found.rule.name,
+                "table": found.rule.table,
                 "severity": found.rule.severity,
                 "reason": found.rule.reason,
                 "success": found.success,
-                "unexpected_count": len(found.keys),
-                "examples": found.keys[:EXAMPLES],
+                "judged": found.judged,
+                "unexpected_count": len(found.rows),
+                "examples": [source for source, _ in examples(found, EXAMPLES)],
+                "explanations": [why for _, why in examples(found, EXAMPLES)],
             }
             for found in findings
         ],
     )
-    with atomic(out / "quarantine.csv") as partial:
-        aside.to_csv(partial, index=False)
-    write(verdict, out / "verdict.json")
+    docs.write(out / docs.SITE, verdict, findings, frames, aside, data.shards, explain)
+    write(verdict, out / "verdict.json")  # last: where it is, everything is
     return verdict, aside

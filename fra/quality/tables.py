@@ -1,0 +1,192 @@
+"""The tables that the rules look at, made from a manifest and what was measured: columnar, a million rows in seconds.
+
+Columns that begin with `same_` or `like_` hold the row number of another image (of `other` where it is another set's),
+null where there is none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fra.data.records import SPLITS
+from fra.quality.duplicates import first_conflict, first_other, nearest
+from fra.quality.expectations import ValidateConfig
+from fra.quality.manifest import REQUIRED, Manifest
+from fra.quality.measure import Measures
+
+HELD_OUT = len(SPLITS)
+"""The side of another data set's test images, after those of the splits."""
+SUFFIX_OF = {
+    "jpeg": "jpg",
+    "jpe": "jpg",
+    "jfif": "jpg",
+    "tiff": "tif",
+    "ppm": "pgm",
+    "pbm": "pgm",
+    "pnm": "pgm",
+    "mpo": "jpg",
+}
+
+
+@dataclass(frozen=True)
+class Others:
+    """The test images of another data set: their hashes, and what to call them."""
+
+    sha256: NDArray[np.object_]
+    hashes: NDArray[np.uint64]
+    sources: list[str]
+
+
+def nullable(rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Row numbers with NaN for none (-1)."""
+    return np.where(rows >= 0, rows, np.nan).astype(np.float64)
+
+
+def columns(manifest: Manifest) -> pd.DataFrame:
+    """One row a required column."""
+    return pd.DataFrame(
+        {"source": list(REQUIRED), "there": [name not in manifest.missing for name in REQUIRED]}
+    )
+
+
+def images(
+    manifest: Manifest, measured: Measures, config: ValidateConfig, others: Others | None
+) -> pd.DataFrame:
+    """One row an image: the manifest, what was measured, and what follows from both."""
+    table = pd.concat([manifest.table, measured.images], axis=1)
+    sharded = table["shard"].notna()
+    sides = table[["width", "height"]].astype("float32").where(sharded)
+    longest, shortest = sides.max(axis=1), sides.min(axis=1)
+    sha256 = table["sha256"].where(sharded)
+    usual = table["landmark_count"].mode()
+    suffix = table["source"].str.rpartition(".")[2].str.lower()
+    expected = suffix.map(SUFFIX_OF).fillna(suffix)
+    table = table.assign(
+        mode=table["mode"].where(sharded),
+        bytes=table["bytes"].astype("float64"),
+        shortest_side=shortest,
+        longest_side=longest,
+        aspect=longest / shortest.where(shortest > 0),
+        index_fits=index_fits(table, sharded),
+        suffix_fits=(expected == table["format"]).astype("float32").where(table["readable"] == 1),
+        landmark_count_fits=(table["landmark_count"] == (usual.iloc[0] if len(usual) else 0))
+        .astype("float32")
+        .where(table["landmark_count"].notna()),
+        same_person_in_other_split=nullable(first_conflict(table["person"], table["split"])),
+        same_bytes_in_other_split=nullable(first_conflict(sha256, table["split"])),
+        same_bytes_other_person=nullable(first_conflict(sha256, table["person"])),
+        same_bytes_other_label=nullable(other_label(table, sha256)),
+        same_bytes=nullable(first_other(sha256)),
+    )
+    return table.assign(**alike(table, sha256, measured.hashes, config, others))
+
+
+def index_fits(table: pd.DataFrame, sharded: pd.Series) -> pd.Series:
+    """1 where `index` is the row's place among its split's sharded rows, -1 elsewhere; 0 where it is not."""
+    place = sharded.groupby(table["split"].fillna("?"), sort=False).cumsum() - 1
+    return (table["index"] == place.where(sharded, -1)).fillna(False).astype("float32")
+
+
+def other_label(table: pd.DataFrame, sha256: pd.Series) -> NDArray[np.int64]:
+    """For every row one of the same bytes that has another value of any label, or -1."""
+    found = np.full(len(table), -1, np.int64)
+    for name in table.columns:
+        if name.startswith("label."):
+            found = np.maximum(found, first_conflict(sha256, table[name]))
+    return found
+
+
+def alike(
+    table: pd.DataFrame,
+    sha256: pd.Series,
+    hashes: NDArray[np.uint64],
+    config: ValidateConfig,
+    others: Others | None,
+) -> dict[str, NDArray[np.float64]]:
+    """like_other, like_held_out, like_test_of_other_set: row numbers of pictures that look the same.
+
+    Copies (same bytes) within the set are left to their own rules; pictures without content have no hash to go by.
+    `like_held_out` is set on the row to take out: the one in train for one in val or test, in val for one in test.
+    """
+    rank = {split: place for place, split in enumerate(SPLITS)}
+    side_N = table["split"].map(rank).fillna(-1).to_numpy(dtype=np.int64)
+    seen = (table["readable"] == 1) & (table["contrast"] >= config.min_contrast)
+    lone = (seen & ~sha256.duplicated()).to_numpy() & (side_N >= 0)
+    rows = np.flatnonzero(lone)
+    hash_M4, side_M = hashes[rows], side_N[rows]
+    if others is not None:
+        hash_M4 = np.concatenate([hash_M4, others.hashes])
+        side_M = np.concatenate([side_M, np.full(len(others.hashes), HELD_OUT)])
+    near_MS = nearest(hash_M4, side_M, HELD_OUT + 1, config.near_duplicate_bits)[: len(rows)]
+    names = np.concatenate([rows, np.arange(0 if others is None else len(others.hashes))])
+    found = {
+        name: np.full(len(table), np.nan)
+        for name in ("like_other", "like_held_out", "like_test_of_other_set")
+    }
+    for side in range(len(SPLITS)):
+        near = near_MS[:, side]
+        mine = (near >= 0) & (side_M[: len(rows)] == side)
+        found["like_other"][rows[mine]] = names[near[mine]]
+        later = (near >= 0) & (side_M[: len(rows)] < side)
+        found["like_held_out"][rows[later]] = names[near[later]]
+    if others is not None:
+        near = near_MS[:, HELD_OUT]
+        found["like_test_of_other_set"][rows[near >= 0]] = names[near[near >= 0]]
+        place = pd.Series(np.arange(len(others.sha256)), index=others.sha256)
+        same = sha256.map(place[~place.index.duplicated()]).to_numpy(dtype=float, na_value=np.nan)
+        column = found["like_test_of_other_set"]
+        column[~np.isnan(same)] = same[~np.isnan(same)]
+    return found
+
+
+def labels(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a label (classes, unlabelled) and one a class of it (share of the labelled, in_train)."""
+    rows = []
+    for name in [column for column in table.columns if column.startswith("label.")]:
+        known = table[name].dropna()
+        rows.append(
+            {
+                "source": name,
+                "classes": float(known.nunique()) if len(known) else None,
+                "unlabelled": 1 - len(known) / max(len(table), 1),
+            }
+        )
+        counts = known.value_counts().sort_index()
+        trained = set(known[table.loc[known.index, "split"] == "train"])
+        has_train = bool((table["split"] == "train").any())
+        for value, count in counts.items():
+            rows.append(
+                {
+                    "source": f"{name} = {value}",
+                    "share": count / len(known),
+                    "in_train": float(value in trained) if has_train else None,
+                }
+            )
+    return pd.DataFrame(rows, columns=["source", "classes", "unlabelled", "share", "in_train"])
+
+
+def files(measured: Measures) -> pd.DataFrame:
+    """One row a shard or beton."""
+    table = measured.files
+    shard = table["kind"] == "shard"
+    return table.assign(
+        indexed=table["images_indexed"].notna().astype(float).where(shard & table["listed"].astype(bool))
+    )
+
+
+def batches(facts: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """One row a view: what was measured of it, and which image it is of."""
+    train = table[(table["split"] == "train") & table["shard"].notna()]
+    source = train.set_index("index")["source"]
+    inside = (facts["low"] >= -1e-3) & (facts["high"] <= 1 + 1e-3) & facts["finite"]
+    named = [
+        f"{source.get(index, index)} (view {view})"
+        for index, view in zip(facts["index"], facts["view"], strict=True)
+    ]
+    return facts.assign(source=named, in_range=inside.astype(float)).rename(
+        columns={"deviation": "batch_deviation"}
+    )
