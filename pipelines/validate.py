@@ -1,10 +1,9 @@
-"""validate: manifest, shards and betons → verdict, quarantine list and Data Docs; stops the run where they do not pass"""
+"""validate: manifest, shards and betons → verdict, quarantine list, Data Docs; stops the run if they do not pass"""
 
 from __future__ import annotations
 
 import sys
 
-from fra.data.records import DatasetConfig
 from fra.data.loader import DataConfig
 from fra.data.views import ViewsConfig
 from fra.quality import gate, terminal
@@ -26,16 +25,16 @@ def on_disk(name: str) -> Set:
 def validate() -> None:
     dataset, config = chosen(), params.section("validate", ValidateConfig)
     out = validation_of(dataset)
-    primary = params.section("dataset", DatasetConfig).name
-    trained = dataset.name == primary
-    labelled = str(params.read()["labelled"]["name"])
+    values = params.read()
+    trained = dataset.name == values["dataset"]["name"]
+    elsewhere = sorted({str(task["dataset"]) for task in values["tasks"].values()} - {dataset.name})
     verdict, aside = gate.judge(
         on_disk(dataset.name),
         out,
         config,
-        # what is trained on must hold no test image of the labelled set, and must make sound batches
-        held_out=on_disk(labelled) if trained and labelled != primary else None,
-        batches=(params.section("data", DataConfig), params.section("views", ViewsConfig))
+        # what is trained on must hold no test image of the tasks' sets, and must make sound batches
+        held_out=[on_disk(name) for name in elsewhere] if trained else [],
+        training=(params.section("data", DataConfig), params.section("views", ViewsConfig))
         if trained
         else None,
     )

@@ -34,11 +34,16 @@ class Beton:
             self.content = np.memmap(path, dtype=np.uint8, mode="r")
         except Exception as error:  # whatever the bytes make of FFCV's reader
             raise BetonError(f"{path}: not a readable beton: {error}") from error
-        table = self.reader.alloc_table
-        self.sizes = dict(zip(table["ptr"].tolist(), table["size"].tolist(), strict=True))
+        self.allocated = np.sort(np.asarray(self.reader.alloc_table), order="ptr")
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def size_at(self, pointer: int) -> int:
+        """The number of bytes stored at a place of the file, 0 where nothing is said to be."""
+        entry = int(np.searchsorted(self.allocated["ptr"], pointer))
+        there = entry < len(self.allocated) and self.allocated["ptr"][entry] == pointer
+        return int(self.allocated["size"][entry]) if there else 0
 
     def pixels(self, place: int) -> NDArray[np.uint8]:
         """The image at `place` as it is stored: (H, W, 3), RGB.
@@ -48,7 +53,7 @@ class Beton:
         """
         entry = self.images[place]
         pointer, height, width = int(entry["data_ptr"]), int(entry["height"]), int(entry["width"])
-        stored = np.asarray(self.content[pointer : pointer + self.sizes.get(pointer, 0)])
+        stored = np.asarray(self.content[pointer : pointer + self.size_at(pointer)])
         if entry["mode"] != IMAGE_MODES["jpg"]:
             if stored.size != height * width * 3:
                 raise BetonError(f"image {place} has {stored.size} bytes, not {height} x {width} x 3")

@@ -20,11 +20,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from fra.data.files import sha256
 from fra.quality import gate, manifest
 from fra.quality.expectations import ValidateConfig, suite
-from fra.quality.gate import Set
+from fra.quality.gate import Case, Set
 from fra.quality.measure import Measures, measure
 
 NEAR = 1000
@@ -54,8 +55,8 @@ def multiply(path: Path, rows: int) -> pa.Table:
     return large
 
 
-def hashes_like(measured: Measures, rows: int) -> np.ndarray:
-    """(rows, 4) hashes: those of real faces with 64 of 256 bits drawn anew, one in `NEAR` 4 bits from its neighbour's."""
+def hashes_like(measured: Measures, rows: int) -> NDArray[np.uint64]:
+    """(rows, 4) hashes: real ones with 64 of 256 bits drawn anew, one in `NEAR` 4 bits from its neighbour's."""
     random = np.random.default_rng(0)
     real = measured.hashes[np.arange(rows) % len(measured.hashes)]
     masks = [random.integers(0, 2**64, real.shape, dtype=np.uint64, endpoint=False) for _ in range(2)]
@@ -77,19 +78,8 @@ def main(rows: int, name: str = "orl") -> None:
         started, worked = time.perf_counter(), time.process_time()
         listed = manifest.read(large)
         read = time.perf_counter()
-        rules = suite(config, [column for column in listed.table.columns if column.startswith("label.")])
-        verdict, aside = gate.decide(
-            data,
-            listed,
-            many,
-            rules,
-            None,
-            None,
-            None,
-            Path(folder),
-            config,
-            {large.as_posix(): sha256(large)},
-        )
+        case = Case(data, listed, many, {large.as_posix(): sha256(large)})
+        verdict, aside = gate.decide(case, suite(config, listed.labels), Path(folder), config)
         ended, worked = time.perf_counter(), time.process_time() - worked
     print(
         json.dumps(

@@ -30,9 +30,9 @@ def band_values(hash_N4: NDArray[np.uint64], band: int, bands: int) -> NDArray[n
 
 
 @njit(cache=True)
-def bits_apart(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> int:
+def bits_apart(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> np.int64:
     """The number of bits in which two hashes differ."""
-    total = 0
+    total = np.int64(0)
     for word in range(len(first)):
         x = first[word] ^ second[word]
         x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
@@ -66,6 +66,27 @@ def link(
                         near_GS[b, side] = own_GS[a, side]
 
 
+def first_rows(code_N: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """For each code 0 … size - 1 the first row that has it, -1 where none has; negative codes are none."""
+    codes, rows = np.unique(code_N, return_index=True)
+    first = np.full(size, -1, np.int64)
+    first[codes[codes >= 0]] = rows[codes >= 0]
+    return first
+
+
+def last_rows(code_N: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """The same with the last row."""
+    first = first_rows(code_N[::-1], size)
+    return np.where(first < 0, -1, len(code_N) - 1 - first)
+
+
+def others(code_N: NDArray[np.int64], first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For every row the first other row of its code (the last one for the first), -1 where it is alone."""
+    rows = np.arange(len(code_N))
+    other = np.where(first[code_N] == rows, last[code_N], first[code_N])
+    return np.where(other == rows, -1, other)
+
+
 def nearest(
     hash_N4: NDArray[np.uint64], side_N: NDArray[np.int64], sides: int, limit: int
 ) -> NDArray[np.int64]:
@@ -73,64 +94,37 @@ def nearest(
     if not len(hash_N4):
         return np.full((0, sides), -1, np.int64)
     packed = np.ascontiguousarray(hash_N4).view(f"V{8 * hash_N4.shape[1]}").ravel()
-    _, group_N = np.unique(
-        packed, return_inverse=True
-    )  # equal hashes are one group: nothing compares them pairwise
+    unique, group_N = np.unique(packed, return_inverse=True)  # equal hashes are one group, never compared
     group_N = group_N.ravel()
-    rows = np.arange(len(hash_N4))
-    groups = int(group_N.max()) + 1
-    first_GS = np.full((groups, sides), -1, np.int64)
-    last_GS = np.full((groups, sides), -1, np.int64)
-    first_GS[group_N[::-1], side_N[::-1]] = rows[::-1]
-    last_GS[group_N, side_N] = rows
-    hash_G4 = np.empty((groups, hash_N4.shape[1]), np.uint64)
-    hash_G4[group_N] = hash_N4
-    near_GS = np.full((groups, sides), -1, np.int64)
+    cell_N = group_N * sides + side_N
+    first, last = (find(cell_N, len(unique) * sides) for find in (first_rows, last_rows))
+    first_GS, last_GS = first.reshape(-1, sides), last.reshape(-1, sides)
+    hash_G4 = unique.view(np.uint64).reshape(len(unique), -1)
+    near_GS = np.full((len(unique), sides), -1, np.int64)
     for band in range(limit + 1):
         value_G = band_values(hash_G4, band, limit + 1)
         link(hash_G4, value_G, np.argsort(value_G, kind="stable"), limit, first_GS, near_GS)
     found_NS = near_GS[group_N]
-    for side in range(sides):  # rows of its own group, other than itself
-        own = first_GS[group_N, side]
-        other = np.where(own == rows, last_GS[group_N, side], own)
-        found_NS[:, side] = np.where((other >= 0) & (other != rows), other, found_NS[:, side])
+    for side in range(sides):  # rows of its own group come before those of others
+        own = others(group_N, first_GS[:, side], last_GS[:, side])
+        found_NS[:, side] = np.where(own >= 0, own, found_NS[:, side])
     return found_NS
 
 
 def first_other(group: pd.Series) -> NDArray[np.int64]:
     """For every row the first other row with the same value of `group`, -1 where there is none (or no value)."""
-    codes = pd.factorize(group)[0]
-    rows = np.arange(len(codes))
-    first = np.full(codes.max(initial=-1) + 1, -1, np.int64)
-    last = first.copy()
-    known = codes >= 0
-    first[codes[known][::-1]] = rows[known][::-1]
-    last[codes[known]] = rows[known]
-    other = (
-        np.where(first[codes] == rows, last[codes], first[codes]) if len(first) else np.full(len(codes), -1)
-    )
-    return np.where(known & (other != rows), other, -1)
+    codes = pd.factorize(group)[0].astype(np.int64)
+    size = int(codes.max(initial=0)) + 1
+    found = others(codes, first_rows(codes, size), last_rows(codes, size))
+    return np.where(codes >= 0, found, -1)
 
 
 def first_conflict(group: pd.Series, value: pd.Series) -> NDArray[np.int64]:
-    """For every row a row of the same `group` whose `value` is another one, -1 where there is none; nulls agree with all."""
-    codes, kinds = pd.factorize(group)[0], pd.factorize(value)[0]
-    rows = np.arange(len(codes))
-    known = (codes >= 0) & (kinds >= 0)
-    size = codes.max(initial=-1) + 1
-    low, high = np.full(size, np.iinfo(np.int64).max), np.full(size, -1)
-    np.minimum.at(low, codes[known], kinds[known])
-    np.maximum.at(high, codes[known], kinds[known])
-    found = np.full(len(codes), -1, np.int64)
-    mixed = known.copy()
-    mixed[known] = low[codes[known]] != high[codes[known]]
-    if mixed.any():
-        row_of_low, row_of_high = np.full(size, -1), np.full(size, -1)
-        is_low = mixed & (kinds == low[codes])
-        is_high = mixed & (kinds == high[codes])
-        row_of_low[codes[is_low][::-1]] = rows[is_low][::-1]
-        row_of_high[codes[is_high][::-1]] = rows[is_high][::-1]
-        found[mixed] = np.where(
-            kinds[mixed] == low[codes[mixed]], row_of_high[codes[mixed]], row_of_low[codes[mixed]]
-        )
-    return found
+    """For every row one of the same `group` whose `value` is another, -1 where there is none; nulls agree with all."""
+    groups, values = (pd.factorize(column)[0].astype(np.int64) for column in (group, value))
+    known = (groups >= 0) & (values >= 0)
+    size = int(groups.max(initial=0)) + 1
+    first = first_rows(np.where(known, groups, -1), size)[groups]  # each group's first row that has a value
+    differs = known & (values != values[first])
+    second = first_rows(np.where(differs, groups, -1), size)[groups]  # its first row with another one
+    return np.where(differs, first, np.where(known, second, -1))

@@ -46,9 +46,15 @@ class Manifest:
         cuts = np.searchsorted(codes[order], np.arange(len(names) + 1))
         return {str(name): order[cuts[place] : cuts[place + 1]] for place, name in enumerate(names)}
 
-    def rows_of(self, rows: NDArray[np.int64]) -> pa.Table:
+    def rows_of(self, rows: NDArray[np.int64]) -> pd.DataFrame:
         """Some rows with all columns, landmarks among them."""
-        return self.arrow.take(pa.array(rows))
+        table: pd.DataFrame = self.arrow.take(pa.array(rows)).to_pandas()
+        return table
+
+    @property
+    def labels(self) -> list[str]:
+        """Its label columns."""
+        return [name for name in self.table.columns if name.startswith("label.")]
 
 
 def read(path: Path) -> Manifest:
@@ -61,21 +67,19 @@ def read(path: Path) -> Manifest:
         arrow = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path}: not a readable manifest: {' '.join(str(error).split())}") from None
+    labels = [name for name in arrow.column_names if name.startswith("label.")]
     missing = []
-    for name, kind in REQUIRED.items():
-        wanted = pa.string() if kind is str else pa.int64()
-        if name not in arrow.column_names:
-            missing.append(name)
-            arrow = arrow.append_column(name, pa.nulls(len(arrow), wanted))
-        elif kind is int and not pa.types.is_integer(arrow.schema.field(name).type):
-            missing.append(name)
-            arrow = arrow.set_column(arrow.column_names.index(name), name, pa.nulls(len(arrow), wanted))
+    for name, kind in {**REQUIRED, **dict.fromkeys(labels, int)}.items():
+        there = name in arrow.column_names
+        if there and (kind is str or pa.types.is_integer(arrow.schema.field(name).type)):
+            continue
+        missing.append(name)
+        nothing = pa.nulls(len(arrow), pa.string() if kind is str else pa.int64())
+        place = arrow.column_names.index(name) if there else len(arrow.column_names)
+        arrow = (arrow.drop_columns([name]) if there else arrow).add_column(place, name, nothing)
     if "landmarks" not in arrow.column_names:
         arrow = arrow.append_column("landmarks", pa.nulls(len(arrow), pa.list_(pa.float32())))
-    labels = [name for name in arrow.column_names if name.startswith("label.")]
-    plain = arrow.select([*REQUIRED, *labels]).to_pandas(
-        types_mapper={pa.int64(): pd.Int64Dtype()}.get, strings_to_categorical=False
-    )
+    plain = arrow.select([*REQUIRED, *labels]).to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
     return Manifest(arrow, plain.assign(**landmark_facts(arrow)), missing)
 
 

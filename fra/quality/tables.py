@@ -6,6 +6,7 @@ null where there is none.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,28 +18,32 @@ from fra.quality.duplicates import first_conflict, first_other, nearest
 from fra.quality.expectations import ValidateConfig
 from fra.quality.manifest import REQUIRED, Manifest
 from fra.quality.measure import Measures
+from fra.quality.picture import HASH_WORDS
 
 HELD_OUT = len(SPLITS)
 """The side of another data set's test images, after those of the splits."""
-SUFFIX_OF = {
-    "jpeg": "jpg",
-    "jpe": "jpg",
-    "jfif": "jpg",
-    "tiff": "tif",
-    "ppm": "pgm",
-    "pbm": "pgm",
-    "pnm": "pgm",
-    "mpo": "jpg",
-}
 
 
 @dataclass(frozen=True)
 class Others:
-    """The test images of another data set: their hashes, and what to call them."""
+    """Test images of other data sets: their hashes, and what to call them."""
 
     sha256: NDArray[np.object_]
     hashes: NDArray[np.uint64]
     sources: list[str]
+
+
+NOBODY = Others(np.empty(0, object), np.empty((0, HASH_WORDS), np.uint64), [])
+
+
+def together(others: Sequence[Others]) -> Others:
+    """The images of several sets as those of one."""
+    parts = [NOBODY, *others]
+    return Others(
+        np.concatenate([part.sha256 for part in parts]),
+        np.concatenate([part.hashes for part in parts]),
+        [source for part in parts for source in part.sources],
+    )
 
 
 def nullable(rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -47,15 +52,12 @@ def nullable(rows: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def columns(manifest: Manifest) -> pd.DataFrame:
-    """One row a required column."""
-    return pd.DataFrame(
-        {"source": list(REQUIRED), "there": [name not in manifest.missing for name in REQUIRED]}
-    )
+    """One row a column that is required or a label's."""
+    names = [*REQUIRED, *manifest.labels]
+    return pd.DataFrame({"source": names, "there": [float(name not in manifest.missing) for name in names]})
 
 
-def images(
-    manifest: Manifest, measured: Measures, config: ValidateConfig, others: Others | None
-) -> pd.DataFrame:
+def images(manifest: Manifest, measured: Measures, config: ValidateConfig, others: Others) -> pd.DataFrame:
     """One row an image: the manifest, what was measured, and what follows from both."""
     table = pd.concat([manifest.table, measured.images], axis=1)
     sharded = table["shard"].notna()
@@ -63,8 +65,6 @@ def images(
     longest, shortest = sides.max(axis=1), sides.min(axis=1)
     sha256 = table["sha256"].where(sharded)
     usual = table["landmark_count"].mode()
-    suffix = table["source"].str.rpartition(".")[2].str.lower()
-    expected = suffix.map(SUFFIX_OF).fillna(suffix)
     table = table.assign(
         mode=table["mode"].where(sharded),
         bytes=table["bytes"].astype("float64"),
@@ -72,7 +72,7 @@ def images(
         longest_side=longest,
         aspect=longest / shortest.where(shortest > 0),
         index_fits=index_fits(table, sharded),
-        suffix_fits=(expected == table["format"]).astype("float32").where(table["readable"] == 1),
+        format=table["format"].where(table["readable"] == 1),
         landmark_count_fits=(table["landmark_count"] == (usual.iloc[0] if len(usual) else 0))
         .astype("float32")
         .where(table["landmark_count"].notna()),
@@ -105,42 +105,34 @@ def alike(
     sha256: pd.Series,
     hashes: NDArray[np.uint64],
     config: ValidateConfig,
-    others: Others | None,
+    others: Others,
 ) -> dict[str, NDArray[np.float64]]:
     """like_other, like_held_out, like_test_of_other_set: row numbers of pictures that look the same.
 
     Copies (same bytes) within the set are left to their own rules; pictures without content have no hash to go by.
     `like_held_out` is set on the row to take out: the one in train for one in val or test, in val for one in test.
     """
-    rank = {split: place for place, split in enumerate(SPLITS)}
-    side_N = table["split"].map(rank).fillna(-1).to_numpy(dtype=np.int64)
+    sides = {split: side for side, split in enumerate(SPLITS)}
+    side_N = table["split"].map(sides).fillna(-1).to_numpy(dtype=np.int64)
     seen = (table["readable"] == 1) & (table["contrast"] >= config.min_contrast)
-    lone = (seen & ~sha256.duplicated()).to_numpy() & (side_N >= 0)
-    rows = np.flatnonzero(lone)
-    hash_M4, side_M = hashes[rows], side_N[rows]
-    if others is not None:
-        hash_M4 = np.concatenate([hash_M4, others.hashes])
-        side_M = np.concatenate([side_M, np.full(len(others.hashes), HELD_OUT)])
-    near_MS = nearest(hash_M4, side_M, HELD_OUT + 1, config.near_duplicate_bits)[: len(rows)]
-    names = np.concatenate([rows, np.arange(0 if others is None else len(others.hashes))])
-    found = {
-        name: np.full(len(table), np.nan)
-        for name in ("like_other", "like_held_out", "like_test_of_other_set")
-    }
-    for side in range(len(SPLITS)):
-        near = near_MS[:, side]
-        mine = (near >= 0) & (side_M[: len(rows)] == side)
-        found["like_other"][rows[mine]] = names[near[mine]]
-        later = (near >= 0) & (side_M[: len(rows)] < side)
-        found["like_held_out"][rows[later]] = names[near[later]]
-    if others is not None:
-        near = near_MS[:, HELD_OUT]
-        found["like_test_of_other_set"][rows[near >= 0]] = names[near[near >= 0]]
-        place = pd.Series(np.arange(len(others.sha256)), index=others.sha256)
-        same = sha256.map(place[~place.index.duplicated()]).to_numpy(dtype=float, na_value=np.nan)
-        column = found["like_test_of_other_set"]
-        column[~np.isnan(same)] = same[~np.isnan(same)]
-    return found
+    rows = np.flatnonzero((seen & ~sha256.duplicated()).to_numpy() & (side_N >= 0))
+    side_R = side_N[rows]
+    hash_M4 = np.concatenate([hashes[rows], others.hashes])
+    side_M = np.concatenate([side_R, np.full(len(others.hashes), HELD_OUT)])
+    near_RS = nearest(hash_M4, side_M, HELD_OUT + 1, config.near_duplicate_bits)[: len(rows)]
+    names = np.concatenate([rows, np.arange(len(others.hashes))])
+    like_other, like_held_out = np.full(len(table), np.nan), np.full(len(table), np.nan)
+    for side in range(HELD_OUT):
+        near_R = near_RS[:, side]
+        mine, later = (near_R >= 0) & (side_R == side), (near_R >= 0) & (side_R < side)
+        like_other[rows[mine]] = names[near_R[mine]]
+        like_held_out[rows[later]] = names[near_R[later]]
+    place = pd.Series(np.arange(len(others.sha256)), index=others.sha256)
+    like_test = sha256.map(place[~place.index.duplicated()]).to_numpy(dtype=float, na_value=np.nan, copy=True)
+    near_R = near_RS[:, HELD_OUT]
+    found = (near_R >= 0) & np.isnan(like_test[rows])
+    like_test[rows[found]] = names[near_R[found]]
+    return {"like_other": like_other, "like_held_out": like_held_out, "like_test_of_other_set": like_test}
 
 
 def labels(table: pd.DataFrame) -> pd.DataFrame:
@@ -172,9 +164,11 @@ def labels(table: pd.DataFrame) -> pd.DataFrame:
 def files(measured: Measures) -> pd.DataFrame:
     """One row a shard or beton."""
     table = measured.files
-    shard = table["kind"] == "shard"
+    wanted = (table["kind"] == "shard") & table["listed"].astype(bool)
     return table.assign(
-        indexed=table["images_indexed"].notna().astype(float).where(shard & table["listed"].astype(bool))
+        there=table["there"].astype(float),
+        listed=table["listed"].astype(float),
+        indexed=table["images_indexed"].notna().astype(float).where(wanted),
     )
 
 
@@ -187,6 +181,5 @@ def batches(facts: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
         f"{source.get(index, index)} (view {view})"
         for index, view in zip(facts["index"], facts["view"], strict=True)
     ]
-    return facts.assign(source=named, in_range=inside.astype(float)).rename(
-        columns={"deviation": "batch_deviation"}
-    )
+    flags = {"finite": facts["finite"].astype(float), "in_range": inside.astype(float)}
+    return facts.assign(source=named, **flags).rename(columns={"deviation": "batch_deviation"})

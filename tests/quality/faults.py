@@ -136,10 +136,19 @@ class Fault:
     plant: Callable[[Any], str]
 
 
-def jpeg(image: np.ndarray, quality: int = 90) -> bytes:
+def encoded(image: np.ndarray, kind: str, mode: str = "RGB", **options: Any) -> bytes:
+    """An image file's bytes; `kind` is Pillow's name of the format."""
     stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "JPEG", quality=quality)
+    Image.fromarray(image).convert(mode).save(stream, kind, **options)
     return stream.getvalue()
+
+
+def jpeg(image: np.ndarray, quality: int = 90) -> bytes:
+    return encoded(image, "JPEG", quality=quality)
+
+
+def png(image: np.ndarray, mode: str = "RGB") -> bytes:
+    return encoded(image, "PNG", mode)
 
 
 def raw(name: str, content: Callable[[bytes, np.ndarray], bytes]) -> Callable[[Draft], str]:
@@ -151,19 +160,6 @@ def raw(name: str, content: Callable[[bytes, np.ndarray], bytes]) -> Callable[[D
         return draft.add(name, like)
 
     return plant
-
-
-def png(image: np.ndarray, mode: str | None = None) -> bytes:
-    stream = io.BytesIO()
-    picture = Image.fromarray(image)
-    (picture.convert(mode) if mode else picture).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def bmp(image: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "BMP")
-    return stream.getvalue()
 
 
 def bomb() -> bytes:
@@ -316,15 +312,15 @@ DRAFT_FAULTS = [
     Fault(
         "file too large",
         "file size",
-        raw("s1/large.bmp", lambda content, image: bmp(scaled(image, 500, 600))),
+        raw("s1/large.bmp", lambda content, image: encoded(scaled(image, 500, 600), "BMP")),
     ),
     Fault(
         "black and white of 1 bit", "colour mode", raw("s1/bits.png", lambda content, image: png(image, "1"))
     ),
     Fault(
-        "PNG named .jpg",
-        "name tells format",
-        raw("s1/renamed.jpg", lambda content, image: png(image[3:-3, 9:])),
+        "GIF named .png",
+        "file format",
+        raw("s1/renamed.png", lambda content, image: encoded(image[3:-3, 9:], "GIF")),
     ),
     Fault(
         "blank image", "contrast", raw("s1/blank.png", lambda content, image: png(np.full_like(image, 128)))
@@ -454,7 +450,9 @@ DRAFT_FAULTS = [
     Fault("five landmarks among sixty-eight", "landmark count", pointed(9, lambda points: points[:5])),
     Fault("landmark that is no number", "landmarks are numbers", pointed(10, with_nan)),
     Fault(
-        "landmarks beside the image", "landmarks in the image", pointed(11, lambda points: points + [60, 0])
+        "landmarks beside the image",
+        "landmarks in the image",
+        pointed(11, lambda points: points + np.array([60, 0])),
     ),
     Fault("landmarks of another scale", "landmarks in the image", pointed(12, lambda points: points * 2)),
     Fault(
@@ -602,7 +600,7 @@ def painted(prepared: Prepared) -> str:
     opened = Beton(path)
     pointers = [int(entry["data_ptr"]) for entry in opened.images]
     first, second = pointers[:2]
-    size = min(opened.sizes[first], opened.sizes[second])
+    size = min(opened.size_at(first), opened.size_at(second))
     content[first : first + size] = content[second : second + size]
     prepared.replace("beton/val.beton", bytes(content))
     table = prepared.manifest()
@@ -659,11 +657,6 @@ PREPARED_FAULTS = [
         "two rows with one key",
         "key is unique",
         lambda prepared: prepared.change(1, key=str(prepared.manifest()["key"][0])),
-    ),
-    Fault(
-        "two rows with one source",
-        "source is unique",
-        lambda prepared: prepared.change(1, source=str(prepared.manifest()["source"][0])),
     ),
     Fault("row without a split", "has a split", lambda prepared: prepared.change(1, split=None)),
     Fault("row of a split that is none", "split is known", lambda prepared: prepared.change(1, split="dev")),

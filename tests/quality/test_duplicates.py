@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fra.quality.duplicates import first_conflict, first_other, nearest
@@ -14,8 +14,9 @@ def bits(hash_N4: np.ndarray) -> np.ndarray:
     return np.unpackbits(hash_N4.view(np.uint8), axis=1)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 16))
+@example(3078, 0)  # equal hashes
 def test_nearest_equals_all_pairs(seed: int, limit: int) -> None:
     random = np.random.default_rng(seed)
     hash_N4 = random.integers(0, 2**64, (12, 4), dtype=np.uint64).repeat(5, axis=0)
@@ -49,3 +50,4 @@ def test_first_conflict() -> None:
     group = pd.Series(["a", "a", "b", "b", None, "a", "b"])
     value = pd.Series(["x", "x", "x", None, "y", "y", "x"])
     np.testing.assert_array_equal(first_conflict(group, value), [5, 5, -1, -1, -1, 0, -1])
+    assert (first_conflict(pd.Series([None, None]), pd.Series(["x", "y"])) == -1).all()

@@ -33,7 +33,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 @pytest.fixture(scope="session")
 def clean_verdict(clean: Prepared) -> Verdict:
-    return judge(clean, batches=views())
+    return judge(clean, training=views())
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +47,7 @@ def spoiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], V
     before = gate.EXAMPLES
     gate.EXAMPLES = 1000  # the verdict names all, so that nothing can hide behind the first five
     try:
-        verdict = judge(prepared, held_out=other)
+        verdict = judge(prepared, held_out=[other])
     finally:
         gate.EXAMPLES = before
     return named, verdict, prepared.folder
@@ -111,7 +111,7 @@ def test_a_manifest_that_is_no_table_is_one_clear_error(clean: Prepared, tmp_pat
 @pytest.mark.parametrize("name", WRONG_VIEWS)
 def test_wrong_batches_are_caught(name: str, clean: Prepared, tmp_path: Path) -> None:
     rule, changes = WRONG_VIEWS[name]
-    verdict = judge(faults.copied(clean, tmp_path / "set"), batches=views(**changes))
+    verdict = judge(faults.copied(clean, tmp_path / "set"), training=views(**changes))
     assert not verdict.success
     assert "(view 1)" in caught(verdict, rule)[0]
 

@@ -15,7 +15,7 @@ from fra.quality.verdict import GateError
 
 OWN = """
 import great_expectations.expectations as gxe
-from fra.quality.expectations import Rule
+from fra.quality.rule import Rule
 
 RULES = [
     Rule("not tiny", "{severity}", "fewer than 10,320 bytes",

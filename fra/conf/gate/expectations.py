@@ -14,6 +14,6 @@ gate measures (`docs/validation.md` lists them).
 
 from __future__ import annotations
 
-from fra.quality.expectations import Rule
+from fra.quality.rule import Rule
 
 RULES: list[Rule] = []

@@ -11,23 +11,24 @@ import base64
 import re
 import shutil
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
+from great_expectations.core import ExpectationSuiteValidationResult
+from great_expectations.render.renderer import ValidationResultsPageRenderer
+from great_expectations.render.view import DefaultJinjaPageView
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from fra.data.images import ImageError, decode
-from fra.quality.expectations import TABLES, Rule
-from fra.quality.measure import members
+from fra.data.images import ImageError, decode, members
+from fra.quality.findings import Found, Words
+from fra.quality.rule import TABLES, THEN, Rule, Table
 from fra.quality.verdict import Verdict
-
-if TYPE_CHECKING:
-    from fra.quality.gate import Found
 
 SITE = "data_docs"
 EXAMPLES = 8
@@ -42,7 +43,7 @@ class Example:
 
     source: str
     reason: str
-    picture: str | None
+    picture: str | None = None
     other: str | None = None
     other_source: str | None = None
 
@@ -73,96 +74,74 @@ def thumbnail(image: NDArray[np.uint8]) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(content.tobytes()).decode()}"
 
 
-def thumbnails(table: pd.DataFrame, rows: set[int], shards: Path) -> dict[int, str]:
+def thumbnails(images: pd.DataFrame, rows: set[int], shards: Path) -> dict[int, str]:
     """Thumbnails of some rows, of those that can be decoded from their shards."""
     found: dict[int, str] = {}
-    chosen = table.loc[sorted(rows), ["key", "shard"]].dropna()
+    chosen = images.loc[sorted(rows), ["key", "shard"]].dropna()
     for shard, wanted in chosen.groupby("shard", sort=True):
-        row_of = {key: row for row, key in wanted["key"].items()}
+        row_of = dict(zip(wanted["key"], wanted.index.tolist(), strict=True))
         try:
-            for key, _, content, _ in members(shards / str(shard)):
-                if key in row_of:
-                    found[row_of[key]] = thumbnail(decode(content))
-                    if len(found) == len(rows):
-                        break
+            for key, content in members(shards / str(shard), set(row_of)):
+                found[row_of[key]] = thumbnail(decode(content))
         except (OSError, EOFError, tarfile.TarError, ImageError):
             continue
     return found
 
 
-def other_of(rule: Rule, frame: pd.DataFrame, row: int) -> int | None:
-    """The row of the other image of this set that the rule names, if it names one."""
-    if not rule.tell.startswith(("same_", "like_")) or rule.tell == "like_test_of_other_set":
-        return None
-    value = frame[rule.tell].iat[row]
-    return None if pd.isna(value) else int(value)
+def pictures_of(findings: Sequence[Found], words: Words, shards: Path) -> dict[int, str]:
+    """Thumbnails of the images that the page shows: the first that break each rule, and those they are like."""
+    rows: set[int] = set()
+    for found in findings:
+        if found.rule.table == "images":
+            for row in found.rows[:EXAMPLES].tolist():
+                other = words.other(found.rule, row)
+                rows |= {row} if other is None else {row, other}
+    return thumbnails(words.frames["images"], rows, shards)
 
 
 def state(found: Found) -> str:
     """What became of a rule, in a word."""
     if not found.judged:
         return "not judged"
-    if found.success:
-        return "holds"
-    return {"error": "stops", "warn": "warns", "quarantine": "sets aside"}[found.rule.severity]
+    return "holds" if found.success else THEN[found.rule.severity]
+
+
+def line(found: Found, words: Words, pictures: dict[int, str]) -> Line:
+    """One rule with its examples."""
+    examples = []
+    for row, (source, reason) in zip(found.rows.tolist(), words.examples(found, EXAMPLES), strict=False):
+        if found.rule.table != "images":
+            examples.append(Example(source, reason))
+        elif (other := words.other(found.rule, row)) is None:
+            examples.append(Example(source, reason, pictures.get(row)))
+        else:
+            name = words.source(found.rule, other)
+            examples.append(Example(source, reason, pictures.get(row), pictures.get(other), name))
+    return Line(found.rule, state(found), len(found.rows), examples, anchor(found.rule.name))
 
 
 def write(
-    site: Path,
-    verdict: Verdict,
-    findings: list[Found],
-    frames: dict[str, pd.DataFrame],
-    aside: pd.DataFrame,
-    shards: Path,
-    explain: Any,
+    site: Path, verdict: Verdict, findings: Sequence[Found], words: Words, aside: pd.DataFrame, shards: Path
 ) -> None:
     """Writes the pages into the folder `site`, instead of those that are there."""
-    images = frames["images"]
-    wanted: set[int] = set()
-    for found in findings:
-        if found.rule.table == "images":
-            for row in found.rows[:EXAMPLES]:
-                other = other_of(found.rule, images, row)
-                wanted |= {int(row)} if other is None else {int(row), other}
-    pictures = thumbnails(images, wanted, shards)
-
-    def example(found: Found, row: int) -> Example:
-        frame = frames[found.rule.table]
-        source, reason = str(frame["source"].iat[row]), explain(found.rule, row)
-        if found.rule.table != "images":
-            return Example(source, reason, None)
-        other = other_of(found.rule, frame, row)
-        if other is None:
-            return Example(source, reason, pictures.get(row))
-        return Example(
-            source, reason, pictures.get(row), pictures.get(other), str(frame["source"].iat[other])
-        )
-
-    lines = [
-        Line(
-            found.rule,
-            state(found),
-            len(found.rows),
-            [example(found, int(row)) for row in found.rows[:EXAMPLES]],
-            anchor(found.rule.name),
-        )
-        for found in findings
-    ]
+    pictures = pictures_of(findings, words, shards)
+    lines = [line(found, words, pictures) for found in findings]
     pages = {name: page for name in TABLES if (page := great_expectations_page(name, findings)) is not None}
-    templates = Environment(
+    environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = templates.get_template("docs.html").render(
+    page = environment.get_template("docs.html").render(
         verdict=verdict,
         lines=lines,
-        broken=[line for line in lines if line.state in ("stops", "warns", "sets aside")],
+        broken=[line for line in lines if line.state in THEN.values()],
         tables={
             name: title for name, title in TABLES.items() if any(line.rule.table == name for line in lines)
         },
+        then=THEN,
         pages=pages,
         aside=aside.head(LISTED),
         left=max(0, len(aside) - LISTED),
@@ -175,12 +154,8 @@ def write(
         (site / f"{name}.html").write_text(content, encoding="utf-8")
 
 
-def great_expectations_page(name: str, findings: list[Found]) -> str | None:
+def great_expectations_page(name: Table, findings: Sequence[Found]) -> str | None:
     """Great Expectations' own page of the results on one table; None where nothing was judged."""
-    from great_expectations.core import ExpectationSuiteValidationResult
-    from great_expectations.render.renderer import ValidationResultsPageRenderer
-    from great_expectations.render.view import DefaultJinjaPageView
-
     outcomes = [found.result for found in findings if found.rule.table == name and found.judged]
     if not outcomes:
         return None
@@ -205,8 +180,8 @@ def great_expectations_page(name: str, findings: list[Found]) -> str | None:
             "run_id": {"run_name": "gate", "run_time": None},
         },
     )
-    page = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result))
-    return offline(page)
+    page: Any = DefaultJinjaPageView()
+    return offline(page.render(ValidationResultsPageRenderer().render(result)))
 
 
 PAIRED = re.compile(r"<script\b[^>]*>.*?</script>|<svg\b[^>]*>.*?</svg>", re.IGNORECASE | re.DOTALL)
