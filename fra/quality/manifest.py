@@ -69,18 +69,24 @@ def read(path: Path) -> Manifest:
         raise ValueError(f"{path}: not a readable manifest: {' '.join(str(error).split())}") from None
     labels = [name for name in arrow.column_names if name.startswith("label.")]
     missing = []
-    for name, kind in {**REQUIRED, **dict.fromkeys(labels, int)}.items():
-        there = name in arrow.column_names
-        if there and (kind is str or pa.types.is_integer(arrow.schema.field(name).type)):
+    for name, kind in {**REQUIRED, **dict.fromkeys(labels, float)}.items():
+        place = arrow.column_names.index(name) if name in arrow.column_names else -1
+        if place >= 0 and fits(arrow.schema.field(name).type, kind):
             continue
         missing.append(name)
         nothing = pa.nulls(len(arrow), pa.string() if kind is str else pa.int64())
-        place = arrow.column_names.index(name) if there else len(arrow.column_names)
-        arrow = (arrow.drop_columns([name]) if there else arrow).add_column(place, name, nothing)
+        arrow = arrow.append_column(name, nothing) if place < 0 else arrow.set_column(place, name, nothing)
     if "landmarks" not in arrow.column_names:
         arrow = arrow.append_column("landmarks", pa.nulls(len(arrow), pa.list_(pa.float32())))
     plain = arrow.select([*REQUIRED, *labels]).to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
     return Manifest(arrow, plain.assign(**landmark_facts(arrow)), missing)
+
+
+def fits(kind: pa.DataType, wanted: type) -> bool:
+    """Whether a column holds what it should; labels are whole numbers, but nulls may have made floats of them."""
+    if wanted is str:
+        return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind))
+    return bool(pa.types.is_integer(kind) or (wanted is float and pa.types.is_floating(kind)))
 
 
 def landmark_facts(arrow: pa.Table) -> dict[str, NDArray[np.float32]]:
