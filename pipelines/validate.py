@@ -1,29 +1,44 @@
-"""validate: manifest and shards → verdict, quarantine list and Data Docs; stops the run where the data do not pass"""
+"""validate: manifest, shards and betons → verdict, quarantine list, Data Docs; stops the run if they do not pass"""
 
 from __future__ import annotations
 
-from fra.quality import gate
+import sys
+
+from fra.data.loader import DataConfig
+from fra.data.views import ViewsConfig
+from fra.quality import gate, terminal
 from fra.quality.expectations import ValidateConfig
+from fra.quality.gate import Set
 from fra.quality.verdict import GateError
 from pipelines import params, paths
 from pipelines.dataset import chosen, validation_of
 from pipelines.stage import logger, main
 
 
+def on_disk(name: str) -> Set:
+    """A data set's files."""
+    return Set(
+        name, paths.manifest(name), paths.shards(name), tuple(sorted(paths.beton(name).glob("*.beton")))
+    )
+
+
 def validate() -> None:
     dataset, config = chosen(), params.section("validate", ValidateConfig)
     out = validation_of(dataset)
+    values = params.read()
+    trained = dataset.name == values["dataset"]["name"]
+    elsewhere = sorted({str(task["dataset"]) for task in values["tasks"].values()} - {dataset.name})
     verdict, aside = gate.judge(
-        dataset.name,
-        paths.manifest(dataset.name),
-        paths.shards(dataset.name),
-        sorted(paths.beton(dataset.name).glob("*.beton")),
+        on_disk(dataset.name),
         out,
         config,
+        # what is trained on must hold no test image of the tasks' sets, and must make sound batches
+        held_out=[on_disk(name) for name in elsewhere] if trained else [],
+        training=(params.section("data", DataConfig), params.section("views", ViewsConfig))
+        if trained
+        else None,
     )
-    for expectation in verdict.expectations:
-        if not expectation["success"]:
-            logger.info("%(severity)s: %(name)s: %(reason)s: %(unexpected_count)s images", expectation)
+    terminal.show(verdict, sys.stderr)
     for row in aside.itertuples():
         logger.info("set aside: %s: %s", row.source, row.reason)
     if not verdict.success:

@@ -1,196 +1,207 @@
-"""Runs the rules with Great Expectations, and writes verdict, quarantine list and Data Docs."""
+"""Judges a data set: measures, tables, rules; then verdict, quarantine list, profile and Data Docs."""
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read when great_expectations is imported
-
-import re
-import shutil
-import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import great_expectations as gx
+import numpy as np
 import pandas as pd
-from great_expectations.checkpoint import UpdateDataDocsAction
 
-from fra.data.files import atomic, sha256
-from fra.quality.expectations import Rule, ValidateConfig, derive, rules
-from fra.quality.measure import measure
+from fra.data import inspect_batches
+from fra.data.files import atomic, sha256, write_json
+from fra.data.loader import DataConfig
+from fra.data.views import ViewsConfig
+from fra.quality import drift, manifest, measure, tables
+from fra.quality.expectations import ValidateConfig, suite
+from fra.quality.findings import Found, Words, judge_tables
+from fra.quality.manifest import Manifest
+from fra.quality.measure import Measures
+from fra.quality.page import docs
+from fra.quality.rule import Rule, Table
+from fra.quality.tables import NOBODY, Others
 from fra.quality.verdict import Verdict, write
 
 EXAMPLES = 5
-SITE = "data_docs"
+SEED = 0
+Training = tuple[DataConfig, ViewsConfig]
+"""The settings with which a network will see a set."""
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What a rule found: the keys of the rows that break it (empty for rules on the whole table)."""
+class Set:
+    """A data set on disk."""
 
-    rule: Rule
-    success: bool
-    keys: list[str]
-    observed: str
+    name: str
+    manifest: Path
+    shards: Path
+    betons: tuple[Path, ...] = ()
 
 
-def run(table: pd.DataFrame, suite: list[Rule], docs: Path) -> list[Finding]:
-    """Judges the table and builds the Data Docs site in `docs`.
+@dataclass(frozen=True)
+class Case:
+    """What is judged: a set, its manifest and measures; `judged` has the SHA-256 of every file that this came from.
 
-    Raises:
-        RuntimeError: an expectation could not be evaluated at all (a missing column, say).
+    `reference` is the profile of an earlier version, if there is one; `others` are test images of other sets.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        context = gx.get_context(mode="ephemeral")
-        context.variables.progress_bars = {"globally": False}
-        context.add_data_docs_site(
-            site_name=SITE,
-            site_config={
-                "class_name": "SiteBuilder",
-                "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-                "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": folder},
-            },
-        )
-        batch = (
-            context.data_sources.add_pandas("manifest")
-            .add_dataframe_asset("images")
-            .add_batch_definition_whole_dataframe("all")
-        )
-        expectations = []
-        for rule in suite:
-            rule.expectation.meta = {"rule": rule.name, "severity": rule.severity}
-            rule.expectation.notes = f"**{rule.name}** ({rule.severity}): fails where {rule.reason}."
-            expectations.append(rule.expectation)
-        validation = context.validation_definitions.add(
-            gx.ValidationDefinition(
-                name="manifest",
-                data=batch,
-                suite=context.suites.add(gx.ExpectationSuite(name="faces", expectations=expectations)),
-            )
-        )
-        checkpoint = context.checkpoints.add(
-            gx.Checkpoint(
-                name="gate",
-                validation_definitions=[validation],
-                actions=[UpdateDataDocsAction(name="docs", site_names=[SITE])],
-                result_format={
-                    "result_format": "COMPLETE",
-                    "unexpected_index_column_names": ["key"],
-                    "partial_unexpected_count": EXAMPLES,
-                    "exclude_unexpected_values": True,
-                },
-            )
-        )
-        (result,) = checkpoint.run(batch_parameters={"dataframe": table}).run_results.values()
-        by_name = {outcome.expectation_config.meta["rule"]: outcome for outcome in result.results}
-        publish(Path(folder), docs)
-    return [finding(rule, by_name[rule.name]) for rule in suite]
 
-
-def finding(rule: Rule, outcome: Any) -> Finding:
-    """Great Expectations' result of one rule, in our words."""
-    if (outcome.exception_info and outcome.exception_info.get("raised_exception", False) is True) or (
-        not outcome.success and not outcome.result
-    ):
-        raise RuntimeError(f"the rule {rule.name!r} could not be evaluated: {outcome.exception_info}")
-    # without values, Great Expectations lists the keys of all unexpected rows in one entry
-    entries = [row["key"] for row in outcome.result.get("unexpected_index_list") or []]
-    keys = sorted({str(key) for entry in entries for key in (entry if isinstance(entry, list) else [entry])})
-    return Finding(rule, bool(outcome.success), keys, str(outcome.result.get("observed_value", "")))
-
-
-STYLE = """
-:root{color-scheme:light dark}
-body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}
-table{border-collapse:collapse;width:100%;margin:1rem 0}
-td,th{border:1px solid #8886;padding:.4rem .6rem;text-align:left;vertical-align:top}
-img{max-width:2rem}.badge,.text-success{font-weight:600}
-.modal,.d-none,.navbar-toggler{display:none}
-ul{padding-left:1.2rem}pre{white-space:pre-wrap}
-"""
-REMOTE = re.compile(
-    r"<script\b[^>]*\bsrc=[^>]*>\s*</script>|<link\b[^>]*\bhref=[\"']?(?:https?:)?//[^>]*>|@import[^;]*//[^;]*;",
-    re.IGNORECASE,
-)
-REMOTE_IMAGE = re.compile(r"<img\b[^>]*\bsrc=[\"'](?:https?:)?//[^>]*>", re.IGNORECASE)
-
-
-def offline(page: str) -> str:
-    """A Data Docs page that needs no network: scripts and styles from elsewhere are taken out, our style put in."""
-    page = REMOTE_IMAGE.sub("", REMOTE.sub("", page))
-    return page.replace("</head>", f"<style>{STYLE}</style></head>", 1)
-
-
-def publish(site: Path, docs: Path) -> None:
-    """Moves the finished site to `docs`, its pages readable without a network."""
-    shutil.rmtree(docs, ignore_errors=True)
-    for page in sorted(site.rglob("*")):
-        if page.is_file():
-            target = docs / page.relative_to(site)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if page.suffix == ".html":
-                target.write_text(offline(page.read_text(encoding="utf-8")), encoding="utf-8")
-            else:
-                shutil.copyfile(page, target)
-
-
-def quarantine(table: pd.DataFrame, findings: list[Finding]) -> pd.DataFrame:
-    """The rows to set aside (key, split, index, source, reason), each with every reason that applies."""
-    reasons: dict[str, list[str]] = {}
-    errors = table.set_index("key")["error"]
-    for found in findings:
-        if found.rule.severity == "quarantine":
-            for key in found.keys:
-                reason = str(errors[key]) if found.rule.name == "decodable" else found.rule.reason
-                reasons.setdefault(key, []).append(reason)
-    aside = table.loc[table["key"].isin(reasons), ["key", "split", "index", "source"]].sort_values("key")
-    return aside.assign(reason=["; ".join(reasons[key]) for key in aside["key"]])
+    data: Set
+    listed: Manifest
+    measured: Measures
+    judged: dict[str, str] = field(default_factory=dict)
+    reference: dict[str, Any] | None = None
+    others: Others = NOBODY
 
 
 def judge(
-    dataset: str, manifest: Path, shards: Path, betons: list[Path], out: Path, config: ValidateConfig
+    data: Set,
+    out: Path,
+    config: ValidateConfig,
+    *,
+    held_out: Sequence[Set] = (),
+    training: Training | None = None,
+    workers: int = 0,
 ) -> tuple[Verdict, pd.DataFrame]:
-    """Judges a data set and writes `out/{verdict.json, quarantine.csv, data_docs/}`; returns verdict and list."""
-    table = derive(measure(pd.read_parquet(manifest), shards))
-    findings = run(table, rules(config, table), out / SITE)
-    aside = quarantine(table, findings)
-    reasons = [
-        f"{found.rule.name}: {found.rule.reason}"
-        + (f" ({', '.join(found.keys[:EXAMPLES])})" if found.keys else "")
-        for found in findings
-        if not found.success and found.rule.severity == "error"
-    ]
-    if len(aside) > config.max_quarantined * len(table):
-        examples = "; ".join(f"{row.source}: {row.reason}" for row in aside.head(EXAMPLES).itertuples())
-        reasons.append(
-            f"{len(aside)} of {len(table)} images would be set aside, more than validate.max_quarantined "
-            f"{config.max_quarantined:.1%} ({examples})"
-        )
-    names = sorted(str(name) for name in table["shard"].dropna().unique())
-    files = [manifest, shards / "index.json", *(shards / name for name in names), *sorted(betons)]
-    verdict = Verdict(
-        success=not reasons,
-        dataset=dataset,
-        judged={file.as_posix(): sha256(file) for file in files},
-        rows=len(table),
-        quarantined=len(aside),
-        limit=config.max_quarantined,
-        reasons=reasons,
-        expectations=[
-            {
-                "name": found.rule.name,
-                "severity": found.rule.severity,
-                "reason": found.rule.reason,
-                "success": found.success,
-                "unexpected_count": len(found.keys),
-                "examples": found.keys[:EXAMPLES],
-            }
-            for found in findings
-        ],
-    )
+    """Judges a data set and writes `out/{verdict.json, quarantine.csv, profile.json, data_docs/}`.
+
+    `held_out` are other sets, whose test images must not be among these; `training` says how a network will see this
+    set, if it will be trained on. Returns the verdict and the quarantine list.
+
+    Raises:
+        FileNotFoundError, ValueError: the manifest, the reference or the own rules cannot be read.
+    """
+    listed = manifest.read(data.manifest)
+    rules = suite(config, listed.labels)
+    reference = drift.read(Path(config.reference), data.name)
+    measured = measure.measure(listed, data.shards, list(data.betons), workers)
+    files = [data.manifest, data.shards / "index.json", Path(config.reference), Path(config.expectations)]
+    files += [other.shards / "index.json" for other in held_out]
+    judged = measured.digests | {file.as_posix(): sha256(file) for file in files if file.is_file()}
+    others = tables.together([test_images(other, workers) for other in held_out])
+    return decide(Case(data, listed, measured, judged, reference, others), rules, out, config, training)
+
+
+def test_images(other: Set, workers: int) -> Others:
+    """Hashes of the test images of another data set. Raises ValueError for a manifest that cannot be read."""
+    listed = manifest.read(other.manifest)
+    rows = np.flatnonzero(((listed.table["split"] == "test") & listed.table["shard"].notna()).to_numpy(bool))
+    hashes, readable = measure.hash_images(listed.table.iloc[rows], other.shards, workers)
+    table = listed.table.iloc[rows[readable]]
+    names = [f"{other.name}/{source}" for source in table["source"]]
+    return Others(table["sha256"].to_numpy(dtype=object), hashes[readable], names)
+
+
+def decide(
+    case: Case, rules: list[Rule], out: Path, config: ValidateConfig, training: Training | None = None
+) -> tuple[Verdict, pd.DataFrame]:
+    """From measures to verdict, quarantine list, profile and Data Docs, which are written to `out`."""
+    images = tables.images(case.listed, case.measured, config, case.others)
+    profile = drift.profile(images)
+    frames: dict[Table, pd.DataFrame] = {
+        "columns": tables.columns(case.listed),
+        "images": images,
+        "labels": tables.labels(images),
+        "files": tables.files(case.measured),
+    }
+    if case.reference is not None:
+        frames["drift"] = drift.compare(profile, case.reference, config.max_drift)
+    words = Words(frames, case.others.sources)
+    findings = judge_tables(frames, rules)
+    aside = quarantine(images, findings, words)
+    if training is not None and not any(stops(found) for found in findings):
+        frames["batches"] = first_batch(case, training, images, aside)
+        late = judge_tables(frames, [rule for rule in rules if rule.table == "batches"])
+        findings = [found for found in findings if found.rule.table != "batches"] + late
     with atomic(out / "quarantine.csv") as partial:
         aside.to_csv(partial, index=False)
-    write(verdict, out / "verdict.json")
+    write_json({case.data.name: profile}, out / "profile.json")
+    written = {name: sha256(out / name) for name in ("quarantine.csv", "profile.json")}
+    verdict = conclude(case, findings, aside, words, config.max_quarantined, written)
+    docs.write(out / docs.SITE, verdict, findings, words, aside, case.data.shards)
+    write(verdict, out / "verdict.json")  # last: where it is, everything is
     return verdict, aside
+
+
+def stops(found: Found) -> bool:
+    """Whether nothing may be trained on the data."""
+    return found.rule.severity == "error" and not found.success
+
+
+def quarantine(images: pd.DataFrame, findings: list[Found], words: Words) -> pd.DataFrame:
+    """The rows to set aside (key, split, index, source, reason), each with every reason that applies."""
+    reasons: dict[int, list[str]] = {}
+    for found in findings:
+        if found.rule.severity == "quarantine" and found.rule.table == "images":
+            for row in found.rows.tolist():
+                reason = words.reason(found.rule, row)
+                if reason not in reasons.setdefault(row, []):
+                    reasons[row].append(reason)
+    chosen = sorted(reasons)
+    aside = images.loc[chosen, ["key", "split", "index", "source"]]
+    return aside.assign(reason=["; ".join(reasons[row]) for row in chosen]).sort_values("key")
+
+
+def first_batch(case: Case, training: Training, images: pd.DataFrame, aside: pd.DataFrame) -> pd.DataFrame:
+    """The views of the first batch that a network will see; an empty table where nothing is left to train on."""
+    train = aside["split"] == "train"
+    exclude = frozenset(int(index) for index in aside.loc[train & (aside["index"] >= 0), "index"])
+    count = int(((images["split"] == "train") & images["shard"].notna()).sum())
+    if count <= len(exclude):
+        return pd.DataFrame()
+    facts = inspect_batches.facts(*training, case.data.shards, exclude, count, SEED)
+    return tables.batches(facts, images)
+
+
+def conclude(
+    case: Case,
+    findings: list[Found],
+    aside: pd.DataFrame,
+    words: Words,
+    limit: float,
+    written: dict[str, str],
+) -> Verdict:
+    """The verdict: what was judged, whether it passed, why not, and what each rule found."""
+    rows = len(case.listed.table)
+    reasons = [f"{found.rule.name}: {told(found, words)}" for found in findings if stops(found)]
+    if len(aside) > limit * rows:
+        few = "; ".join(f"{row.source}: {row.reason}" for row in aside.head(EXAMPLES).itertuples())
+        reasons.append(
+            f"{len(aside)} of {rows} images would be set aside, more than validate.max_quarantined "
+            f"{limit:.1%} ({few})"
+        )
+    return Verdict(
+        success=not reasons,
+        dataset=case.data.name,
+        judged=dict(sorted(case.judged.items())),
+        written=written,
+        rows=rows,
+        quarantined=len(aside),
+        limit=limit,
+        reasons=reasons,
+        expectations=[entry(found, words) for found in findings],
+    )
+
+
+def told(found: Found, words: Words) -> str:
+    """What a rule found, in a line: the first rows with their reasons."""
+    few = "; ".join(f"{source}: {reason}" for source, reason in words.examples(found, EXAMPLES))
+    more = f"; and {len(found.rows) - EXAMPLES:,} more" if len(found.rows) > EXAMPLES else ""
+    return (few or found.rule.reason) + more
+
+
+def entry(found: Found, words: Words) -> dict[str, Any]:
+    """What a rule found, as the verdict keeps it."""
+    examples = words.examples(found, EXAMPLES)
+    return {
+        "name": found.rule.name,
+        "table": found.rule.table,
+        "severity": found.rule.severity,
+        "reason": found.rule.reason,
+        "success": found.success,
+        "judged": found.judged,
+        "unexpected_count": len(found.rows),
+        "examples": [source for source, _ in examples],
+        "explanations": [reason for _, reason in examples],
+    }

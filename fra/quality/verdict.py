@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,10 @@ class GateError(RuntimeError):
 
 @dataclass(frozen=True)
 class Verdict:
-    """`judged` maps each file to its SHA-256; `reasons` says why `success` is false; `expectations` has a rule each."""
+    """`judged` maps each file to its SHA-256; `reasons` says why `success` is false; `expectations` has a rule each.
+
+    `written` maps the files beside the verdict (the quarantine list, the profile) to their SHA-256.
+    """
 
     success: bool
     dataset: str
@@ -32,6 +35,7 @@ class Verdict:
     limit: float
     reasons: list[str]
     expectations: list[dict[str, Any]]
+    written: dict[str, str] = field(default_factory=dict)
 
 
 def seal(content: dict[str, Any]) -> str:
@@ -65,6 +69,9 @@ def read(path: Path) -> Verdict:
 def check(path: Path, files: list[Path]) -> Verdict:
     """The verdict at `path`, if it passed and judged these very `files`.
 
+    All else that it judged, and what was written with it, is compared too as far as it is here: a verdict holds for the
+    whole set. (A machine that only trains need not have the shards beside the betons.)
+
     Raises:
         GateError: it failed, never saw a file, or a file changed since.
     """
@@ -72,13 +79,14 @@ def check(path: Path, files: list[Path]) -> Verdict:
     if not verdict.success:
         raise GateError(f"{path}: the data did not pass: {'; '.join(verdict.reasons)}")
     for file in files:
-        expected = verdict.judged.get(file.as_posix())
-        if expected is None:
+        if file.as_posix() not in verdict.judged:
             raise GateError(f"{file}: not among what {path} judged: run `dvc repro validate`")
         if not file.is_file():
             raise GateError(f"{file}: gone since it was validated: run `dvc repro shard validate`")
-        if sha256(file) != expected:
-            raise GateError(f"{file}: changed since it was validated: run `dvc repro -f shard validate`")
+    beside = {(path.parent / name).as_posix(): digest for name, digest in verdict.written.items()}
+    for name, digest in {**verdict.judged, **beside}.items():
+        if Path(name).is_file() and sha256(Path(name)) != digest:
+            raise GateError(f"{name}: changed since it was validated: run `dvc repro -f shard validate`")
     return verdict
 
 

@@ -1,0 +1,64 @@
+"""A beton's pixels by index, without compiling a pipeline: for checks, not for training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+from ffcv.fields.rgb_image import IMAGE_MODES
+from ffcv.reader import Reader
+from numpy.typing import NDArray
+
+
+class BetonError(ValueError):
+    """The file is no beton that can be read; the message names it and says why."""
+
+
+class Beton:
+    """An open beton with the fields `image` and `index`.
+
+    Raises:
+        BetonError: the file is not a beton, or is cut off.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self.reader = Reader(str(path))
+            fields = dict(zip(self.reader.field_names, self.reader.metadata.dtype.names, strict=True))
+            self.images = self.reader.metadata[fields["image"]]
+            self.index: NDArray[np.int64] = np.asarray(self.reader.metadata[fields["index"]]).astype(np.int64)
+            if len(self.images) != self.reader.num_samples:
+                raise ValueError(f"{len(self.images)} of {self.reader.num_samples} images are in it")
+            self.content = np.memmap(path, dtype=np.uint8, mode="r")
+        except Exception as error:  # whatever the bytes make of FFCV's reader
+            raise BetonError(f"{path}: not a readable beton: {error}") from error
+        self.allocated = np.sort(np.asarray(self.reader.alloc_table), order="ptr")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def size_at(self, pointer: int) -> int:
+        """The number of bytes stored at a place of the file, 0 where nothing is said to be."""
+        entry = int(np.searchsorted(self.allocated["ptr"], pointer))
+        there = entry < len(self.allocated) and self.allocated["ptr"][entry] == pointer
+        return int(self.allocated["size"][entry]) if there else 0
+
+    def pixels(self, place: int) -> NDArray[np.uint8]:
+        """The image at `place` as it is stored: (H, W, 3), RGB.
+
+        Raises:
+            BetonError: its bytes are no image.
+        """
+        entry = self.images[place]
+        pointer, height, width = int(entry["data_ptr"]), int(entry["height"]), int(entry["width"])
+        stored = np.asarray(self.content[pointer : pointer + self.size_at(pointer)])
+        if entry["mode"] != IMAGE_MODES["jpg"]:
+            if stored.size != height * width * 3:
+                raise BetonError(f"image {place} has {stored.size} bytes, not {height} x {width} x 3")
+            return stored.reshape(height, width, 3)
+        image = cv2.imdecode(stored, cv2.IMREAD_COLOR) if stored.size else None
+        if image is None:
+            raise BetonError(f"image {place} cannot be decoded")
+        return cast("NDArray[np.uint8]", cv2.cvtColor(image, cv2.COLOR_BGR2RGB))

@@ -1,0 +1,144 @@
+"""A manifest as the gate reads it: columnar, landmarks reduced to what rules ask of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+REQUIRED: dict[str, type] = {
+    "key": str,
+    "split": str,
+    "person": str,
+    "sha256": str,
+    "bytes": int,
+    "width": int,
+    "height": int,
+    "mode": str,
+    "source": str,
+    "shard": str,
+    "index": int,
+    "error": str,
+}
+"""Columns of every manifest, and what is in them."""
+EYES = {5: (0, 1), 68: (36, 45), 98: (60, 72)}
+"""Outer corner (5: centre) of the eye on the image's left and of the other, by number of landmarks: the five points
+of CelebA and RetinaFace, iBUG 300-W's 68, WFLW's 98."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`table` is the manifest without landmarks, which stay in `arrow`; `missing` names columns that it lacks."""
+
+    arrow: pa.Table
+    table: pd.DataFrame
+    missing: list[str]
+
+    def by_shard(self) -> dict[str, NDArray[np.int64]]:
+        """The positions of the rows of each shard, in the manifest's order."""
+        codes, names = pd.factorize(self.table["shard"], sort=True)
+        order = np.argsort(codes, kind="stable")
+        cuts = np.searchsorted(codes[order], np.arange(len(names) + 1))
+        return {str(name): order[cuts[place] : cuts[place + 1]] for place, name in enumerate(names)}
+
+    def rows_of(self, rows: NDArray[np.int64]) -> pd.DataFrame:
+        """Some rows with all columns, landmarks among them."""
+        table: pd.DataFrame = self.arrow.take(pa.array(rows)).to_pandas()
+        return table
+
+    @property
+    def labels(self) -> list[str]:
+        """Its label columns."""
+        return [name for name in self.table.columns if name.startswith("label.")]
+
+
+def read(path: Path) -> Manifest:
+    """Reads a manifest; required columns that it lacks are filled with nulls and named in `missing`.
+
+    Raises:
+        ValueError: the file is not a parquet table.
+    """
+    try:
+        arrow = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path}: not a readable manifest: {' '.join(str(error).split())}") from None
+    labels = [name for name in arrow.column_names if name.startswith("label.")]
+    missing = []
+    for name, kind in {**REQUIRED, **dict.fromkeys(labels, float)}.items():
+        place = arrow.column_names.index(name) if name in arrow.column_names else -1
+        if place >= 0 and fits(arrow.schema.field(name).type, kind):
+            continue
+        missing.append(name)
+        nothing = pa.nulls(len(arrow), pa.string() if kind is str else pa.int64())
+        arrow = arrow.append_column(name, nothing) if place < 0 else arrow.set_column(place, name, nothing)
+    if "landmarks" not in arrow.column_names:
+        arrow = arrow.append_column("landmarks", pa.nulls(len(arrow), pa.list_(pa.float32())))
+    plain = arrow.select([*REQUIRED, *labels]).to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+    return Manifest(arrow, plain.assign(**landmark_facts(arrow)), missing)
+
+
+def fits(kind: pa.DataType, wanted: type) -> bool:
+    """Whether a column holds what it should; labels are whole numbers, but nulls may have made floats of them."""
+    if wanted is str:
+        return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind))
+    return bool(pa.types.is_integer(kind) or (wanted is float and pa.types.is_floating(kind)))
+
+
+def landmark_facts(arrow: pa.Table) -> dict[str, NDArray[np.float32]]:
+    """What rules ask of landmarks, one value a row, NaN where there are none.
+
+    landmark_count; landmarks_finite (0 or 1); landmarks_beyond (how far the outermost point lies outside the image, in
+    widths or heights); eye_distance (in widths); roll (degrees by which the line from the eye on the left to the other
+    is turned; beyond 90 they are swapped). Eyes are known for the numbers of landmarks in `EYES`.
+    """
+    names = ("landmark_count", "landmarks_finite", "landmarks_beyond", "eye_distance", "roll")
+    facts = {name: np.full(len(arrow), np.nan, np.float32) for name in names}
+    start = 0
+    for batch in arrow.select(["landmarks", "width", "height"]).to_batches(max_chunksize=65_536):
+        lists = batch.column("landmarks")
+        if pa.types.is_null(lists.type):
+            start += len(batch)
+            continue
+        lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
+        size_N2 = np.stack(
+            [
+                batch.column(name).to_numpy(zero_copy_only=False).astype(np.float32)
+                for name in ("width", "height")
+            ],
+            axis=1,
+        )
+        for length in np.unique(lengths[~np.isnan(lengths)]) if len(lengths) else ():
+            rows = np.flatnonzero(lengths == length)
+            facts["landmark_count"][start + rows] = length / 2
+            if length < 2 or length % 2:
+                facts["landmarks_finite"][start + rows] = 0
+                continue
+            point_NL2 = (
+                lists.take(pa.array(rows)).flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+            ).reshape(len(rows), -1, 2)
+            measure_points(point_NL2, size_N2[rows], start + rows, facts)
+        start += len(batch)
+    return facts
+
+
+def measure_points(
+    point_NL2: NDArray[np.float32],
+    size_N2: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    facts: dict[str, NDArray[np.float32]],
+) -> None:
+    """Fills in the facts of some rows that have equally many landmarks."""
+    facts["landmarks_finite"][rows] = np.isfinite(point_NL2).all(axis=(1, 2))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share_NL2 = point_NL2 / size_N2[:, None]
+        facts["landmarks_beyond"][rows] = np.maximum(-share_NL2, share_NL2 - 1).max(axis=(1, 2)).clip(0)
+        if point_NL2.shape[1] in EYES:
+            left, right = EYES[point_NL2.shape[1]]
+            apart_N2 = point_NL2[:, right] - point_NL2[:, left]
+            facts["eye_distance"][rows] = np.hypot(*apart_N2.T) / size_N2[:, 0]
+            facts["roll"][rows] = np.abs(np.degrees(np.arctan2(apart_N2[:, 1], apart_N2[:, 0])))
