@@ -59,7 +59,7 @@ def load(path: Path, seed: int | None = None) -> Encoder:
         FileNotFoundError, ValueError: see `fra.train.checkpoint.read_weights`.
     """
     weights, about = read_weights(released.find(path))
-    if about["contents"] == "model":
+    if about.get("contents") == "model":
         part = "backbone."
         weights = {name[len(part) :]: value for name, value in weights.items() if name.startswith(part)}
     with torch.random.fork_rng(devices=[]):
