@@ -237,13 +237,18 @@ def judge_regions(
         "artifacts/pretrain/model.safetensors"
     ),
     dataset: Annotated[str, typer.Option(help="A data set with 68 or 98 landmarks, by name")] = "orl",
+    beside: Annotated[
+        list[Path] | None, typer.Option(help="Further weights, whose features are clustered")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The figures (JSON)")] = Path("regions.json"),
 ) -> None:
-    """How well a model's heatmaps find facial parts without labels, beside untrained networks and masks of place."""
+    """How well a model's heatmaps find facial parts without labels, beside clusters, untrained networks and place."""
     from pipelines import paths
     from pipelines.report import judge_regions as judge
 
-    for row, figures in judge(model, paths.manifest(dataset), paths.shards(dataset), out).items():
+    for row, figures in judge(
+        model, paths.manifest(dataset), paths.shards(dataset), out, beside or []
+    ).items():
         print(
             f"{row}: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if name != "iou")
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from fra import inference
 from fra.data.files import write_json
 from fra.report.page import write
 from fra.train.checkpoint import read_weights
-from fra.transfer import regions
+from fra.transfer import clusters, regions
+from fra.transfer.regions import Heatmaps
 from pipelines import params, paths
 from pipelines.stage import logger, main
 from pipelines.summary import headline
@@ -19,8 +20,13 @@ RANDOM_NETWORKS = 3
 """How many untrained networks the region quality is compared with; their mean is given."""
 
 
-def judge_regions(model: Path, manifest: Path, shards: Path, out: Path) -> Mapping[str, Any]:
-    """How well the heatmaps of `model.safetensors` find facial parts, beside untrained networks; written to `out`.
+def judge_regions(
+    model: Path, manifest: Path, shards: Path, out: Path, others: Sequence[Path] = ()
+) -> Mapping[str, Any]:
+    """How well the heatmaps of `model.safetensors` find facial parts; written to `out`.
+
+    Beside them: untrained networks, k-means of colours and of the model's features, and of those of `others`
+    (weights of any kind), into as many clusters as there are masks.
 
     Raises:
         ValueError: no test image has landmarks to draw parts from, or the model was trained without regions.
@@ -29,7 +35,14 @@ def judge_regions(model: Path, manifest: Path, shards: Path, out: Path) -> Mappi
     if encoder.neck is None:
         raise ValueError(f"{model}: trained without regions, so there is nothing to judge")
     untrained = [inference.untrained(model, seed) for seed in range(RANDOM_NETWORKS)]
-    return regions.evaluate({"pretrained": [encoder], "random": untrained}, manifest, shards, out)
+    rows: dict[str, list[Heatmaps]] = {"pretrained": [encoder], "random": [*untrained]}
+    size, count = encoder.image_size, int(encoder.metadata["num_masks"])
+    if faces := regions.faces(manifest, shards, size):
+        rows["colours"] = [clusters.of_colours(faces, size, count)]
+        rows["features"] = [clusters.of_features(encoder, faces, count)]
+        for path in others:
+            rows[f"features of {path}"] = [clusters.of_features(inference.load(path), faces, count)]
+    return regions.evaluate(rows, manifest, shards, out)
 
 
 def report() -> None:

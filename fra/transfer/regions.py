@@ -68,6 +68,12 @@ def judged(manifest: Path) -> pd.DataFrame:
     return frame[points.isin(PARTS) & (frame["split"] == "test")].reset_index(drop=True)
 
 
+def faces(manifest: Path, shards: Path, size: int) -> list[Pixels]:
+    """The images that are `judged`, `size` pixels a side."""
+    frame = judged(manifest)
+    return list(images.read(frame, shards, size)) if len(frame) else []
+
+
 def evaluate(
     models: Mapping[str, Sequence[Heatmaps]], manifest: Path, shards: Path, out: Path, seed: int = 0
 ) -> dict[str, Figures]:
