@@ -13,7 +13,7 @@ export DVC_NO_ANALYTICS := true
 BUILD_PACKAGES := build-essential pkg-config libopencv-dev libturbojpeg0-dev git
 TEST_PACKAGES := chromium
 
-.PHONY: help demo test test-all serve lint clean
+.PHONY: help demo test test-all serve lint weights clean
 help:
 	@sed -n 's/^# //p' Makefile | head -4
 
@@ -53,6 +53,12 @@ serve: .venv/ready
 
 lint: .venv/ready
 	@ruff check . && ruff format --check . && mypy
+
+# In a copy of the project, so that nothing here changes on the way. Interrupted, it continues.
+weights: .venv/ready
+	@[ -d .work/weights ] || git clone -q . .work/weights
+	@cd .work/weights && python -m pipelines.params recipe=weights && dvc repro pretrain
+	@cp .work/weights/artifacts/pretrain/model.safetensors fra/weights/demo.safetensors
 
 clean:
 	rm -rf .venv artifacts data/raw data/shards data/beton data/manifest .work
