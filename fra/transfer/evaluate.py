@@ -43,7 +43,7 @@ class TransferConfig:
       split.
     - `labels`: a task's label columns, where they are not those of the embedded faces (task → names). -
     `groups`: manifest columns (`label.Male`, …) by whose values figures are also given, for fairness and
-    subsets. - `baselines`: further backbones beside random weights (name → path of a backbone.safetensors).
+    subsets. - `baselines`: further backbones beside random weights (name → path of weights, or "demo").
     - `align`: tasks whose published sets are aligned see faces brought to one place by their landmarks. -
     `grid`: side to which feature maps are pooled for alignment; `pairs`: most drawn pairs of one person's
     images;

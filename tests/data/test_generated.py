@@ -94,7 +94,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_others(made: Path, t
 def test_other_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "weights.tar").write_bytes(b"other")
     monkeypatch.setattr(generated, "weights", lambda: tmp_path / "weights.tar")
-    with pytest.raises(ValueError, match="not the weights of gan-face-generate==1.1.1"):
+    with pytest.raises(ValueError, match="not the weights of gan-face-generate"):
         generated.load()
 
 
