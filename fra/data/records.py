@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from posixpath import splitext
@@ -66,7 +66,7 @@ class Record:
     source: str
     split: str
     person: str | None = None
-    labels: dict[str, int] = field(default_factory=dict)
+    labels: Mapping[str, int | float] = field(default_factory=dict)
     landmarks: tuple[float, ...] | None = None
     box: tuple[int, int, int, int] | None = None
     content: bytes | None = None

@@ -536,11 +536,14 @@ def label_table(manifest: pd.DataFrame) -> Table | None:
     for column in (name for name in manifest if str(name).startswith("label.")):
         known = manifest[column].dropna()
         values = known.value_counts().sort_index()
+        measured = pd.api.types.is_float_dtype(known) and len(known)
         rows.append(
             [
                 str(column).removeprefix("label.").replace("_", " "),
                 f"{len(known):,}",
-                ", ".join(f"{value:g}: {count:,}" for value, count in values.items()),
+                f"{known.min():g} to {known.max():g}"
+                if measured
+                else ", ".join(f"{value:g}: {count:,}" for value, count in values.items()),
             ]
         )
     landmarks_known = int(manifest["landmarks"].notna().sum())
