@@ -536,7 +536,7 @@ def label_table(manifest: pd.DataFrame) -> Table | None:
     for column in (name for name in manifest if str(name).startswith("label.")):
         known = manifest[column].dropna()
         values = known.value_counts().sort_index()
-        measured = pd.api.types.is_float_dtype(known) and len(known)
+        measured = bool((known % 1 != 0).any())
         rows.append(
             [
                 str(column).removeprefix("label.").replace("_", " "),
