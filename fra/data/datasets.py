@@ -148,8 +148,8 @@ def ingest(config: DatasetConfig, raw: Path, withdrawn: frozenset[str] = frozens
     is never changed).
 
     Columns: key, source (relative to the root), split, person, bytes and modified (as the file system has them;
-    null for embedded files, whose bytes are versioned), label.<Name> (Int64, or Float64 for measurements; null = not
-    known), landmarks, and, where the set has them, box (left, top, right, bottom), span (of a tar) and content
+    null for embedded files, whose bytes are versioned), label.<Name> (Int64, null = not known), measure.<Name>
+    (Float64), landmarks, and, where the set has them, box (left, top, right, bottom), span (of a tar) and content
     (image files out of a table).
 
     Raises:
@@ -197,12 +197,16 @@ def table_of(records: list[Record], stamps: list[tuple[int, int] | None]) -> pd.
         "split": [record.split for record in records],
         "person": [record.person for record in records],
     }
-    numbers: dict[str, list[int | float | None]] = {
+    numbers: dict[str, list[int | None]] = {
         "bytes": [stamp and stamp[0] for stamp in stamps],
         "modified": [stamp and stamp[1] for stamp in stamps],
     }
     for name in sorted({name for record in records for name in record.labels}):
         numbers[f"label.{name}"] = [record.labels.get(name) for record in records]
+    measures = {
+        f"measure.{name}": [record.measures.get(name) for record in records]
+        for name in sorted({name for record in records for name in record.measures})
+    }
     others: dict[str, list[Any]] = {
         "landmarks": [record.landmarks and list(record.landmarks) for record in records],
         "box": [record.box and list(record.box) for record in records],
@@ -211,10 +215,8 @@ def table_of(records: list[Record], stamps: list[tuple[int, int] | None]) -> pd.
     }
     return pd.DataFrame(
         {name: pd.array(values, dtype="string") for name, values in text.items()}
-        | {
-            name: pd.array(values, dtype="Float64" if any(isinstance(v, float) for v in values) else "Int64")
-            for name, values in numbers.items()
-        }
+        | {name: pd.array(values, dtype="Int64") for name, values in numbers.items()}
+        | {name: pd.array(values, dtype="Float64") for name, values in measures.items()}
         | {
             name: pd.Series(values, dtype=object)
             for name, values in others.items()

@@ -45,7 +45,7 @@ def beside(records: pd.DataFrame) -> list[bytes]:
     for name in [column for column in records.columns if column.startswith("label.")]:
         for entry, value in zip(known, records[name].tolist(), strict=True):
             if not pd.isna(value):
-                entry.setdefault("labels", {})[name.removeprefix("label.")] = value
+                entry.setdefault("labels", {})[name.removeprefix("label.")] = int(value)
     for entry, points in zip(known, records["landmarks"], strict=True):
         if points is not None:
             entry["landmarks"] = [round(float(value), 3) for value in points]

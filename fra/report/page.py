@@ -536,14 +536,11 @@ def label_table(manifest: pd.DataFrame) -> Table | None:
     for column in (name for name in manifest if str(name).startswith("label.")):
         known = manifest[column].dropna()
         values = known.value_counts().sort_index()
-        measured = bool((known % 1 != 0).any())
         rows.append(
             [
                 str(column).removeprefix("label.").replace("_", " "),
                 f"{len(known):,}",
-                f"{known.min():g} to {known.max():g}"
-                if measured
-                else ", ".join(f"{value:g}: {count:,}" for value, count in values.items()),
+                ", ".join(f"{value:g}: {count:,}" for value, count in values.items()),
             ]
         )
     landmarks_known = int(manifest["landmarks"].notna().sum())

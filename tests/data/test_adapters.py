@@ -316,9 +316,9 @@ def test_mpiifacegaze_looks_from_the_face_to_the_target(tmp_path: Path) -> None:
     """Into the camera; and as far up and to the camera's left as towards it."""
     found = listed(mpiifacegaze, "mpiifacegaze", tmp_path)
     straight, aside = found.loc["p00/day01/0005"], found.loc["p14/day01/0005"]
-    assert (straight["label.gaze_pitch"], straight["label.gaze_yaw"]) == pytest.approx((0, 0))
-    assert aside["label.gaze_yaw"] == pytest.approx(45)
-    assert aside["label.gaze_pitch"] == pytest.approx(35.264, abs=1e-3)
+    assert (straight["measure.gaze_pitch"], straight["measure.gaze_yaw"]) == pytest.approx((0, 0))
+    assert aside["measure.gaze_yaw"] == pytest.approx(45)
+    assert aside["measure.gaze_pitch"] == pytest.approx(35.264, abs=1e-3)
     assert list(straight["box"]) == [40, 30, 260, 250]
 
 
@@ -332,7 +332,7 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
     assert found["person"].tolist() == ["anna", "bert", pd.NA]
     assert found["label.Smiling"].tolist() == [1, pd.NA, 0]
     assert found["label.Smiling"].dtype == "Int64"
-    assert found["label.yaw"].tolist() == [-12.5, 0, 7]
+    assert found["measure.yaw"].tolist() == [-12.5, 0, 7]
     assert [None if row is None else list(row) for row in found["landmarks"]] == [
         [1, 2, 3, 4],
         None,

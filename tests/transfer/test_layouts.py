@@ -125,5 +125,5 @@ def test_a_table_of_ones_own_is_judged_by_tasks_of_ones_choice(faces: Set, tmp_p
 
 
 def test_every_layout_that_judges_a_task_is_here() -> None:
-    unjudged = {"orl", "folder", "webdataset", "vggface2", "table"}
+    unjudged = {"orl", "folder", "generated", "webdataset", "vggface2", "table"}
     assert {path.stem for path in CONF.glob("*.yaml")} - unjudged == set(LAYOUTS)

@@ -1,7 +1,7 @@
 """MPIIFaceGaze: `p00/p00.txt` beside `p00/day01/0005.jpg` …, one list a person, 28 fields a line.
 
 Field 1 is the image, 4 to 15 are six landmarks (four eye corners, two mouth corners; pixels), 22 to 24 the centre of
-the face and 25 to 27 what is looked at, both in the camera's coordinates (the set's own readme). Labels `gaze_pitch`
+the face and 25 to 27 what is looked at, both in the camera's coordinates (the set's own readme). Measures `gaze_pitch`
 and `gaze_yaw` in degrees, of the direction from the one to the other: 0 and 0 look into the camera, pitch up, yaw to
 the left of the image. Each image is the face, cut out around its landmarks (ours); the head is not normalised.
 The literature leaves out one of the 15 people at a time; here `dataset.val` and `dataset.test` of them are set apart.
@@ -35,9 +35,10 @@ def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
             if len(words) != FIELDS:
                 raise malformed(path, number, f"{FIELDS} fields", f"{len(words)} fields")
             pitch, yaw = angles(*(to - start for start, to in zip(centre, target, strict=True)))
-            labels = {"gaze_pitch": pitch, "gaze_yaw": yaw}
+            measures = {"gaze_pitch": pitch, "gaze_yaw": yaw}
             source = f"{person}/{words[0]}"
-            yield Record(source, split_of(person, config), person, labels, box=around(points, MARGIN))
+            box = around(points, MARGIN)
+            yield Record(source, split_of(person, config), person, box=box, measures=measures)
 
 
 def angles(x: float, y: float, z: float) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 Columns: `image` (path below the root), and as far as they are known `split` (train, val or test), `person`,
 landmarks `x0`, `y0`, `x1` … (pixels of the file, counted from the centre of its top left pixel); every other column
-is a label, a number or empty. Labels that are whole numbers throughout are classes, others measurements (angles).
+is a number or empty. Columns of whole numbers from 0 up are labels (classes), others measures (angles).
 Without `split`, `dataset.val` and `dataset.test` of the people (of the images, where none is named) are set apart.
 """
 
@@ -28,7 +28,7 @@ def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
         points = sorted((name for name in columns if re.fullmatch(r"[xy]\d+", name)), key=place)
         names = [name for name in columns if name not in ("image", "split", "person", *points)]
         lines = list(enumerate(rows, start=2))
-    whole = {name: all(re.fullmatch(r"\s*-?\d*\s*", row[name] or "") for _, row in lines) for name in names}
+    whole = {name: all(re.fullmatch(r"\s*\d*\s*", row[name] or "") for _, row in lines) for name in names}
     if any((row.get("split") or "").strip() == "val" for _, row in lines):
         config = replace(config, val=0.0)  # it has a validation split of its own
     for number, row in lines:
@@ -48,14 +48,13 @@ def record(
         split = split_of(person or source, config)
     elif split.strip() not in SPLITS:
         raise ValueError(f"split is one of {', '.join(SPLITS)}")
-    labels = {
-        name: int(row[name]) if whole[name] else float(row[name])
-        for name in whole
-        if (row[name] or "").strip()
-    }
-    known = bool(points) and all((row[name] or "").strip() for name in points)
-    landmarks = tuple(float(row[name]) for name in points) if known else None
-    return Record(source, carved(split.strip(), person or source, config), person, labels, landmarks)
+    known = {name: float(row[name]) for name in whole if (row[name] or "").strip()}
+    labels = {name: int(value) for name, value in known.items() if whole[name]}
+    measures = {name: value for name, value in known.items() if not whole[name]}
+    all_points = bool(points) and all((row[name] or "").strip() for name in points)
+    landmarks = tuple(float(row[name]) for name in points) if all_points else None
+    split = carved(split.strip(), person or source, config)
+    return Record(source, split, person, labels, landmarks, measures=measures)
 
 
 def place(name: str) -> tuple[int, str]:
