@@ -365,7 +365,11 @@ def _with_groups(rows: pd.DataFrame, frame: pd.DataFrame, columns: tuple[str, ..
     if absent := [column for column in columns if column not in frame]:
         raise ValueError(f"transfer.groups: the manifest has no column {absent[0]!r}")
     for column in columns:
-        group_of = frame.set_index("key")[column].astype("string")
+        values = frame.set_index("key")[column]
+        numeric = pd.api.types.is_numeric_dtype(
+            values
+        )  # with unknown ones among them, classes are read as 1.0
+        group_of = values.map("{:g}".format, na_action="ignore") if numeric else values.astype("string")
         group = rows["key"].map(group_of)
         if "other" in rows:
             group = group.where(group == rows["other"].map(group_of))
