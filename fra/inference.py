@@ -18,7 +18,11 @@ from fra.method.networks import Encoder
 from fra.train.checkpoint import read_weights
 
 AnyImage: TypeAlias = Image.Image | NDArray[np.uint8] | Path | str
-REQUIRED = ("contents", "backbone", "num_masks", "projection_dim", "hidden_dim", "image_size", "mean", "std")
+REQUIRED = {
+    "backbone": ("backbone", "image_size", "mean", "std"),
+    "model": ("backbone", "image_size", "mean", "std", "num_masks", "projection_dim", "hidden_dim"),
+}
+"""What a file of weights must say of itself, by its contents."""
 
 
 class FaceEncoder(nn.Module):
@@ -125,17 +129,39 @@ def load(path: str | Path) -> FaceEncoder:
     `model.safetensors` gives embeddings and heatmaps, `backbone.safetensors` embeddings. Raises
     FileNotFoundError, or ValueError where the file is damaged or is not one of these.
     """
-    path = Path(path)
+    weights, metadata = _read(Path(path))
+    encoder, weighed = _build(weights, metadata)
+    try:
+        weighed.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{path}: its weights do not fit its metadata: {error}") from error
+    return encoder.eval()
+
+
+def untrained(path: str | Path, seed: int) -> FaceEncoder:
+    """The architecture in a weights file with random weights: where pre-training starts. Raises as `load` does."""
+    weights, metadata = _read(Path(path))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _build(weights, metadata)[0].eval()
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     weights, metadata = read_weights(path)
-    absent = [name for name in REQUIRED if name not in metadata]
+    required = REQUIRED.get(metadata.get("contents", ""), ("contents",))
+    absent = [name for name in required if name not in metadata]
     if absent:
         raise ValueError(
             f"{path}: its metadata lacks {', '.join(absent)}; load a file that pre-training wrote"
         )
+    return weights, metadata
+
+
+def _build(weights: dict[str, Tensor], metadata: dict[str, Any]) -> tuple[FaceEncoder, nn.Module]:
+    """The encoder that a file describes, and the part of it whose weights the file holds."""
     backbone = backbones.build(metadata["backbone"])
     if metadata["contents"] == "backbone":
-        _fill(backbone, weights, path)
-        return FaceEncoder(backbone, None, metadata).eval()
+        return FaceEncoder(backbone, None, metadata), backbone
     online = Encoder(
         backbone,
         feature_dim=backbone.feature_dim,
@@ -144,12 +170,4 @@ def load(path: str | Path) -> FaceEncoder:
         projection_dim=metadata["projection_dim"],
         dropout=0.0,
     )
-    _fill(online, weights, path)
-    return FaceEncoder(online.backbone, online.region_neck, metadata).eval()
-
-
-def _fill(module: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"{path}: its weights do not fit its metadata: {error}") from error
+    return FaceEncoder(online.backbone, online.region_neck, metadata), online

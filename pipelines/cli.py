@@ -20,10 +20,12 @@ lineage = typer.Typer(
     help="What was made from what: show it, check it, follow one person.", no_args_is_help=True
 )
 data = typer.Typer(help="The data sets.", no_args_is_help=True)
+transfer = typer.Typer(help="What a backbone is worth on tasks.", no_args_is_help=True)
 bench = typer.Typer(help="How fast we are, beside what you would use instead.", no_args_is_help=True)
 app.add_typer(lineage, name="lineage")
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")
+app.add_typer(transfer, name="transfer")
 
 
 @app.command()
@@ -37,6 +39,28 @@ def compare(
     from pipelines.compare import write
 
     print(write(out, experiments or []))
+
+
+@app.command()
+def import_weights(
+    file: Annotated[
+        Path, typer.Argument(help="A checkpoint of the official code, of Bulat et al., of torchvision")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The backbone.safetensors to write")],
+    backbone: Annotated[str, typer.Option(help="Its architecture, as model.backbone")] = "resnet50",
+    image_size: Annotated[int, typer.Option(help="Pixels a side of the images that it is to see")] = 224,
+    prefix: Annotated[
+        str | None, typer.Option(help="What its names begin with, where the layout is not known")
+    ] = None,
+) -> None:
+    """Makes a backbone of somebody else's checkpoint, without executing anything in it, and says which names matched.
+
+    Named in transfer.baselines, it is judged beside our own by the same code.
+    """
+    from fra.transfer.foreign import import_weights as convert
+
+    print(convert(file, out, backbone, image_size, prefix))
+    print(out)
 
 
 @lineage.command()
@@ -177,6 +201,53 @@ def withdraw(
     print(
         "`dvc gc --workspace` (with --cloud for the remote) removes what no stage uses; your own raw folder is yours."
     )
+
+
+SHOWN = 20
+"""Differences of a task that are named; more would hide the other tasks'."""
+
+
+@transfer.command()
+def recompute(
+    task: Annotated[
+        str | None, typer.Argument(help="One task; all that were evaluated where none is named")
+    ] = None,
+    folder: Annotated[Path, typer.Option(help="Where the tasks' folders are")] = Path("artifacts/transfer"),
+) -> None:
+    """Computes every stored figure anew from the stored predictions. Exit code 1 if any is not what they give."""
+    from fra.transfer.recompute import differences
+
+    tasks = [task] if task else sorted(path.parent.name for path in folder.glob("*/predictions.parquet"))
+    if not tasks:
+        raise FileNotFoundError(f"{folder}: no task's predictions in it; run `dvc repro transfer` first")
+    found = {name: differences(name, folder / name) for name in tasks}
+    for name, lines in found.items():
+        print(f"{name}: " + (f"{len(lines):,} differences" if lines else "pass"))
+        for line in lines[:SHOWN]:
+            print(f"  {line}")
+        if len(lines) > SHOWN:
+            print(f"  … and {len(lines) - SHOWN:,} more")
+    if any(found.values()):
+        raise typer.Exit(1)
+
+
+@transfer.command("regions")
+def judge_regions(
+    model: Annotated[Path, typer.Option(help="The model, with its region branch")] = Path(
+        "artifacts/pretrain/model.safetensors"
+    ),
+    dataset: Annotated[str, typer.Option(help="A data set with 68 or 98 landmarks, by name")] = "orl",
+    out: Annotated[Path, typer.Option("--out", "-o", help="The figures (JSON)")] = Path("regions.json"),
+) -> None:
+    """How well a model's heatmaps find facial parts without labels, beside untrained networks and masks of place."""
+    from pipelines import paths
+    from pipelines.report import judge_regions as judge
+
+    for row, figures in judge(model, paths.manifest(dataset), paths.shards(dataset), out).items():
+        print(
+            f"{row}: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if name != "iou")
+        )
+    print(out)
 
 
 @bench.command()

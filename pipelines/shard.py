@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 
 import pandas as pd
@@ -10,24 +11,44 @@ import pandas as pd
 from fra.data import beton, shards
 from fra.data.records import root_of
 from fra.data.shards import ShardConfig
-from fra.data.spread import Spread
+from fra.data.spread import AHEAD, Spread
 from fra.data.tar import Job
 from pipelines import params, paths
 from pipelines.dataset import chosen
 from pipelines.stage import logger, main
 
 
-def on_dask(address: str | None) -> Spread:
-    """Runs the work on the workers of a Dask scheduler; what a worker had in hand when it died goes to another."""
+def absolute(job: Job) -> Job:
+    """The same job for a process that works in another folder."""
+    return replace(job, root=job.root.resolve(), out=job.out.resolve(), state=job.state.resolve())
+
+
+def on_dask(address: str | None, workers: int = 1, patience: float = 60) -> Spread:
+    """Runs the work on the workers of a Dask scheduler; what a worker had in hand when it died goes to another.
+
+    It begins once `workers` of them are there. Workers need this project's code, and the same folders under the same
+    paths; they need no Prefect server.
+
+    Raises:
+        ConnectionError: no scheduler answers, or no worker came, within `patience` seconds.
+    """
 
     def spread(work: Callable[[Job], int], jobs: Sequence[Job]) -> Iterator[int]:
         from distributed import Client, as_completed
 
-        with Client(address, timeout="30s") as client:
-            waiting = iter(jobs)
-            workers = max(1, sum(client.nthreads().values()))
+        try:
+            client = Client(address, timeout=patience)
+        except OSError:
+            raise ConnectionError(f"shard.dask_address {address}: no Dask scheduler answers there") from None
+        with client:
+            try:
+                client.wait_for_workers(workers, timeout=patience)
+            except TimeoutError:
+                raise ConnectionError(f"shard.dask_address {address}: its scheduler has no workers") from None
+            waiting = map(absolute, jobs)
+            ahead = AHEAD * sum(client.nthreads().values())
             running = as_completed(
-                [client.submit(work, job, pure=False, retries=2) for job in islice(waiting, 4 * workers)]
+                [client.submit(work, job, pure=False, retries=2) for job in islice(waiting, ahead)]
             )
             for done in running:
                 for job in islice(waiting, 1):

@@ -11,15 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from fra.report.headline import metric_of
+from fra.transfer.tasks import TASKS
 from pipelines import params, paths
-
-HEADLINE = {
-    "expression": ("roc_auc", "{:.3f}"),
-    "attributes": ("average_precision", "{:.3f}"),
-    "alignment": ("nme", "{:.2%}"),
-    "verification": ("roc_auc", "{:.3f}"),
-}
-"""The one figure of each task that stands for it."""
 
 
 def headline() -> dict[str, dict[str, Any]]:
@@ -27,7 +21,7 @@ def headline() -> dict[str, dict[str, Any]]:
     figures: dict[str, dict[str, Any]] = {}
     for task in params.read()["tasks"]:
         metrics = json.loads((paths.TRANSFER / task / "metrics.json").read_text(encoding="utf-8"))
-        name = HEADLINE[task][0]
+        name = TASKS[task].primary
         figures[task] = {name: metrics["pretrained"][name]["mean"], "random": metrics["random"][name]["mean"]}
     training = json.loads((paths.PRETRAIN / "metrics.json").read_text(encoding="utf-8"))
     figures["pretrain"] = {
@@ -45,12 +39,12 @@ def summary() -> Table:
         table.add_column(column)
     for task in params.read()["tasks"]:
         metrics = json.loads((paths.TRANSFER / task / "metrics.json").read_text(encoding="utf-8"))
-        name, form = HEADLINE[task]
+        metric = metric_of(TASKS[task].primary)
         figures = [
-            f"{form.format(metrics[model][name]['mean'])} ± {form.format(metrics[model][name]['std'])}"
-            for model in ("pretrained", "random")
+            f"{metric.text(entry['mean'])} ± {metric.with_unit(entry['std'])}"
+            for entry in (metrics[model][TASKS[task].primary] for model in ("pretrained", "random"))
         ]
-        table.add_row(task, name.replace("_", " "), *figures)
+        table.add_row(task, metric.label, *figures)
     return table
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 import fra
 from fra.data.views import ViewsConfig, normalize
-from fra.inference import FaceEncoder
+from fra.inference import FaceEncoder, untrained
 from fra.method.networks import FRA, ModelConfig, ObjectiveConfig, build
 from fra.train.checkpoint import save_weights
 
@@ -139,3 +139,12 @@ def test_wrong_files_are_named(tmp_path: Path, trained: FRA) -> None:
     save_weights(tmp_path / "other.safetensors", weights, METADATA | {"contents": "model", "hidden_dim": 48})
     with pytest.raises(ValueError, match=r"other\.safetensors.*do not fit"):
         fra.load(tmp_path / "other.safetensors")
+
+
+def test_an_untrained_encoder_has_the_architecture_and_weights_of_its_own(path: Path) -> None:
+    trained, one, same, other = fra.load(path), *(untrained(path, seed) for seed in (1, 1, 2))
+    assert trained.state_dict().keys() == one.state_dict().keys()
+    image = [np.full((8, 8, 3), 99, np.uint8)]
+    assert torch.equal(one.heatmaps(image), same.heatmaps(image))
+    assert not torch.equal(one.heatmaps(image), other.heatmaps(image))
+    assert not torch.equal(one.heatmaps(image), trained.heatmaps(image))

@@ -177,7 +177,7 @@ def loader(
             num_workers=count,
             drop_last=True,
         )
-        data = DataConfig("ffcv", image_size, count)
+        data = DataConfig("ffcv", image_size=image_size, workers=count)
         pairs = build(data, config, source=source, exclude=frozenset(), batch_size=batch_size, seed=0)
         make = Views(config, seed=0)
         epochs = iter(range(10**6))

@@ -27,19 +27,19 @@ class Split:
     """
 
     def __init__(self, rows: pd.DataFrame, shards: Path, broken: Path) -> None:
-        self.rows = rows
+        self.keys, self.shard_names = list(map(str, rows["key"])), list(map(str, rows["shard"]))
+        self.wanted = set(self.keys)
         self.shards = shards
         self.broken = broken
         self.open: tuple[str, dict[str, bytes]] = ("", {})
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.keys)
 
     def __getitem__(self, place: int) -> tuple[NDArray[np.uint8], int]:
-        shard, key = self.rows["shard"].iat[place], self.rows["key"].iat[place]
+        shard, key = self.shard_names[place], self.keys[place]
         if self.open[0] != shard:  # rows come in shard order: one shard in memory at a time
-            keys = set(self.rows.loc[self.rows["shard"] == shard, "key"])
-            self.open = (shard, dict(members(self.shards / shard, keys)))
+            self.open = (shard, dict(members(self.shards / shard, self.wanted)))
         try:
             return decode(self.open[1][key]), place
         except ImageError as error:

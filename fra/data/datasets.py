@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from posixpath import join, split, splitext
+from typing import Any
 
 import pandas as pd
 
@@ -16,6 +17,7 @@ from fra.data.adapters import (
     fer2013,
     ferplus,
     folder,
+    generated,
     orl,
     people,
     rafdb,
@@ -23,7 +25,7 @@ from fra.data.adapters import (
     webdataset,
     wflw,
 )
-from fra.data.files import write_parquet
+from fra.data.files import sha256, write_parquet
 from fra.data.records import DatasetConfig, Record, fraction, root_of
 
 ADAPTERS: dict[str, Callable[[Path, DatasetConfig], Iterable[Record]]] = {
@@ -32,6 +34,7 @@ ADAPTERS: dict[str, Callable[[Path, DatasetConfig], Iterable[Record]]] = {
     "fer2013": fer2013.records,
     "ferplus": ferplus.records,
     "folder": folder.records,
+    "generated": generated.records,
     "lfw": people.lfw,
     "orl": orl.records,
     "rafdb": rafdb.records,
@@ -40,7 +43,7 @@ ADAPTERS: dict[str, Callable[[Path, DatasetConfig], Iterable[Record]]] = {
     "webdataset": webdataset.records,
     "wflw": wflw.records,
 }
-EMBEDDED: dict[str, Callable[[Path], None]] = {"orl": orl.fetch}
+EMBEDDED: dict[str, Callable[[Path, DatasetConfig], None]] = {"generated": generated.fetch, "orl": orl.fetch}
 """Sets that need no `dataset.root`: how to put their images into the raw folder."""
 
 
@@ -65,27 +68,30 @@ def keys_of(sources: list[str]) -> list[str]:
     return keys
 
 
-def stat_all(root: Path, sources: list[str]) -> tuple[list[int], list[int]]:
+def stat_all(root: Path, sources: list[str]) -> list[tuple[int, int]]:
     """Size in bytes and time of change (ns) of each file.
 
     Raises:
         FileNotFoundError: one is not there; the message counts them.
     """
-    sizes, times, missing = [], [], []
+    found, missing = [], []
     for source in sources:
         try:
-            found = os.stat(join(root, source))  # noqa: PTH116  a Path each costs four times as much
+            stat = os.stat(join(root, source))  # noqa: PTH116  a Path each costs four times as much
+            found.append((stat.st_size, stat.st_mtime_ns))
         except FileNotFoundError:
             missing.append(source)
-            continue
-        sizes.append(found.st_size)
-        times.append(found.st_mtime_ns)
     if missing:
         raise FileNotFoundError(
             f"{root / missing[0]}: not there, though the set lists it ({len(missing):,} of {len(sources):,} "
             "files are missing); check dataset.root"
         )
-    return sizes, times
+    return found
+
+
+def content_of(path: str) -> int:
+    """A number that changes with a local file, by its bytes: the same wherever it was made."""
+    return int(fraction(sha256(Path(path))) * 2**62)
 
 
 def version_of(url: str) -> int:
@@ -98,28 +104,20 @@ def version_of(url: str) -> int:
     return int(fraction(" ".join(told)) * 2**62)
 
 
-def ingest(config: DatasetConfig, raw: Path, withdrawn: frozenset[str] = frozenset()) -> pd.DataFrame:
-    """Lists a data set into `raw/records.parquet`, one row an image, sorted by key.
-
-    People who are `withdrawn` are left out; of an embedded set their images are deleted, too (a folder of the user's
-    is never changed).
-
-    Columns: key, source (relative to the root), split, person, bytes and modified (as the file system has them;
-    null for embedded sets, whose bytes are versioned), label.<Name> (Int64, null = not known), landmarks, and, where
-    the set has them, box (left, top, right, bottom), span (of a tar) and content (image files out of a table).
+def root_for(config: DatasetConfig, raw: Path) -> Path:
+    """The folder with the images, which is there; images of an embedded set are put there first.
 
     Raises:
-        ValueError: there is no such adapter, `dataset.root` is not set, or an annotation file is not as published.
-        FileNotFoundError: a folder, annotation file or image is not where the layout has it.
+        ValueError: there is no such adapter, or `dataset.root` is not set.
+        FileNotFoundError: there is no such folder.
     """
     if config.adapter not in ADAPTERS:
         raise ValueError(
             f"dataset.adapter is {config.adapter!r}: choose one of {', '.join(sorted(ADAPTERS))}"
         )
-    embedded = config.root is None and config.adapter in EMBEDDED
     root = root_of(config, raw)
-    if embedded:
-        EMBEDDED[config.adapter](raw)
+    if is_embedded(config):
+        EMBEDDED[config.adapter](raw, config)
     elif config.root is None and config.adapter != "webdataset":
         raise ValueError(
             f"dataset.root is not set: where are the images of {config.name!r} ({config.adapter})?"
@@ -128,49 +126,86 @@ def ingest(config: DatasetConfig, raw: Path, withdrawn: frozenset[str] = frozens
         raise FileNotFoundError(
             f"{root}: no such folder; set dataset.root to the folder that holds the images"
         )
+    return root
+
+
+def is_embedded(config: DatasetConfig) -> bool:
+    return config.root is None and config.adapter in EMBEDDED
+
+
+def ingest(config: DatasetConfig, raw: Path, withdrawn: frozenset[str] = frozenset()) -> pd.DataFrame:
+    """Lists a data set into `raw/records.parquet`, one row an image, sorted by key.
+
+    People who are `withdrawn` are left out; of an embedded set their images are deleted, too (a folder of the user's
+    is never changed).
+
+    Columns: key, source (relative to the root), split, person, bytes and modified (as the file system has them;
+    null for embedded files, whose bytes are versioned), label.<Name> (Int64, null = not known), landmarks, and, where
+    the set has them, box (left, top, right, bottom), span (of a tar) and content (image files out of a table).
+
+    Raises:
+        ValueError: there is no such adapter, `dataset.root` is not set, or an annotation file is not as published.
+        FileNotFoundError: a folder, annotation file or image is not where the layout has it.
+    """
+    root = root_for(config, raw)
     listed = list(ADAPTERS[config.adapter](root, config))
     records = [record for record in listed if record.person not in withdrawn]
-    if embedded:
+    if not records:
+        raise ValueError(f"{config.urls or root}: {config.adapter} lists no image; check dataset.root")
+    if is_embedded(config):
         for record in listed:
             if record.person in withdrawn:
                 (root / record.source).unlink()
-    if not records:
-        raise ValueError(f"{config.urls or root}: {config.adapter} lists no image; check dataset.root")
-    sources = [record.source for record in records]
-    table = pd.DataFrame(
-        {
-            "key": pd.array(keys_of([record.name or record.source for record in records]), dtype="string"),
-            "source": pd.array(sources, dtype="string"),
-            "split": pd.array([record.split for record in records], dtype="string"),
-            "person": pd.array([record.person for record in records], dtype="string"),
-        }
-    )
-    sizes: list[int | None] = [None] * len(records)
-    times: list[int | None] = [None] * len(records)
-    versions = {url: version_of(url) for url in {record.source for record in records if record.span}}
-    for place, record in enumerate(records):
-        if record.span:
-            sizes[place], times[place] = record.span[1], versions[record.source]
-    on_disk = [
-        place
-        for place, record in enumerate(records)
-        if record.content is None and record.span is None and not embedded
-    ]
-    for place, size, time in zip(
-        on_disk, *stat_all(root, [sources[place] for place in on_disk]), strict=True
-    ):
-        sizes[place], times[place] = size, time
-    table["bytes"] = pd.array(sizes, dtype="Int64")
-    table["modified"] = pd.array(times, dtype="Int64")
-    for name in sorted({name for record in records for name in record.labels}):
-        table[f"label.{name}"] = pd.array([record.labels.get(name) for record in records], dtype="Int64")
-    table["landmarks"] = [list(record.landmarks) if record.landmarks else None for record in records]
-    if any(record.box for record in records):
-        table["box"] = [list(record.box) if record.box else None for record in records]
-    if any(record.span for record in records):
-        table["span"] = [list(record.span) if record.span else None for record in records]
-    if any(record.content is not None for record in records):
-        table["content"] = [record.content for record in records]
-    table = table.sort_values("key", ignore_index=True)
+        on_disk = []
+    else:
+        on_disk = [record.source for record in records if record.content is None and record.span is None]
+    version = content_of if is_embedded(config) else version_of
+    table = table_of(records, stamps(root, records, on_disk, version)).sort_values("key", ignore_index=True)
     write_parquet(table, raw / "records.parquet")
     return table
+
+
+def stamps(
+    root: Path, records: list[Record], on_disk: list[str], version: Callable[[str], int]
+) -> list[tuple[int, int] | None]:
+    """Of each record the size in bytes of its image, and a number that changes with it; None where it has no file.
+
+    `version` gives the number of a tar whose parts are records.
+    """
+    files = dict(zip(on_disk, stat_all(root, on_disk), strict=True))
+    versions = {url: version(url) for url in {record.source for record in records if record.span}}
+    return [
+        (record.span[1], versions[record.source]) if record.span else files.get(record.source)
+        for record in records
+    ]
+
+
+def table_of(records: list[Record], stamps: list[tuple[int, int] | None]) -> pd.DataFrame:
+    """The records as a table; optional columns only where a record has them."""
+    text: dict[str, list[str | None]] = {
+        "key": [*keys_of([record.name or record.source for record in records])],
+        "source": [record.source for record in records],
+        "split": [record.split for record in records],
+        "person": [record.person for record in records],
+    }
+    numbers: dict[str, list[int | None]] = {
+        "bytes": [stamp and stamp[0] for stamp in stamps],
+        "modified": [stamp and stamp[1] for stamp in stamps],
+    }
+    for name in sorted({name for record in records for name in record.labels}):
+        numbers[f"label.{name}"] = [record.labels.get(name) for record in records]
+    others: dict[str, list[Any]] = {
+        "landmarks": [record.landmarks and list(record.landmarks) for record in records],
+        "box": [record.box and list(record.box) for record in records],
+        "span": [record.span and list(record.span) for record in records],
+        "content": [record.content for record in records],
+    }
+    return pd.DataFrame(
+        {name: pd.array(values, dtype="string") for name, values in text.items()}
+        | {name: pd.array(values, dtype="Int64") for name, values in numbers.items()}
+        | {
+            name: pd.Series(values, dtype=object)
+            for name, values in others.items()
+            if name == "landmarks" or any(value is not None for value in values)
+        }
+    )

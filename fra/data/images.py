@@ -7,7 +7,7 @@ import struct
 import tarfile
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded (decompression bombs)."""
@@ -55,7 +55,7 @@ def open_image(content: bytes) -> Image.Image:
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(f"more than {MAX_PIXELS:,} pixels: {error}") from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise ImageError("not an image: no known format begins like this") from None
     except Exception as error:  # decoders raise many kinds; all mean that the bytes are no whole image
         raise ImageError(f"cannot be decoded: {error}") from error
@@ -121,16 +121,16 @@ def png_facts(content: bytes) -> Facts | None:
     return None
 
 
-def cut(content: bytes, box: tuple[int, int, int, int]) -> bytes:
+def cut(content: bytes, box: Sequence[int]) -> bytes:
     """The part `box` (left, top, right, bottom) of an image, as far as the image goes, as a JPEG of quality 95.
 
     Raises:
         ImageError: the image cannot be decoded, or no part of the box is in it.
     """
-    left, top, right, bottom = box
+    left, top, right, bottom = map(int, box)
     pixels = decode(content)[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
     if pixels.size == 0:
-        raise ImageError(f"its box {box} is outside of the image")
+        raise ImageError(f"its box {left, top, right, bottom} is outside of the image")
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=95, subsampling=0)
     return stream.getvalue()

@@ -7,6 +7,7 @@ that threads work on different images; no state is shared.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -44,7 +45,7 @@ def unpack(crop_HWC: NDArray[np.uint8], flip: bool, out_3N: NDArray[np.float32])
 def mean_luma(image_3N: NDArray[np.float32]) -> np.float32:
     """The mean grey value; the order of the sum is the compiler's."""
     red, green, blue = image_3N[0], image_3N[1], image_3N[2]
-    total = 0.0
+    total: float | np.floating[Any] = 0.0
     for start in range(0, len(red), 512):
         part = ZERO
         for n in range(start, min(start + 512, len(red))):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import random
 from collections import deque
@@ -35,17 +36,25 @@ from numpy.typing import NDArray
 
 from fra.data.crops import crop_box
 from fra.data.images import decode, resize
+from fra.data.order import CHUNK_BYTES, shuffled, shuffled_nearby
 from fra.data.rng import epoch_key
 from fra.data.views import Crops, ViewsConfig
+
+logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = ("jpg", "png", "pgm", "bmp", "webp", "tif")
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """How batches are read. `workers` 0 = one a core; `shuffle_buffer` (images) is for WebDataset alone."""
+    """How batches are read. `workers` 0 = one a core.
+
+    `order` is for ffcv: "random" over the whole epoch, or "nearby" for betons larger than memory, which reads runs of
+    the file and shuffles them in windows of `shuffle_buffer` images; WebDataset's streams are always shuffled so.
+    """
 
     loader: str = "ffcv"
+    order: str = "random"
     image_size: int = 224
     workers: int = 0
     batches_ahead: int = 3
@@ -54,6 +63,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.loader not in ("ffcv", "webdataset"):
             raise ValueError(f"data.loader is {self.loader!r}: choose ffcv or webdataset")
+        if self.order not in ("random", "nearby"):
+            raise ValueError(f"data.order is {self.order!r}: choose random or nearby")
         if self.image_size < 8:
             raise ValueError(f"data.image_size is {self.image_size}: must be at least 8 pixels")
 
@@ -83,20 +94,26 @@ def steps(images: int, batch_size: int, world_size: int) -> int:
     return count
 
 
-class EpochOrder(TraversalOrder):  # type: ignore[misc]
-    """The images of one rank in one epoch: its part of a permutation drawn from (seed, epoch)."""
+Shuffle = Callable[[NDArray[np.int64], np.random.Generator], NDArray[np.int64]]
 
-    def __init__(self, index: NDArray[np.int64], seed: int, rank: int, world_size: int) -> None:
-        self.index, self.seed, self.rank, self.world_size = index, seed, rank, world_size
+
+class EpochOrder(TraversalOrder):  # type: ignore[misc]
+    """The images of one rank in one epoch: its part of an order drawn from (seed, epoch)."""
+
+    def __init__(
+        self, index: NDArray[np.int64], shuffle: Shuffle, seed: int, rank: int, world_size: int
+    ) -> None:
+        self.index, self.shuffle, self.seed = index, shuffle, seed
+        self.rank, self.world_size = rank, world_size
         self.start = 0
 
     def __call__(self, loader: CompiledLoader) -> EpochOrder:
         return self  # FFCV calls what it is given as `order` with the loader
 
     def sample_order(self, epoch: int) -> NDArray[np.int64]:
-        shuffled = np.random.default_rng((self.seed, epoch)).permutation(self.index)
-        share = len(shuffled) // self.world_size * self.world_size
-        return shuffled[self.rank : share : self.world_size][self.start :]
+        order = self.shuffle(self.index, np.random.default_rng((self.seed, epoch)))
+        share = len(order) // self.world_size * self.world_size
+        return order[self.rank : share : self.world_size][self.start :]
 
 
 class TwoCrops(ResizedCropRGBImageDecoder):  # type: ignore[misc]
@@ -125,7 +142,7 @@ class TwoCrops(ResizedCropRGBImageDecoder):  # type: ignore[misc]
 
     @property
     def get_crop_generator(self) -> Callable[..., tuple[int, int, int, int]]:
-        return crop_box  # type: ignore[no-any-return]
+        return crop_box
 
     def generate_code(self) -> Callable[..., Any]:
         jpg = IMAGE_MODES["jpg"]
@@ -151,10 +168,10 @@ class TwoCrops(ResizedCropRGBImageDecoder):  # type: ignore[misc]
                 for view in range(2):
                     i, j, h, w = crop_box(
                         np.uint64(key[place][0]),
-                        np.int64(index),
+                        np.int64(index),  # type: ignore[arg-type]  # Numba's own integers
                         view,
-                        np.int64(height),
-                        np.int64(width),
+                        np.int64(height),  # type: ignore[arg-type]
+                        np.int64(width),  # type: ignore[arg-type]
                         scale,
                         ratio,
                     )
@@ -163,6 +180,23 @@ class TwoCrops(ResizedCropRGBImageDecoder):  # type: ignore[misc]
 
         decode_and_cut.is_parallel = True  # type: ignore[attr-defined]
         return decode_and_cut
+
+
+def shuffle_of(config: DataConfig, beton: Path, images: int) -> Shuffle:
+    """How `config.order` shuffles; a warning where a random order will read a file larger than memory."""
+    size = beton.stat().st_size
+    if config.order == "nearby":
+        chunk = max(1, CHUNK_BYTES * images // size)
+        return lambda index, generator: shuffled_nearby(index, chunk, config.shuffle_buffer, generator)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > 0.8 * memory:
+        logger.warning(
+            "%s has %.0f GB, this machine's memory %.0f GB: if reading is slow, set data.order=nearby",
+            beton,
+            size / 1e9,
+            memory / 1e9,
+        )
+    return shuffled
 
 
 class Epoch(EpochIterator):  # type: ignore[misc]
@@ -205,7 +239,7 @@ class FFCVPairs:
         self.steps_per_epoch = steps(len(index), batch_size, world_size)
         self.batch_size = batch_size
         self.seed = seed
-        self.order = EpochOrder(index, seed, rank, world_size)
+        self.order = EpochOrder(index, shuffle_of(config, beton, len(index)), seed, rank, world_size)
         self.key = np.int64(0)
         threads = torch.get_num_threads()
         self.loader = CompiledLoader(

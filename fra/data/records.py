@@ -26,6 +26,7 @@ class DatasetConfig:
     the fractions `val` and `test` of its people (of its images, where no person is known) are set apart; of one
     with published splits, `val` of its training people, where it has no validation split itself.
     `urls` are existing WebDataset shards (paths or URLs, with brace ranges) where `adapter` is `webdataset`.
+    `images` is how many faces are made, and `seed` which ones, where `adapter` is `generated`.
     """
 
     name: str = "orl"
@@ -34,8 +35,14 @@ class DatasetConfig:
     val: float = 0.0
     test: float = 0.0
     urls: str | None = None
+    images: int | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.images is not None and self.images < 1:
+            raise ValueError(f"dataset.images is {self.images}: must be at least 1")
+        if self.seed < 0:
+            raise ValueError(f"dataset.seed is {self.seed}: must not be negative")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
             raise ValueError(
                 f"dataset.name is {self.name!r}: use letters, digits, '-' and '_', as it names folders"

@@ -17,6 +17,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def numbers_of(shards: pd.Series, split: NDArray[np.int8]) -> NDArray[np.int64]:
     found = [re.fullmatch(r"(\w+)-(\d{6,})\.tar", str(name)) for name in names]
     splits = np.array([SPLITS.index(part[1]) if part else -1 for part in found] + [-1])
     numbers = np.array([int(part[2]) if part else -1 for part in found] + [-1], dtype=np.int64)
-    return np.where(splits[codes] == split, numbers[codes], -1)
+    return np.where(splits[codes] == split, numbers[codes], np.int64(-1))
 
 
 def plan(records: pd.DataFrame, images_per_shard: int, before: pd.Series) -> pd.DataFrame:
@@ -138,7 +139,7 @@ def row_hashes(records: pd.DataFrame) -> NDArray[np.uint64]:
                 hashlib.blake2b(content_of(value), digest_size=8).digest() for value in records[name]
             )
             hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + np.frombuffer(digests, dtype=np.uint64)
-    return hashes
+    return np.asarray(hashes, dtype=np.uint64)
 
 
 def fingerprint(hashes: NDArray[np.uint64]) -> str:
@@ -148,9 +149,10 @@ def fingerprint(hashes: NDArray[np.uint64]) -> str:
 def jobs_of(planned: pd.DataFrame, root: Path, out: Path, state: Path) -> list[Job]:
     """One job a shard. `planned` is in the shards' order, with the columns `hash` and `known`."""
     names = planned["shard"].to_numpy(object)
-    starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]]) if len(names) else []
+    changes = np.flatnonzero(names[1:] != names[:-1]) + 1
+    bounds = [0, *changes.tolist(), len(names)] if len(names) else []
     jobs = []
-    for start, end in zip(starts, [*starts[1:], len(names)], strict=True):
+    for start, end in pairwise(bounds):
         rows = planned.iloc[start:end]
         mark, known = fingerprint(rows["hash"].to_numpy(np.uint64)), bool(rows["known"].all())
         jobs.append(Job(str(names[start]), rows, mark, known, root, out, state))
@@ -257,7 +259,7 @@ def write(
     out.mkdir(parents=True, exist_ok=True)
     state.mkdir(parents=True, exist_ok=True)
     clear(out, todo, {job.name for job in jobs})
-    work(jobs, [job for job in todo if not just_written(job)], spread or local(config.workers))
+    work(jobs, [job for job in todo if not just_written(job)], out, spread or local(config.workers))
     entries = {job.name: json.loads((state / f"{job.name}.json").read_text(encoding="utf-8")) for job in todo}
     left_out = marked[~wanted]
     table = assemble(pd.concat([planned, left_out]), past.manifest, entries, refused)
@@ -272,8 +274,8 @@ def write(
     return table
 
 
-def work(jobs: list[Job], todo: list[Job], spread: Spread) -> None:
-    """Writes the shards `todo` out of all, with a bar."""
+def work(jobs: list[Job], todo: list[Job], out: Path, spread: Spread) -> None:
+    """Writes the shards `todo` out of all into `out`, with a bar."""
     images = {job.name: len(job.records) for job in jobs}
     at_work = sum(len(job.records) for job in todo)
     with tqdm(
@@ -285,6 +287,8 @@ def work(jobs: list[Job], todo: list[Job], spread: Spread) -> None:
     ) as progress:
         for done in spread(write_shard, todo):
             progress.update(done)
+    for torn in out.glob(".*.partial"):  # by a worker that was killed
+        torn.unlink()
 
 
 def assemble(
@@ -304,7 +308,7 @@ def assemble(
     table = listed.drop(columns=[*FOUND, *APART[1:]], errors="ignore").reset_index(drop=True)
     table = table.assign(**{name: facts[name].to_numpy() for name in FOUND})
     reasons = table["key"].map(dict(refused)).astype("string")
-    table["error"] = reasons.where(reasons.notna(), pd.array(facts["error"], dtype="string"))
+    table["error"] = reasons.fillna(facts["error"].astype("string").reset_index(drop=True))
     bad = table["error"].notna()
     table.loc[bad, ["width", "height"]] = 0
     table.loc[bad, "mode"] = ""
@@ -358,24 +362,18 @@ def finish(
 
 def index(table: pd.DataFrame, shards: dict[str, dict[str, Any]], images_per_shard: int) -> dict[str, Any]:
     """What `index.json` says: of each split its images and its shards, with size and SHA-256."""
-    sharded = table[table["shard"].notna()]
-    counts = sharded.groupby(["split", "shard"], sort=True).size()
+    counts = table["shard"].dropna().value_counts()
+    splits: dict[str, list[dict[str, Any]]] = {}
+    for name in sorted(map(str, counts.index)):
+        sizes = {"bytes": shards[name]["bytes"], "sha256": shards[name]["sha256"]}
+        splits.setdefault(name.rpartition("-")[0], []).append(
+            {"name": name, "images": int(counts[name]), **sizes}
+        )
     return {
-        "images": len(sharded),
+        "images": int(counts.sum()),
         "images_per_shard": images_per_shard,
         "splits": {
-            str(split): {
-                "images": int(names.sum()),
-                "shards": [
-                    {
-                        "name": str(name),
-                        "images": int(count),
-                        "bytes": shards[str(name)]["bytes"],
-                        "sha256": shards[str(name)]["sha256"],
-                    }
-                    for (_, name), count in names.items()
-                ],
-            }
-            for split, names in counts.groupby(level=0, sort=True)
+            split: {"images": sum(entry["images"] for entry in entries), "shards": entries}
+            for split, entries in splits.items()
         },
     }

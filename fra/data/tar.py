@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from fra.data.files import atomic
-from fra.data.images import ImageError, cut, glance
+from fra.data.images import Facts, ImageError, cut, glance
 
 SUFFIX = {"jpeg": "jpg", "ppm": "pgm", "tiff": "tif"}
 """File formats (Pillow's names) whose usual suffix is another word."""
@@ -64,24 +65,32 @@ END = b"\0" * 1024
 """What ends a tar."""
 
 
-def part_of(url: str, start: int, size: int) -> bytes:
-    """Some bytes of a local or remote file."""
-    import fsspec
-
-    with fsspec.open(url, "rb", cache_type="none") if "://" in url else Path(url).open("rb") as stream:
-        stream.seek(start)
-        content: bytes = stream.read(size)
-    return content
+AT_ONCE = 64
+"""Parts of a remote tar that are asked for together: an answer takes long, and little is in it."""
 
 
-def image_bytes(root: Path, row: dict[str, Any]) -> bytes:
-    """The image of a record: its file, its part of the file, or what the set had in a table."""
-    content = row["content"]
-    if row["span"] is not None:
-        content = part_of(row["source"], *(int(number) for number in row["span"]))
-    elif content is None:
-        content = (root / row["source"]).read_bytes()
-    return content if row["box"] is None else cut(content, tuple(int(side) for side in row["box"]))
+def parts(rows: list[dict[str, Any]]) -> Iterator[bytes]:
+    """The bytes that each row's `span` (first byte, size) cuts out of the local or remote file `source`."""
+    from fsspec.core import url_to_fs
+
+    for start in range(0, len(rows), AT_ONCE):
+        chunk = rows[start : start + AT_ONCE]
+        system = url_to_fs(chunk[0]["source"])[0]
+        spans = [(int(row["span"][0]), int(row["span"][0]) + int(row["span"][1])) for row in chunk]
+        paths = [url_to_fs(row["source"])[1] for row in chunk]
+        yield from system.cat_ranges(paths, *map(list, zip(*spans, strict=True)), on_error="raise")
+
+
+def files(root: Path, rows: list[dict[str, Any]]) -> Iterator[bytes]:
+    """Each record's image file: on disk, a part of a tar, or what the set had in a table."""
+    cut_out = parts([row for row in rows if row["span"] is not None])
+    for row in rows:
+        if row["span"] is not None:
+            yield next(cut_out)
+        elif row["content"] is not None:
+            yield row["content"]
+        else:
+            yield (root / row["source"]).read_bytes()
 
 
 def write_shard(job: Job) -> int:
@@ -94,17 +103,12 @@ def write_shard(job: Job) -> int:
         name: job.records[name].tolist() if name in job.records else [None] * len(job.records)
         for name in ("key", "source", "box", "span", "content")
     }
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     digest, size = hashlib.sha256(), 0
     path = job.out / job.name
     with atomic(path) as partial, partial.open("wb", buffering=1 << 20) as stream:
-        for values in zip(*columns.values(), beside(job.records), strict=True):
-            row = dict(zip((*columns, "annotation"), values, strict=True))
-            content, error, facts = b"", None, None
-            try:
-                content = image_bytes(job.root, row)
-                facts = glance(content)
-            except ImageError as refused:
-                error = str(refused)
+        for row, annotation, content in zip(rows, beside(job.records), files(job.root, rows), strict=True):
+            content, facts, error = look(content, row["box"])
             found["key"].append(row["key"])
             found["sha256"].append(hashlib.sha256(content).hexdigest())
             found["bytes"].append(len(content))
@@ -114,8 +118,7 @@ def write_shard(job: Job) -> int:
             found["error"].append(error)
             if facts:
                 suffix = SUFFIX.get(facts.format, facts.format)
-                both = member(f"{row['key']}.{suffix}", content)
-                both += member(f"{row['key']}.json", row["annotation"])
+                both = member(f"{row['key']}.{suffix}", content) + member(f"{row['key']}.json", annotation)
                 digest.update(both)
                 size += stream.write(both)
         digest.update(END)
@@ -127,3 +130,12 @@ def write_shard(job: Job) -> int:
     with atomic(job.state / f"{job.name}.json") as partial:
         partial.write_text(json.dumps({**entry, "found": found}))
     return len(job.records)
+
+
+def look(file: bytes, box: Sequence[int] | None) -> tuple[bytes, Facts | None, str | None]:
+    """An image as it goes into the shard (its `box` cut out), and what it is, or why it is none."""
+    try:
+        content = file if box is None else cut(file, box)
+        return content, glance(content), None
+    except ImageError as refused:
+        return file if box is None else b"", None, str(refused)

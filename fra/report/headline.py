@@ -11,14 +11,7 @@ from fra.transfer.tasks import TASKS
 MODELS = {"pretrained": "FRA", "random": "Random weights"}
 """How models are called on the page; others go by their own name."""
 
-PRIMARY = {
-    "expression": "balanced_accuracy",
-    "attributes": "average_precision",
-    "alignment": "nme",
-    "verification": "roc_auc",
-    "action_units": "average_precision",
-    "gaze": "angular_error",
-}
+PRIMARY = {name: task.primary for name, task in TASKS.items()}
 """The one figure that stands for a task at the top of the page."""
 
 
@@ -47,6 +40,7 @@ METRICS = {
     "accuracy": _percent("Accuracy"),
     "balanced_accuracy": _percent("Balanced accuracy"),
     "macro_f1": Metric("Macro F1"),
+    "f1": Metric("F1"),
     "average_precision": Metric("Average precision"),
     "roc_auc": Metric("ROC AUC"),
     "nme": _percent("Normalised mean error"),

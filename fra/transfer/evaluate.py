@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +12,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fra.data.files import atomic, write_json, write_parquet
+from fra.data.files import atomic, write_parquet
 from fra.transfer import features as frozen
 from fra.transfer import finetune
 from fra.transfer.finetune import Examples, FinetuneConfig
 from fra.transfer.heads import Array, choose, unit
 from fra.transfer.metrics import best_threshold
-from fra.transfer.results import GROUP, RUN, results, summarise
+from fra.transfer.results import GROUP, RUN, files
 from fra.transfer.splits import (
     draw_pairs,
     few_labels,
@@ -37,17 +38,17 @@ class TransferConfig:
     """How backbones are evaluated: each protocol, at each fraction of the labels, for each seed.
 
     - `protocols`: "linear" and "knn" on frozen features, "finetune". Verification compares features as they
-    are. - `validation`: "redrawn" draws the people of `train` and `val` anew into the two for each seed (so
-    that the
-      deviation over seeds says how much the choice of labelled people matters); "manifest" keeps the given
-      split.
-    - `labels`: a task's label columns, where they are not those of the embedded faces (task → names). -
-    `groups`: manifest columns (`label.Male`, …) by whose values figures are also given, for fairness and
-    subsets. - `baselines`: further backbones beside random weights (name → path of a backbone.safetensors).
-    - `align`: tasks whose published sets are aligned see faces brought to one place by their landmarks. -
-    `grid`: side to which feature maps are pooled for alignment; `pairs`: most drawn pairs of one person's
-    images;
-      `pairs_file`: LFW's `pairs.txt`, whose 10 folds then take the place of drawn pairs.
+      are.
+    - `validation`: "redrawn" draws the people of `train` and `val` anew into the two for each seed (so that
+      the deviation over seeds says how much the choice of labelled people matters); "manifest" keeps the
+      given split.
+    - `labels`: a task's label columns, where they are not those of the embedded faces (task → names).
+    - `groups`: manifest columns (`label.Male`, …) by whose values a task's figures are also given, for
+      fairness and published subsets (task → columns).
+    - `baselines`: further backbones beside random weights (name → path of a backbone.safetensors).
+    - `align`: tasks whose published sets are aligned see faces brought to one place by their landmarks.
+    - `grid`: side to which feature maps are pooled for alignment; `pairs`: most drawn pairs of one person's
+      images; `pairs_file`: LFW's `pairs.txt`, whose 10 folds then take the place of drawn pairs.
     - `cache`: folder of frozen features, shared by all tasks; safe to delete.
     """
 
@@ -56,7 +57,7 @@ class TransferConfig:
     fractions: tuple[float, ...] = (1.0,)
     validation: str = "redrawn"
     labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    groups: tuple[str, ...] = ()
+    groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     baselines: dict[str, str] = field(default_factory=dict)
     align: bool = True
     grid: int = 8
@@ -78,11 +79,12 @@ class TransferConfig:
             raise ValueError(f"transfer.fractions: {wrong[0]} is not in (0, 1]")
         if self.validation not in ("redrawn", "manifest"):
             raise ValueError(f"transfer.validation: {self.validation!r} is neither 'redrawn' nor 'manifest'")
-        if unknown := sorted(set(self.labels) - set(TASKS)):
-            raise ValueError(
-                f"transfer.labels: there is no task {unknown[0]!r}; choose of {', '.join(TASKS)}"
-            )
-        if taken := sorted({PRETRAINED, RANDOM} & set(self.baselines)):
+        for name, chosen in (("labels", self.labels), ("groups", self.groups)):
+            if unknown := sorted(set(chosen) - set(TASKS)):
+                raise ValueError(
+                    f"transfer.{name}: there is no task {unknown[0]!r}; choose of {', '.join(TASKS)}"
+                )
+        if taken := sorted(n for n in self.baselines if n in (PRETRAINED, RANDOM, "test") or " - " in n):
             raise ValueError(f"transfer.baselines: {taken[0]!r} has its meaning already; give another name")
         if self.grid < 1 or self.pairs < 1:
             raise ValueError(
@@ -110,8 +112,9 @@ def evaluate(
     """Evaluates a backbone beside random weights of its architecture and the configured baselines.
 
     `aside` are keys that validation set aside: neither learnt from nor asked.
-    Writes to `out` `predictions.parquet`, `results.csv` (see `fra.transfer.results.results`) and
-    `metrics.json` (see `fra.transfer.results.summarise`), whose content it returns.
+    Writes to `out` `predictions.parquet` and what follows from it: `results.csv` (see
+    `fra.transfer.results.results`), `curves/` (see `fra.transfer.curves`) and `metrics.json` (see
+    `fra.transfer.results.summarise`), whose content it returns.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -128,12 +131,12 @@ def evaluate(
     setting = _Setting(task, config, frame, pairs, source, device)
     predictions = pd.concat(_runs(setting, backbone), ignore_index=True)
     predictions = predictions[[*RUN, *predictions.columns.drop(RUN)]]
-    table = results(task, predictions)
-    summary = summarise(table, predictions)
+    texts = files(task, predictions)
     write_parquet(predictions, out / "predictions.parquet")
-    with atomic(out / "results.csv") as partial:
-        table.to_csv(partial, index=False)
-    write_json(summary, out / "metrics.json")
+    for name, text in texts.items():
+        with atomic(out / name) as partial:
+            partial.write_text(text, encoding="utf-8")
+    summary: dict[str, Any] = json.loads(texts["metrics.json"])
     return summary
 
 
@@ -210,7 +213,7 @@ def _runs(setting: _Setting, backbone: Path) -> Iterator[pd.DataFrame]:
             encoder = frozen.load(path, weights)
             fits = _learn if setting.task.probe else _compare
             for protocol, fraction, rows in fits(setting, encoder, split, seed):
-                rows = _with_groups(rows, frame, config.groups)
+                rows = _with_groups(rows, frame, config.groups.get(setting.name, ()))
                 yield rows.assign(protocol=protocol, fraction=fraction, seed=seed, model=model)
 
 

@@ -31,7 +31,8 @@ class FinetuneConfig:
     """The recipe.
 
     `shift` is the largest, as a share of the side; `erase` the chance to lose a rectangle of up to a third of
-    each side; `balanced` draws each class of expression as often (for AffectNet's training set).
+    each side; `balanced` draws each class of expression as often (for AffectNet's training set);
+    `landmark_loss` is "wing" or "star", see the functions of these names.
     """
 
     epochs: int = 100
@@ -44,6 +45,7 @@ class FinetuneConfig:
     jitter: float = 0.2
     erase: float = 0.25
     balanced: bool = False
+    landmark_loss: str = "wing"
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2 or not 0 <= self.warmup_epochs <= self.epochs:
@@ -53,6 +55,10 @@ class FinetuneConfig:
             )
         if self.lr <= 0:
             raise ValueError(f"transfer.finetune.lr is {self.lr}: must be positive")
+        if self.landmark_loss not in LANDMARK_LOSSES:
+            raise ValueError(
+                f"transfer.finetune.landmark_loss: {self.landmark_loss!r} is neither wing nor star"
+            )
 
 
 @dataclass(frozen=True)
@@ -84,9 +90,10 @@ class Pooled(nn.Module):
 
 
 class Heatmaps(nn.Module):
-    """A heatmap for each landmark at 4 times the map's resolution; its mean place (soft-argmax).
+    """A heatmap for each landmark at 4 times the map's resolution; its mean (soft-argmax) and its spread.
 
-    (B, C, H, W) → (B, 2·landmarks): x0, y0, x1 … as shares of width and height.
+    (B, C, H, W) → (B, 5·landmarks): x0, y0, x1 … as shares of width and height, then the variance of x, the
+    covariance and the variance of y of each landmark's heatmap. See `places` and `spreads`.
     """
 
     def __init__(self, feature_dim: int, outputs: int, hidden_dim: int = 128) -> None:
@@ -102,8 +109,29 @@ class Heatmaps(nn.Module):
         height, width = heat_BLHW.shape[-2:]
         share_BLHW = heat_BLHW.flatten(2).softmax(dim=2).unflatten(2, (height, width))
         x_W, y_H = ((torch.arange(n, device=map_BCHW.device) + 0.5) / n for n in (width, height))
-        place_BL2 = torch.stack([share_BLHW.sum(dim=2) @ x_W, share_BLHW.sum(dim=3) @ y_H], dim=2)
-        return place_BL2.flatten(1)
+        x_BL, y_BL = share_BLHW.sum(dim=2) @ x_W, share_BLHW.sum(dim=3) @ y_H
+        far_BLW, far_BLH = x_W - x_BL[..., None], y_H - y_BL[..., None]
+        spread_BL3 = torch.stack(
+            [
+                torch.einsum("blhw,blw->bl", share_BLHW, far_BLW**2),
+                torch.einsum("blhw,blh,blw->bl", share_BLHW, far_BLH, far_BLW),
+                torch.einsum("blhw,blh->bl", share_BLHW, far_BLH**2),
+            ],
+            dim=2,
+        )
+        return torch.cat([torch.stack([x_BL, y_BL], dim=2).flatten(1), spread_BL3.flatten(1)], dim=1)
+
+
+def places(raw_BO: Tensor) -> Tensor:
+    """The coordinates in what `Heatmaps` gives: (B, 5·landmarks) → (B, 2·landmarks)."""
+    return raw_BO[:, : raw_BO.shape[1] // 5 * 2]
+
+
+def spreads(raw_BO: Tensor) -> Tensor:
+    """The covariance matrix of each heatmap in what `Heatmaps` gives: (B, 5·landmarks) → (B, landmarks, 2, 2)."""
+    landmarks = raw_BO.shape[1] // 5
+    xx_BL, xy_BL, yy_BL = raw_BO[:, 2 * landmarks :].reshape(-1, landmarks, 3).unbind(dim=2)
+    return torch.stack([xx_BL, xy_BL, xy_BL, yy_BL], dim=2).reshape(-1, landmarks, 2, 2)
 
 
 def _enlarge(in_dim: int, out_dim: int) -> tuple[nn.Module, ...]:
@@ -131,10 +159,27 @@ def wing(raw_BO: Tensor, truth_BO: Tensor, width: float = 10.0, curvature: float
 
     w·log(1 + d/ε) where the distance d is below w, and d − w + w·log(1 + w/ε) above.
     """
-    distance = 100 * (raw_BO - truth_BO).abs()
+    distance = 100 * (places(raw_BO) - truth_BO).abs()
     offset = width - width * np.log(1 + width / curvature)
     near = width * torch.log1p(distance / curvature)
     return torch.where(distance < width, near, distance - offset).mean()
+
+
+def star(raw_BO: Tensor, truth_BO: Tensor, restriction: float = 1.0) -> Tensor:
+    """A loss like STAR (Zhou et al., CVPR 2023): errors count less along the direction in which a heatmap is wide.
+
+    Where on an outline a landmark lies is ambiguous, and its heatmap is stretched along it. The error is split
+    along the heatmap's two principal directions, each part (smooth L1) divided by the standard deviation there;
+    `restriction` times both variances is added, so that widening the heatmap does not pay. Coordinates run from
+    −1 to 1. The directions are constants to the gradient, which is undefined where both variances are equal.
+    """
+    spread_BL22 = 4 * spreads(raw_BO)
+    error_BL2 = 2 * (places(raw_BO) - truth_BO).reshape(len(truth_BO), -1, 2)
+    direction_BL22 = torch.linalg.eigh(spread_BL22.detach()).eigenvectors
+    error_BL2 = torch.einsum("blij,bli->blj", direction_BL22, error_BL2)
+    variance_BL2 = torch.einsum("blij,blik,blkj->blj", direction_BL22, spread_BL22, direction_BL22)
+    along_BL2 = functional.smooth_l1_loss(error_BL2, torch.zeros_like(error_BL2), reduction="none", beta=0.01)
+    return (along_BL2 / (variance_BL2 + 1e-5).sqrt() + restriction * variance_BL2).sum(dim=2).mean()
 
 
 def cosine_distance(raw_BO: Tensor, truth_BO: Tensor) -> Tensor:
@@ -144,7 +189,8 @@ def cosine_distance(raw_BO: Tensor, truth_BO: Tensor) -> Tensor:
 
 CLASSES = Objective(Pooled, cross_entropy, lambda raw: raw.softmax(dim=1))
 LABELS = Objective(Pooled, binary_cross_entropy, torch.sigmoid)
-LANDMARKS = Objective(Heatmaps, wing, lambda raw: raw, moves=True)
+LANDMARKS = Objective(Heatmaps, wing, places, moves=True)
+LANDMARK_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"wing": wing, "star": star}
 DIRECTIONS = Objective(Pooled, cosine_distance, lambda raw: raw, turns=False)
 
 
@@ -169,6 +215,7 @@ def fit(
     Rows whose truths are all unknown must be left out before; for classes and landmarks, every row is
     known.
     """
+    loss_of = LANDMARK_LOSSES[config.landmark_loss] if objective.moves else objective.loss
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         head = objective.head(int(encoder.backbone.feature_dim), train.truth_NO.shape[1])  # type: ignore[arg-type]
@@ -185,12 +232,12 @@ def fit(
                 for group in optimiser.param_groups:
                     group["lr"] = rates[epoch * steps + step]
                 images, truth = augment(_batch(encoder, train, rows, device), objective, config)
-                loss = objective.loss(model(images), truth)
+                loss = loss_of(model(images), truth)
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
             raw = torch.from_numpy(_outputs(model, encoder, val.pixels, device))
-            val_loss = float(objective.loss(raw, torch.from_numpy(val.truth_NO).float()))
+            val_loss = float(loss_of(raw, torch.from_numpy(val.truth_NO).float()))
             if val_loss < best_loss:
                 best, best_loss = copy.deepcopy(model.state_dict()), val_loss
         model.load_state_dict(best)

@@ -45,17 +45,16 @@ def balanced_accuracy(truth_N: Array, pred_N: Array, weight_BN: Array) -> Array:
     return mean_of_defined(np.stack(recall))
 
 
+def f1(truth_N: Array, pred_N: Array, weight_BN: Array) -> Array:
+    """2·TP / (2·TP + FP + FN) of one class, both truth and prediction yes or no: (B,)."""
+    hit_N, named_N = 1.0 * (truth_N & pred_N), 1.0 * truth_N + pred_N
+    return ratio(2 * weight_BN @ hit_N, weight_BN @ named_N)
+
+
 def macro_f1(truth_N: Array, pred_N: Array, weight_BN: Array) -> Array:
-    """Mean over the classes, of truth or prediction, of 2·TP / (2·TP + FP + FN): (B,)."""
+    """Mean of `f1` over the classes of truth or prediction: (B,)."""
     classes = np.union1d(truth_N, pred_N)
-    f1 = [
-        ratio(
-            2 * weight_BN @ ((truth_N == c) & (pred_N == c)),
-            weight_BN @ (1.0 * (truth_N == c) + (pred_N == c)),
-        )
-        for c in classes
-    ]
-    return mean_of_defined(np.stack(f1))
+    return mean_of_defined(np.stack([f1(truth_N == c, pred_N == c, weight_BN) for c in classes]))
 
 
 class Ranking(NamedTuple):

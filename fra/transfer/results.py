@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from fairlearn.metrics import MetricFrame
 
+from fra.transfer.curves import draw
 from fra.transfer.metrics import Array
 from fra.transfer.tasks import TASKS, Figures, Task
 
@@ -28,6 +29,15 @@ ELEMENTS = 4_000_000
 def plain(rows: pd.DataFrame) -> Array:
     """Each row once: (1, N)."""
     return np.ones((1, len(rows)))
+
+
+def files(task: str, predictions: pd.DataFrame) -> dict[str, str]:
+    """All that is written beside the predictions, by file name: `results.csv`, `metrics.json`, `curves/*.csv`."""
+    table = results(task, predictions)
+    curves = {f"curves/{name}.csv": curve for name, curve in draw(task, predictions, table).items()}
+    texts = {name: part.to_csv(index=False) for name, part in ({"results.csv": table} | curves).items()}
+    summary = json.dumps(summarise(table, predictions), indent=2, sort_keys=True, allow_nan=False)
+    return texts | {"metrics.json": f"{summary}\n"}
 
 
 class Resamples:
@@ -75,56 +85,84 @@ def results(task: str, predictions: pd.DataFrame) -> pd.DataFrame:
     resamples = Resamples(predictions)
     rows: list[dict[str, Any]] = []
     for (protocol, fraction), part in predictions.groupby(["protocol", "fraction"], sort=False):
-        setting = {"task": task, "protocol": protocol, "fraction": fraction, "group": ""}
-        values: dict[str, list[Figures]] = {}
-        drawn: dict[str, list[Figures]] = {}
-        for (name, seed), fit in part.groupby(["model", "seed"], sort=False):
-            model = str(name)
-            values.setdefault(model, []).append(entry.figures(fit, plain))
-            drawn.setdefault(model, []).append(resamples.figures(entry, fit))
-            rows += _rows(setting | {"seed": seed, "model": model}, values[model][-1], drawn[model][-1])
-            rows += [setting | {"seed": seed, "model": model} | row for row in by_group(entry, fit)]
-        means = {model: (_mean(values[model]), _mean(drawn[model])) for model in values}
-        for model, (value, draws) in means.items():
-            rows += _rows(setting | {"seed": None, "model": model}, value, draws)
-        first = next(iter(means))
-        for other in list(means)[1:]:
-            value, draws = (
-                {name: mine[name] - theirs[name] for name in mine if name in theirs}
-                for mine, theirs in zip(means[first], means[other], strict=True)
-            )
-            rows += _rows(setting | {"seed": None, "model": f"{first} - {other}"}, value, draws)
+        setting = {"task": task, "protocol": protocol, "fraction": fraction}
+        for group, members in [("", part), *groups(part)]:
+            rows += [setting | {"group": group} | row for row in compare(entry, members, resamples)]
+        rows += [setting | row for row in spreads(entry, part)]
     table = pd.DataFrame(rows, columns=COLUMNS)
     return table.astype({"seed": "Int64"})[table["value"].notna()].reset_index(drop=True)
 
 
-def by_group(task: Task, rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """The figures of each group, the worst and the largest difference: group, metric, value."""
-    for column in (name for name in rows if str(name).startswith(GROUP)):
-        known = rows[rows[column].notna()]
-        if known[column].nunique() < 2:
-            continue
-        name = str(column).removeprefix(GROUP)
-        overall = [metric for metric in task.figures(known, plain) if "/" not in metric]
-
-        def figure(index: Array, _: Array, metric: str, known: pd.DataFrame = known) -> float:
-            return float(task.figures(known.iloc[index], plain)[metric][0])
-
-        index = np.arange(len(known))
-        frame = MetricFrame(
-            metrics={m: (lambda i, j, m=m: figure(i, j, m)) for m in overall},
-            y_true=index,
-            y_pred=index,
-            sensitive_features=known[column].astype(str).to_numpy(),
+def compare(task: Task, predictions: pd.DataFrame, resamples: Resamples) -> Iterator[dict[str, Any]]:
+    """Each fit, each model's mean over seeds, and the first model less each other: with intervals."""
+    values: dict[str, list[Figures]] = {}
+    drawn: dict[str, list[Figures]] = {}
+    for (name, seed), fit in predictions.groupby(["model", "seed"], sort=False):
+        model = str(name)
+        values.setdefault(model, []).append(task.figures(fit, plain))
+        drawn.setdefault(model, []).append(resamples.figures(task, fit))
+        yield from _rows({"seed": seed, "model": model}, values[model][-1], drawn[model][-1])
+    means = {model: (_mean(values[model]), _mean(drawn[model])) for model in values}
+    for model, (value, draws) in means.items():
+        yield from _rows({"seed": None, "model": model}, value, draws)
+    first = next(iter(means))
+    for other in list(means)[1:]:
+        value, draws = (
+            {name: mine[name] - theirs[name] for name in mine if name in theirs}
+            for mine, theirs in zip(means[first], means[other], strict=True)
         )
-        worst, best = frame.group_min(), frame.group_max()
-        difference = frame.difference()
-        for metric in overall:
-            for value, found in frame.by_group[metric].items():
-                yield {"group": f"{name}={value}", "metric": metric, "value": found}
-            bound = best if metric in task.lower_is_better else worst
-            yield {"group": f"{name}:worst", "metric": metric, "value": bound[metric]}
-            yield {"group": f"{name}:difference", "metric": metric, "value": difference[metric]}
+        yield from _rows({"seed": None, "model": f"{first} - {other}"}, value, draws)
+
+
+def groups(predictions: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """ "<column>=<value>" and its rows, for each group of each column with at least two."""
+    for name, known in _grouped(predictions):
+        for value, members in known.groupby(GROUP + name):
+            yield f"{name}={value}", members
+
+
+def spreads(task: Task, predictions: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Of each fit and figure the worst group, and the largest difference between two; and their means over seeds."""
+    for name, known in _grouped(predictions):
+        found = [
+            {"model": model, "seed": seed, "group": f"{name}:{kind}", "metric": metric, "value": value}
+            for (model, seed), fit in known.groupby(["model", "seed"], sort=False)
+            for kind, values in _spread(task, fit, fit[GROUP + name]).items()
+            for metric, value in values.items()
+        ]
+        yield from found
+        table = pd.DataFrame(found).groupby(["model", "group", "metric"], sort=False)["value"].mean()
+        for row in table.reset_index().to_dict("records"):
+            yield {str(key): value for key, value in row.items()} | {"seed": None}
+
+
+def _grouped(predictions: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each column of groups by its name, and the rows whose group is known; only where there are two or more."""
+    for column in (str(name) for name in predictions if str(name).startswith(GROUP)):
+        known = predictions[predictions[column].notna()]
+        if known[column].nunique() > 1:
+            yield column.removeprefix(GROUP), known
+
+
+def _spread(task: Task, fit: pd.DataFrame, group: pd.Series) -> dict[str, dict[str, float]]:
+    """fairlearn's worst group and largest difference of each figure of one fit (not those of single outputs)."""
+
+    def figure(metric: str) -> Callable[[Array, Array], float]:
+        return lambda index, _: float(task.figures(fit.iloc[index], plain)[metric][0])
+
+    metrics = [metric for metric in task.figures(fit, plain) if "/" not in metric]
+    index = np.arange(len(fit))
+    frame = MetricFrame(
+        metrics={metric: figure(metric) for metric in metrics},
+        y_true=index,
+        y_pred=index,
+        sensitive_features=group.astype(str).to_numpy(),
+    )
+    low, high, difference = frame.group_min(), frame.group_max(), frame.difference()
+    return {
+        "worst": {metric: (high if metric in task.lower_is_better else low)[metric] for metric in metrics},
+        "difference": {metric: difference[metric] for metric in metrics},
+    }
 
 
 def summarise(table: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, Any]:
@@ -158,13 +196,6 @@ def summarise(table: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, Any]:
     if paired:
         test["pairs"] = int(predictions.groupby(RUN).size().max())
     return summary | {"test": test}
-
-
-def recompute(task: str, folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
-    """`metrics.json` and `results.csv` of a folder, computed anew from its `predictions.parquet`."""
-    predictions = pd.read_parquet(folder / "predictions.parquet")
-    table = results(task, predictions)
-    return summarise(table, predictions), table
 
 
 def _rows(about: dict[str, Any], value: Figures, drawn: Figures) -> list[dict[str, Any]]:

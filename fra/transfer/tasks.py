@@ -44,20 +44,33 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """One value at each place of `grid` (column `x` of `<name>.csv`), from the predictions of one fit."""
+
+    name: str
+    x: str
+    grid: Array
+    values: Callable[[pd.DataFrame, Array], Array]
+
+
+@dataclass(frozen=True)
 class Task:
     """One task: the features it sees, what is fitted to them, and its figures.
 
     `aligned`: faces are brought to one place by their landmarks first, as published sets for it are.
     `labels` are its label columns on the embedded faces. Without a probe (verification), the features of
-    pairs are compared as they are. `lower_is_better` are the figures that are errors.
+    pairs are compared as they are. `primary` is the figure that stands for the task, `lower_is_better` are
+    the figures that are errors. `curve` is drawn from the same predictions.
     """
 
     view: View
     aligned: bool
     figures: Callable[[pd.DataFrame, Weights], Figures]
+    primary: str
     probe: Probe | None = None
     labels: tuple[str, ...] = ()
     lower_is_better: tuple[str, ...] = ()
+    curve: Curve | None = None
 
 
 def label_columns(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
@@ -166,7 +179,7 @@ def class_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
 
 
 def label_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
-    """Accuracy, balanced accuracy, average precision and ROC AUC: of each label, and their means.
+    """Accuracy, balanced accuracy, F1, average precision and ROC AUC: of each label, and their means.
 
     A mean leaves out the labels without both a yes and a no among the known truths, for which only the
     accuracy is defined.
@@ -180,6 +193,7 @@ def label_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
         each[str(output)] = {
             "accuracy": metrics.accuracy(truth_N, pred_N, weight_BN),
             "balanced_accuracy": both * metrics.balanced_accuracy(truth_N, pred_N, weight_BN),
+            "f1": both * metrics.f1(truth_N > 0, pred_N > 0, weight_BN),
             "average_precision": both * metrics.average_precision(ranking),
             "roc_auc": metrics.roc_auc(ranking),
         }
@@ -208,10 +222,26 @@ def landmark_errors(rows: pd.DataFrame) -> tuple[pd.DataFrame, Array]:
     return first, metrics.normalised_mean_error(pred_NO.reshape(shape), truth_NO.reshape(shape))
 
 
+def landmark_curve(rows: pd.DataFrame, grid_T: Array) -> Array:
+    """The cumulative error curve: share of images whose normalised mean error is at most each limit: (T,)."""
+    return metrics.cumulative_errors(landmark_errors(rows)[1], grid_T)
+
+
+def direction_errors(rows: pd.DataFrame) -> tuple[pd.DataFrame, Array]:
+    """The first row of each image, and the angle between predicted and true direction in degrees: (N,)."""
+    first, (truth_N3, pred_N3) = blocks(rows, "truth", "prediction")
+    return first, metrics.angular_error(pred_N3, truth_N3)
+
+
+def direction_curve(rows: pd.DataFrame, grid_T: Array) -> Array:
+    """Share of images whose angular error is at most each limit: (T,)."""
+    return metrics.cumulative_errors(direction_errors(rows)[1], grid_T)
+
+
 def direction_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
     """Mean angle between predicted and true direction, in degrees."""
-    first, (truth_N3, pred_N3) = blocks(rows, "truth", "prediction")
-    return {"angular_error": metrics.mean(metrics.angular_error(pred_N3, truth_N3), weights(first))}
+    first, error_N = direction_errors(rows)
+    return {"angular_error": metrics.mean(error_N, weights(first))}
 
 
 def pair_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
@@ -224,6 +254,14 @@ def pair_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
         "tar_at_far_1e-2": metrics.true_accepts(ranking, 1e-2),
         "tar_at_far_1e-3": metrics.true_accepts(ranking, 1e-3),
     }
+
+
+def pair_curve(rows: pd.DataFrame, grid_T: Array) -> Array:
+    """The ROC curve: share of true pairs accepted at each share of the others accepted: (T,)."""
+    ranking = metrics.rank(rows["truth"].to_numpy(), rows["score"].to_numpy(), np.ones((1, len(rows))))
+    true_T, false_T = (np.append(0.0, side[0] / side[0, -1]) for side in ranking)
+    tar_T: Array = true_T[np.searchsorted(false_T, grid_T, side="right") - 1]
+    return tar_T
 
 
 LABELS = Probe(
@@ -239,6 +277,7 @@ TASKS: dict[str, Task] = {
         view="pooled",
         aligned=True,
         figures=class_figures,
+        primary="balanced_accuracy",
         probe=Probe(
             truth=one_of,
             heads={"linear": heads.SOFTMAX, "knn": heads.NEIGHBOURS},
@@ -252,6 +291,7 @@ TASKS: dict[str, Task] = {
         view="pooled",
         aligned=True,
         figures=label_figures,
+        primary="average_precision",
         probe=LABELS,
         labels=("Eyeglasses", "Smiling", "Mouth_Slightly_Open", "Facial_Hair", "Eyes_Closed"),
     ),
@@ -259,6 +299,7 @@ TASKS: dict[str, Task] = {
         view="grid",
         aligned=False,
         figures=landmark_figures,
+        primary="nme",
         probe=Probe(
             truth=landmark_columns,
             heads={"linear": heads.RIDGE, "knn": heads.NEIGHBOURS},
@@ -267,13 +308,21 @@ TASKS: dict[str, Task] = {
             units=image_sizes,
         ),
         lower_is_better=("nme", "fr10", "fr05"),
+        curve=Curve("errors", "error", np.linspace(0, 0.1, 101), landmark_curve),
     ),
-    "verification": Task(view="pooled", aligned=True, figures=pair_figures),
-    "action_units": Task(view="pooled", aligned=True, figures=label_figures, probe=LABELS),
+    "verification": Task(
+        view="pooled",
+        aligned=True,
+        figures=pair_figures,
+        primary="roc_auc",
+        curve=Curve("roc", "false_accepts", np.linspace(0, 1, 101), pair_curve),
+    ),
+    "action_units": Task(view="pooled", aligned=True, figures=label_figures, primary="f1", probe=LABELS),
     "gaze": Task(
         view="grid",
         aligned=False,
         figures=direction_figures,
+        primary="angular_error",
         probe=Probe(
             truth=directions,
             heads={"linear": heads.RIDGE, "knn": heads.NEIGHBOURS},
@@ -282,5 +331,6 @@ TASKS: dict[str, Task] = {
         ),
         labels=("gaze_pitch", "gaze_yaw"),
         lower_is_better=("angular_error",),
+        curve=Curve("errors", "degrees", np.linspace(0, 30, 61), direction_curve),
     ),
 }

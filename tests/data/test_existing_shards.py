@@ -6,8 +6,10 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import boto3
 import pandas as pd
 import pytest
+from moto.server import ThreadedMotoServer
 
 from fra.data import shards
 from fra.data.datasets import ingest
@@ -44,18 +46,44 @@ def address(prepared: Path) -> Iterator[str]:
     server.server_close()
 
 
+@pytest.fixture
+def bucket(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The shards in a bucket of a real server that speaks S3, found as users tell where theirs is."""
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="faces")
+    for path in (prepared / "shards").glob("*.tar"):
+        client.upload_file(str(path), "faces", f"shards/{path.name}")
+    yield "s3://faces/shards"
+    server.stop()
+
+
 def rewritten(urls: str, out: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Records and manifest of existing shards."""
     records = ingest(DatasetConfig("web", "webdataset", urls=urls), out / "raw")
     manifest = shards.write(
-        records, out, out / "shards", out / "manifest.parquet", ShardConfig(workers=1), out / "state"
+        records,
+        out,
+        out / "shards",
+        out / "manifest.parquet",
+        ShardConfig(images_per_shard=15, workers=2),
+        out / "state",
     )
     return records, manifest
 
 
-@pytest.mark.parametrize("remote", [False, True])
-def test_existing_shards_are_a_data_set(remote: bool, prepared: Path, address: str, tmp_path: Path) -> None:
-    place = address if remote else str(prepared / "shards")
+@pytest.mark.parametrize("where", ["disk", "http", "s3"])
+def test_existing_shards_are_a_data_set(
+    where: str, prepared: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    fixture = {"http": "address", "s3": "bucket"}.get(where)
+    place = request.getfixturevalue(fixture) if fixture else str(prepared / "shards")
     _, manifest = rewritten(f"{place}/train-{{000000..000001}}.tar", tmp_path)
     before = pd.read_parquet(prepared / "manifest.parquet")
     before = before[before["shard"].isin(["train-000000.tar", "train-000001.tar"])]

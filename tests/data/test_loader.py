@@ -2,13 +2,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 
 from data.conftest import RAW_BYTES
 from fra.data import loader
 from fra.data.loader import DataConfig, Loader
+from fra.data.order import shuffled, shuffled_nearby
 from fra.data.views import ViewsConfig
 
 EXCLUDE = frozenset({3, 11})
@@ -106,6 +109,63 @@ def test_an_epoch_left_half_way_leaves_no_thread(ffcv: Loader) -> None:
         if type(thread).__name__ == "Epoch":
             thread.join(timeout=5)
     assert threading.active_count() < before
+
+
+def held() -> tuple[int, int, float]:
+    """Threads, open files and megabytes of this process."""
+    process = psutil.Process()
+    return process.num_threads(), process.num_fds(), process.memory_info().rss / 2**20
+
+
+def test_hundreds_of_epochs_hold_no_more_than_the_first_few(ffcv: Loader) -> None:
+    """FFCV starts a thread an epoch, and allocates its batches anew."""
+
+    def epochs(numbers: range) -> None:
+        for epoch in numbers:
+            for _ in ffcv.epoch(epoch):
+                pass
+
+    epochs(range(20))
+    threads, files, memory = held()
+    epochs(range(20, 420))
+    threads_later, files_later, memory_later = held()
+    assert (threads_later, files_later) <= (threads + 1, files)  # the last epoch's thread may be ending
+    assert memory_later - memory < 16
+
+
+def test_nearby_order_reads_runs_and_mixes_batches() -> None:
+    """All images once; few pages at a time; neighbours in the file share a batch hardly more often than by chance."""
+    index, batch, generator = np.arange(100_000), 500, np.random.default_rng(0)
+    order = shuffled_nearby(index, chunk=700, buffer=10_000, generator=generator)
+    assert np.array_equal(np.sort(order), index)
+    pages = [len(np.unique(order[start : start + 10_000] // 700)) for start in range(0, len(index), 10_000)]
+    assert max(pages) <= 10_000 // 700 + 3  # in memory at a time, of 143
+    together = {}
+    for name, one in {"nearby": order, "random": shuffled(index, generator)}.items():
+        of = np.empty(len(index), dtype=int)
+        of[one] = np.arange(len(index)) // batch
+        together[name] = np.mean(of[:-1] == of[1:])
+    assert together["random"] < 0.01
+    assert together["nearby"] < 0.06  # 500 of a window of 10,000: neighbours in one epoch, …
+    again = shuffled_nearby(index, chunk=700, buffer=10_000, generator=generator)
+    first = set(order[:10_000].tolist())
+    overlap = [
+        len(first & set(again[start : start + 10_000].tolist())) for start in range(0, 100_000, 10_000)
+    ]
+    assert max(overlap) < 4_000  # … and other windows in the next
+
+
+def test_a_nearby_order_is_one_of_a_loader(prepared: Path, images: int) -> None:
+    config = DataConfig("ffcv", "nearby", image_size=24, workers=2, shuffle_buffer=16)
+    pairs = loader.build(
+        config,
+        ViewsConfig(),
+        source=prepared / "beton/train.beton",
+        exclude=EXCLUDE,
+        batch_size=4,
+        seed=7,
+    )
+    assert len(collect(pairs, range(1))) == (images - len(EXCLUDE)) // 4 * 4
 
 
 def test_an_error_in_ffcvs_thread_is_raised_not_waited_for(prepared: Path) -> None:

@@ -56,12 +56,62 @@ def test_heatmaps_point_where_the_map_is_bright() -> None:
     bright = torch.zeros(2, 1, 4, 8)
     bright[0, 0, 1, 6] = bright[1, 0, 3, 0] = 50.0
     expected = [[(6 + 0.5) / 8, (1 + 0.5) / 4], [0.5 / 8, (3 + 0.5) / 4]]
-    assert head(bright).numpy() == pytest.approx(np.array(expected), abs=1e-6)
+    assert finetune.places(head(bright)).numpy() == pytest.approx(np.array(expected), abs=1e-6)
+
+
+def test_the_spread_of_a_heatmap_is_its_covariance() -> None:
+    """A Gaussian, wide along one diagonal, as logits."""
+    head = finetune.Heatmaps(1, 2, hidden_dim=4)
+    head.up = nn.Identity()
+    wanted = torch.tensor([[0.004, 0.0025], [0.0025, 0.003]])
+    axis = (torch.arange(200) + 0.5) / 200
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    far = torch.stack([x - 0.4, y - 0.55], dim=-1)
+    logits = -0.5 * torch.einsum("hwi,ij,hwj->hw", far, torch.linalg.inv(wanted), far)
+    raw = head(logits[None, None])
+    assert finetune.places(raw)[0].numpy() == pytest.approx([0.4, 0.55], abs=1e-4)
+    assert finetune.spreads(raw)[0, 0].numpy() == pytest.approx(wanted.numpy(), abs=1e-5)
+
+
+def heatmap(x: float, y: float, spread: tuple[float, float, float]) -> torch.Tensor:
+    """What `Heatmaps` gives for one landmark of one image."""
+    return torch.tensor([[x, y, *spread]], requires_grad=True)
+
+
+def test_star_loss_by_hand() -> None:
+    """Along its wide direction (x, standard deviation 0.2 of −1 … 1) an error counts half of that along the other."""
+    spread = (0.01, 0.0, 0.0025)
+    truth = torch.tensor([[0.5, 0.5]])
+    along, across = (
+        finetune.star(heatmap(*place, spread), truth).detach() for place in ((0.6, 0.5), (0.5, 0.6))
+    )
+    restriction = 0.04 + 0.01
+    error = 0.2 - 0.005  # smooth L1 above β = 0.01
+    assert float(along) == pytest.approx(error / 0.2 + restriction, rel=1e-3)
+    assert float(across) == pytest.approx(error / 0.1 + restriction, rel=1e-3)
+
+
+def test_star_loss_turns_with_the_picture_and_has_a_gradient_where_both_variances_are_equal() -> None:
+    turn = torch.tensor([[np.cos(0.7), -np.sin(0.7)], [np.sin(0.7), np.cos(0.7)]], dtype=torch.float32)
+    spread, error, truth = (
+        torch.diag(torch.tensor([0.01, 0.001])),
+        torch.tensor([0.03, -0.02]),
+        torch.zeros(1, 2),
+    )
+    losses = []
+    for matrix, shift in ((spread, error), (turn @ spread @ turn.T, turn @ error)):
+        (xx, xy), (_, yy) = matrix.tolist()
+        losses.append(float(finetune.star(heatmap(*shift.tolist(), (xx, xy, yy)), truth).detach()))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    round_ = heatmap(0.1, 0.2, (0.01, 0.0, 0.01))
+    finetune.star(round_, truth).backward()  # type: ignore[no-untyped-call]
+    assert round_.grad is not None
+    assert torch.isfinite(round_.grad).all()
 
 
 def test_wing_loss_by_hand() -> None:
-    near, far = torch.tensor([[0.05]]), torch.tensor([[0.30]])
-    zero = torch.zeros(1, 1)
+    near, far = (torch.tensor([[place, place, 0, 0, 0]]) for place in (0.05, 0.30))
+    zero = torch.zeros(1, 2)
     assert float(finetune.wing(near, zero)) == pytest.approx(10 * np.log(1 + 5 / 2))
     assert float(finetune.wing(far, zero)) == pytest.approx(30 - (10 - 10 * np.log(1 + 10 / 2)))
 
@@ -98,6 +148,29 @@ def test_what_can_be_learnt_is_learnt_and_the_encoder_stays_as_it_was(balanced: 
     assert all(torch.equal(value, before[name]) for name, value in encoder.backbone.state_dict().items())
 
 
+@pytest.mark.parametrize("loss", finetune.LANDMARK_LOSSES)
+def test_a_dot_is_found_by_either_landmark_loss(loss: str) -> None:
+    """After a few epochs far closer than the mean place is."""
+    torch.manual_seed(0)
+    encoder = Encoder(build("small").eval(), 32, (0.5,) * 3, (0.25,) * 3)
+    parts = [dots(count) for count in (64, 16, 32)]
+    config = FinetuneConfig(epochs=12, warmup_epochs=1, batch_size=16, lr=2e-3, landmark_loss=loss, **STILL)
+    predict = finetune.fit(encoder, finetune.LANDMARKS, parts[0], parts[1], config, 0, torch.device("cpu"))
+    pixels, truth = parts[2]
+    error = np.linalg.norm(predict(pixels) - truth, axis=1).mean()
+    constant = np.linalg.norm(truth - truth.mean(axis=0), axis=1).mean()
+    assert error < 0.4 * constant
+
+
+def dots(count: int) -> Examples:
+    generator = np.random.default_rng(count)
+    place = generator.uniform(0.2, 0.8, (count, 2))
+    axis = (np.arange(32) + 0.5) / 32
+    far = (axis - place[:, :1])[:, None, :] ** 2 + (axis - place[:, 1:])[:, :, None] ** 2
+    grey = 40 + 200 * np.exp(-far / 0.004)
+    return Examples(np.repeat(grey[..., None], 3, axis=3).astype(np.uint8), place)
+
+
 def test_the_epoch_of_lowest_validation_loss_is_kept() -> None:
     """Validation labels are turned round: the longer the training the worse, so the first epoch is best."""
     torch.manual_seed(0)
@@ -117,3 +190,5 @@ def test_settings_out_of_range_are_named() -> None:
         FinetuneConfig(epochs=3)
     with pytest.raises(ValueError, match=r"lr is 0\.0"):
         FinetuneConfig(lr=0.0)
+    with pytest.raises(ValueError, match="landmark_loss: 'l2' is neither wing nor star"):
+        FinetuneConfig(landmark_loss="l2")

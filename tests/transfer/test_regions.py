@@ -34,7 +34,7 @@ def face(shift: float = 0.0) -> np.ndarray:
 
 def test_parts_lie_where_their_landmarks_are() -> None:
     part = regions.draw_parts(face(), SIZE)
-    names = ["background", *regions.PARTS]
+    names = regions.NAMES
     for (x, y), name in {
         (20, 27): "eyes",
         (44, 27): "eyes",
@@ -50,7 +50,7 @@ def test_parts_lie_where_their_landmarks_are() -> None:
 def test_masks_that_are_the_parts_match_them_whatever_their_order() -> None:
     part = np.stack([regions.draw_parts(face(shift), SIZE) for shift in (-3.0, 0.0, 2.0)])
     order = np.array([4, 2, 7, 0, 5, 1])  # of 8 masks, two never used
-    assert regions.matched_iou(order[part], part) == dict.fromkeys(["background", *regions.PARTS], 1.0)
+    assert regions.matched_iou(order[part], part) == dict.fromkeys(regions.NAMES, 1.0)
 
 
 def test_iou_of_a_half_found_part_by_hand() -> None:
@@ -120,19 +120,68 @@ class Quarters:
         return torch.nn.functional.one_hot(number, 4).permute(0, 3, 1, 2).float()
 
 
+class Noise:
+    """Four masks without meaning."""
+
+    image_size = 32
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def heatmaps(self, images: list[np.ndarray]) -> Tensor:
+        generator = np.random.default_rng([self.seed, int(np.sum(images, dtype=np.int64))])
+        return torch.from_numpy(generator.random((len(images), 4, 16, 16)))
+
+
+def test_the_98_landmarks_of_wflw_draw_the_same_parts() -> None:
+    """A face of 68 points, its outlines walked in more steps, as WFLW orders them."""
+    few = face()
+
+    def along(points: list[int], count: int, closed: bool = False) -> np.ndarray:
+        corners = few[points + points[:1]] if closed else few[points]
+        at = np.linspace(0, len(corners) - 1, count + closed)[:count]
+        low = np.minimum(at.astype(int), len(corners) - 2)
+        return corners[low] + (at - low)[:, None] * (corners[low + 1] - corners[low])
+
+    many = [
+        along(list(range(17)), 33),
+        *(along(list(range(start, start + 5)), 9, closed=True) for start in (17, 22)),
+        along(list(range(27, 31)), 4),
+        along(list(range(31, 36)), 5),
+        *(along(list(range(start, start + 6)), 8, closed=True) for start in (36, 42)),
+        along(list(range(48, 60)), 12),
+        along(list(range(60, 68)), 8),
+        few[[36, 42]],
+    ]
+    one, other = regions.draw_parts(few, SIZE), regions.draw_parts(np.concatenate(many), SIZE)
+    assert (one == other).mean() > 0.97
+    assert min(regions.matched_iou(other[None], one[None]).values()) > 0.6
+
+
 def test_figures_of_a_model_and_of_place_stand_side_by_side(faces: Set, tmp_path: Path) -> None:
-    figures = regions.evaluate(Quarters(), faces.manifest, faces.shards, tmp_path / "regions.json")
-    assert set(figures) == {"pretrained", "place"}
+    models = {"pretrained": [Quarters()], "random": [Noise(0), Noise(1)]}
+    figures = regions.evaluate(models, faces.manifest, faces.shards, tmp_path / "regions.json")
+    assert set(figures) == {"pretrained", "random", "place"}
     for found in figures.values():
         assert set(found) == {"nmi", "matched_iou", "view_kappa", "people_kappa", "iou"}
     assert json.loads((tmp_path / "regions.json").read_text()) == figures
-    again = regions.evaluate(Quarters(), faces.manifest, faces.shards, tmp_path / "again.json")
+    again = regions.evaluate(models, faces.manifest, faces.shards, tmp_path / "again.json")
     assert again == figures
+    assert abs(figures["random"]["view_kappa"]) < 0.1 < figures["pretrained"]["view_kappa"]
+    single = [
+        regions.evaluate({"one": [Noise(seed)]}, faces.manifest, faces.shards, tmp_path / "one.json")["one"]
+        for seed in (0, 1)
+    ]
+    assert figures["random"]["iou"]["mouth"] == pytest.approx(
+        np.mean([row["iou"]["mouth"] for row in single])
+    )
 
 
 def test_a_set_without_landmarks_is_explained(faces: Set, tmp_path: Path) -> None:
     frame = pd.read_parquet(faces.manifest)
     frame["landmarks"] = None
     frame.to_parquet(tmp_path / "manifest.parquet")
-    with pytest.raises(ValueError, match="no test image has 68 landmarks"):
-        regions.evaluate(Quarters(), tmp_path / "manifest.parquet", faces.shards, tmp_path / "r.json")
+    with pytest.raises(ValueError, match="no test image has 68 or 98 landmarks"):
+        regions.evaluate(
+            {"pretrained": [Quarters()]}, tmp_path / "manifest.parquet", faces.shards, tmp_path / "r.json"
+        )

