@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -100,21 +101,27 @@ def test_too_many_bad_files_stop_the_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("victim", "message"),
     [
-        ("data/beton/orl/train.beton", "data/beton/orl/train.beton: changed since it was validated"),
-        ("artifacts/validation/verdict.json", "edited after it was written"),
+        ("data/shards/orl/val-000000.tar", "{victim}: changed since it was validated"),
+        ("data/beton/orl/train.beton", "{victim}: changed since it was validated"),
+        ("data/manifest/orl.parquet", "{victim}: changed since it was validated"),
+        ("artifacts/validation/quarantine.csv", "{victim}: changed since it was validated"),
+        (
+            "artifacts/validation/verdict.json",
+            "{victim}: not a verdict|{victim}: edited after it was written",
+        ),
     ],
 )
-def test_pretraining_refuses_data_that_changed(workspace: Path, victim: str, message: str) -> None:
+def test_one_flipped_byte_stops_pretraining_and_transfer(workspace: Path, victim: str, message: str) -> None:
     path = workspace / victim
     content = path.read_bytes()
     path.unlink()  # DVC links it read-only to its cache
     middle = len(content) // 2
-    changed = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-    path.write_bytes(changed if path.suffix == ".beton" else content.replace(b'"rows": 164', b'"rows": 163'))
-    done = run(workspace, sys.executable, "-m", "pipelines.pretrain")
-    assert done.returncode == 1
-    assert message in done.stdout
-    assert "Traceback" not in done.stdout
+    path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    for stage in (["pipelines.pretrain"], ["pipelines.transfer", "expression"]):
+        done = run(workspace, sys.executable, "-m", *stage)
+        assert done.returncode == 1
+        assert re.search(message.format(victim=re.escape(victim)), done.stdout), done.stdout
+        assert "Traceback" not in done.stdout
 
 
 def test_webdataset_is_one_parameter_away(workspace: Path) -> None:
