@@ -287,6 +287,32 @@ def withdraw(
     )
 
 
+@transfer.command()
+def baseline(
+    experiment: Annotated[
+        str, typer.Argument(help="A DVC experiment or a git branch, as `dvc exp show` names it")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Else data/baselines/<experiment>.safetensors")
+    ] = None,
+) -> None:
+    """Takes the backbone that an experiment trained out of DVC's cache, to judge others beside it."""
+    from fra.data.files import atomic
+    from pipelines import paths
+    from pipelines.compare import content
+    from pipelines.lineage import history
+    from pipelines.lineage.locks import LineageError
+
+    known = {run.name: run for run in history.runs()}
+    if experiment not in known:
+        raise LineageError(f"no experiment {experiment!r}; there are: {', '.join(sorted(known)) or 'none'}")
+    target = out or paths.BASELINES / f"{experiment}.safetensors"
+    weights = content(known[experiment].stages(), paths.PRETRAIN / "backbone.safetensors", Path())
+    with atomic(target) as partial:
+        partial.write_bytes(weights)
+    print(target)
+
+
 SHOWN = 20
 """Differences of a task that are named; more would hide the other tasks'."""
 
