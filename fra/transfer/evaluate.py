@@ -45,8 +45,8 @@ class TransferConfig:
     - `labels`: a task's label columns, where they are not those of the embedded faces (task → names).
     - `groups`: manifest columns (`label.Male`, …) by whose values a task's figures are also given, for
       fairness and published subsets (task → columns).
-    - `baselines`: further backbones beside random weights (name → path of a backbone.safetensors; the
-      pipeline takes them from `data/baselines`).
+    - `baselines`: further backbones beside random weights (name → path of weights, or "demo"; the
+      pipeline takes files from `data/baselines`).
     - `align`: tasks whose published sets are aligned see faces brought to one place by their landmarks.
     - `grid`: side to which feature maps are pooled for alignment; `pairs`: most drawn pairs of one person's
       images; `pairs_file`: LFW's `pairs.txt`, whose 10 folds then take the place of drawn pairs.
