@@ -49,7 +49,7 @@ test-all: .venv/ready
 	@pytest
 
 serve: .venv/ready
-	@python -m pipelines.serve
+	@python -m pipelines.serve $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
 
 lint: .venv/ready
 	@ruff check . && ruff format --check . && mypy

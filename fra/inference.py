@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
+from fra import released
 from fra.data.images import decode, resize
 from fra.method import backbone as backbones
 from fra.method.networks import Encoder
@@ -47,6 +48,12 @@ class FaceEncoder(nn.Module):
         """Pooled features (N, feature_dim), float32, on the module's device."""
         parts = [self._features(batch).mean((2, 3)) for batch in self._batches(images, batch_size)]
         return torch.cat(parts) if parts else self._empty(self.feature_dim)
+
+    @torch.inference_mode()
+    def feature_maps(self, images: Sequence[AnyImage] | Tensor, batch_size: int = 64) -> Tensor:
+        """The backbone's feature maps (N, feature_dim, H, W), float32, on the module's device."""
+        parts = [self._features(batch) for batch in self._batches(images, batch_size)]
+        return torch.cat(parts) if parts else self._empty(self.feature_dim, 0, 0)
 
     @torch.inference_mode()
     def heatmaps(self, images: Sequence[AnyImage] | Tensor, batch_size: int = 64) -> Tensor:
@@ -126,10 +133,11 @@ def _pixels(image: AnyImage) -> NDArray[np.uint8]:
 def load(path: str | Path) -> FaceEncoder:
     """The encoder in a weights file that pre-training wrote, on the CPU, in eval mode.
 
-    `model.safetensors` gives embeddings and heatmaps, `backbone.safetensors` embeddings. Raises
-    FileNotFoundError, or ValueError where the file is damaged or is not one of these.
+    `model.safetensors` gives embeddings and heatmaps, `backbone.safetensors` embeddings; "demo" is a small
+    model that comes with the package. Raises FileNotFoundError, or ValueError where the file is damaged or
+    is not one of these.
     """
-    weights, metadata = _read(Path(path))
+    weights, metadata = _read(released.find(path))
     encoder, weighed = _build(weights, metadata)
     try:
         weighed.load_state_dict(weights)
@@ -140,7 +148,7 @@ def load(path: str | Path) -> FaceEncoder:
 
 def untrained(path: str | Path, seed: int) -> FaceEncoder:
     """The architecture in a weights file with random weights: where pre-training starts. Raises as `load` does."""
-    weights, metadata = _read(Path(path))
+    weights, metadata = _read(released.find(path))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _build(weights, metadata)[0].eval()

@@ -54,10 +54,13 @@ def closure(module: str) -> set[Path]:
 
 
 def code_of(stage: str) -> list[str]:
-    """The files of `fra` that a stage depends on, sorted, and the templates beside them; no empty packages."""
+    """The files of `fra` that a stage depends on, sorted, with the templates beside them and the
+    released weights that it can name; no empty packages."""
     files = {path for path in closure(f"pipelines.{stage}") if path.parts[0] == "fra" and has_code(path)}
-    templates = {path for folder in {file.parent for file in files} for path in folder.glob("templates/*")}
-    return sorted(path.as_posix() for path in files | templates)
+    beside = {path for folder in {file.parent for file in files} for path in folder.glob("templates/*")}
+    if Path("fra/released.py") in files:
+        beside |= set(Path("fra/weights").glob("*.safetensors"))
+    return sorted(path.as_posix() for path in files | beside)
 
 
 def has_code(path: Path) -> bool:

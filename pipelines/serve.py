@@ -3,8 +3,9 @@
     python -m pipelines.serve [--port 4200]
 
 State lies in .prefect/ (SQLite), or in the database that FRA_DATABASE_URL names
-(postgresql+asyncpg://user:password@host/database). All of it listens on this machine alone, unless `--host` says
-otherwise: Prefect's server asks nobody for a password.
+(postgresql+asyncpg://user:password@host/database); what server and workers say, in .prefect/logs/. All of it listens
+on this machine alone. With `--host`, the server listens wider, behind the password in PREFECT_SERVER_API_AUTH_STRING
+(user:password); report and Data Docs, which show faces, never do.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ from pipelines import server
 
 logger = logging.getLogger("pipelines")
 
+LOOPBACK = "127.0.0.1"
+HOME = Path(".prefect")
+LOGS = HOME / "logs"
+PASSWORD = "PREFECT_SERVER_API_AUTH_STRING"
+"""Environment variable of Prefect's own: user:password that the server asks for."""
 POOLS = {"local": 4, "gpu": 2}
 """Work pools, each with a worker of its own here, and how many runs one starts at a time."""
 RECONCILE = 15.0
@@ -45,6 +51,7 @@ class Service:
 
     name: str
     command: list[str]
+    log: Path
     process: subprocess.Popen[bytes] | None = None
     started: float = field(default=0.0)
 
@@ -53,13 +60,22 @@ class Service:
         if (self.process is not None and self.process.poll() is None) or time.monotonic() - self.started < 5:
             return False
         if self.process is not None:
-            logger.warning("%s ended (exit code %s): starting it again", self.name, self.process.returncode)
+            logger.warning(
+                "%s ended (exit code %s, see %s): starting it again",
+                self.name,
+                self.process.returncode,
+                self.log,
+            )
         self.started = time.monotonic()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.supervise", *self.command],
-            stdin=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for this process alone, which stops the others in order
-        )
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "pipelines.supervise", *self.command],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for this process alone, which stops the others in order
+            )
         return True
 
     def stop(self) -> None:
@@ -74,23 +90,35 @@ def prefect(*arguments: str) -> list[str]:
 
 def settings(host: str, port: int, artifacts: int) -> dict[str, str]:
     """The environment of everything that is started here."""
-    home = str(Path(".prefect").resolve())
-    url = f"http://{host}:{port}"
+    home = str(HOME.resolve())
+    url = address(host, port)
     chosen = {
         "PREFECT_HOME": home,
         "PREFECT_API_URL": f"{url}/api",
         "PREFECT_UI_URL": url,
+        "PREFECT_UI_API_URL": "/api",  # of whatever address the browser came by
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         # Leases in memory would be forgotten by a server that starts again, and their slots never given back.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-        "FRA_ARTIFACTS_URL": f"http://{host}:{artifacts}",
+        "FRA_ARTIFACTS_URL": f"http://{LOOPBACK}:{artifacts}",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
     }
+    if password := os.environ.get(PASSWORD):
+        chosen["PREFECT_API_AUTH_STRING"] = password  # of workers and flows
+    elif host != LOOPBACK:
+        raise ServeError(
+            f"--host {host} lets others in: set {PASSWORD}=user:password first, which the server will ask for"
+        )
     if database := os.environ.get("FRA_DATABASE_URL"):
         chosen["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database
     return chosen
+
+
+def address(host: str, port: int) -> str:
+    """Where this machine itself finds the server."""
+    return f"http://{LOOPBACK if host == '0.0.0.0' else host}:{port}"
 
 
 def check_port(host: str, port: int) -> None:
@@ -112,7 +140,7 @@ def wait_for(service: Service, url: str) -> None:
     while time.monotonic() < deadline:
         assert service.process is not None
         if service.process.poll() is not None:
-            raise ServeError("the Prefect server ended at once; its messages are above")
+            raise ServeError(f"the Prefect server ended at once; its messages are in {service.log}")
         with suppress(httpx.HTTPError):
             if httpx.get(f"{url}/api/health", timeout=2).is_success:
                 return
@@ -125,13 +153,22 @@ def prepare() -> None:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists
+    from prefect.workers.process import ProcessWorker
 
     from pipelines import alerts
 
     with get_client(sync_client=True) as client:
         for pool, limit in POOLS.items():
             with suppress(ObjectAlreadyExists):
-                client.create_work_pool(WorkPoolCreate(name=pool, type="process", concurrency_limit=limit))
+                client.create_work_pool(
+                    WorkPoolCreate(
+                        name=pool,
+                        type="process",
+                        concurrency_limit=limit,
+                        # Else both workers write it as they start, and SQLite lets only one write at a time.
+                        base_job_template=ProcessWorker.get_default_base_job_template(),
+                    )
+                )
     subprocess.run(prefect("--no-prompt", "deploy", "--all"), check=True, stdout=subprocess.DEVNULL)
     alerts.install()
     server.reconcile(logger)
@@ -151,20 +188,38 @@ def serve(host: str, port: int) -> None:
     if url := server.running():
         raise ServeError(f"already served at {url.removesuffix('/api')}; stop that first")
     artifacts = port + 1
-    for number in (port, artifacts):
-        check_port(host, number)
+    check_port(host, port)
+    check_port(LOOPBACK, artifacts)
     os.environ.update(settings(host, port, artifacts))
-    url = f"http://{host}:{port}"
+    url = address(host, port)
     Path("artifacts").mkdir(exist_ok=True)
-    pages = [sys.executable, "-m", "http.server", "--bind", host, "--directory", "artifacts", str(artifacts)]
-    api = Service("server", prefect("server", "start", "--host", host, "--port", str(port)))
+    pages = [
+        sys.executable,
+        "-m",
+        "http.server",
+        "--bind",
+        LOOPBACK,
+        "--directory",
+        "artifacts",
+        str(artifacts),
+    ]
+    api = Service(
+        "server", prefect("server", "start", "--host", host, "--port", str(port)), LOGS / "server.log"
+    )
     workers = [
-        Service(f"worker of {pool}", prefect("worker", "start", "--pool", pool, "--type", "process"))
+        Service(
+            f"worker of {pool}",
+            prefect("worker", "start", "--pool", pool, "--type", "process"),
+            LOGS / f"worker-{pool}.log",
+        )
         for pool in POOLS
     ]
-    services = [api, Service("artifacts", pages), *workers]
+    services = [api, Service("artifacts", pages, LOGS / "artifacts.log"), *workers]
     with told_to_stop() as told:
         try:
+            print(
+                "starting Prefect's server (the first time it makes its tables: up to a minute)", flush=True
+            )
             api.keep()
             wait_for(api, url)
             prepare()
@@ -173,7 +228,8 @@ def serve(host: str, port: int) -> None:
             for service in services:
                 service.keep()
             print(
-                f"Prefect: {url}   report and data docs: http://{host}:{artifacts}   (Ctrl-C stops all)",
+                f"Prefect: {url}   report and data docs: http://{LOOPBACK}:{artifacts}   "
+                f"logs: {LOGS}   (Ctrl-C stops all)",
                 flush=True,
             )
             while not told.wait(1):
@@ -184,6 +240,7 @@ def serve(host: str, port: int) -> None:
                     with suppress(Exception):  # the server may be away for the moment
                         server.reconcile(logger)
         finally:
+            print("stopping: runs save their work (at most half a minute)", flush=True)
             server.ADDRESS.unlink(missing_ok=True)
             stopping = [threading.Thread(target=service.stop) for service in services[1:]]
             for thread in stopping:
@@ -195,9 +252,7 @@ def serve(host: str, port: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipelines.serve", description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default: this machine only)"
-    )
+    parser.add_argument("--host", default=LOOPBACK, help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=4200, help="of the interface; artifacts get the next one")
     chosen = parser.parse_args()
     logger.addHandler(logging.StreamHandler())

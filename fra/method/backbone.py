@@ -9,6 +9,8 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, conv1x1
 
+SMALL = {"mini": 16, "small": 32}
+"""Widths of `SmallResNet` by name."""
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 
 
@@ -38,20 +40,23 @@ class ResNet(Backbone):
 
 
 class SmallResNet(Backbone):
-    """A ResNet for CPUs and small faces: 1/8 of the input's size (64 px → 8×8), 256 channels, 1.5 M
-    weights."""
+    """A ResNet for CPUs and small faces: 1/8 of the input's size (64 px → 8×8), 8 · `width` channels.
 
-    feature_dim = 256
+    1.2 M weights at width 32 ("small"), 0.3 M at width 16 ("mini"), where a step takes half the time.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
+        self.feature_dim = 8 * width
         self.stem = nn.Sequential(
-            nn.Conv2d(3, 32, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(inplace=True)
+            nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
         )
-        self.layer1 = _block(32, 32, stride=1)
-        self.layer2 = _block(32, 64, stride=2)
-        self.layer3 = _block(64, 128, stride=2)
-        self.layer4 = _block(128, 256, stride=1)
+        self.layer1 = _block(width, width, stride=1)
+        self.layer2 = _block(width, 2 * width, stride=2)
+        self.layer3 = _block(2 * width, 4 * width, stride=2)
+        self.layer4 = _block(4 * width, 8 * width, stride=1)
 
     def forward(self, images_B3HW: Tensor) -> Tensor:
         x = images_B3HW
@@ -90,12 +95,12 @@ class Timm(Backbone):
 
 
 def build(name: str) -> Backbone:
-    """Backbone by name, with attribute `feature_dim`: `small`, `resnet18|34|50|101` or `timm:<model>`.
+    """Backbone by name, with attribute `feature_dim`: `mini`, `small`, `resnet18|34|50|101` or `timm:<model>`.
 
     Raises ValueError for a name that is none of these.
     """
-    if name == "small":
-        return SmallResNet()
+    if name in SMALL:
+        return SmallResNet(SMALL[name])
     if name in RESNETS:
         return ResNet(name)
     if name.startswith("timm:"):
@@ -105,4 +110,4 @@ def build(name: str) -> Backbone:
             raise ValueError(
                 f"timm has no usable backbone {name.removeprefix('timm:')!r}: {error}"
             ) from error
-    raise ValueError(f"unknown backbone {name!r}: use small, {', '.join(RESNETS)} or timm:<model>")
+    raise ValueError(f"unknown backbone {name!r}: use {', '.join([*SMALL, *RESNETS])} or timm:<model>")

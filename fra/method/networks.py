@@ -25,18 +25,25 @@ from fra.method.backbone import build as build_backbone
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes of the networks. `num_masks` = 1 is BYOL: no region branch is built."""
+    """Sizes of the networks. `num_masks` = 1 is BYOL: no region branch is built.
+
+    `query_std` is what the masks' queries are drawn with. The paper's 1 leaves attention nearly even at first, and so
+    the mask embeddings nearly alike: the longer the queries, the sooner masks differ (docs/demo.md).
+    """
 
     backbone: str = "resnet50"
     num_masks: int = 8
     projection_dim: int = 256
     hidden_dim: int = 4096
     dropout: float = 0.1
+    query_std: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("num_masks", "projection_dim", "hidden_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"model.{name} must be at least 1, got {getattr(self, name)}")
+        if self.query_std <= 0:
+            raise ValueError(f"model.query_std must be positive, got {self.query_std}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.dropout must be in [0, 1), got {self.dropout}")
 
@@ -199,6 +206,7 @@ class FRA(nn.Module):
         hidden_dim: int = 4096,
         projection_dim: int = 256,
         dropout: float = 0.1,
+        query_std: float = 1.0,
         objective: ObjectiveConfig | None = None,
     ) -> None:
         super().__init__()
@@ -212,6 +220,8 @@ class FRA(nn.Module):
             projection_dim=projection_dim,
             dropout=dropout,
         )
+        if self.online.region_neck is not None:
+            self.online.region_neck.decoder.query.weight.data.mul_(query_std)  # of N(0, 1), torch's own
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         self.global_predictor = MLP(projection_dim, hidden_dim, projection_dim)
         self.region_predictor = MLP(projection_dim, hidden_dim, projection_dim) if regional else None
@@ -313,5 +323,6 @@ def build(model: ModelConfig, objective: ObjectiveConfig) -> FRA:
         hidden_dim=model.hidden_dim,
         projection_dim=model.projection_dim,
         dropout=model.dropout,
+        query_std=model.query_std,
         objective=objective,
     )

@@ -45,7 +45,8 @@ class TransferConfig:
     - `labels`: a task's label columns, where they are not those of the embedded faces (task → names).
     - `groups`: manifest columns (`label.Male`, …) by whose values a task's figures are also given, for
       fairness and published subsets (task → columns).
-    - `baselines`: further backbones beside random weights (name → path of a backbone.safetensors).
+    - `baselines`: further backbones beside random weights (name → path of weights, or "demo"; the
+      pipeline takes files from `data/baselines`).
     - `align`: tasks whose published sets are aligned see faces brought to one place by their landmarks.
     - `grid`: side to which feature maps are pooled for alignment; `pairs`: most drawn pairs of one person's
       images; `pairs_file`: LFW's `pairs.txt`, whose 10 folds then take the place of drawn pairs.
@@ -365,7 +366,11 @@ def _with_groups(rows: pd.DataFrame, frame: pd.DataFrame, columns: tuple[str, ..
     if absent := [column for column in columns if column not in frame]:
         raise ValueError(f"transfer.groups: the manifest has no column {absent[0]!r}")
     for column in columns:
-        group_of = frame.set_index("key")[column].astype("string")
+        values = frame.set_index("key")[column]
+        numeric = pd.api.types.is_numeric_dtype(
+            values
+        )  # with unknown ones among them, classes are read as 1.0
+        group_of = values.map("{:g}".format, na_action="ignore") if numeric else values.astype("string")
         group = rows["key"].map(group_of)
         if "other" in rows:
             group = group.where(group == rows["other"].map(group_of))

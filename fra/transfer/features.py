@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from fra import released
 from fra.data import images
 from fra.data.files import atomic, sha256
 from fra.method import backbone as backbones
@@ -50,12 +51,17 @@ class Source:
 
 
 def load(path: Path, seed: int | None = None) -> Encoder:
-    """The backbone of `backbone.safetensors`; with a seed, the same architecture with random weights instead.
+    """The backbone of `backbone.safetensors`, of `model.safetensors` or of released weights ("demo").
+
+    With a seed, the same architecture with random weights instead.
 
     Raises:
         FileNotFoundError, ValueError: see `fra.train.checkpoint.read_weights`.
     """
-    weights, about = read_weights(path)
+    weights, about = read_weights(released.find(path))
+    if about.get("contents") == "model":
+        part = "backbone."
+        weights = {name[len(part) :]: value for name, value in weights.items() if name.startswith(part)}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0 if seed is None else seed)
         backbone = backbones.build(about["backbone"])

@@ -32,7 +32,9 @@ KINDS = {
 CREDITS = {
     "orl": 'AT&T "Database of Faces" (ORL): AT&T Laboratories Cambridge; F. Samaria and A. Harter, '
     '"Parameterisation of a stochastic model for human face identification", WACV 1994. '
-    "Labels and landmarks are this project's own."
+    "Labels and landmarks are this project's own.",
+    "generated": "Drawn by the generator in the package gan-face-generate 1.1.1 (MIT licence), which learnt from "
+    "DigiFace-1M, rendered faces that Microsoft publishes for non-commercial research.",
 }
 """Where the faces of an adapter come from, as its makers ask to be named."""
 

@@ -9,6 +9,7 @@ from fra.method import backbone
 @pytest.mark.parametrize(
     ("name", "size", "channels", "grid"),
     [
+        ("mini", 48, 128, 6),
         ("small", 64, 256, 8),
         ("resnet18", 64, 512, 2),
         ("timm:convnext_atto", 64, 320, 2),

@@ -143,3 +143,19 @@ def test_build_follows_its_configuration() -> None:
     seen = model.online(torch.randn(2, 3, 64, 64))
     assert seen.regions.heatmaps_BKHW.shape == (2, 3, 8, 8)
     assert seen.global_BD.shape == (2, 16)
+
+
+def test_long_queries_make_masks_differ_from_the_start() -> None:
+    def alike(query_std: float) -> float:
+        """Mean cosine of two masks of untrained networks."""
+        torch.manual_seed(0)
+        sizes = ModelConfig("mini", projection_dim=64, hidden_dim=32, query_std=query_std)
+        model = build(sizes, ObjectiveConfig())
+        with torch.no_grad():
+            masks_KD = model.online(torch.randn(16, 3, 48, 48)).regions.masks_KD
+        cosine_KK = torch.nn.functional.cosine_similarity(masks_KD[:, None], masks_KD[None], dim=2)
+        return float((cosine_KK.sum() - 8) / 56)
+
+    paper, long = alike(1.0), alike(10.0)
+    assert paper > 0.98
+    assert 1 - long > 3 * (1 - paper)

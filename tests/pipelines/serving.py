@@ -151,6 +151,7 @@ class Served:
     process: subprocess.Popen[str]
     log: Path
     alerts: list[dict[str, Any]]
+    password: tuple[str, str] | None = None
 
     def post(self, path: str, **body: Any) -> Any:
         return self.ask("POST", path, body)
@@ -161,7 +162,7 @@ class Served:
     def ask(self, method: str, path: str, body: Any) -> Any:
         """As Prefect's own client: a busy server (503) is asked again."""
         for pause in (0.5, 1, 2, 4, 0):
-            answer = httpx.request(method, f"{self.url}{path}", json=body, timeout=120)
+            answer = httpx.request(method, f"{self.url}{path}", json=body, timeout=120, auth=self.password)
             if answer.status_code != 503:
                 break
             time.sleep(pause)
@@ -251,19 +252,19 @@ def receiver() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 
 @contextmanager
-def serving(toy: Toy, **settings: str) -> Iterator[Served]:
+def serving(toy: Toy, host: str = "127.0.0.1", **settings: str) -> Iterator[Served]:
     """Server, workers and deployments of a toy pipeline; nothing of it may be left at the end."""
     port = free_port()
     log = toy.folder / ".work/serve.log"
     with log.open("w") as output, receiver() as (webhook, alerts):
         process = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.serve", "--port", str(port)],
+            [sys.executable, "-m", "pipelines.serve", "--host", host, "--port", str(port)],
             cwd=toy.folder,
             env=toy.environment(FRA_ALERT_URL=webhook, **settings),
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-        toy.env["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+        toy.env["PREFECT_API_URL"] = f"http://{host}:{port}/api"
         try:
             until(lambda: "\nPrefect: " in f"\n{log.read_text()}", 150, f"make serve; see {log}")
             yield Served(toy.env["PREFECT_API_URL"], toy, process, log, alerts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -42,6 +43,50 @@ def ran(output: str) -> list[str]:
 
 def test_every_artifact_is_there(finished: Path) -> None:
     assert [name for name in ARTIFACTS if not (finished / name).is_file()] == []
+
+
+def test_every_figure_is_recomputed_and_drawn(finished: Path) -> None:
+    """What `fra transfer recompute` finds, and what `dvc plots` makes of the curves."""
+    done = run(finished, sys.executable, "-m", "pipelines.cli", "transfer", "recompute")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.splitlines() == [f"{task}: pass" for task in sorted(TASKS)]
+    done = run(finished, "dvc", "plots", "show", "--json")
+    plots = json.loads(done.stdout)["data"]
+    for name, x, places in (("errors, alignment", "error", 101), ("ROC, verification", "false_accepts", 101)):
+        (drawn,) = [plot[0]["content"] for title, plot in plots.items() if name in title]
+        assert drawn["encoding"]["x"]["field"] == x
+        assert len(drawn["data"]["values"]) == 2 * places  # pre-trained and random
+    assert sum("few labels" in title for title in plots) == 3
+
+
+def test_regions_are_judged_beside_untrained_networks(finished: Path) -> None:
+    figures = json.loads((finished / "artifacts/report/regions.json").read_text())
+    assert set(figures) == {"pretrained", "random", "place"}
+
+
+def test_a_baseline_is_taken_from_history_and_judged(workspace: Path) -> None:
+    """An experiment's backbone out of DVC's cache; DVC sees that the folder changed; elsewhere it would not."""
+    lock = (workspace / "dvc.lock").read_bytes()
+    header = b"commit refs/exps/aa/byol\ncommitter T <t@example.org> 0 +0000\ndata 0\n"
+    stream = header + b"M 644 inline dvc.lock\ndata %d\n%s\n" % (len(lock), lock)
+    subprocess.run(["git", "init", "--quiet"], cwd=workspace, check=True)
+    subprocess.run(["git", "fast-import", "--quiet"], cwd=workspace, input=stream, check=True)
+    command = (sys.executable, "-m", "pipelines.cli", "transfer", "baseline")
+    refused = run(workspace, *command, "absent")
+    assert (refused.returncode, refused.stdout) == (1, "error: no experiment 'absent'; there are: byol\n")
+    done = run(workspace, *command, "byol")
+    assert done.returncode == 0, done.stdout
+    taken = workspace / "data/baselines/byol.safetensors"
+    assert taken.read_bytes() == (workspace / "artifacts/pretrain/backbone.safetensors").read_bytes()
+    params = workspace / "params.yaml"
+    text = params.read_text()
+    for file, code in (("elsewhere/byol.safetensors", 1), ("data/baselines/byol.safetensors", 0)):
+        params.write_text(text.replace("baselines: {}", f"baselines:\n    byol: {file}"))
+        done = run(workspace, sys.executable, "-m", "pipelines.transfer", "verification")
+        assert done.returncode == code, done.stdout
+    metrics = json.loads((workspace / "artifacts/transfer/verification/metrics.json").read_text())
+    assert metrics["byol"] == metrics["pretrained"]
+    assert "data/baselines" in run(workspace, "dvc", "status", "transfer@expression").stdout
 
 
 def test_again_runs_nothing(workspace: Path) -> None:

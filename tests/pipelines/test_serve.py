@@ -8,11 +8,13 @@ import signal
 import time
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from uuid import uuid4
 
+import httpx
 import psutil
 import pytest
-from serving import Served, commit, make_toy, until
+from serving import Served, commit, free_port, make_toy, serving, until
 
 from pipelines.server import answers
 
@@ -177,6 +179,20 @@ def test_never_two_pretrainings(fresh: Served, tmp_path) -> None:
         line.split()[1] for line in fresh.toy.log.read_text().splitlines() if line.split()[2] == "pretrain"
     ]
     assert words == ["begin", "end", "begin", "end"]
+
+
+def test_others_are_let_in_by_password_alone(tmp_path: Path) -> None:
+    """Bound wider than 127.0.0.1, the server asks for one, and the run's own processes know it."""
+    toy = make_toy(tmp_path)
+    refused = toy.start("pipelines.serve", "--host", "127.0.0.2", "--port", str(free_port()))
+    said, _ = refused.communicate(timeout=60)
+    assert refused.returncode == 1
+    assert "set PREFECT_SERVER_API_AUTH_STRING=user:password" in said
+    with serving(toy, "127.0.0.2", PREFECT_SERVER_API_AUTH_STRING="anna:secret") as served:
+        assert httpx.post(f"{served.url}/flow_runs/filter", json={}).status_code == 401
+        served.password = ("anna", "secret")
+        run = served.launch("run/nightly", targets=["ingest"])
+        assert served.ended(run)["state_name"] == "Completed", served.said(run)
 
 
 def test_new_images_start_a_run(fresh: Served) -> None:
