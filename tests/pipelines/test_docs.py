@@ -65,7 +65,7 @@ def test_a_command_is_there(command: str) -> None:
         assert importlib.util.find_spec(words[2]) is not None
     elif words[0] == "make":
         targets = re.findall(r"^([\w./-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-        assert set(word for word in words[1:] if "=" not in word) <= set(targets)
+        assert {word for word in words[1:] if "=" not in word} <= set(targets)
     else:
         assert shutil.which(words[0]) or words[0] == "pre-commit"
 
