@@ -28,6 +28,90 @@ app.add_typer(bench, name="bench")
 app.add_typer(transfer, name="transfer")
 
 
+WEIGHTS = paths.PRETRAIN / "model.safetensors"
+Images = Annotated[
+    list[str],
+    typer.Argument(help='Files, folders (at any depth), patterns ("faces/**/*.jpg") or tar shards'),
+]
+Weights = Annotated[Path, typer.Option("--weights", "-w", help="model.safetensors or backbone.safetensors")]
+
+
+@app.command()
+def embed(
+    images: Images,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write: .parquet or .npz")],
+    weights: Weights = WEIGHTS,
+    batch_size: Annotated[int, typer.Option(help="Images at once", min=1)] = 64,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where there is one")] = "auto",
+) -> None:
+    """Turns images of faces into embeddings: one row an image, its name and its vector.
+
+    Faces should fill most of the image, upright. Files that are no images are named, and the exit code is 1; the
+    others are written all the same.
+    """
+    from fra.use.embed import embed as write
+
+    unread = write(images, weights, out, batch_size=batch_size, device=device)
+    print(out)
+    tell_unread(unread.reasons)
+
+
+@app.command()
+def search(
+    image: Annotated[Path, typer.Argument(help="A face")],
+    gallery: Annotated[Path, typer.Option("--in", help="What `fra embed` wrote")],
+    weights: Weights = WEIGHTS,
+    count: Annotated[int, typer.Option("--count", "-n", help="How many", min=1)] = 5,
+) -> None:
+    """The faces in a file of embeddings that look most like this one, with cosines (1: the same direction)."""
+    from fra.use.embed import search as nearest
+
+    for near in nearest(image, gallery, weights, count):
+        print(f"{near.cosine:6.3f}  {near.name}")
+
+
+@app.command()
+def heatmaps(
+    images: Images,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The picture to write: .png")],
+    weights: Weights = WEIGHTS,
+    limit: Annotated[int, typer.Option(help="Faces at most", min=1)] = 24,
+) -> None:
+    """Draws the regions that a model finds in faces: one colour a mask, and each mask's share of all pixels."""
+    from fra.inference import load
+    from fra.use.regions import picture
+
+    shares, unread = picture(load(weights), images, out, limit=limit)
+    for mask, share in enumerate(shares):
+        print(f"mask {mask}: {100 * share:.1f} %")
+    print(out)
+    tell_unread(unread.reasons)
+
+
+@app.command()
+def export(
+    form: Annotated[
+        str, typer.Argument(help="torchvision, timm, onnx, program (torch.export) or safetensors")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write")],
+    weights: Weights = WEIGHTS,
+) -> None:
+    """Writes a backbone for other programs, reads it back with the library it is for, and compares embeddings."""
+    from fra.inference import load
+    from fra.use.export import export as write
+
+    print(write(load(weights), form, out))
+    print(out)
+
+
+def tell_unread(reasons: dict[str, str]) -> None:
+    """Names files that are no images; exit code 1 if there are any."""
+    for name, reason in reasons.items():
+        print(f"not an image: {name}: {reason}", file=sys.stderr)
+    if reasons:
+        raise typer.Exit(1)
+
+
 @app.command()
 def compare(
     experiments: Annotated[
@@ -201,6 +285,32 @@ def withdraw(
     print(
         "`dvc gc --workspace` (with --cloud for the remote) removes what no stage uses; your own raw folder is yours."
     )
+
+
+@transfer.command()
+def baseline(
+    experiment: Annotated[
+        str, typer.Argument(help="A DVC experiment or a git branch, as `dvc exp show` names it")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Else data/baselines/<experiment>.safetensors")
+    ] = None,
+) -> None:
+    """Takes the backbone that an experiment trained out of DVC's cache, to judge others beside it."""
+    from fra.data.files import atomic
+    from pipelines import paths
+    from pipelines.compare import content
+    from pipelines.lineage import history
+    from pipelines.lineage.locks import LineageError
+
+    known = {run.name: run for run in history.runs()}
+    if experiment not in known:
+        raise LineageError(f"no experiment {experiment!r}; there are: {', '.join(sorted(known)) or 'none'}")
+    target = out or paths.BASELINES / f"{experiment}.safetensors"
+    weights = content(known[experiment].stages(), paths.PRETRAIN / "backbone.safetensors", Path())
+    with atomic(target) as partial:
+        partial.write_bytes(weights)
+    print(target)
 
 
 SHOWN = 20

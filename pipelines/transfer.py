@@ -24,6 +24,11 @@ def transfer() -> None:
     task = sys.argv[1]
     where = params.section(f"tasks.{task}", TaskConfig)
     config = params.section("transfer", TransferConfig)
+    for name, file in config.baselines.items():
+        if Path(file).parent != paths.BASELINES:
+            raise ValueError(
+                f"transfer.baselines: {name} is {file!r}: put it into {paths.BASELINES}/, which DVC watches"
+            )
     manifest, shards = paths.manifest(where.dataset), paths.shards(where.dataset)
     verdict.check(
         Path(where.validation) / "verdict.json", [manifest, shards / "index.json", *shards.glob("*.tar")]

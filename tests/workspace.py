@@ -16,6 +16,7 @@ CODE = (
     "pipelines",
     "data/orl",
     "data/withdrawn",
+    "data/baselines",
     "dvc.yaml",
     "prefect.toml",
     "pyproject.toml",

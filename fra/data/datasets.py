@@ -13,14 +13,18 @@ import pandas as pd
 
 from fra.data.adapters import (
     affectnet,
+    bp4d,
     celeba,
+    disfa,
     fer2013,
     ferplus,
     folder,
     generated,
+    mpiifacegaze,
     orl,
     people,
     rafdb,
+    table,
     w300,
     webdataset,
     wflw,
@@ -30,14 +34,18 @@ from fra.data.records import DatasetConfig, Record, fraction, root_of
 
 ADAPTERS: dict[str, Callable[[Path, DatasetConfig], Iterable[Record]]] = {
     "affectnet": affectnet.records,
+    "bp4d": bp4d.records,
     "celeba": celeba.records,
+    "disfa": disfa.records,
     "fer2013": fer2013.records,
     "ferplus": ferplus.records,
     "folder": folder.records,
     "generated": generated.records,
     "lfw": people.lfw,
+    "mpiifacegaze": mpiifacegaze.records,
     "orl": orl.records,
     "rafdb": rafdb.records,
+    "table": table.records,
     "vggface2": people.vggface2,
     "w300": w300.records,
     "webdataset": webdataset.records,
@@ -140,8 +148,9 @@ def ingest(config: DatasetConfig, raw: Path, withdrawn: frozenset[str] = frozens
     is never changed).
 
     Columns: key, source (relative to the root), split, person, bytes and modified (as the file system has them;
-    null for embedded files, whose bytes are versioned), label.<Name> (Int64, null = not known), landmarks, and, where
-    the set has them, box (left, top, right, bottom), span (of a tar) and content (image files out of a table).
+    null for embedded files, whose bytes are versioned), label.<Name> (Int64, null = not known), measure.<Name>
+    (Float64), landmarks, and, where the set has them, box (left, top, right, bottom), span (of a tar) and content
+    (image files out of a table).
 
     Raises:
         ValueError: there is no such adapter, `dataset.root` is not set, or an annotation file is not as published.
@@ -160,9 +169,9 @@ def ingest(config: DatasetConfig, raw: Path, withdrawn: frozenset[str] = frozens
     else:
         on_disk = [record.source for record in records if record.content is None and record.span is None]
     version = content_of if is_embedded(config) else version_of
-    table = table_of(records, stamps(root, records, on_disk, version)).sort_values("key", ignore_index=True)
-    write_parquet(table, raw / "records.parquet")
-    return table
+    listing = table_of(records, stamps(root, records, on_disk, version)).sort_values("key", ignore_index=True)
+    write_parquet(listing, raw / "records.parquet")
+    return listing
 
 
 def stamps(
@@ -194,6 +203,10 @@ def table_of(records: list[Record], stamps: list[tuple[int, int] | None]) -> pd.
     }
     for name in sorted({name for record in records for name in record.labels}):
         numbers[f"label.{name}"] = [record.labels.get(name) for record in records]
+    measures = {
+        f"measure.{name}": [record.measures.get(name) for record in records]
+        for name in sorted({name for record in records for name in record.measures})
+    }
     others: dict[str, list[Any]] = {
         "landmarks": [record.landmarks and list(record.landmarks) for record in records],
         "box": [record.box and list(record.box) for record in records],
@@ -203,6 +216,7 @@ def table_of(records: list[Record], stamps: list[tuple[int, int] | None]) -> pd.
     return pd.DataFrame(
         {name: pd.array(values, dtype="string") for name, values in text.items()}
         | {name: pd.array(values, dtype="Int64") for name, values in numbers.items()}
+        | {name: pd.array(values, dtype="Float64") for name, values in measures.items()}
         | {
             name: pd.Series(values, dtype=object)
             for name, values in others.items()

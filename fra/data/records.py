@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from posixpath import splitext
@@ -60,18 +60,20 @@ class Record:
     y0, x1, y1 … in pixels of that part, counted from the centre of its top left pixel at (0, 0). `content` is the
     image file itself, where the set has none (pixels in a table): `source` then only names it. `name` is what the
     set's own lists call the image, where that is not `source`. `span` (first byte, number of bytes) is where in
-    `source`, then a tar's path or URL, the image file lies.
+    `source`, then a tar's path or URL, the image file lies. `labels` are class numbers (0 and up), `measures` any
+    numbers, such as angles.
     """
 
     source: str
     split: str
     person: str | None = None
-    labels: dict[str, int] = field(default_factory=dict)
+    labels: Mapping[str, int] = field(default_factory=dict)
     landmarks: tuple[float, ...] | None = None
     box: tuple[int, int, int, int] | None = None
     content: bytes | None = None
     name: str | None = None
     span: tuple[int, int] | None = None
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 def fraction(name: str) -> float:

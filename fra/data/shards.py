@@ -32,7 +32,7 @@ from fra.data.spread import Spread, local
 from fra.data.tar import FOUND, Job, write_shard
 
 COLUMNS = ("key", "split", "person", *FOUND, "source", "shard", "index", "error")
-"""The manifest's columns; labels and landmarks follow."""
+"""The manifest's columns; labels, measures and landmarks follow."""
 APART = ("landmarks", "box", "span", "content")
 """Columns of records that hold no plain values."""
 
@@ -319,7 +319,7 @@ def assemble(
         (sharded.groupby(table["split"], sort=False).cumsum() - 1).where(sharded, -1).astype("int64")
     )
     whole = dict.fromkeys(("bytes", "width", "height"), "int64")
-    labels = [name for name in table.columns if name.startswith("label.")]
+    labels = [name for name in table.columns if name.startswith(("label.", "measure."))]
     return table.astype({**whole, "mode": "string", "sha256": "string"})[[*COLUMNS, *labels, "landmarks"]]
 
 

@@ -14,6 +14,8 @@ import resource
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -66,19 +68,25 @@ def hashes_like(measured: Measures, rows: int) -> NDArray[np.uint64]:
     return made
 
 
+def prepare(data: Set, rows: int, large: Path) -> Measures:
+    """Writes a manifest of `rows` rows like those of `data` to `large`; returns what would be measured of it."""
+    measured = measure(manifest.read(data.manifest), data.shards, [])
+    pq.write_table(multiply(data.manifest, rows), large)
+    columns = measured.images.iloc[np.arange(rows) % len(measured.images)].reset_index(drop=True)
+    return Measures(columns, hashes_like(measured, rows), measured.files.iloc[:0], {})
+
+
 def main(rows: int, name: str = "orl") -> None:
     data = Set(name, Path("data/manifest") / f"{name}.parquet", Path("data/shards") / name)
     config = ValidateConfig()
     with tempfile.TemporaryDirectory() as folder:
         large = Path(folder) / "large.parquet"
-        measured = measure(manifest.read(data.manifest), data.shards, [])
-        pq.write_table(multiply(data.manifest, rows), large)
-        columns = measured.images.iloc[np.arange(rows) % len(measured.images)].reset_index(drop=True)
-        many = Measures(columns, hashes_like(measured, rows), measured.files.iloc[:0], {})
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # its memory is not the gate's
+            measured = pool.submit(prepare, data, rows, large).result()
         started, worked = time.perf_counter(), time.process_time()
         listed = manifest.read(large)
         read = time.perf_counter()
-        case = Case(data, listed, many, {large.as_posix(): sha256(large)})
+        case = Case(data, listed, measured, {large.as_posix(): sha256(large)})
         verdict, aside = gate.decide(case, suite(config, listed.labels), Path(folder), config)
         ended, worked = time.perf_counter(), time.process_time() - worked
     print(

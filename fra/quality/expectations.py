@@ -34,7 +34,7 @@ class ValidateConfig:
     `near_duplicate_bits` of 256 may differ between two images that are taken for one. `labels` maps a label's name to
     its known values (others: any number from 0 up); `min_class_share` and `max_unlabelled` are shares of a label's
     images. `landmark_margin` is how far outside the image a landmark may lie, in widths or heights;
-    `min_eye_distance` is in widths, `max_roll` in degrees. `beton_tolerance` is the mean difference of a beton's
+    `min_eye_distance` is in widths, `max_roll` in degrees. `beton_tolerance` is the mean grey difference of a beton's
     pixels from the shard's (JPEG). `max_drift` is a Kolmogorov–Smirnov distance. `batch_mean` and `batch_std` bound
     each view after normalisation. `reference` is a file of profiles of earlier versions, `expectations` a Python file
     with a list `RULES` of one's own, `severities` maps names of rules to other severities.

@@ -109,21 +109,35 @@ class Words:
         value: Any = self.frames[rule.table][rule.told].iat[row]
         return None if pd.isna(value) else int(value)
 
-    def reason(self, rule: Rule, row: int) -> str:
-        """What is wrong with the row, with the value that shows it."""
+    def detail(self, rule: Rule, row: int) -> str:
+        """The value that shows what is wrong with the row, or what the other image is called; "" for neither."""
         other = self.other(rule, row)
         if other is not None:
-            return f"{rule.reason}: {self.source(rule, other)}"
+            return self.source(rule, other)
         value: Any = self.frames[rule.table][rule.told].iat[row] if rule.told else None
         if pd.isna(value):
-            return rule.reason
+            return ""
         if rule.told == "like_test_of_other_set":
-            return f"{rule.reason}: {self.elsewhere[int(value)]}"
-        if rule.told == "error":
-            return str(value)
+            return self.elsewhere[int(value)]
         if isinstance(value, (float, np.floating)):
-            value = f"{value:.0f}" if float(value).is_integer() else f"{value:.4g}"
-        return f"{rule.reason} ({value!s})"
+            return f"{value:.0f}" if float(value).is_integer() else f"{value:.4g}"
+        return str(value)
+
+    def reason(self, rule: Rule, row: int) -> str:
+        """What is wrong with the row, with its detail; what could not be decoded speaks for itself."""
+        detail = self.detail(rule, row)
+        if rule.told == "error" and detail:
+            return detail
+        if rule.told.startswith(("same_", "like_")) and detail:
+            return f"{rule.reason}: {detail}"
+        return f"{rule.reason} ({detail})" if detail else rule.reason
+
+    def summary(self, one: Found, most: int) -> str:
+        """What a rule found, in a line: the reason, the first rows with their details, how many more there are."""
+        details = [(self.source(one.rule, row), self.detail(one.rule, row)) for row in one.rows[:most]]
+        few = ", ".join(f"{source} ({detail})" if detail else source for source, detail in details)
+        more = f" and {len(one.rows) - most:,} more" if len(one.rows) > most else ""
+        return f"{one.rule.reason}: {few}{more}" if few else one.rule.reason
 
     def examples(self, one: Found, most: int) -> list[tuple[str, str]]:
         """(what it is called, what is wrong with it) of the first rows that break a rule."""

@@ -164,7 +164,7 @@ def conclude(
 ) -> Verdict:
     """The verdict: what was judged, whether it passed, why not, and what each rule found."""
     rows = len(case.listed.table)
-    reasons = [f"{found.rule.name}: {told(found, words)}" for found in findings if stops(found)]
+    reasons = [f"{found.rule.name}: {words.summary(found, EXAMPLES)}" for found in findings if stops(found)]
     if len(aside) > limit * rows:
         few = "; ".join(f"{row.source}: {row.reason}" for row in aside.head(EXAMPLES).itertuples())
         reasons.append(
@@ -182,13 +182,6 @@ def conclude(
         reasons=reasons,
         expectations=[entry(found, words) for found in findings],
     )
-
-
-def told(found: Found, words: Words) -> str:
-    """What a rule found, in a line: the first rows with their reasons."""
-    few = "; ".join(f"{source}: {reason}" for source, reason in words.examples(found, EXAMPLES))
-    more = f"; and {len(found.rows) - EXAMPLES:,} more" if len(found.rows) > EXAMPLES else ""
-    return (few or found.rule.reason) + more
 
 
 def entry(found: Found, words: Words) -> dict[str, Any]:

@@ -26,6 +26,8 @@ REQUIRED: dict[str, type] = {
     "error": str,
 }
 """Columns of every manifest, and what is in them."""
+BATCH = 65_536
+"""Rows that are read at a time."""
 EYES = {5: (0, 1), 68: (36, 45), 98: (60, 72)}
 """Outer corner (5: centre) of the eye on the image's left and of the other, by number of landmarks: the five points
 of CelebA and RetinaFace, iBUG 300-W's 68, WFLW's 98."""
@@ -64,7 +66,10 @@ def read(path: Path) -> Manifest:
         ValueError: the file is not a parquet table.
     """
     try:
-        arrow = pq.read_table(path)
+        with pq.ParquetFile(
+            path
+        ) as file:  # in batches: lists of a large row group take five times their size
+            arrow = pa.Table.from_batches(file.iter_batches(BATCH), file.schema_arrow)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path}: not a readable manifest: {' '.join(str(error).split())}") from None
     labels = [name for name in arrow.column_names if name.startswith("label.")]
@@ -99,7 +104,7 @@ def landmark_facts(arrow: pa.Table) -> dict[str, NDArray[np.float32]]:
     names = ("landmark_count", "landmarks_finite", "landmarks_beyond", "eye_distance", "roll")
     facts = {name: np.full(len(arrow), np.nan, np.float32) for name in names}
     start = 0
-    for batch in arrow.select(["landmarks", "width", "height"]).to_batches(max_chunksize=65_536):
+    for batch in arrow.select(["landmarks", "width", "height"]).to_batches(max_chunksize=BATCH):
         lists = batch.column("landmarks")
         if pa.types.is_null(lists.type):
             start += len(batch)

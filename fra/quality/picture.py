@@ -60,8 +60,12 @@ def perceptual_hash(image: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 
 def deviation(image: NDArray[np.uint8], stored: NDArray[np.uint8]) -> float:
-    """Mean absolute difference (0…255) of an image and its copy, which may be smaller by area averaging."""
+    """Mean absolute difference (0…255) in grey of an image and its copy, which may be smaller by area averaging.
+
+    In grey, because JPEG keeps colour at half the resolution: of noise it keeps the grey values, and no more.
+    """
     height, width = stored.shape[:2]
     if image.shape != stored.shape:
         image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    return float(cv2.absdiff(image, stored).mean())
+    one, other = (cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) for pixels in (image, stored))
+    return float(cv2.absdiff(one, other).mean())

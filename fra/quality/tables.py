@@ -58,8 +58,13 @@ def columns(manifest: Manifest) -> pd.DataFrame:
 
 
 def images(manifest: Manifest, measured: Measures, config: ValidateConfig, others: Others) -> pd.DataFrame:
-    """One row an image: the manifest, what was measured, and what follows from both."""
+    """One row an image: the manifest, what was measured, and what follows from both.
+
+    `source` gets the key where one file holds several images (a tar, a photograph of a group).
+    """
     table = pd.concat([manifest.table, measured.images], axis=1)
+    shared = table["source"].duplicated(keep=False)
+    table["source"] = table["source"].mask(shared, table["source"] + ": " + table["key"])
     sharded = table["shard"].notna()
     sides = table[["width", "height"]].astype("float32").where(sharded)
     longest, shortest = sides.max(axis=1), sides.min(axis=1)

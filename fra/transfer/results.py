@@ -146,17 +146,24 @@ def _grouped(predictions: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 def _spread(task: Task, fit: pd.DataFrame, group: pd.Series) -> dict[str, dict[str, float]]:
     """fairlearn's worst group and largest difference of each figure of one fit (not those of single outputs)."""
+    image_N = fit.groupby([name for name in ("key", "other") if name in fit], sort=False).ngroup().to_numpy()
+    images, first = np.unique(image_N, return_index=True)
+    seen: dict[bytes, Figures] = {}
 
     def figure(metric: str) -> Callable[[Array, Array], float]:
-        return lambda index, _: float(task.figures(fit.iloc[index], plain)[metric][0])
+        def of(members: Array, _: Array) -> float:
+            if members.tobytes() not in seen:
+                seen[members.tobytes()] = task.figures(fit[np.isin(image_N, members)], plain)
+            return float(seen[members.tobytes()][metric][0])
+
+        return of
 
     metrics = [metric for metric in task.figures(fit, plain) if "/" not in metric]
-    index = np.arange(len(fit))
     frame = MetricFrame(
         metrics={metric: figure(metric) for metric in metrics},
-        y_true=index,
-        y_pred=index,
-        sensitive_features=group.astype(str).to_numpy(),
+        y_true=images,
+        y_pred=images,
+        sensitive_features=group.astype(str).to_numpy()[first],
     )
     low, high, difference = frame.group_min(), frame.group_max(), frame.difference()
     return {

@@ -74,19 +74,20 @@ class Task:
 
 
 def label_columns(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
-    """The labels as floats, NaN where unknown.
+    """Labels or measures of the manifest as floats, NaN where unknown.
 
     Raises:
         ValueError: the manifest has no such label.
     """
-    known = [name.removeprefix("label.") for name in frame.columns if name.startswith("label.")]
-    if missing := [name for name in names if name not in known]:
+    prefixes = ("label.", "measure.")
+    column_of = {name.partition(".")[2]: name for name in frame.columns if name.startswith(prefixes)}
+    if missing := [name for name in names if name not in column_of]:
         raise ValueError(
-            f"the manifest has no label {missing[0]!r}; it has: {', '.join(sorted(known)) or 'none'} "
+            f"the manifest has no label {missing[0]!r}; it has: {', '.join(sorted(column_of)) or 'none'} "
             "(transfer.labels chooses)"
         )
     columns = {
-        name: frame[f"label.{name}"].astype("Float64").to_numpy(float, na_value=np.nan) for name in names
+        name: frame[column_of[name]].astype("Float64").to_numpy(float, na_value=np.nan) for name in names
     }
     return pd.DataFrame(columns, index=frame.index)
 

@@ -145,6 +145,40 @@ def vggface2(root: Path) -> None:
         picture(root / name)
 
 
+def disfa(root: Path) -> None:
+    for person, intensities in (("SN001", (0, 2, 5)), ("SN002", (1, 0))):
+        for unit in (1, 12):
+            lines = [
+                f"{frame},{value if unit == 1 else 0}" for frame, value in enumerate(intensities, start=1)
+            ]
+            write(root / f"ActionUnit_Labels/{person}/{person}_au{unit}.txt", "\r\n".join(lines) + "\r\n")
+        for frame in range(len(intensities)):
+            picture(root / f"img/{person}/{frame}.png")
+
+
+def bp4d(root: Path) -> None:
+    write(root / "AUCoding/AU_OCC/F001_T1.csv", "0,1,2,4,99\n2440,1,0,9,0\n2441,0,0,1,0\n")
+    write(root / "AUCoding/AU_OCC/M003_T8.csv", "0,1,2,4,99\n8,0,1,0,0\n")
+    for name in ("F001/T1/2440", "F001/T1/2441", "M003/T8/0008"):
+        picture(root / f"img/{name}.jpg")
+
+
+def mpiifacegaze(root: Path) -> None:
+    corners = "100 100 130 100 170 100 200 100 120 180 180 180"
+    for person, target in (("p00", "0 0 0"), ("p14", "-600 -600 0")):
+        line = f"day01/0005.jpg 640 400 {corners} 0.1 0.2 0.3 10 20 600 0 0 600 {target} left"
+        write(root / person / f"{person}.txt", f"{line}\n")
+        picture(root / person / "day01/0005.jpg", (320, 240))
+
+
+def table(root: Path) -> None:
+    lines = ["image, split,person,Smiling,yaw,x0,y0,x1,y1", "a/1.png,train,anna,1,-12.5,1,2,3,4"]
+    lines += ["a/2.png,val,bert,,0,,,,", "b/3.png,test,,0,7,5,6,7,8"]
+    write(root / "labels.csv", "\n".join(lines) + "\n")
+    for name in ("a/1.png", "a/2.png", "b/3.png"):
+        picture(root / name)
+
+
 def listed(make: object, adapter: str, tmp_path: Path, **options: float) -> pd.DataFrame:
     make(tmp_path / "set")  # type: ignore[operator]
     config = DatasetConfig("mine", adapter, str(tmp_path / "set"), **options)  # type: ignore[arg-type]
@@ -263,6 +297,49 @@ def test_lfw_judges_and_trains_nothing(tmp_path: Path) -> None:
     assert table.index[0] == "Aaron_Eckhart/Aaron_Eckhart_0001"  # as pairs.txt names it
 
 
+def test_disfa_counts_frames_from_zero_and_intensities_from_two(tmp_path: Path) -> None:
+    found = listed(disfa, "disfa", tmp_path)
+    assert found.loc["img/SN001/0":"img/SN001/2", "label.AU1"].tolist() == [0, 1, 1]  # type: ignore[misc]
+    assert found["label.AU12"].tolist() == [0] * 5
+    assert found["person"].tolist() == ["SN001"] * 3 + ["SN002"] * 2
+
+
+def test_bp4d_leaves_what_was_not_coded_unknown_and_finds_padded_numbers(tmp_path: Path) -> None:
+    found = listed(bp4d, "bp4d", tmp_path)
+    assert found.index.tolist() == ["img/F001/T1/2440", "img/F001/T1/2441", "img/M003/T8/0008"]
+    assert found["label.AU4"].tolist() == [pd.NA, 1, 0]
+    assert found["label.AU2"].tolist() == [0, 0, 1]
+    assert found["person"].tolist() == ["F001", "F001", "M003"]
+
+
+def test_mpiifacegaze_looks_from_the_face_to_the_target(tmp_path: Path) -> None:
+    """Into the camera; and as far up and to the camera's left as towards it."""
+    found = listed(mpiifacegaze, "mpiifacegaze", tmp_path)
+    straight, aside = found.loc["p00/day01/0005"], found.loc["p14/day01/0005"]
+    assert (straight["measure.gaze_pitch"], straight["measure.gaze_yaw"]) == pytest.approx((0, 0))
+    assert aside["measure.gaze_yaw"] == pytest.approx(45)
+    assert aside["measure.gaze_pitch"] == pytest.approx(35.264, abs=1e-3)
+    assert list(straight["box"]) == [40, 30, 260, 250]
+
+
+def test_a_table_of_ones_own(tmp_path: Path) -> None:
+    found = listed(table, "table", tmp_path, val=0.5)
+    assert found["split"].tolist() == [
+        "train",
+        "val",
+        "test",
+    ]  # it has a val of its own: nothing is set apart
+    assert found["person"].tolist() == ["anna", "bert", pd.NA]
+    assert found["label.Smiling"].tolist() == [1, pd.NA, 0]
+    assert found["label.Smiling"].dtype == "Int64"
+    assert found["measure.yaw"].tolist() == [-12.5, 0, 7]
+    assert [None if row is None else list(row) for row in found["landmarks"]] == [
+        [1, 2, 3, 4],
+        None,
+        [5, 6, 7, 8],
+    ]
+
+
 def test_vggface2(tmp_path: Path) -> None:
     table = listed(vggface2, "vggface2", tmp_path)
     assert table.groupby("split")["person"].unique().map(list).to_dict() == {
@@ -282,11 +359,15 @@ def test_a_share_of_the_training_part_validates(tmp_path: Path) -> None:
 
 MAKERS = {
     "affectnet": affectnet,
+    "bp4d": bp4d,
     "celeba": celeba,
+    "disfa": disfa,
     "fer2013": fer2013,
     "ferplus": ferplus,
     "lfw": lfw,
+    "mpiifacegaze": mpiifacegaze,
     "rafdb": rafdb,
+    "table": table,
     "vggface2": vggface2,
     "w300": w300,
     "wflw": wflw,
@@ -316,6 +397,10 @@ def test_a_wrong_root_says_what_was_expected_where(adapter: str, tmp_path: Path)
         ("ferplus", "fer2013.csv"),
         ("celeba", "list_eval_partition.txt"),
         ("w300", "lfpw/testset/image_4 1.png"),
+        ("disfa", "img/SN002/1.png"),
+        ("bp4d", "img/F001/T1/2441.jpg"),
+        ("mpiifacegaze", "p14/day01/0005.jpg"),
+        ("table", "labels.csv"),
         ("wflw", "WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_test.txt"),
     ],
 )
@@ -337,6 +422,16 @@ def test_a_missing_file_is_named(adapter: str, victim: str, tmp_path: Path) -> N
             "WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_train.txt",
             "1 2 3 a.jpg",
             "line 3: expected 207 fields, found '4 fields'",
+        ),
+        ("disfa", "ActionUnit_Labels/SN001/SN001_au1.txt", "4;1", "line 4: expected `frame,intensity`"),
+        ("bp4d", "AUCoding/AU_OCC/F001_T1.csv", "2442,1,0", "line 4: expected 4 units, found '2 units'"),
+        ("mpiifacegaze", "p00/p00.txt", "day02/0001.jpg 1 2", "line 2: expected 28 fields"),
+        ("table", "labels.csv", "c/4.png,dev,,1,0,,,,", "line 5: .*split is one of train, val, test"),
+        (
+            "table",
+            "labels.csv",
+            "c/4.png,test,,1,left,,,,",
+            "line 5: .*could not convert string to float: 'left'",
         ),
     ],
 )

@@ -125,12 +125,13 @@ def test_hundreds_of_epochs_hold_no_more_than_the_first_few(ffcv: Loader) -> Non
             for _ in ffcv.epoch(epoch):
                 pass
 
-    epochs(range(20))
+    epochs(range(50))
     threads, files, memory = held()
-    epochs(range(20, 420))
+    epochs(range(50, 450))
     threads_later, files_later, memory_later = held()
-    assert (threads_later, files_later) <= (threads + 1, files)  # the last epoch's thread may be ending
-    assert memory_later - memory < 16
+    assert threads_later <= threads + 1  # the last epoch's may be ending
+    assert files_later <= files
+    assert memory_later - memory < 40  # a tenth of a megabyte an epoch
 
 
 def test_nearby_order_reads_runs_and_mixes_batches() -> None:

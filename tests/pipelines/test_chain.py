@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -41,6 +43,50 @@ def ran(output: str) -> list[str]:
 
 def test_every_artifact_is_there(finished: Path) -> None:
     assert [name for name in ARTIFACTS if not (finished / name).is_file()] == []
+
+
+def test_every_figure_is_recomputed_and_drawn(finished: Path) -> None:
+    """What `fra transfer recompute` finds, and what `dvc plots` makes of the curves."""
+    done = run(finished, sys.executable, "-m", "pipelines.cli", "transfer", "recompute")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.splitlines() == [f"{task}: pass" for task in sorted(TASKS)]
+    done = run(finished, "dvc", "plots", "show", "--json")
+    plots = json.loads(done.stdout)["data"]
+    for name, x, places in (("errors, alignment", "error", 101), ("ROC, verification", "false_accepts", 101)):
+        (drawn,) = [plot[0]["content"] for title, plot in plots.items() if name in title]
+        assert drawn["encoding"]["x"]["field"] == x
+        assert len(drawn["data"]["values"]) == 2 * places  # pre-trained and random
+    assert sum("few labels" in title for title in plots) == 3
+
+
+def test_regions_are_judged_beside_untrained_networks(finished: Path) -> None:
+    figures = json.loads((finished / "artifacts/report/regions.json").read_text())
+    assert set(figures) == {"pretrained", "random", "place"}
+
+
+def test_a_baseline_is_taken_from_history_and_judged(workspace: Path) -> None:
+    """An experiment's backbone out of DVC's cache; DVC sees that the folder changed; elsewhere it would not."""
+    lock = (workspace / "dvc.lock").read_bytes()
+    header = b"commit refs/exps/aa/byol\ncommitter T <t@example.org> 0 +0000\ndata 0\n"
+    stream = header + b"M 644 inline dvc.lock\ndata %d\n%s\n" % (len(lock), lock)
+    subprocess.run(["git", "init", "--quiet"], cwd=workspace, check=True)
+    subprocess.run(["git", "fast-import", "--quiet"], cwd=workspace, input=stream, check=True)
+    command = (sys.executable, "-m", "pipelines.cli", "transfer", "baseline")
+    refused = run(workspace, *command, "absent")
+    assert (refused.returncode, refused.stdout) == (1, "error: no experiment 'absent'; there are: byol\n")
+    done = run(workspace, *command, "byol")
+    assert done.returncode == 0, done.stdout
+    taken = workspace / "data/baselines/byol.safetensors"
+    assert taken.read_bytes() == (workspace / "artifacts/pretrain/backbone.safetensors").read_bytes()
+    params = workspace / "params.yaml"
+    text = params.read_text()
+    for file, code in (("elsewhere/byol.safetensors", 1), ("data/baselines/byol.safetensors", 0)):
+        params.write_text(text.replace("baselines: {}", f"baselines:\n    byol: {file}"))
+        done = run(workspace, sys.executable, "-m", "pipelines.transfer", "verification")
+        assert done.returncode == code, done.stdout
+    metrics = json.loads((workspace / "artifacts/transfer/verification/metrics.json").read_text())
+    assert metrics["byol"] == metrics["pretrained"]
+    assert "data/baselines" in run(workspace, "dvc", "status", "transfer@expression").stdout
 
 
 def test_again_runs_nothing(workspace: Path) -> None:
@@ -100,21 +146,27 @@ def test_too_many_bad_files_stop_the_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("victim", "message"),
     [
-        ("data/beton/orl/train.beton", "data/beton/orl/train.beton: changed since it was validated"),
-        ("artifacts/validation/verdict.json", "edited after it was written"),
+        ("data/shards/orl/val-000000.tar", "{victim}: changed since it was validated"),
+        ("data/beton/orl/train.beton", "{victim}: changed since it was validated"),
+        ("data/manifest/orl.parquet", "{victim}: changed since it was validated"),
+        ("artifacts/validation/quarantine.csv", "{victim}: changed since it was validated"),
+        (
+            "artifacts/validation/verdict.json",
+            "{victim}: not a verdict|{victim}: edited after it was written",
+        ),
     ],
 )
-def test_pretraining_refuses_data_that_changed(workspace: Path, victim: str, message: str) -> None:
+def test_one_flipped_byte_stops_pretraining_and_transfer(workspace: Path, victim: str, message: str) -> None:
     path = workspace / victim
     content = path.read_bytes()
     path.unlink()  # DVC links it read-only to its cache
     middle = len(content) // 2
-    changed = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-    path.write_bytes(changed if path.suffix == ".beton" else content.replace(b'"rows": 164', b'"rows": 163'))
-    done = run(workspace, sys.executable, "-m", "pipelines.pretrain")
-    assert done.returncode == 1
-    assert message in done.stdout
-    assert "Traceback" not in done.stdout
+    path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    for stage in (["pipelines.pretrain"], ["pipelines.transfer", "expression"]):
+        done = run(workspace, sys.executable, "-m", *stage)
+        assert done.returncode == 1
+        assert re.search(message.format(victim=re.escape(victim)), done.stdout), done.stdout
+        assert "Traceback" not in done.stdout
 
 
 def test_webdataset_is_one_parameter_away(workspace: Path) -> None:

@@ -509,6 +509,12 @@ def without_column(prepared: Prepared) -> str:
     return "person"
 
 
+def worded_label(prepared: Prepared) -> str:
+    table = prepared.manifest()
+    prepared.write(table.assign(**{"label.Smiling": table["label.Smiling"].map({0: "no", 1: "yes"})}))
+    return "label.Smiling"
+
+
 def wrong_type(prepared: Prepared) -> str:
     table = prepared.manifest()
     prepared.write(table.assign(width=table["width"].astype("string")))
@@ -664,6 +670,7 @@ PREPARED_FAULTS = [
     Fault("row of an image that is not there", "in its shard", ghost),
     Fault("column missing in the manifest", "column is there", without_column),
     Fault("column of another type", "column is there", wrong_type),
+    Fault("label in words", "column is there", worded_label),
     Fault("shard missing", "file is there", remove("shards/train-000000.tar")),
     Fault(
         "shard cut off", "file is whole", spoil("shards/train-000000.tar", lambda content: content[:30_000])

@@ -11,7 +11,7 @@ import pytest
 from faults import CONFIG, Prepared, judge
 
 from fra.quality import verdict
-from fra.quality.verdict import GateError
+from fra.quality.verdict import GateError, Verdict
 
 OWN = """
 import great_expectations.expectations as gxe
@@ -24,15 +24,9 @@ RULES = [
 """
 
 
-@pytest.fixture(scope="module")
-def clean(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    folder = tmp_path_factory.mktemp("gate")
-    return faults.prepare(faults.draft(folder), folder / "set")
-
-
-@pytest.fixture(scope="module")
-def judged(clean: Prepared) -> Prepared:
-    judge(clean)
+@pytest.fixture
+def judged(clean: Prepared, clean_verdict: Verdict) -> Prepared:
+    assert clean_verdict.success
     return clean
 
 

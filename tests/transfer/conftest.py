@@ -59,8 +59,8 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Set:
                     "modified": None,
                     "label.Smiling": None if number == 0 and person % 4 == 0 else smiling,
                     "label.Eyeglasses": glasses,
-                    "label.gaze_pitch": round(corner[1] - 8),
-                    "label.gaze_yaw": round(2 * corner[0] - 13),
+                    "measure.gaze_pitch": round(corner[1] - 8),
+                    "measure.gaze_yaw": round(2 * corner[0] - 13),
                     "landmarks": (template + corner).ravel().tolist(),
                 }
             )

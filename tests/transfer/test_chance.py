@@ -33,7 +33,11 @@ def shuffled(task: str, frame: pd.DataFrame, seed: int) -> pd.DataFrame:
         )
         return frame.assign(person=person)
     order = generator.permutation(len(frame))
-    columns = ["landmarks"] if task == "alignment" else [name for name in frame if name.startswith("label.")]
+    columns = (
+        ["landmarks"]
+        if task == "alignment"
+        else [name for name in frame if name.startswith(("label.", "measure."))]
+    )
     return frame.assign(**{name: frame[name].array[order] for name in columns})
 
 

@@ -34,6 +34,8 @@ def test_classification_agrees_with_scikit_learn(weight_BN: np.ndarray) -> None:
         assert mine == pytest.approx(sk.balanced_accuracy_score(truth, pred, sample_weight=weight), **EXACT)
         mine = metrics.macro_f1(truth, pred, weight_BN)[row]
         assert mine == pytest.approx(sk.f1_score(truth, pred, average="macro", sample_weight=weight), **EXACT)
+        mine = metrics.f1(truth > 1, pred > 1, weight_BN)[row]
+        assert mine == pytest.approx(sk.f1_score(truth > 1, pred > 1, sample_weight=weight), **EXACT)
 
 
 @pytest.mark.parametrize("kind", ["distinct", "ties"])
@@ -58,6 +60,8 @@ def test_figures_agree_with_torchmetrics() -> None:
     assert metrics.roc_auc(ranking)[0] == pytest.approx(float(tm.binary_auroc(tensor, y)), **EXACT)
     expected = float(tm.binary_average_precision(tensor, y))
     assert metrics.average_precision(ranking)[0] == pytest.approx(expected, **EXACT)
+    mine = metrics.f1(truth > 0, p > 0.5, ONES)[0]
+    assert mine == pytest.approx(float(tm.binary_f1_score(tensor, y)), **EXACT)
     label, pred = torch.from_numpy(RNG.integers(5, size=300)), torch.from_numpy(RNG.integers(5, size=300))
     for mine, average in ((metrics.accuracy, "micro"), (metrics.balanced_accuracy, "macro")):
         other = float(tm.multiclass_accuracy(pred, label, num_classes=5, average=average))

@@ -137,7 +137,7 @@ def write(
     page = environment.get_template("docs.html").render(
         verdict=verdict,
         lines=lines,
-        broken=[line for line in lines if line.state in THEN.values()],
+        broken=[line for then in THEN.values() for line in lines if line.state == then],
         tables={
             name: title for name, title in TABLES.items() if any(line.rule.table == name for line in lines)
         },

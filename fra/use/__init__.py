@@ -1,0 +1,1 @@
+"""What people do with weights: embed, search, look at regions, export."""

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import fra
+from fra.use.embed import embed, read, search
+from fra.use.images import Unread, batches, find
+
+
+def names(*places: str) -> list[str]:
+    return [file.name for file in find(places)]
+
+
+def test_images_are_found_wherever_they_lie(faces: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        tar.add(faces / "a/00.png", "x/00.png")
+        tar.add(faces / "a/00.png", "x/00.json")
+    assert len(names(str(faces))) == 20
+    assert names(str(faces / "a/00.png"), f"{faces}/b/*.jpg")[0] == str(faces / "a/00.png")
+    assert len(names(f"{faces}/b/*.jpg")) == len(names(f"{faces}/**/*.jpg")) == 10
+    assert names(str(tmp_path / "shard.tar")) == [f"{tmp_path}/shard.tar/x/00.png"]
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
+        names(str(faces / "nobody"))
+
+
+def test_batches_keep_order_and_name_what_is_no_image(faces: Path, tmp_path: Path) -> None:
+    (tmp_path / "words.jpg").write_text("no image")
+    unread = Unread()
+    found = list(batches([str(faces / "a"), str(tmp_path)], 32, 4, unread))
+    assert [len(batch.names) for batch in found] == [4, 4, 2]
+    assert [name for batch in found for name in batch.names] == sorted(names(str(faces / "a")))
+    assert list(unread.reasons) == [str(tmp_path / "words.jpg")]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npz"])
+def test_a_file_of_embeddings_is_what_the_encoder_says(
+    suffix: str, faces: Path, model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / f"faces{suffix}"
+    assert embed([str(faces)], model, out, batch_size=7).reasons == {}
+    gallery = read(out)
+    expected = fra.load(model).embed([Path(name) for name in gallery.names])
+    assert len(gallery.names) == 20
+    torch.testing.assert_close(torch.from_numpy(np.array(gallery.embeddings_ND)), expected)
+
+
+def test_a_face_is_nearest_to_itself(faces: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "faces.parquet"
+    embed([str(faces)], model, out)
+    near = search(faces / "a/04.png", out, model, count=3)
+    assert len(near) == 3
+    assert near[0].name == str(faces / "a/04.png")
+    assert near[0].cosine == pytest.approx(1, abs=1e-5)
+    assert near[0].cosine > near[1].cosine >= near[2].cosine
+
+
+def test_embeddings_of_other_weights_are_refused(faces: Path, model: Path, tmp_path: Path) -> None:
+    out, other = tmp_path / "faces.npz", tmp_path / "other.safetensors"
+    embed([str(faces)], model, out)
+    content = bytearray(model.read_bytes())
+    content[-1] ^= 1
+    other.write_bytes(content)
+    with pytest.raises(ValueError, match="was made with other weights"):
+        search(faces / "a/04.png", out, other)
+    with pytest.raises(ValueError, match="holds no embeddings"):
+        read(other)
+    with pytest.raises(ValueError, match="ends in"):
+        embed([str(faces)], model, tmp_path / "faces.csv")
+
+
+def test_the_command_writes_the_rest_and_names_what_is_no_image(
+    faces: Path, model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.png").touch()
+    out = tmp_path / "out.parquet"
+    command = [sys.executable, "-m", "pipelines.cli", "embed", str(faces), str(tmp_path / "empty.png")]
+    done = subprocess.run(
+        [*command, "-o", str(out), "-w", str(model)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"not an image: {tmp_path}/empty.png: the file is empty (0 bytes)" in done.stderr
+    assert len(read(out).names) == 20
