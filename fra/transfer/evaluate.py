@@ -16,17 +16,10 @@ from fra.data.files import atomic, write_parquet
 from fra.transfer import features as frozen
 from fra.transfer import finetune
 from fra.transfer.finetune import Examples, FinetuneConfig
-from fra.transfer.heads import Array, choose, unit
-from fra.transfer.metrics import best_threshold
+from fra.transfer.heads import Array, choose
+from fra.transfer.pairs import compare, compare_folds, read_pairs
 from fra.transfer.results import GROUP, RUN, files
-from fra.transfer.splits import (
-    draw_pairs,
-    few_labels,
-    people,
-    read_pairs,
-    redraw_validation,
-    strata,
-)
+from fra.transfer.splits import few_labels, people, redraw_validation, strata
 from fra.transfer.tasks import TASKS, Probe, Task
 
 PRETRAINED, RANDOM = "pretrained", "random"
@@ -310,55 +303,6 @@ def tidy(entry: Probe, frame: pd.DataFrame, truth: pd.DataFrame, score_MO: Array
         }
     )
     return rows[rows["truth"].notna()]
-
-
-def compare(frame: pd.DataFrame, x_ND: Array, limit: int, seed: int) -> pd.DataFrame:
-    """Drawn pairs of test people by the cosine of their features less the training mean; nothing is trained.
-
-    The threshold of `prediction` is the best one on pairs of validation people.
-    """
-    unit_ND = unit(x_ND - x_ND[frame["split"] == "train"].mean(axis=0))
-    scored = {}
-    for name in ("val", "test"):
-        rows = np.flatnonzero(frame["split"] == name)
-        first, second, same = draw_pairs(people(frame).to_numpy(dtype=str)[rows], limit, seed)
-        scored[name] = _pair_rows(frame, unit_ND, rows[first], rows[second], same)
-    threshold = best_threshold(scored["val"]["score"].to_numpy(), scored["val"]["truth"].to_numpy())
-    return scored["test"].assign(prediction=(scored["test"]["score"] >= threshold).astype(float))
-
-
-def compare_folds(frame: pd.DataFrame, x_ND: Array, pairs: pd.DataFrame) -> pd.DataFrame:
-    """LFW's protocol: for each fold, mean feature and threshold come from the pairs of all the others."""
-    place = pd.Index(frame["key"])
-    first_P, second_P = (place.get_indexer(pairs[column]) for column in ("key", "other"))
-    fold_P, same_P = pairs["fold"].to_numpy(), pairs["same"].to_numpy()
-    parts = []
-    for fold in np.unique(fold_P):
-        held = fold_P == fold
-        unit_ND = unit(x_ND - x_ND[np.union1d(first_P[~held], second_P[~held])].mean(axis=0))
-        learnt, asked = (
-            _pair_rows(frame, unit_ND, first_P[part], second_P[part], same_P[part]) for part in (~held, held)
-        )
-        threshold = best_threshold(learnt["score"].to_numpy(), learnt["truth"].to_numpy())
-        parts.append(asked.assign(prediction=(asked["score"] >= threshold).astype(float), fold=fold))
-    return pd.concat(parts, ignore_index=True)
-
-
-def _pair_rows(
-    frame: pd.DataFrame, unit_ND: Array, first_P: Array, second_P: Array, same_P: Array
-) -> pd.DataFrame:
-    keys, persons = frame["key"].to_numpy(dtype=object), people(frame).to_numpy(dtype=object)
-    return pd.DataFrame(
-        {
-            "key": keys[first_P],
-            "other": keys[second_P],
-            "person": persons[first_P],
-            "other_person": persons[second_P],
-            "output": "same",
-            "truth": same_P.astype(float),
-            "score": np.sum(unit_ND[first_P] * unit_ND[second_P], axis=1).astype(float),
-        }
-    )
 
 
 def _with_groups(rows: pd.DataFrame, frame: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:

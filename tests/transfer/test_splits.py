@@ -1,4 +1,4 @@
-"""Nobody is in two splits, few-label subsets are stratified and nested, pairs are what they say."""
+"""Nobody is in two splits, few-label subsets are stratified and nested."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from fra.transfer import splits
 
@@ -52,20 +51,3 @@ def test_strata_are_combinations_of_labels_but_coordinates_have_none() -> None:
     labels = np.array([[0, 1], [0, 1], [1, 1], [0, np.nan], [0, np.nan], [0, 1]] * 3)
     assert len(np.unique(splits.strata(labels))) == 3
     assert len(np.unique(splits.strata(np.random.default_rng(0).random((50, 136))))) == 1
-
-
-def test_pairs_are_balanced_distinct_and_true() -> None:
-    person = np.repeat(np.array(["a", "b", "c"]), 6)
-    first, second, same = splits.draw_pairs(person, limit=100, seed=0)
-    assert same.sum() == 45  # all of 3 · 15
-    assert (~same).sum() == 45
-    assert ((person[first] == person[second]) == same).all()
-    assert len({frozenset(pair) for pair in zip(first, second, strict=True)}) == 90
-    assert len(splits.draw_pairs(person, limit=10, seed=0)[0]) == 20
-
-
-def test_pairs_need_people_with_several_images() -> None:
-    with pytest.raises(ValueError, match="several images"):
-        splits.draw_pairs(np.array(["a", "b", "c"]), 10, 0)
-    with pytest.raises(ValueError, match="at least two people"):
-        splits.draw_pairs(np.array(["a", "a"]), 10, 0)

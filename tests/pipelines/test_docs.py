@@ -1,0 +1,94 @@
+"""Every command in the README and the docs: it is there, and what can be run here is run."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import click
+import pytest
+import typer
+from workspace import ROOT, few_faces, run
+
+from pipelines.cli import app
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PROGRAMS = ("fra", "dvc", "make", "python", "prefect", "torchrun", "openssl", "pre-commit")
+NOT_RUN = {
+    "fra bench": "minutes of measuring; its functions have tests of their own",
+    "fra import-weights": "needs somebody's checkpoint; tests/transfer/test_foreign.py makes them",
+    "fra transfer baseline": "needs an experiment of that name; tests/pipelines",
+    "fra export onnx": "tests/use/test_export.py",
+}
+FACES = "/where/they/are"
+
+
+def commands() -> list[tuple[str, str]]:
+    """(page, command) of every line in a block of shell that begins with one of `PROGRAMS`."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(
+            r"^```\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+        ):
+            for line in block.splitlines():
+                for part in re.split(r"; | && ", re.split(r"\s+#\s|\s{4,}", line)[0]):
+                    if part.split(" ")[0] in PROGRAMS:
+                        found.append((page.name, part.strip()))
+    return found
+
+
+COMMANDS = commands()
+
+
+def test_the_docs_have_commands() -> None:
+    assert len(COMMANDS) > 40
+    assert {page for page, _ in COMMANDS} >= {"README.md", "lineage.md", "orchestration.md", "transfer.md"}
+
+
+@pytest.mark.parametrize("command", sorted({command for _, command in COMMANDS}))
+def test_a_command_is_there(command: str) -> None:
+    words = shlex.split(command)
+    if words[0] == "fra":
+        context = click.Context(typer.main.get_command(app))
+        group = context.command
+        rest = words[1:]
+        while isinstance(group, click.Group):
+            found = group.get_command(context, rest.pop(0))
+            assert found is not None
+            group = found
+        group.make_context("fra", rest)  # every option is known, every argument given
+    elif words[:2] == ["python", "-m"]:
+        assert importlib.util.find_spec(words[2]) is not None
+    elif words[0] == "make":
+        targets = re.findall(r"^([\w./-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert {word for word in words[1:] if "=" not in word} <= set(targets)
+    else:
+        assert shutil.which(words[0]) or words[0] == "pre-commit"
+
+
+def test_parameters_in_the_docs_compose(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "fra/conf", tmp_path / "fra/conf")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    lines = {command for _, command in COMMANDS if command.startswith("python -m pipelines.params")}
+    assert len(lines) > 4
+    for line in sorted(lines):
+        done = run(tmp_path, *[sys.executable, *shlex.split(line)[1:]], PYTHONPATH=str(ROOT))
+        assert done.returncode == 0, f"{line}: {done.stdout}"
+
+
+def test_fra_commands_in_the_docs_run(workspace: Path) -> None:
+    """In the order of the pages, as a reader types them, in a folder where the chain has run."""
+    faces = few_faces(workspace / "faces")
+    (workspace / "face.jpg").write_bytes((faces / "s1/1.pgm").read_bytes())
+    lines = [command for _, command in COMMANDS if command.startswith("fra ")]
+    assert len(lines) > 8
+    for line in dict.fromkeys(lines):
+        if line.startswith(tuple(NOT_RUN)):
+            continue
+        words = shlex.split(line.replace(FACES, str(faces)))
+        done = run(workspace, sys.executable, "-m", "pipelines.cli", *words[1:])
+        assert done.returncode == 0, f"{line}: {done.stdout}"
