@@ -383,6 +383,19 @@ def loader(
 
 
 @bench.command()
+def shards(
+    images: Annotated[
+        int, typer.Option(help="How many JPEGs to make up (16 kB each on disk, twice)")
+    ] = 100_000,
+    as_json: Annotated[bool, typer.Option("--json", help="Only the result, as one JSON object")] = False,
+) -> None:
+    """Sharding of 10,000 and of many images, and of 1 % new ones, beside webdataset's own writer; one run."""
+    from fra.data.bench_shards import sharding
+
+    tell(sharding(images), as_json)
+
+
+@bench.command()
 def step(
     backbone: Annotated[str, typer.Option(help="As model.backbone")] = "resnet50",
     image_size: Annotated[int, typer.Option(help="Pixels a side")] = 224,

@@ -205,6 +205,27 @@ def test_new_images_start_a_run(fresh: Served) -> None:
     assert fresh.ended(found[0]["id"])["state_name"] == "Completed"
 
 
+def test_the_sensor_sees_new_images_once(fresh: Served, tmp_path: Path) -> None:
+    """Of a folder of the user's own; the run that it starts lists the folder again, though DVC sees no change."""
+    deployment = fresh.get("/deployments/name/run/on-new-data")["id"]
+    before = len(fresh.flow_runs(deployment_id={"any_": [deployment]}))
+    params = fresh.toy.folder / "params.yaml"
+    kept = params.read_text()
+    (tmp_path / "face.jpg").write_bytes(b"a face")
+    params.write_text(f"dataset: {{root: {tmp_path}}}\ntoy: {{rate: 1}}\n")
+    try:
+        looks = [fresh.ended(fresh.launch("sensor/sensor", settle=0.5)) for _ in range(2)]
+        assert [look["state"]["message"] for look in looks] == ["New images.", "Nothing new."]
+        found = until(
+            lambda: fresh.flow_runs(deployment_id={"any_": [deployment]})[before:], 30, "a run of on-new-data"
+        )
+        assert len(found) == 1
+        assert fresh.ended(found[0]["id"])["state_name"] == "Completed"
+        assert fresh.toy.starts("ingest") == 1
+    finally:
+        params.write_text(kept)
+
+
 def test_sweep(fresh: Served) -> None:
     """Two experiments on the pool "gpu", their figures side by side; the workspace stays as it was."""
     assert fresh.toy.run("ingest")[0] == 0

@@ -35,6 +35,15 @@ def test_clean_faces_raise_no_alarm(clean_verdict: Verdict) -> None:
     assert [found["name"] for found in clean_verdict.expectations if not found["success"]] == []
 
 
+def test_a_set_that_grew_raises_no_alarm(tmp_path: Path) -> None:
+    draft = faults.draft(tmp_path)
+    few = faults.Draft(draft.root, draft.records[draft.records.index % 3 > 0])
+    faults.prepare(few, tmp_path / "set")
+    verdict = judge(faults.prepare(draft, tmp_path / "set"))
+    assert verdict.rows == len(draft.records)
+    assert [found["name"] for found in verdict.expectations if not found["success"]] == []
+
+
 @pytest.mark.parametrize("fault", DRAFT_FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_in_the_images_or_records_is_caught(
     fault: Fault, spoiled: tuple[dict[str, str], Verdict, Path]
