@@ -61,7 +61,7 @@ def test_every_figure_is_recomputed_and_drawn(finished: Path) -> None:
 
 def test_regions_are_judged_beside_untrained_networks(finished: Path) -> None:
     figures = json.loads((finished / "artifacts/report/regions.json").read_text())
-    assert set(figures) == {"pretrained", "random", "place"}
+    assert set(figures) == {"pretrained", "random", "colours", "features", "place"}
 
 
 def test_a_baseline_is_taken_from_history_and_judged(workspace: Path) -> None:
