@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from fra import released
 from fra.quality import verdict
 from fra.transfer.evaluate import TransferConfig, evaluate
 from pipelines import params, paths
@@ -25,9 +26,10 @@ def transfer() -> None:
     where = params.section(f"tasks.{task}", TaskConfig)
     config = params.section("transfer", TransferConfig)
     for name, file in config.baselines.items():
-        if Path(file).parent != paths.BASELINES:
+        if file not in released.names() and Path(file).parent != paths.BASELINES:
             raise ValueError(
-                f"transfer.baselines: {name} is {file!r}: put it into {paths.BASELINES}/, which DVC watches"
+                f"transfer.baselines: {name} is {file!r}: put it into {paths.BASELINES}/, which DVC watches, "
+                f"or name released weights ({', '.join(released.names())})"
             )
     manifest, shards = paths.manifest(where.dataset), paths.shards(where.dataset)
     verdict.check(
