@@ -82,8 +82,8 @@ def test_a_baseline_is_taken_from_history_and_judged(workspace: Path) -> None:
     text = params.read_text()
     for file, code in (
         ("elsewhere/byol.safetensors", 1),
-        ("data/baselines/byol.safetensors", 0),
         ("demo", 0),
+        ("data/baselines/byol.safetensors", 0),
     ):
         params.write_text(text.replace("baselines: {}", f"baselines:\n    byol: {file}"))
         done = run(workspace, sys.executable, "-m", "pipelines.transfer", "verification")
