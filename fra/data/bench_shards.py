@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import tempfile
 import threading
@@ -60,6 +61,7 @@ def copies(root: Path, pictures: list[Path], start: int, count: int) -> None:
 def shard(root: Path, out: Path) -> tuple[float, pd.DataFrame]:
     """Seconds from the list of records to tars, manifest and index."""
     records = ingest(DatasetConfig("bench", "folder", str(root)), out / "raw")
+    os.sync()  # what others wrote must not be written to the disk on our time
     start = time.perf_counter()
     table = shards.write(
         records, root, out / "shards", out / "manifest.parquet", ShardConfig(), out / "state"
@@ -70,6 +72,7 @@ def shard(root: Path, out: Path) -> tuple[float, pd.DataFrame]:
 def plainly(root: Path, out: Path) -> float:
     """Seconds that webdataset's ShardWriter takes for the same images, as its documentation shows it."""
     out.mkdir()
+    os.sync()
     start = time.perf_counter()
     with webdataset.ShardWriter(f"{out}/%06d.tar", maxcount=1000, verbose=0) as writer:
         for path in sorted(root.rglob("*.jpg")):
