@@ -41,7 +41,7 @@ demo: .venv/ready
 
 test: .venv/ready
 	$(call install_packages,$(TEST_PACKAGES))
-	@pytest -m "not slow" -n auto --dist loadgroup
+	@pytest -m "not slow" -n auto
 
 # With a real PostgreSQL, schedules that fire, workers that are killed: some twenty minutes.
 test-all: .venv/ready
