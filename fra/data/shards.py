@@ -92,9 +92,9 @@ def order_of(keys: Iterable[str]) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64)
 
 
-def numbers_of(shards: pd.Series, split: NDArray[np.int8]) -> NDArray[np.int64]:
+def numbers_of(shards: pd.Series, split: NDArray[np.int64]) -> NDArray[np.int64]:
     """The number of each record's shard as far as it is one of the record's split, else -1."""
-    codes, names = pd.factorize(shards.to_numpy(object))
+    codes, names = pd.factorize(shards)
     found = [re.fullmatch(r"(\w+)-(\d{6,})\.tar", str(name)) for name in names]
     splits = np.array([SPLITS.index(part[1]) if part else -1 for part in found] + [-1])
     numbers = np.array([int(part[2]) if part else -1 for part in found] + [-1], dtype=np.int64)
@@ -104,22 +104,27 @@ def numbers_of(shards: pd.Series, split: NDArray[np.int8]) -> NDArray[np.int64]:
 def plan(records: pd.DataFrame, images_per_shard: int, before: pd.Series) -> pd.DataFrame:
     """The records with the column `shard`, in the order of splits, shards and, within one, a hash of the key.
 
-    `before` maps keys to the shards they were in; they stay there. Others fill up the last shard of their split and
-    then new ones.
+    `before` maps keys to the shards they were in, in this same order; they stay there. Others fill up the last shard
+    of their split and then new ones.
     """
-    order = order_of(records["key"])
-    split = pd.Categorical(records["split"], SPLITS).codes
-    number = numbers_of(before.reindex(records["key"]), split)
+    split = pd.Categorical(records["split"], SPLITS).codes.astype(np.int64)
+    place = before.index.get_indexer(pd.Index(records["key"]))
+    number = numbers_of(before.iloc[place].mask(place < 0), split) if len(before) else np.full(len(split), -1)
+    mixed = number < 0  # records of shards that get new ones; in the others, the order is known
     for code in range(len(SPLITS)):
         new = np.flatnonzero((split == code) & (number < 0))
-        new = new[np.argsort(order[new], kind="stable")]
+        new = new[np.argsort(order_of(records["key"].iloc[new]), kind="stable")]
         old = number[(split == code) & (number >= 0)]
         last = int(old.max(initial=0))
-        place = last * images_per_shard + min(int((old == last).sum()), images_per_shard)
-        number[new] = (place + np.arange(len(new))) // images_per_shard
+        start = last * images_per_shard + min(int((old == last).sum()), images_per_shard)
+        number[new] = (start + np.arange(len(new))) // images_per_shard
+        mixed |= (split == code) & (number == start // images_per_shard)
+    order = place.astype(np.uint64)
+    order[mixed] = order_of(records["key"][mixed])
     rank = np.lexsort((order, number, split))
-    names = [f"{SPLITS[split[row]]}-{number[row]:06d}.tar" for row in rank]
-    return records.iloc[rank].assign(shard=pd.array(names, dtype="string"))
+    shards, of_record = np.unique(split[rank] * 10**12 + number[rank], return_inverse=True)
+    names = [f"{SPLITS[shard // 10**12]}-{shard % 10**12:06d}.tar" for shard in shards.tolist()]
+    return records.iloc[rank].assign(shard=pd.array(np.array(names, dtype=object)[of_record], dtype="string"))
 
 
 def content_of(value: Any) -> bytes:
