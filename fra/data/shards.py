@@ -23,6 +23,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -71,7 +73,7 @@ class ShardConfig:
 
 @dataclass(frozen=True)
 class Past:
-    """What is known of the last run. `manifest` by key; `shards` by name: fingerprint, sha256, bytes of the tar;
+    """What is known of the last run. `manifest`, by row; `shards` by name: fingerprint, sha256, bytes of the tar;
     `refused`: images that could not be decoded, and the row hash they had then."""
 
     manifest: pd.DataFrame
@@ -92,6 +94,12 @@ def order_of(keys: Iterable[str]) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64)
 
 
+def rows_of(keys: pd.Series, table: pd.Series) -> NDArray[np.int64]:
+    """The row of each key among the keys of `table`, or -1."""
+    found = pc.index_in(pa.array(keys, pa.large_string()), value_set=pa.array(table, pa.large_string()))
+    return np.asarray(found.fill_null(-1), dtype=np.int64)
+
+
 def numbers_of(shards: pd.Series, split: NDArray[np.int64]) -> NDArray[np.int64]:
     """The number of each record's shard as far as it is one of the record's split, else -1."""
     codes, names = pd.factorize(shards)
@@ -104,12 +112,12 @@ def numbers_of(shards: pd.Series, split: NDArray[np.int64]) -> NDArray[np.int64]
 def plan(records: pd.DataFrame, images_per_shard: int, before: pd.Series) -> pd.DataFrame:
     """The records with the column `shard`, in the order of splits, shards and, within one, a hash of the key.
 
-    `before` maps keys to the shards they were in, in this same order; they stay there. Others fill up the last shard
-    of their split and then new ones.
+    `before` is the shards of the last manifest's rows, which are in this same order, and the column `last` the
+    record's row there or -1: it stays in its shard. Others fill up the last shard of their split and then new ones.
     """
     split = pd.Categorical(records["split"], SPLITS).codes.astype(np.int64)
-    place = before.index.get_indexer(pd.Index(records["key"]))
-    number = numbers_of(before.iloc[place].mask(place < 0), split) if len(before) else np.full(len(split), -1)
+    last_row = records["last"].to_numpy(np.int64)
+    number = numbers_of(before.reindex(last_row), split)
     mixed = number < 0  # records of shards that get new ones; in the others, the order is known
     for code in range(len(SPLITS)):
         new = np.flatnonzero((split == code) & (number < 0))
@@ -119,7 +127,7 @@ def plan(records: pd.DataFrame, images_per_shard: int, before: pd.Series) -> pd.
         start = last * images_per_shard + min(int((old == last).sum()), images_per_shard)
         number[new] = (start + np.arange(len(new))) // images_per_shard
         mixed |= (split == code) & (number == start // images_per_shard)
-    order = place.astype(np.uint64)
+    order = last_row.astype(np.uint64)
     order[mixed] = order_of(records["key"][mixed])
     rank = np.lexsort((order, number, split))
     shards, of_record = np.unique(split[rank] * 10**12 + number[rank], return_inverse=True)
@@ -180,8 +188,7 @@ def remembered(out: Path, manifest: Path, state: Path, images_per_shard: int) ->
     said = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else done
     columns = ["key", *FOUND, "shard", "error"]
     if not manifest.is_file() or said.get("images_per_shard") not in (images_per_shard, None):
-        empty = pd.DataFrame({name: [] for name in columns}).astype({"key": "string"})
-        return Past(empty.set_index("key"), {}, {})
+        return Past(pd.DataFrame({name: pd.array([], "string") for name in columns}), {}, {})
     trusted = index.is_file() and sha256(index) == done["index"]
     shards = {
         name: entry
@@ -190,7 +197,7 @@ def remembered(out: Path, manifest: Path, state: Path, images_per_shard: int) ->
         and (out / name).stat().st_size == entry["bytes"]
         and (trusted or sha256(out / name) == entry["sha256"])
     }
-    return Past(pd.read_parquet(manifest, columns=columns).set_index("key"), shards, done["refused"])
+    return Past(pd.read_parquet(manifest, columns=columns), shards, done["refused"])
 
 
 def just_written(job: Job) -> bool:
@@ -207,12 +214,12 @@ def just_written(job: Job) -> bool:
 
 def still_refused(records: pd.DataFrame, hashes: NDArray[np.uint64], past: Past) -> dict[str, str]:
     """Images that could not be decoded the last time and have not changed since: key → why."""
-    rows = pd.Index(records["key"]).get_indexer(list(past.refused))
-    errors = past.manifest["error"].reindex(list(past.refused))
+    asked = records["key"].isin(list(past.refused))
+    errors = past.manifest[past.manifest["error"].notna()].set_index("key")["error"]
     return {
-        key: str(error)
-        for (key, mark), row, error in zip(past.refused.items(), rows, errors, strict=True)
-        if row >= 0 and f"{hashes[row]:016x}" == mark and pd.notna(error)
+        key: str(errors[key])
+        for key, mark in zip(records["key"][asked], hashes[asked], strict=True)
+        if f"{mark:016x}" == past.refused[key] and key in errors
     }
 
 
@@ -254,11 +261,10 @@ def write(
     refused = still_refused(records, hashes, past) | dict(broken or {})
     known = records["modified"].notna()
     known |= records["content"].notna() if "content" in records else False
-    marked = records.assign(hash=hashes, known=known.to_numpy(bool))
-    wanted = np.ones(len(records), dtype=bool)
-    rows = pd.Index(records["key"]).get_indexer(list(refused))
-    wanted[rows[rows >= 0]] = False
-    planned = plan(marked[wanted], config.images_per_shard, past.manifest["shard"].dropna())
+    last = rows_of(records["key"], past.manifest["key"])
+    marked = records.assign(hash=hashes, known=known.to_numpy(bool), last=last)
+    wanted = ~records["key"].isin(list(refused))
+    planned = plan(marked[wanted], config.images_per_shard, past.manifest["shard"])
     jobs = jobs_of(planned, root, out, state)
     todo = [job for job in jobs if not past.holds(job)]
     out.mkdir(parents=True, exist_ok=True)
@@ -296,6 +302,23 @@ def work(jobs: list[Job], todo: list[Job], out: Path, spread: Spread) -> None:
         torn.unlink()
 
 
+def facts_of(listed: pd.DataFrame, before: pd.DataFrame, entries: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """What is known of each record's bytes: from the shard that was written, else from its row in the last manifest."""
+    found = [
+        pd.DataFrame(entry["found"]).astype({"key": "string", "error": "string"})
+        for entry in entries.values()
+    ]
+    if not found:
+        return before.reindex(listed["last"])
+    fresh = pd.concat(found, ignore_index=True)
+    row = rows_of(listed["key"], fresh["key"])
+    if not len(before):
+        return fresh.reindex(row)
+    everything = pd.concat([fresh, before], ignore_index=True)
+    last = listed["last"].to_numpy(np.int64)
+    return everything.reindex(np.where(row >= 0, row, np.where(last >= 0, last + len(fresh), -1)))
+
+
 def assemble(
     listed: pd.DataFrame,
     before: pd.DataFrame,
@@ -304,16 +327,12 @@ def assemble(
 ) -> pd.DataFrame:
     """The manifest: records and what was found in their bytes, in shard order, then those that were refused by key;
     `index` counts within a split."""
-    fresh = [pd.DataFrame(entry["found"]).set_index("key") for entry in entries.values()]
-    known = before.drop(columns="shard")
-    if fresh:
-        new = pd.concat(fresh)
-        known = pd.concat([part for part in (known.drop(new.index, errors="ignore"), new) if len(part)])
-    facts = known.reindex(listed["key"])
-    table = listed.drop(columns=[*FOUND, *APART[1:]], errors="ignore").reset_index(drop=True)
-    table = table.assign(**{name: facts[name].to_numpy() for name in FOUND})
-    reasons = table["key"].map(dict(refused)).astype("string")
-    table["error"] = reasons.fillna(facts["error"].astype("string").reset_index(drop=True))
+    listed = listed.reset_index(drop=True)
+    facts = facts_of(listed, before, entries)
+    table = listed.drop(columns=[*FOUND, *APART[1:]], errors="ignore")
+    table = table.assign(**{name: facts[name].array for name in (*FOUND, "error")})
+    told = table["key"].isin(list(refused))
+    table.loc[told, "error"] = [refused[key] for key in table.loc[told, "key"]]
     bad = table["error"].notna()
     table.loc[bad, ["width", "height"]] = 0
     table.loc[bad, "mode"] = ""
@@ -325,7 +344,9 @@ def assemble(
     )
     whole = dict.fromkeys(("bytes", "width", "height"), "int64")
     labels = [name for name in table.columns if name.startswith(("label.", "measure."))]
-    return table.astype({**whole, "mode": "string", "sha256": "string"})[[*COLUMNS, *labels, "landmarks"]]
+    return table.astype({**whole, "mode": "string", "sha256": "string", "error": "string"})[
+        [*COLUMNS, *labels, "landmarks"]
+    ]
 
 
 def finish(
@@ -342,16 +363,14 @@ def finish(
 
     A shard is remembered by the records that stayed: those that were refused are not asked for again.
     """
-    bad = pd.Index(table.loc[table["error"].notna(), "key"])
-    good = planned.drop(
-        planned.index[pd.Index(planned["key"]).get_indexer_for(bad.intersection(planned["key"]))]
-    )
+    bad = table.loc[table["error"].notna(), "key"].tolist()
+    good = planned[~planned["key"].isin(bad)]
     marks = {job.name: job.fingerprint for job in jobs_of(good, Path(), out, state)}
     shards = {
         name: {"fingerprint": mark, "sha256": tars[name]["sha256"], "bytes": tars[name]["bytes"]}
         for name, mark in marks.items()
     }
-    rows = marked["hash"].to_numpy(np.uint64)[pd.Index(marked["key"]).get_indexer(bad)]
+    refused = marked[marked["key"].isin(bad)]
     write_parquet(table, manifest)
     write_json(index(table, shards, config.images_per_shard), out / "index.json")
     write_json(
@@ -359,7 +378,9 @@ def finish(
             "index": sha256(out / "index.json"),
             "images_per_shard": config.images_per_shard,
             "shards": shards,
-            "refused": {key: f"{row:016x}" for key, row in zip(bad, rows, strict=True)},
+            "refused": {
+                key: f"{mark:016x}" for key, mark in zip(refused["key"], refused["hash"], strict=True)
+            },
         },
         state / "done.json",
     )
