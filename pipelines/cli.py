@@ -261,6 +261,19 @@ def card(out: Annotated[Path, typer.Option(help="The model card")] = Path("artif
 
 
 @data.command()
+def approve(by: Annotated[str, typer.Option(help="Who signs the gate's verdict off")]) -> None:
+    """Puts a person's name under the verdict on the data that are here; `fra lineage show` tells it."""
+    from pipelines.lineage.approval import approve as write
+
+    for file in write(by):
+        record = json.loads(file.read_text(encoding="utf-8"))
+        print(
+            f"{record['dataset']}: {record['rows'] - record['quarantined']} images approved by {by}: {file} "
+            "(commit it)"
+        )
+
+
+@data.command()
 def withdraw(
     subject: Annotated[str, typer.Option(help="The person, as in the manifest")],
     by: Annotated[str, typer.Option(help="Who signs the withdrawal off")],

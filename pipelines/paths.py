@@ -8,6 +8,8 @@ WORK = Path(".work")
 """Work in progress that DVC must not see: checkpoints, cached features."""
 WITHDRAWN = Path("data/withdrawn")
 """People who took their consent back: `<data set>/<person>.json`."""
+APPROVED = Path("data/approved")
+"""Who signed a verdict on the data off: `<data set>.json`."""
 BASELINES = Path("data/baselines")
 """Backbones to judge beside ours; DVC watches this folder."""
 VALIDATION = Path("artifacts/validation")

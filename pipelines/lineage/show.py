@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from rich.tree import Tree
 
-from pipelines.lineage import history, record
+from pipelines.lineage import approval, history, record
 from pipelines.lineage.locks import LineageError, Stage, above, maker, md5, read
 from pipelines.lineage.record import metadata
 from pipelines.lineage.verify import ancestry
@@ -124,6 +124,7 @@ def verdict(path: str, root: Path) -> dict[str, Any]:
     return {
         "path": path,
         **{key: content[key] for key in ("success", "rows", "quarantined", "limit", "reasons", "seal")},
+        "approved": approval.of(content, root),
     }
 
 
@@ -175,8 +176,10 @@ def tree(origin: dict[str, Any]) -> Tree:
     grow(top, origin["made_by"])
     for found in origin["verdicts"]:
         word = "passed" if found["success"] else "did not pass"
+        signed = found.get("approved")
+        by = f"approved by {signed['signed_off_by']} on {signed['date']}" if signed else "approved by nobody"
         top.add(
-            f"verdict {found['path']}: {word}; {found.get('quarantined')} of {found.get('rows')} set aside"
+            f"verdict {found['path']}: {word}; {found.get('quarantined')} of {found.get('rows')} set aside; {by}"
         )
     for found in origin["images"]:
         top.add(

@@ -24,7 +24,7 @@ from fra.data.files import sha256
 from fra.quality.verdict import GateError
 from fra.quality.verdict import read as read_verdict
 from pipelines import paths
-from pipelines.lineage import attest, record
+from pipelines.lineage import approval, attest, record
 from pipelines.lineage.definition import definitions
 from pipelines.lineage.locks import Hashes, LineageError, Stage, above, contains, maker, md5, read
 
@@ -69,6 +69,7 @@ def verify(
         weights(stages, root),
         commits(stages, root),
         withdrawn(stages, root),
+        approvals(root),
         statements(stages, root, public_key),
     )
     return sorted({problem for check in checks for problem in check})
@@ -284,6 +285,12 @@ def withdrawn(stages: dict[str, Stage], root: Path) -> Iterator[Problem]:
             for path, digest in stage.outs.items():
                 if stale.get(path) == digest:
                     yield Problem(path, f"stale: made before the withdrawal {file.stem}; run `dvc repro`")
+
+
+def approvals(root: Path) -> Iterator[Problem]:
+    """Approvals of other data than those that are there."""
+    for path, message in approval.outdated(root):
+        yield Problem(path, message)
 
 
 def statements(stages: dict[str, Stage], root: Path, public_key: Path | None) -> Iterator[Problem]:

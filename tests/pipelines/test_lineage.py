@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -15,6 +16,8 @@ import pytest
 import yaml
 from workspace import run
 
+from fra.quality import verdict
+from pipelines.lineage.approval import approve
 from pipelines.lineage.definition import definitions
 from pipelines.lineage.locks import LineageError, read
 from pipelines.lineage.record import metadata
@@ -299,6 +302,39 @@ def test_a_person_goes_forward_to_every_artifact(finished: Path) -> None:
 def test_an_unknown_person_is_one_clear_error(finished: Path) -> None:
     with pytest.raises(LineageError, match="no data set has an image with person 'nobody'"):
         made_from("person", "nobody", finished)
+
+
+def test_an_approval_is_told_until_the_data_are_others(workspace: Path) -> None:
+    def command(by: str) -> subprocess.CompletedProcess[str]:
+        return run(workspace, sys.executable, "-m", "pipelines.cli", "data", "approve", "--by", by)
+
+    def approved() -> list[object]:
+        return [found["approved"] for found in trace("artifacts/results.json", workspace)["verdicts"]]
+
+    assert approved() == [None]
+    assert command(" ").returncode == 1
+    done = command("A. Officer")
+    assert done.returncode == 0, done.stdout
+    assert "approved by A. Officer: data/approved/orl.json" in done.stdout
+    assert [record["signed_off_by"] for record in approved()] == ["A. Officer"]
+    assert verify(workspace) == []
+    file = workspace / "artifacts/validation/verdict.json"
+    other = dataclasses.replace(verdict.read(file), rows=7)
+    file.unlink()
+    verdict.write(other, file)
+    assert approved() == [None]
+    named = {problem.subject: problem.message for problem in verify(workspace)}
+    assert "A. Officer approved other data" in named["data/approved/orl.json"]
+
+
+def test_a_verdict_that_did_not_pass_is_not_approved(workspace: Path) -> None:
+    file = workspace / "artifacts/validation/verdict.json"
+    failed = dataclasses.replace(verdict.read(file), success=False, reasons=["too many"])
+    file.unlink()
+    verdict.write(failed, file)
+    with pytest.raises(LineageError, match="did not pass; nothing is approved"):
+        approve("A. Officer", workspace)
+    assert not list((workspace / "data/approved").glob("*.json"))
 
 
 def test_a_withdrawal_takes_the_person_out_and_marks_what_was_made(workspace: Path) -> None:
