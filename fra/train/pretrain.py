@@ -17,6 +17,7 @@ from fra.data.views import Views
 from fra.method.networks import ModelConfig, ObjectiveConfig, build
 from fra.train.checkpoint import Checkpoints, save_weights, write_text
 from fra.train.feed import Loader
+from fra.train.probe import Probe
 from fra.train.progress import as_csv
 from fra.train.recipe import TrainConfig
 from fra.train.run import Observer, Run
@@ -37,6 +38,7 @@ def pretrain(
     checkpoints: Path,
     provenance: Mapping[str, Any],
     observe: Observer | None = None,
+    probe: Probe | None = None,
 ) -> dict[str, Any]:
     """Train, and write backbone.safetensors, model.safetensors, history.csv and metrics.json into `out` at
     the end.
@@ -44,7 +46,8 @@ def pretrain(
     `loader` gives this rank's share of each batch. `checkpoints` is a folder of this run alone (name it by
     the hash of its params, code and data): a run that finds one there continues it, bit for bit as if never
     interrupted; it is emptied on success. `provenance` is kept in the weights' metadata. `observe` is called
-    with each new row of the history, on rank 0.
+    with each new row of the history, on rank 0. `probe` scores the backbone on the side; the weights are the
+    same with it and without.
 
     Returns what metrics.json holds. SIGTERM or SIGINT saves and raises SystemExit(75): start again to
     continue. Raises RuntimeError when the loss diverges more often than `max_rollbacks`, MemoryError with a
@@ -61,7 +64,7 @@ def pretrain(
     }
     folder = Checkpoints(checkpoints, train_config.keep_checkpoints)
     with folder.held() if dist.rank() == 0 else nullcontext(), StopSignal() as stop:
-        run = Run(model, train_config, loader, views, folder, identity, observe)
+        run = Run(model, train_config, loader, views, folder, identity, observe, probe)
         if run.restore():
             logger.info("continuing at step %d of %d from %s", run.step, run.steps, checkpoints)
         run.train(stop)
