@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from fra import dist
 from fra.data.views import Views
 from fra.method.networks import ModelConfig, ObjectiveConfig, build
+from fra.train.board import Board
 from fra.train.checkpoint import Checkpoints, save_weights, write_text
 from fra.train.feed import Loader
 from fra.train.probe import Probe
@@ -63,8 +64,12 @@ def pretrain(
         "steps_per_epoch": loader.steps_per_epoch,
     }
     folder = Checkpoints(checkpoints, train_config.keep_checkpoints)
-    with folder.held() if dist.rank() == 0 else nullcontext(), StopSignal() as stop:
-        run = Run(model, train_config, loader, views, folder, identity, observe, probe)
+    with (
+        folder.held() if dist.rank() == 0 else nullcontext(),
+        _observers(observe, train_config, checkpoints) as observers,
+        StopSignal() as stop,
+    ):
+        run = Run(model, train_config, loader, views, folder, identity, observers, probe)
         if run.restore():
             logger.info("continuing at step %d of %d from %s", run.step, run.steps, checkpoints)
         run.train(stop)
@@ -74,6 +79,17 @@ def pretrain(
             folder.remove()
         run.agreement.wait()
     return metrics
+
+
+@contextmanager
+def _observers(observe: Observer | None, config: TrainConfig, checkpoints: Path) -> Iterator[list[Observer]]:
+    """Who is called with each row of the history: `observe`, and TensorBoard's files in the run's folder."""
+    observers = [] if observe is None else [observe]
+    if not config.tensorboard or dist.rank() > 0:
+        yield observers
+        return
+    with closing(Board(checkpoints / "tensorboard")) as board:
+        yield [*observers, board]
 
 
 def _metrics(run: Run) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple, TypeAlias
 
@@ -71,7 +71,7 @@ class Run:
         views: Views,
         checkpoints: Checkpoints,
         identity: dict[str, Any],
-        observe: Observer | None,
+        observers: Sequence[Observer],
         probe: Probe | None = None,
     ) -> None:
         self.config = config
@@ -79,7 +79,7 @@ class Run:
         self.views = views
         self.checkpoints = checkpoints
         self.identity = identity
-        self.observe = observe
+        self.observers = observers
         self.probe = probe
         self.device = dist.choose_device(config.device)
         precision = choose_precision(config.precision, self.device)
@@ -318,8 +318,9 @@ class Run:
         self.history.append(reading)
         self.sums, self.summed = [0.0] * len(LOSSES), 0
         self.collapse_watch.see(reading)
-        if self.observe is not None and dist.rank() == 0:
-            self.observe(reading)
+        if dist.rank() == 0:
+            for observe in self.observers:
+                observe(reading)
         return reading
 
     def _ask_probe(self) -> None:
