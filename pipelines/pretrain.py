@@ -13,13 +13,15 @@ from fra.data.loader import DataConfig
 from fra.data.views import Views, ViewsConfig
 from fra.method.networks import ModelConfig, ObjectiveConfig
 from fra.quality import verdict
+from fra.train import probe as probes
 from fra.train.pretrain import TrainConfig
 from fra.train.pretrain import pretrain as train
+from fra.train.probe import Probe, ProbeConfig
 from pipelines import params, paths
 from pipelines.lineage import record
 from pipelines.stage import logger, main
 
-SECTIONS = ["data", "views", "model", "objective", "train"]
+SECTIONS = ["data", "views", "model", "objective", "train", "probe"]
 
 
 def inputs(dataset: str, data: DataConfig) -> tuple[Path, list[Path]]:
@@ -29,6 +31,21 @@ def inputs(dataset: str, data: DataConfig) -> tuple[Path, list[Path]]:
         return source, [source]
     source = paths.shards(dataset)
     return source, [source / "index.json", *(shard.path for shard in loader.train_shards(source))]
+
+
+def labelled_faces(
+    config: ProbeConfig, image_size: int, views: ViewsConfig
+) -> tuple[Probe | None, dict[str, str]]:
+    """The probe, if there is to be one, and the files that it read, by hash. They passed the gate too."""
+    if not config.every:
+        return None, {}
+    manifest, shards, validation = Path(config.manifest), Path(config.shards), Path(config.validation)
+    files = [manifest, shards / "index.json", *sorted(shards.glob("*.tar"))]
+    judged = verdict.check(validation / "verdict.json", files).judged
+    aside = frozenset(verdict.set_aside(validation / "quarantine.csv")["key"])
+    return probes.load(config, image_size, views, aside), {
+        file.as_posix(): judged[file.as_posix()] for file in files
+    }
 
 
 def pretrain() -> None:
@@ -46,7 +63,8 @@ def pretrain() -> None:
     values = params.read()
     chosen = {"dataset": {"name": dataset}, **{name: values[name] for name in SECTIONS}}
     origin = record.provenance(chosen, read)
-    identity = {"params": origin["params"], "inputs": read, "code": code_hash()}
+    probe, asked = labelled_faces(params.section("probe", ProbeConfig), data.image_size, views)
+    identity = {"params": origin["params"], "inputs": {**read, **asked}, "code": code_hash()}
     run = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     with dist.ranks(config.device):
         batches = loader.build(
@@ -68,6 +86,7 @@ def pretrain() -> None:
             paths.PRETRAIN,
             paths.WORK / "checkpoints" / run,
             origin,
+            probe=probe,
         )
     logger.info("pre-trained: loss %.4f, %.0f images/s", metrics["total"], metrics["images_per_second"])
 

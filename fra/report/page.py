@@ -238,6 +238,9 @@ def training_charts(history: pd.DataFrame) -> list[Chart]:
             "Entropy: 1 when no pixel prefers a mask, 0 when each is certain.",
         ),
     ]
+    if "knn" in history and history["knn"].notna().any():
+        note = "Balanced accuracy of a vote among nearest neighbours of other people; on the side, no test people."
+        described.append(("Online probe", {"knn": "Nearest neighbours"}, "", ".3f", note))
     history = charts.binned(
         history[["step", *(name for _, columns, *_ in described for name in columns)]], "step"
     )

@@ -14,7 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -185,42 +185,15 @@ def step(
         )
     where = dist.choose_device(device)
     dtype = choose_precision(precision, where)
-    torch.manual_seed(0)
-    plain_model = build(ModelConfig(backbone), ObjectiveConfig()).to(where).train()
-    trainer = Trainer(copy.deepcopy(plain_model), where, dtype, compiled=compiled)
-    plain_lars = PlainLARS(optim.adaptation_groups(plain_model.trained_parameters()))
-    lars = optim.lars(trainer.model.trained_parameters(), **RECIPE)
-    view1, view2 = (torch.randn(batch_size, 3, image_size, image_size, device=where) for _ in range(2))
-
-    def baseline() -> None:
-        plain_step(plain_model, plain_lars, view1, view2)
-
-    def ours() -> None:
-        trainer.step(view1, view2, lars, RECIPE["lr"], TARGET_MOMENTUM, PROTOTYPE_MOMENTUM)
-
+    baseline, ours = _both_steps(backbone, image_size, batch_size, where, dtype, compiled)
     with FlopCounterMode(display=False) as counter:
         baseline()
     ours()
-    seconds: dict[str, list[float]] = {"baseline": [], "ours": []}
-    memory: dict[str, int] = {"baseline": 0, "ours": 0}
-    for _ in range(rounds):
-        for name, run in (("baseline", baseline), ("ours", ours)):
-            taken, used = _measure(run, where)
-            seconds[name].append(taken)
-            memory[name] = max(memory[name], used)
-    rate = {name: batch_size / statistics.median(taken) for name, taken in seconds.items()}
-    flops = counter.get_total_flops()
+    laps = _in_turn({"baseline": baseline, "ours": ours}, rounds, where)
     peak, source = peak_flops(where, dtype)
     return {
-        **rate,
-        "ratio": rate["ours"] / rate["baseline"],
-        "baseline_step_bytes": memory["baseline"],
-        "ours_step_bytes": memory["ours"],
-        "flops_per_step": flops,
-        "peak_flops": peak,
+        **_figures(laps, batch_size, counter.get_total_flops(), peak),
         "peak_flops_source": source,
-        "baseline_mfu": flops * rate["baseline"] / batch_size / peak,
-        "ours_mfu": flops * rate["ours"] / batch_size / peak,
         "backbone": backbone,
         "image_size": image_size,
         "batch_size": batch_size,
@@ -231,8 +204,55 @@ def step(
     }
 
 
-def _measure(run: Callable[[], None], device: torch.device) -> tuple[float, int]:
-    """Seconds that a call takes, and bytes of memory at its peak beyond those before it."""
+class Lap(NamedTuple):
+    """Seconds that a call took, and bytes of memory at its peak beyond those before it."""
+
+    seconds: float
+    bytes: int
+
+
+def _in_turn(steps: dict[str, Callable[[], None]], rounds: int, device: torch.device) -> dict[str, list[Lap]]:
+    laps: dict[str, list[Lap]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, run in steps.items():
+            laps[name].append(_measure(run, device))
+    return laps
+
+
+def _figures(laps: dict[str, list[Lap]], batch_size: int, flops: int, peak: float) -> dict[str, float]:
+    """What the laps of both steps say, `flops` being the FLOPs of one step."""
+    seconds = {name: statistics.median(lap.seconds for lap in taken) for name, taken in laps.items()}
+    return {
+        **{name: batch_size / taken for name, taken in seconds.items()},
+        "ratio": seconds["baseline"] / seconds["ours"],
+        **{f"{name}_step_bytes": max(lap.bytes for lap in taken) for name, taken in laps.items()},
+        "flops_per_step": flops,
+        "peak_flops": peak,
+        **{f"{name}_mfu": flops / taken / peak for name, taken in seconds.items()},
+    }
+
+
+def _both_steps(
+    backbone: str, image_size: int, batch_size: int, device: torch.device, dtype: torch.dtype, compiled: bool
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """The plain step and ours, each on networks of its own with the same weights, on the same batch."""
+    torch.manual_seed(0)
+    plain_model = build(ModelConfig(backbone), ObjectiveConfig()).to(device).train()
+    trainer = Trainer(copy.deepcopy(plain_model), device, dtype, compiled=compiled)
+    plain_lars = PlainLARS(optim.adaptation_groups(plain_model.trained_parameters()))
+    lars = optim.lars(trainer.model.trained_parameters(), **RECIPE)
+    view1, view2 = (torch.randn(batch_size, 3, image_size, image_size, device=device) for _ in range(2))
+
+    def baseline() -> None:
+        plain_step(plain_model, plain_lars, view1, view2)
+
+    def ours() -> None:
+        trainer.step(view1, view2, lars, RECIPE["lr"], TARGET_MOMENTUM, PROTOTYPE_MOMENTUM)
+
+    return baseline, ours
+
+
+def _measure(run: Callable[[], None], device: torch.device) -> Lap:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -240,11 +260,11 @@ def _measure(run: Callable[[], None], device: torch.device) -> tuple[float, int]
         start = time.perf_counter()
         run()
         torch.cuda.synchronize(device)
-        return time.perf_counter() - start, torch.cuda.max_memory_allocated(device) - before
+        return Lap(time.perf_counter() - start, torch.cuda.max_memory_allocated(device) - before)
     before = _reset_peak_memory()
     start = time.perf_counter()
     run()
-    return time.perf_counter() - start, _process_memory("VmHWM") - before
+    return Lap(time.perf_counter() - start, _process_memory("VmHWM") - before)
 
 
 def _reset_peak_memory() -> int:
@@ -275,4 +295,4 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
         a @ b
 
     _measure(product, device)
-    return 2 * size**3 / min(_measure(product, device)[0] for _ in range(5)), "measured"
+    return 2 * size**3 / min(_measure(product, device).seconds for _ in range(5)), "measured"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
@@ -86,6 +87,13 @@ class Clock:
             finally:
                 self._waited += time.perf_counter() - start
             yield item
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is done inside takes no time."""
+        start = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - start
 
     def lap(self, step: int) -> tuple[float, float, int]:
         """(seconds, seconds waited, steps) since the last call."""

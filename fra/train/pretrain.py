@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ import torch
 from fra import dist
 from fra.data.views import Views
 from fra.method.networks import ModelConfig, ObjectiveConfig, build
+from fra.train.board import Board
 from fra.train.checkpoint import Checkpoints, save_weights, write_text
 from fra.train.feed import Loader
+from fra.train.probe import Probe
 from fra.train.progress import as_csv
 from fra.train.recipe import TrainConfig
 from fra.train.run import Observer, Run
@@ -37,6 +39,7 @@ def pretrain(
     checkpoints: Path,
     provenance: Mapping[str, Any],
     observe: Observer | None = None,
+    probe: Probe | None = None,
 ) -> dict[str, Any]:
     """Train, and write backbone.safetensors, model.safetensors, history.csv and metrics.json into `out` at
     the end.
@@ -44,7 +47,8 @@ def pretrain(
     `loader` gives this rank's share of each batch. `checkpoints` is a folder of this run alone (name it by
     the hash of its params, code and data): a run that finds one there continues it, bit for bit as if never
     interrupted; it is emptied on success. `provenance` is kept in the weights' metadata. `observe` is called
-    with each new row of the history, on rank 0.
+    with each new row of the history, on rank 0. `probe` scores the backbone on the side; the weights are the
+    same with it and without.
 
     Returns what metrics.json holds. SIGTERM or SIGINT saves and raises SystemExit(75): start again to
     continue. Raises RuntimeError when the loss diverges more often than `max_rollbacks`, MemoryError with a
@@ -60,8 +64,12 @@ def pretrain(
         "steps_per_epoch": loader.steps_per_epoch,
     }
     folder = Checkpoints(checkpoints, train_config.keep_checkpoints)
-    with folder.held() if dist.rank() == 0 else nullcontext(), StopSignal() as stop:
-        run = Run(model, train_config, loader, views, folder, identity, observe)
+    with (
+        folder.held() if dist.rank() == 0 else nullcontext(),
+        _observers(observe, train_config, checkpoints) as observers,
+        StopSignal() as stop,
+    ):
+        run = Run(model, train_config, loader, views, folder, identity, observers, probe)
         if run.restore():
             logger.info("continuing at step %d of %d from %s", run.step, run.steps, checkpoints)
         run.train(stop)
@@ -71,6 +79,17 @@ def pretrain(
             folder.remove()
         run.agreement.wait()
     return metrics
+
+
+@contextmanager
+def _observers(observe: Observer | None, config: TrainConfig, checkpoints: Path) -> Iterator[list[Observer]]:
+    """Who is called with each row of the history: `observe`, and TensorBoard's files in the run's folder."""
+    observers = [] if observe is None else [observe]
+    if not config.tensorboard or dist.rank() > 0:
+        yield observers
+        return
+    with closing(Board(checkpoints / "tensorboard")) as board:
+        yield [*observers, board]
 
 
 def _metrics(run: Run) -> dict[str, Any]:

@@ -23,9 +23,10 @@ COLUMNS = (
     "mask_entropy",
     "masks_used",
     "images_per_second",
+    "knn",
 )
 """Of history.csv. Losses are means since the row before; the signs of collapse are those of the row's
-step."""
+step; `knn` is the probe's latest score, empty without a probe."""
 
 
 def as_csv(history: Sequence[Mapping[str, float]]) -> str:
@@ -71,6 +72,8 @@ class Progress:
             "masks": f"{reading['masks_used']:.1f}",
             "lr": f"{reading['lr']:.3g}",
         }
+        if "knn" in reading:
+            shown["knn"] = f"{reading['knn']:.3f}"
         if self.device.type == "cuda":
             shown["GPU"] = f"{torch.cuda.max_memory_allocated(self.device) / 2**30:.1f}GiB"
         self.bar.set_postfix(shown, refresh=False)

@@ -14,7 +14,7 @@ class TrainConfig:
     `batch_size` is the number of images of one optimiser step, over all ranks and micro-batches.
     `accumulate` splits a rank's share into that many micro-batches: batch statistics, mean mask embeddings
     and Sinkhorn's sums are then those of a micro-batch. `trust` is LARS's alone, `momentum` too. Periods are
-    in steps.
+    in steps. `tensorboard` writes the history beside the checkpoints too, for TensorBoard.
     """
 
     epochs: int = 50
@@ -37,6 +37,7 @@ class TrainConfig:
     keep_checkpoints: int = 2
     max_rollbacks: int = 2
     explosion: float = 10.0
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         for name in (

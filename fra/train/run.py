@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple, TypeAlias
 
@@ -19,6 +19,7 @@ from fra.method.networks import FRA
 from fra.train import optim
 from fra.train.checkpoint import Checkpoints, save_weights, write_text
 from fra.train.feed import Batch, Clock, Loader, batches
+from fra.train.probe import Probe
 from fra.train.progress import Progress, as_csv
 from fra.train.recipe import TrainConfig
 from fra.train.schedule import target_momentum, warmup_cosine
@@ -70,14 +71,16 @@ class Run:
         views: Views,
         checkpoints: Checkpoints,
         identity: dict[str, Any],
-        observe: Observer | None,
+        observers: Sequence[Observer],
+        probe: Probe | None = None,
     ) -> None:
         self.config = config
         self.loader = loader
         self.views = views
         self.checkpoints = checkpoints
         self.identity = identity
-        self.observe = observe
+        self.observers = observers
+        self.probe = probe
         self.device = dist.choose_device(config.device)
         precision = choose_precision(config.precision, self.device)
         self.trainer = Trainer(model, self.device, precision, config.accumulate, config.compile)
@@ -92,6 +95,7 @@ class Run:
         self.seconds = 0.0
         self.waited = 0.0
         self.history: list[dict[str, float]] = []
+        self.probed: dict[str, float] = {}
         self.sums = [0.0] * len(LOSSES)
         self.summed = 0
         self.divergence = Divergence(config.explosion)
@@ -108,6 +112,7 @@ class Run:
             "seconds": self.seconds,
             "waited": self.waited,
             "history": self.history,
+            "probed": self.probed,
             "sums": self.sums,
             "summed": self.summed,
             "mean_loss": self.divergence.mean,
@@ -138,7 +143,7 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.image_size = state["step"], state["image_size"]
         self.seconds, self.waited = state["seconds"], state["waited"]
-        self.history = state["history"]
+        self.history, self.probed = state["history"], state["probed"]
         self.sums, self.summed = state["sums"], state["summed"]
         self.divergence.mean = state["mean_loss"]
         self.rollbacks, self.skipped = state["rollbacks"], state["skipped"]
@@ -157,6 +162,8 @@ class Run:
     def train(self, stop: StopSignal) -> None:
         """Every step that is left. Raises SystemExit(75) after a stop signal, once a checkpoint is saved."""
         progress = Progress(self.steps, self.step, dist.rank() == 0, self.device)
+        if self.step == 0:
+            self._ask_probe()
         try:
             while self.step < self.steps:
                 try:
@@ -183,9 +190,13 @@ class Run:
                 progress.advance()
                 stops = self.agreement.any(stop.requested) and self.step < self.steps
                 logs = self.step % self.config.log_every == 0 or self.step == self.steps
-                saves = stops or (self.step % self.config.checkpoint_every == 0 and self.step < self.steps)
+                # The end is saved too: should writing the results fail, no step is lost.
+                saves = stops or self.step % self.config.checkpoint_every == 0 or self.step == self.steps
                 # On a GPU a loss is read one step late, so that the GPU never waits for its reader.
                 self._read(unread, leave=0 if logs or saves or self.step == end else lag)
+                if self.probe is not None and self.step == end and (epoch + 1) % self.probe.every == 0:
+                    with clock.paused():
+                        self._ask_probe()
                 if logs and outcome is not None:
                     progress.show(self._log(outcome, epoch, clock))
                 if saves:
@@ -302,13 +313,20 @@ class Run:
             "target_momentum": self._target_momentum(self.step - 1),
             **dict(zip((*LOSSES, *SIGNS), self.agreement.mean([*losses, *signs]), strict=True)),
             "images_per_second": steps * self.config.batch_size / seconds,
+            **self.probed,
         }
         self.history.append(reading)
         self.sums, self.summed = [0.0] * len(LOSSES), 0
         self.collapse_watch.see(reading)
-        if self.observe is not None and dist.rank() == 0:
-            self.observe(reading)
+        if dist.rank() == 0:
+            for observe in self.observers:
+                observe(reading)
         return reading
+
+    def _ask_probe(self) -> None:
+        if self.probe is not None:
+            score = self.probe(self.trainer.model.online.backbone, self.device)
+            self.probed = {"knn": self.agreement.mean([score])[0]}
 
     def _target_momentum(self, step: int) -> float:
         return target_momentum(self.config.target_momentum, step, self.steps)

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from workspace import add_bad_files, few_faces, make_workspace, run
+
+from fra.train.checkpoint import read_weights
 
 TASKS = ("expression", "attributes", "alignment", "verification")
 ARTIFACTS = (
@@ -187,6 +190,21 @@ def test_webdataset_is_one_parameter_away(workspace: Path) -> None:
     done = run(workspace, sys.executable, "-m", "pipelines.pretrain")
     assert done.returncode == 0, done.stdout
     assert "pre-trained: loss" in done.stdout
+
+
+def test_a_probe_is_one_parameter_away(workspace: Path) -> None:
+    """Through DVC, which then watches the labelled faces too; the weights stay what they are."""
+    before = read_weights(workspace / "artifacts/pretrain/model.safetensors")[0]
+    done = run(workspace, sys.executable, "-m", "pipelines.params", "recipe=tiny", "probe=knn")
+    assert done.returncode == 0, done.stdout
+    done = run(workspace, "dvc", "repro", "-s", "pretrain")
+    assert done.returncode == 0, done.stdout
+    after = read_weights(workspace / "artifacts/pretrain/model.safetensors")[0]
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
+    history = pd.read_csv(workspace / "artifacts/pretrain/history.csv")
+    assert history["knn"].between(0, 1).all()
+    done = run(workspace, "dvc", "plots", "show", "--json")
+    assert any("nearest neighbours" in title for title in json.loads(done.stdout)["data"])
 
 
 def test_a_wrong_root_is_one_line(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ SECTIONS = {
     "model": "fra.method.networks.ModelConfig",
     "objective": "fra.method.networks.ObjectiveConfig",
     "train": "fra.train.pretrain.TrainConfig",
+    "probe": "fra.train.probe.ProbeConfig",
     "transfer": "fra.transfer.evaluate.TransferConfig",
 }
 
@@ -52,7 +53,7 @@ def test_every_recipe_fits_the_code(recipe: str, name: str, dotted: str, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "override", ["objective=byol", "dataset=folder", "model=resnet50", "data.loader=webdataset"]
+    "override", ["objective=byol", "dataset=folder", "model=resnet50", "data.loader=webdataset", "probe=knn"]
 )
 def test_a_group_is_one_override(override: str, tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"

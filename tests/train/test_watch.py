@@ -113,6 +113,6 @@ def test_out_of_memory_names_a_batch_that_fits(limit: int, advice: str, tmp_path
     model = FRA(Greedy(limit), feature_dim=32, num_masks=3, hidden_dim=32, projection_dim=16)
     config = TrainConfig(**{**DEFAULTS, "batch_size": 32})
     views = Views(ViewsConfig(), seed=0)
-    training = Run(model, config, ToyLoader(32), views, Checkpoints(tmp_path), {}, None)
+    training = Run(model, config, ToyLoader(32), views, Checkpoints(tmp_path), {}, ())
     with StopSignal() as stop, pytest.raises(MemoryError, match=advice):
         training.train(stop)

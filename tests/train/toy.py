@@ -1,7 +1,7 @@
 """A small real run of pre-training, in this process or (as a script) in processes that tests may kill.
 
 python toy.py FOLDER '{"epochs": 2, ...}' — arguments of TrainConfig, and seconds_per_batch. torchrun starts
-several ranks. Touches FOLDER/running once it has logged.
+several ranks. Touches FOLDER/started before it looks for a checkpoint, FOLDER/running once it has logged.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ def run(folder: Path, loader: ToyLoader | None = None, **options: Any) -> dict[s
     objective = options.pop("objective", ObjectiveConfig())
     model = options.pop("model", MODEL)
     observe = options.pop("observe", None)
+    probe = options.pop("probe", None)
     views = options.pop("views", None) or Views(ViewsConfig(), seed=0)
     config = TrainConfig(**{**DEFAULTS, **options})
     return pretrain(
@@ -79,6 +80,7 @@ def run(folder: Path, loader: ToyLoader | None = None, **options: Any) -> dict[s
         folder / "checkpoints",
         {"data": "toy"},
         observe,
+        probe,
     )
 
 
@@ -87,4 +89,5 @@ if __name__ == "__main__":
         folder = Path(sys.argv[1])
         chosen = {**DEFAULTS, **json.loads(sys.argv[2])}
         loader = ToyLoader(chosen["batch_size"], chosen.pop("seconds_per_batch", 0.0))
+        (folder / "started").touch()
         run(folder, loader, observe=lambda reading: (folder / "running").touch(), **chosen)

@@ -1,0 +1,134 @@
+"""The online probe finds what it says, reads what it may, and leaves training as it was."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier
+from toy import SIZE, run
+
+from fra.data.views import ViewsConfig
+from fra.method import backbone as backbones
+from fra.train import probe as probes
+from fra.train.checkpoint import read_weights
+from fra.train.probe import Probe, ProbeConfig, knn_accuracy
+
+
+def loaded(config: ProbeConfig, aside: frozenset[str] = frozenset()) -> Probe:
+    return probes.load(config, SIZE, ViewsConfig(), aside)
+
+
+def test_accuracy_is_scikit_learns_where_nothing_weighs() -> None:
+    """Classes of one size, distances all but alike: a plain vote among the neighbours of other people."""
+    generator = np.random.default_rng(0)
+    class_N, person_N = np.arange(120) % 3, np.arange(120) // 6
+    x_ND = np.eye(3)[class_N] * 0.6 + generator.normal(0, 0.4, (120, 3)) + [30, 0, 0]
+    unit_ND = x_ND / np.linalg.norm(x_ND, axis=1, keepdims=True)
+    predicted = cross_val_predict(
+        KNeighborsClassifier(9), unit_ND, class_N, groups=person_N, cv=LeaveOneGroupOut()
+    )
+    ours = knn_accuracy(*(torch.from_numpy(values) for values in (unit_ND, class_N, person_N)), neighbours=9)
+    expected = balanced_accuracy_score(class_N, predicted)
+    assert 0.4 < expected < 0.9
+    assert ours.item() == pytest.approx(expected, abs=0.02)
+
+
+def test_own_person_has_no_vote_and_rare_classes_count_as_much() -> None:
+    unit_ND = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    class_N = torch.tensor([0, 0, 1, 1])
+    assert knn_accuracy(unit_ND, class_N, torch.arange(4), 1).item() == 1
+    assert knn_accuracy(unit_ND, class_N, torch.tensor([0, 0, 1, 1]), 1).item() == 0
+    # Of all 11 others, a rare face sees 2 rare at cosine 1 and 9 common at 0.95: counted by heads, common would win.
+    rare = torch.tensor([[1.0, 0.0]] * 3 + [[0.95, 0.3122499]] * 9)
+    assert knn_accuracy(rare, torch.tensor([0] * 3 + [1] * 9), torch.arange(12), 12).item() == 1
+
+
+def test_it_reads_training_and_validation_people_only(faces: ProbeConfig) -> None:
+    probe = loaded(faces)
+    assert probe.pixels_NHW3.shape == (32, SIZE, SIZE, 3)
+    assert (probe.class_NL[:, 0] == -1).sum() == 1
+    assert len(np.unique(probe.person_N)) == 8
+    assert len(loaded(faces, frozenset({"p1_0", "p9_0"})).pixels_NHW3) == 31
+    few = dataclasses.replace(faces, images=10)
+    assert len(loaded(few).pixels_NHW3) == 10
+    assert np.array_equal(loaded(few).pixels_NHW3, loaded(few).pixels_NHW3)
+
+
+def test_it_sees_what_a_backbone_sees_and_touches_nothing(faces: ProbeConfig) -> None:
+    torch.manual_seed(0)
+    backbone = backbones.build("mini").train()
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    random_state = torch.get_rng_state()
+    assert (
+        loaded(faces)(backbone, torch.device("cpu")) > 0.9
+    )  # even random convolutions tell bright from dark
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+    assert all(module.training for module in backbone.modules())
+    assert all(parameter.grad is None for parameter in backbone.parameters())
+
+
+def history(folder: Path) -> list[dict[str, str]]:
+    with (folder / "out" / "history.csv").open() as file:
+        return [{**row, "images_per_second": ""} for row in csv.DictReader(file)]
+
+
+def test_weights_are_the_same_with_and_without(faces: ProbeConfig, tmp_path: Path) -> None:
+    with_probe, without = tmp_path / "with", tmp_path / "without"
+    metrics = run(with_probe, probe=loaded(faces))
+    run(without)
+    ours, theirs = (read_weights(folder / "out" / "model.safetensors")[0] for folder in (with_probe, without))
+    assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
+    scored = history(with_probe)
+    assert [{**row, "knn": ""} for row in scored] == history(without)
+    assert all(0 <= float(row["knn"]) <= 1 for row in scored)
+    assert metrics["knn"] == float(scored[-1]["knn"])
+
+
+def test_its_scores_survive_an_interruption(faces: ProbeConfig, tmp_path: Path) -> None:
+    """Broken off between the probe of an epoch's end (step 8) and the next row."""
+
+    def stop(reading: dict[str, Any]) -> None:
+        if reading["step"] == 10:
+            raise KeyboardInterrupt
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    every_other = dataclasses.replace(faces, every=2)
+    run(whole, probe=loaded(every_other))
+    with pytest.raises(KeyboardInterrupt):
+        run(broken, probe=loaded(every_other), observe=stop)
+    run(broken, probe=loaded(every_other))
+    assert history(broken) == history(whole)
+    assert len({row["knn"] for row in history(whole)[:3]}) == 1  # before step 8, that of the random weights
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"labels": ("Smiling",)},
+            r"faces.parquet: has no label 'Smiling' \(probe.labels\); it has: Alike, Bright",
+        ),
+        ({"labels": ("Alike",)}, "label 'Alike' has 1 class"),
+        ({"manifest": "nowhere.parquet"}, "nowhere.parquet: no such manifest"),
+    ],
+)
+def test_a_set_that_cannot_be_asked_is_named(
+    faces: ProbeConfig, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        loaded(dataclasses.replace(faces, **change))
+
+
+@pytest.mark.parametrize("wrong", [{"every": -1}, {"neighbours": 0}, {"images": 0}, {"labels": ()}])
+def test_impossible_probes_are_refused(faces: ProbeConfig, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=rf"probe\.{next(iter(wrong))}"):
+        dataclasses.replace(faces, **wrong)
