@@ -43,8 +43,9 @@ class ShardConfig:
 
     `beton_mode` is how FFCV keeps pixels: "raw" (exact, large), "jpg" (at `jpeg_quality`), or "smart" (raw where an
     image has fewer than `raw_bytes` bytes of pixels). Sides longer than `max_side` are scaled down in the beton; the
-    tar shards keep the file's own bytes. `runner` is who writes the shards: the processes of this machine ("local"),
-    or the workers of a Dask scheduler at `dask_address`, which see the same folders.
+    tar shards keep the file's own pixels. `keep_metadata` keeps what image files say beside their picture (place,
+    time, camera, comments, previews; see `fra.data.metadata`). `runner` is who writes the shards: the processes of
+    this machine ("local"), or the workers of a Dask scheduler at `dask_address`, which see the same folders.
     """
 
     images_per_shard: int = 1000
@@ -53,6 +54,7 @@ class ShardConfig:
     jpeg_quality: int = 95
     raw_bytes: int = 65536
     max_side: int = 512
+    keep_metadata: bool = False
     runner: str = "local"
     dask_address: str | None = None
 
@@ -142,11 +144,11 @@ def row_hashes(records: pd.DataFrame) -> NDArray[np.uint64]:
     return np.asarray(hashes, dtype=np.uint64)
 
 
-def fingerprint(hashes: NDArray[np.uint64]) -> str:
-    return hashlib.sha256(hashes.tobytes()).hexdigest()
+def fingerprint(hashes: NDArray[np.uint64], keep_metadata: bool) -> str:
+    return hashlib.sha256(hashes.tobytes() + bytes([keep_metadata])).hexdigest()
 
 
-def jobs_of(planned: pd.DataFrame, root: Path, out: Path, state: Path) -> list[Job]:
+def jobs_of(planned: pd.DataFrame, root: Path, out: Path, state: Path, keep_metadata: bool) -> list[Job]:
     """One job a shard. `planned` is in the shards' order, with the columns `hash` and `known`."""
     names = planned["shard"].to_numpy(object)
     changes = np.flatnonzero(names[1:] != names[:-1]) + 1
@@ -154,8 +156,9 @@ def jobs_of(planned: pd.DataFrame, root: Path, out: Path, state: Path) -> list[J
     jobs = []
     for start, end in pairwise(bounds):
         rows = planned.iloc[start:end]
-        mark, known = fingerprint(rows["hash"].to_numpy(np.uint64)), bool(rows["known"].all())
-        jobs.append(Job(str(names[start]), rows, mark, known, root, out, state))
+        mark = fingerprint(rows["hash"].to_numpy(np.uint64), keep_metadata)
+        known = bool(rows["known"].all())
+        jobs.append(Job(str(names[start]), rows, mark, known, keep_metadata, root, out, state))
     return jobs
 
 
@@ -254,7 +257,7 @@ def write(
     rows = pd.Index(records["key"]).get_indexer(list(refused))
     wanted[rows[rows >= 0]] = False
     planned = plan(marked[wanted], config.images_per_shard, past.manifest["shard"].dropna())
-    jobs = jobs_of(planned, root, out, state)
+    jobs = jobs_of(planned, root, out, state, config.keep_metadata)
     todo = [job for job in jobs if not past.holds(job)]
     out.mkdir(parents=True, exist_ok=True)
     state.mkdir(parents=True, exist_ok=True)
@@ -341,7 +344,7 @@ def finish(
     good = planned.drop(
         planned.index[pd.Index(planned["key"]).get_indexer_for(bad.intersection(planned["key"]))]
     )
-    marks = {job.name: job.fingerprint for job in jobs_of(good, Path(), out, state)}
+    marks = {job.name: job.fingerprint for job in jobs_of(good, Path(), out, state, config.keep_metadata)}
     shards = {
         name: {"fingerprint": mark, "sha256": tars[name]["sha256"], "bytes": tars[name]["bytes"]}
         for name, mark in marks.items()
