@@ -18,8 +18,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
@@ -308,6 +309,9 @@ def assemble(
         new = pd.concat(fresh)
         known = pd.concat([part for part in (known.drop(new.index, errors="ignore"), new) if len(part)])
     facts = known.reindex(listed["key"])
+    if "span" in listed:  # a tar is told by its name: its folder or server is nobody's business
+        tars = listed["source"].map(lambda url: PurePosixPath(urlsplit(url).path).name)
+        listed = listed.assign(source=listed["source"].mask(listed["span"].notna(), tars))
     table = listed.drop(columns=[*FOUND, *APART[1:]], errors="ignore").reset_index(drop=True)
     table = table.assign(**{name: facts[name].to_numpy() for name in FOUND})
     reasons = table["key"].map(dict(refused)).astype("string")
