@@ -2,8 +2,8 @@
 
 Of a JPEG, PNG or WebP the parts that decoding needs are kept byte by byte, all others are left out, and so is what
 follows the image (a video, a second picture): the pixels are the same, and a file that says nothing keeps its bytes.
-Which way up the picture is stays: in an Exif block that holds nothing else. Other formats are written anew from
-their pixels, without loss.
+Which way up the picture is stays: in an Exif block that holds nothing else. A PGM or PPM without a comment is left
+alone; other formats are written anew from their pixels, without loss.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ PNG_KEPT = frozenset(
 WEBP_KEPT = frozenset({b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF"})
 WEBP_SAYS = {b"ICCP": 0x20, b"EXIF": 0x08, b"XMP ": 0x04}
 """Chunks that VP8X announces by a bit of its first byte."""
-PNM = re.compile(rb"P([56])\s(\d{1,9})\s(\d{1,9})\s(\d{1,5})\s")
-"""The header of a binary PGM or PPM without a comment."""
+PNM = re.compile(rb"P[56]\s+\d+\s+\d+\s+\d+\s")
+"""The header of a binary PGM or PPM without a comment: it can say nothing."""
 
 
 def without_metadata(content: bytes) -> bytes:
@@ -46,7 +46,7 @@ def without_metadata(content: bytes) -> bytes:
     for magic, bare in BARE.items():
         if re.match(magic, content, re.DOTALL):
             return bare(content)
-    return pnm(content) or anew(content)
+    return content if PNM.match(content) else anew(content)
 
 
 def exif_of(content: bytes) -> bytes:
@@ -133,15 +133,6 @@ def webp(content: bytes) -> bytes:
         kept.append(b"EXIF" + struct.pack("<I", len(exif)) + exif + bytes(len(exif) % 2))
     body = b"WEBP" + b"".join(kept)
     return b"RIFF" + struct.pack("<I", len(body)) + body
-
-
-def pnm(content: bytes) -> bytes | None:
-    """A PGM or PPM without what follows its pixels; None where it is not the usual kind, or has a comment."""
-    head = PNM.match(content)
-    if head is None:
-        return None
-    width, height, most = (int(head[group]) for group in (2, 3, 4))
-    return content[: head.end() + width * height * (1 if head[1] == b"5" else 3) * (1 if most < 256 else 2)]
 
 
 def anew(content: bytes) -> bytes:
