@@ -9,11 +9,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 
 from fra import released
-from fra.data.images import decode, resize
+from fra.data.images import decode, read_file, resize, upright
 from fra.method import backbone as backbones
 from fra.method.networks import Encoder
 from fra.train.checkpoint import read_weights
@@ -119,12 +119,11 @@ def _pixels(image: AnyImage) -> NDArray[np.uint8]:
     if isinstance(image, str | Path):
         path = Path(image)
         try:
-            return decode(path.read_bytes())
+            return decode(read_file(path))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     if isinstance(image, Image.Image):
-        upright = ImageOps.exif_transpose(image)
-        return np.asarray(upright.convert("RGB"))
+        return np.asarray(upright(image).convert("RGB"))
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"expected a uint8 array (H, W, 3), got {image.dtype} {image.shape}")
     return image

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fra.data import datasets
-from pipelines import paths
+from fra.data.records import root_of
+from pipelines import paths, permissions
 from pipelines.dataset import chosen, withdrawn
 from pipelines.stage import logger, main
 
@@ -11,7 +12,10 @@ from pipelines.stage import logger, main
 def ingest() -> None:
     config = chosen()
     gone = withdrawn(config.name)
-    records = datasets.ingest(config, paths.raw(config.name), gone)
+    raw = paths.raw(config.name)
+    records = datasets.ingest(config, raw, gone)
+    if not datasets.is_embedded(config):
+        permissions.close(root_of(config, raw), records)
     known = records["person"].nunique()
     logger.info("%s: %s images of %s people", config.name, f"{len(records):,}", known or "unknown")
     if gone:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+from pipelines import permissions
 from pipelines.lineage import events, record
 
 TRY_AGAIN = 74
@@ -70,6 +71,7 @@ def main(stage: Callable[[], None], limit: str | None = None) -> None:
     first = os.environ.get("RANK", "0") == "0"
     watched = first and bool(os.environ.get("PREFECT_API_URL"))
     recorded = first and "DVC_STAGE" in os.environ
+    permissions.mask()
     try:
         with events.run(stage.__name__, os.environ.get(PARENT)) if recorded else nullcontext():
             if watched:

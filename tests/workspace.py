@@ -24,6 +24,28 @@ CODE = (
 )
 
 
+USER, HOST = "ann-the-user", "anns-machine"
+"""Whose chain it is, and on which machine, where a test looks whether that gets out."""
+
+SECRET = "swordfish-and-salt"
+"""A password in the environment of the chain."""
+
+
+def may_unshare() -> bool:
+    """Whether namespaces can be made here: some containers forbid it."""
+    done = subprocess.run(["unshare", "-rnu", "true"], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+def observed(log: Path) -> list[str]:
+    """What starts a command on a machine called `HOST` that has no network, not even loopback; `log` gets every
+    attempt to send something. As far as this machine allows it."""
+    alone = ["unshare", "-rnu", "sh", "-c", f'hostname {HOST}; exec "$@"', "sh"] if may_unshare() else []
+    calls = "trace=connect,sendto,sendmsg,sendmmsg"
+    traced = ["strace", "-f", "-qq", "--seccomp-bpf", "-e", calls, "-o", str(log)]
+    return [*alone, *(traced if shutil.which("strace") else [])]
+
+
 def environment() -> dict[str, str]:
     """As a user's shell has it after `make`: this Python first, no server, one thread of each library."""
     own = {

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from posixpath import join, split, splitext
+from posixpath import dirname, isabs, join, split, splitext
 from typing import Any
 
 import pandas as pd
@@ -76,25 +77,70 @@ def keys_of(sources: list[str]) -> list[str]:
     return keys
 
 
+def check_names(records: list[Record]) -> None:
+    """Names come from annotation files and archives, which can say anything.
+
+    Raises:
+        ValueError: one leads out of the set, or is no text that every file here can hold.
+    """
+    for record in records:
+        check_name(record.name or record.source)
+        if not record.span:  # else it is the tar's own path or URL, which the user chose
+            check_name(record.source)
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError as `check_names` says."""
+    if isabs(name) or ".." in name.split("/"):
+        raise ValueError(f"{name!r}: leads out of the set; only files below dataset.root are read")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name!r}: its name is not UTF-8; rename it") from None
+    if not name.isprintable():
+        raise ValueError(f"{name!r}: its name has a control character in it; rename it")
+
+
 def stat_all(root: Path, sources: list[str]) -> list[tuple[int, int]]:
     """Size in bytes and time of change (ns) of each file.
 
     Raises:
         FileNotFoundError: one is not there; the message counts them.
+        ValueError: one is no plain file (a pipe, a device, a folder).
     """
     found, missing = [], []
     for source in sources:
+        path = join(root, source)
         try:
-            stat = os.stat(join(root, source))  # noqa: PTH116  a Path each costs four times as much
-            found.append((stat.st_size, stat.st_mtime_ns))
-        except FileNotFoundError:
+            status = os.stat(path)  # noqa: PTH116  a Path each costs four times as much
+        except (FileNotFoundError, NotADirectoryError):
             missing.append(source)
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(
+                f"{path}: not a plain file, but a pipe, a device or a folder; take it out of the set"
+            )
+        found.append((status.st_size, status.st_mtime_ns))
     if missing:
         raise FileNotFoundError(
             f"{root / missing[0]}: not there, though the set lists it ({len(missing):,} of {len(sources):,} "
             "files are missing); check dataset.root"
         )
     return found
+
+
+def check_links(root: Path, sources: list[str]) -> None:
+    """Raises ValueError where a file, or the folder it is in, is a link that leads out of the set."""
+    home = os.path.realpath(root)
+    folders = {dirname(source) for source in sources}
+    links = [source for source in sources if os.path.islink(join(root, source))]  # noqa: PTH114  as above
+    for name in (*sorted(folders), *links):
+        target = os.path.realpath(join(root, name))
+        if os.path.commonpath([home, target]) != home:
+            raise ValueError(
+                f"{join(root, name)}: a link that leads out of dataset.root, to {target}; "
+                "dataset.follow_links=true reads it all the same"
+            )
 
 
 def content_of(path: str) -> int:
@@ -153,7 +199,8 @@ def ingest(config: DatasetConfig, raw: Path, withdrawn: frozenset[str] = frozens
     (image files out of a table).
 
     Raises:
-        ValueError: there is no such adapter, `dataset.root` is not set, or an annotation file is not as published.
+        ValueError: there is no such adapter, `dataset.root` is not set, an annotation file is not as published, or
+            leads out of the set.
         FileNotFoundError: a folder, annotation file or image is not where the layout has it.
     """
     root = root_for(config, raw)
@@ -168,6 +215,9 @@ def ingest(config: DatasetConfig, raw: Path, withdrawn: frozenset[str] = frozens
         on_disk = []
     else:
         on_disk = [record.source for record in records if record.content is None and record.span is None]
+    check_names(records)
+    if not config.follow_links:
+        check_links(root, on_disk)
     version = content_of if is_embedded(config) else version_of
     listing = table_of(records, stamps(root, records, on_disk, version)).sort_values("key", ignore_index=True)
     write_parquet(listing, raw / "records.parquet")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 import struct
 import tarfile
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -16,10 +19,26 @@ import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded (decompression bombs)."""
+MAX_BYTES = 512 * 2**20
+"""Larger files are refused before they are read: no image of `MAX_PIXELS` needs more."""
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What is decoded (MPO is a kind of JPEG). Pillow knows many more, and runs another program for one of them (EPS)."""
+ORIENTATION = 0x0112
+"""The Exif tag of which way up the picture is: 1 to 8."""
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture upright, by its orientation."""
 
 
 class ImageError(ValueError):
@@ -36,37 +55,89 @@ class Facts:
     format: str
 
 
-def open_image(content: bytes) -> Image.Image:
-    """Opens and decodes an image whole.
+def read_file(path: str | Path) -> bytes:
+    """The bytes of an image file.
 
     Raises:
-        ImageError: empty, not an image, truncated, or larger than `MAX_PIXELS`.
+        ImageError: it is larger than `MAX_BYTES`, or no plain file (a pipe or a device would be read for ever).
+        OSError: it cannot be read.
     """
-    if not content:
-        raise ImageError("the file is empty (0 bytes)")
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as stream:
+        status = os.fstat(stream.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("not a plain file, but a pipe, a device or a folder")
+        if status.st_size > MAX_BYTES:
+            raise ImageError(f"{status.st_size:,} bytes are more than {MAX_BYTES:,}")
+        return stream.read()
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Decoders raise many kinds of errors: they become one `ImageError`, as all mean that the bytes are no image."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content))
-        if image.width * image.height > MAX_PIXELS:
-            raise ImageError(f"{image.width}×{image.height} pixels are more than {MAX_PIXELS:,}")
-        image.load()
+            warnings.simplefilter("ignore")
+            yield
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(f"more than {MAX_PIXELS:,} pixels: {error}") from None
     except UnidentifiedImageError:
         raise ImageError("not an image: no known format begins like this") from None
-    except Exception as error:  # decoders raise many kinds; all mean that the bytes are no whole image
+    except Exception as error:
         raise ImageError(f"cannot be decoded: {error}") from error
+
+
+def open_image(content: bytes) -> Image.Image:
+    """Opens and decodes an image whole.
+
+    Raises:
+        ImageError: empty, not an image of `FORMATS`, truncated, or larger than `MAX_PIXELS`.
+    """
+    with decoding():
+        image = header(content)
+        image.load()
     return image
+
+
+def header(content: bytes) -> Image.Image:
+    """An image, not yet decoded. Raises `ImageError` where it is too large, and anything where it is none."""
+    if not content:
+        raise ImageError("the file is empty (0 bytes)")
+    image = Image.open(io.BytesIO(content), formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(f"{image.width}×{image.height} pixels are more than {MAX_PIXELS:,}")
+    return image
+
+
+def orientation(content: bytes) -> int:
+    """Which way up an image file says that its picture is: 1 (upright) to 8. Raises `ImageError`."""
+    with decoding():
+        return turned(header(content))
+
+
+def turned(image: Image.Image) -> int:
+    """Which way up an image says that it is: 1 (upright) to 8; 1 where what it says cannot be read."""
+    try:
+        said = image.getexif().get(ORIENTATION, 1)
+    except (
+        Exception
+    ):  # a damaged Exif block makes Pillow raise anything; viewers show such pictures as they are
+        return 1
+    return said if said in TURNS else 1
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture the way up that it says."""
+    turn = TURNS.get(turned(image))
+    return image if turn is None else image.transpose(turn)
 
 
 def inspect(content: bytes) -> Facts:
     """Size, mode and format of an image, after decoding it whole. Raises `ImageError`."""
     image = open_image(content)
-    upright = ImageOps.exif_transpose(image)
-    return Facts(upright.width, upright.height, image.mode, (image.format or "").lower())
+    seen = upright(image)
+    return Facts(seen.width, seen.height, image.mode, (image.format or "").lower())
 
 
 SOF = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
@@ -138,7 +209,7 @@ def cut(content: bytes, box: Sequence[int]) -> bytes:
 
 def decode(content: bytes) -> NDArray[np.uint8]:
     """Pixels (H, W, 3), RGB, upright (EXIF rotation applied). Raises `ImageError`."""
-    image = ImageOps.exif_transpose(open_image(content))
+    image = upright(open_image(content))
     if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more: keep the top 8
         grey = np.asarray(image, dtype=np.float64)
         grey = grey / 257 if grey.max(initial=0) > 255 else grey

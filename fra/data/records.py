@@ -26,6 +26,7 @@ class DatasetConfig:
     the fractions `val` and `test` of its people (of its images, where no person is known) are set apart; of one
     with published splits, `val` of its training people, where it has no validation split itself.
     `urls` are existing WebDataset shards (paths or URLs, with brace ranges) where `adapter` is `webdataset`.
+    Links that lead out of `root` are refused unless `follow_links`: a set that was downloaded could name any file.
     `images` is how many faces are made, and `seed` which ones, where `adapter` is `generated`.
     """
 
@@ -35,6 +36,7 @@ class DatasetConfig:
     val: float = 0.0
     test: float = 0.0
     urls: str | None = None
+    follow_links: bool = False
     images: int | None = None
     seed: int = 0
 
@@ -46,6 +48,10 @@ class DatasetConfig:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
             raise ValueError(
                 f"dataset.name is {self.name!r}: use letters, digits, '-' and '_', as it names folders"
+            )
+        if re.search(r"//[^/]*:[^/]*@", self.urls or ""):
+            raise ValueError(
+                "dataset.urls has a password in it: give it by the environment, as AWS tools find it"
             )
         if self.val < 0 or self.test < 0 or self.val + self.test >= 1:
             raise ValueError(f"dataset.val {self.val} and dataset.test {self.test} leave nothing to train on")
@@ -99,9 +105,12 @@ def expect(path: Path, what: str) -> Path:
 
     Raises:
         FileNotFoundError: it is not; the message says what was expected where.
+        ValueError: it is a pipe or a device, which might be read for ever.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path}: not there ({what}); check dataset.root")
+    if not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path}: neither file nor folder ({what}); check dataset.root")
     return path
 
 

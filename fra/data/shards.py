@@ -18,8 +18,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
@@ -45,8 +46,9 @@ class ShardConfig:
 
     `beton_mode` is how FFCV keeps pixels: "raw" (exact, large), "jpg" (at `jpeg_quality`), or "smart" (raw where an
     image has fewer than `raw_bytes` bytes of pixels). Sides longer than `max_side` are scaled down in the beton; the
-    tar shards keep the file's own bytes. `runner` is who writes the shards: the processes of this machine ("local"),
-    or the workers of a Dask scheduler at `dask_address`, which see the same folders.
+    tar shards keep the file's own pixels. `keep_metadata` keeps what image files say beside their picture (place,
+    time, camera, comments, previews; see `fra.data.metadata`). `runner` is who writes the shards: the processes of
+    this machine ("local"), or the workers of a Dask scheduler at `dask_address`, which see the same folders.
     """
 
     images_per_shard: int = 1000
@@ -55,6 +57,7 @@ class ShardConfig:
     jpeg_quality: int = 95
     raw_bytes: int = 65536
     max_side: int = 512
+    keep_metadata: bool = False
     runner: str = "local"
     dask_address: str | None = None
 
@@ -155,11 +158,11 @@ def row_hashes(records: pd.DataFrame) -> NDArray[np.uint64]:
     return np.asarray(hashes, dtype=np.uint64)
 
 
-def fingerprint(hashes: NDArray[np.uint64]) -> str:
-    return hashlib.sha256(hashes.tobytes()).hexdigest()
+def fingerprint(hashes: NDArray[np.uint64], keep_metadata: bool) -> str:
+    return hashlib.sha256(hashes.tobytes() + bytes([keep_metadata])).hexdigest()
 
 
-def jobs_of(planned: pd.DataFrame, root: Path, out: Path, state: Path) -> list[Job]:
+def jobs_of(planned: pd.DataFrame, root: Path, out: Path, state: Path, keep_metadata: bool) -> list[Job]:
     """One job a shard. `planned` is in the shards' order, with the columns `hash` and `known`."""
     names = planned["shard"].to_numpy(object)
     changes = np.flatnonzero(names[1:] != names[:-1]) + 1
@@ -167,8 +170,9 @@ def jobs_of(planned: pd.DataFrame, root: Path, out: Path, state: Path) -> list[J
     jobs = []
     for start, end in pairwise(bounds):
         rows = planned.iloc[start:end]
-        mark, known = fingerprint(rows["hash"].to_numpy(np.uint64)), bool(rows["known"].all())
-        jobs.append(Job(str(names[start]), rows, mark, known, root, out, state))
+        mark = fingerprint(rows["hash"].to_numpy(np.uint64), keep_metadata)
+        known = bool(rows["known"].all())
+        jobs.append(Job(str(names[start]), rows, mark, known, keep_metadata, root, out, state))
     return jobs
 
 
@@ -265,7 +269,7 @@ def write(
     marked = records.assign(hash=hashes, known=known.to_numpy(bool), last=last)
     wanted = ~records["key"].isin(list(refused))
     planned = plan(marked[wanted], config.images_per_shard, past.manifest["shard"])
-    jobs = jobs_of(planned, root, out, state)
+    jobs = jobs_of(planned, root, out, state, config.keep_metadata)
     todo = [job for job in jobs if not past.holds(job)]
     out.mkdir(parents=True, exist_ok=True)
     state.mkdir(parents=True, exist_ok=True)
@@ -329,6 +333,9 @@ def assemble(
     `index` counts within a split."""
     listed = listed.reset_index(drop=True)
     facts = facts_of(listed, before, entries)
+    if "span" in listed:  # a tar is told by its name: its folder or server is nobody's business
+        tars = listed["source"].map(lambda url: PurePosixPath(urlsplit(url).path).name)
+        listed = listed.assign(source=listed["source"].mask(listed["span"].notna(), tars))
     table = listed.drop(columns=[*FOUND, *APART[1:]], errors="ignore")
     table = table.assign(**{name: facts[name].array for name in (*FOUND, "error")})
     told = table["key"].isin(list(refused))
@@ -365,7 +372,7 @@ def finish(
     """
     bad = table.loc[table["error"].notna(), "key"].tolist()
     good = planned[~planned["key"].isin(bad)]
-    marks = {job.name: job.fingerprint for job in jobs_of(good, Path(), out, state)}
+    marks = {job.name: job.fingerprint for job in jobs_of(good, Path(), out, state, config.keep_metadata)}
     shards = {
         name: {"fingerprint": mark, "sha256": tars[name]["sha256"], "bytes": tars[name]["bytes"]}
         for name, mark in marks.items()

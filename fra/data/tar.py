@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from fra.data.files import atomic
-from fra.data.images import Facts, ImageError, cut, glance
+from fra.data.images import Facts, ImageError, cut, glance, read_file
+from fra.data.metadata import without_metadata
 
 SUFFIX = {"jpeg": "jpg", "ppm": "pgm", "tiff": "tif"}
 """File formats (Pillow's names) whose usual suffix is another word."""
@@ -26,12 +27,14 @@ class Job:
     """One shard to write: its name and records (in its order), folders, and the fingerprint to remember it by.
 
     `known`: the records say when each image's bytes change, so that the same fingerprint means the same bytes.
+    `keep_metadata`: images keep what they say beside their picture (place, time, camera).
     """
 
     name: str
     records: pd.DataFrame
     fingerprint: str
     known: bool
+    keep_metadata: bool
     root: Path
     out: Path
     state: Path
@@ -81,8 +84,8 @@ def parts(rows: list[dict[str, Any]]) -> Iterator[bytes]:
         yield from system.cat_ranges(paths, *map(list, zip(*spans, strict=True)), on_error="raise")
 
 
-def files(root: Path, rows: list[dict[str, Any]]) -> Iterator[bytes]:
-    """Each record's image file: on disk, a part of a tar, or what the set had in a table."""
+def files(root: Path, rows: list[dict[str, Any]]) -> Iterator[bytes | ImageError]:
+    """Each record's image file: on disk, a part of a tar, or what the set had in a table; or why it is not read."""
     cut_out = parts([row for row in rows if row["span"] is not None])
     for row in rows:
         if row["span"] is not None:
@@ -90,7 +93,14 @@ def files(root: Path, rows: list[dict[str, Any]]) -> Iterator[bytes]:
         elif row["content"] is not None:
             yield row["content"]
         else:
-            yield (root / row["source"]).read_bytes()
+            yield read_or_refuse(root / row["source"])
+
+
+def read_or_refuse(path: Path) -> bytes | ImageError:
+    try:
+        return read_file(path)
+    except ImageError as refused:
+        return refused
 
 
 def write_shard(job: Job) -> int:
@@ -107,8 +117,8 @@ def write_shard(job: Job) -> int:
     digest, size = hashlib.sha256(), 0
     path = job.out / job.name
     with atomic(path) as partial, partial.open("wb", buffering=1 << 20) as stream:
-        for row, annotation, content in zip(rows, beside(job.records), files(job.root, rows), strict=True):
-            content, facts, error = look(content, row["box"])
+        for row, annotation, file in zip(rows, beside(job.records), files(job.root, rows), strict=True):
+            content, facts, error = look(file, row["box"], job.keep_metadata)
             found["key"].append(row["key"])
             found["sha256"].append(hashlib.sha256(content).hexdigest())
             found["bytes"].append(len(content))
@@ -132,10 +142,15 @@ def write_shard(job: Job) -> int:
     return len(job.records)
 
 
-def look(file: bytes, box: Sequence[int] | None) -> tuple[bytes, Facts | None, str | None]:
+def look(
+    file: bytes | ImageError, box: Sequence[int] | None, keep_metadata: bool
+) -> tuple[bytes, Facts | None, str | None]:
     """An image as it goes into the shard (its `box` cut out), and what it is, or why it is none."""
     try:
-        content = file if box is None else cut(file, box)
+        if isinstance(file, ImageError):
+            raise file
+        whole = file if keep_metadata or box is not None else without_metadata(file)
+        content = whole if box is None else cut(whole, box)
         return content, glance(content), None
     except ImageError as refused:
-        return file if box is None else b"", None, str(refused)
+        return file if box is None and isinstance(file, bytes) else b"", None, str(refused)

@@ -196,14 +196,15 @@ def settings() -> Any:
 
 
 def parameters(defined: Definition) -> Iterator[tuple[str, str]]:
-    """The stage's parameters, one a number: ("train.lr", "0.001")."""
+    """The stage's parameters, one a number: ("train.lr", "0.001"). Of a place on this machine the last name alone."""
 
     def spell(key: str, value: Any) -> Iterator[tuple[str, str]]:
         if isinstance(value, dict):
             for part, inner in value.items():
                 yield from spell(f"{key}.{part}", inner)
         else:
-            yield key, value if isinstance(value, str) else json.dumps(value)
+            text = value if isinstance(value, str) else json.dumps(value)
+            yield key, Path(text).name if text.startswith(("/", "~")) else text
 
     for key in defined.params:
         value = settings()
