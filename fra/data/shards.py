@@ -38,6 +38,8 @@ COLUMNS = ("key", "split", "person", *FOUND, "source", "shard", "index", "error"
 """The manifest's columns; labels, measures and landmarks follow."""
 APART = ("landmarks", "box", "span", "content")
 """Columns of records that hold no plain values."""
+MIX = np.uint64(0x9E3779B97F4A7C15)
+"""An odd number with even bits: keeps hashes apart where they are added."""
 
 
 @dataclass(frozen=True)
@@ -147,14 +149,16 @@ def content_of(value: Any) -> bytes:
 
 def row_hashes(records: pd.DataFrame) -> NDArray[np.uint64]:
     """A number a record that changes with anything that the manifest or its shard says of it."""
-    plain = records.drop(columns=[name for name in APART if name in records])
-    hashes = pd.util.hash_pandas_object(plain.astype({"key": "str"}), index=False).to_numpy(np.uint64).copy()
+    names = (records["key"] + "\0" + records["source"]).to_numpy(object)
+    plain = records.drop(columns=["key", "source", *(name for name in APART if name in records)])
+    hashes = pd.util.hash_pandas_object(plain, index=False).to_numpy(np.uint64) * MIX
+    hashes += pd.util.hash_array(names, categorize=False)
     for name in APART:
         if name in records and records[name].notna().any():
             digests = b"".join(
                 hashlib.blake2b(content_of(value), digest_size=8).digest() for value in records[name]
             )
-            hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + np.frombuffer(digests, dtype=np.uint64)
+            hashes = hashes * MIX + np.frombuffer(digests, dtype=np.uint64)
     return np.asarray(hashes, dtype=np.uint64)
 
 
@@ -168,11 +172,12 @@ def jobs_of(planned: pd.DataFrame, root: Path, out: Path, state: Path, keep_meta
     changes = np.flatnonzero(names[1:] != names[:-1]) + 1
     bounds = [0, *changes.tolist(), len(names)] if len(names) else []
     jobs = []
+    hashes, known = planned["hash"].to_numpy(np.uint64), planned["known"].to_numpy(bool)
     for start, end in pairwise(bounds):
-        rows = planned.iloc[start:end]
-        mark = fingerprint(rows["hash"].to_numpy(np.uint64), keep_metadata)
-        known = bool(rows["known"].all())
-        jobs.append(Job(str(names[start]), rows, mark, known, keep_metadata, root, out, state))
+        mark, rows = fingerprint(hashes[start:end], keep_metadata), planned.iloc[start:end]
+        jobs.append(
+            Job(str(names[start]), rows, mark, bool(known[start:end].all()), keep_metadata, root, out, state)
+        )
     return jobs
 
 
