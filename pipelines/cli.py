@@ -408,6 +408,24 @@ def shards(
     tell(sharding(images), as_json)
 
 
+@bench.command("embed")
+def bench_embed(
+    weights: Annotated[
+        Path | None, typer.Option("--weights", "-w", help="Weights to take; else an untrained backbone")
+    ] = None,
+    backbone: Annotated[str, typer.Option(help="As model.backbone")] = "resnet50",
+    image_size: Annotated[int, typer.Option(help="Pixels a side")] = 224,
+    images: Annotated[int, typer.Option(help="How many JPEGs to make up")] = 256,
+    batch_size: Annotated[int, typer.Option(help="Images at once")] = 64,
+    rounds: Annotated[int, typer.Option(help="Alternating rounds; the median of each side counts")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Only the result, as one JSON object")] = False,
+) -> None:
+    """`fra embed`, from files to a file, beside the bare model on pixels that lie ready; on the CPU, one run."""
+    from fra.use.bench import embedding
+
+    tell(embedding(weights, backbone, image_size, images, batch_size, rounds), as_json)
+
+
 @bench.command()
 def step(
     backbone: Annotated[str, typer.Option(help="As model.backbone")] = "resnet50",

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from fra import released
 from fra.data.files import atomic, sha256
 from fra.inference import FaceEncoder, load
 from fra.use.images import Unread, batches
@@ -52,7 +53,7 @@ def embed(
     if not parts:
         name, reason = next(iter(unread.reasons.items()))
         raise ValueError(f"none of {len(unread.reasons)} files is an image; {name}: {reason}")
-    write(names, np.concatenate(parts), {"weights": sha256(weights), **about(encoder)}, out)
+    write(names, np.concatenate(parts), {"weights": sha256(released.find(weights)), **about(encoder)}, out)
     return unread
 
 
@@ -120,7 +121,7 @@ def search(image: Path, gallery: Path, weights: Path, count: int = 5) -> list[Ne
         ValueError: the gallery was made with other weights.
     """
     known = read(gallery)
-    if known.weights != sha256(weights):
+    if known.weights != sha256(released.find(weights)):
         raise ValueError(
             f"{gallery} was made with other weights than {weights} (SHA-256 {known.weights[:12]}…): "
             "give those, or embed again"

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import fra
+from fra.use.bench import embedding
 from fra.use.embed import embed, read, search
 from fra.use.images import Unread, batches, find
 
@@ -37,6 +38,12 @@ def test_batches_keep_order_and_name_what_is_no_image(faces: Path, tmp_path: Pat
     assert [len(batch.names) for batch in found] == [4, 4, 2]
     assert [name for batch in found for name in batch.names] == sorted(names(str(faces / "a")))
     assert list(unread.reasons) == [str(tmp_path / "words.jpg")]
+
+
+def test_released_weights_go_by_their_name(faces: Path, tmp_path: Path) -> None:
+    embed([str(faces)], Path("demo"), tmp_path / "out.parquet")
+    assert read(tmp_path / "out.parquet").embeddings_ND.shape == (20, 128)
+    assert len(search(faces / "a/00.png", tmp_path / "out.parquet", Path("demo"))) == 5
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".npz"])
@@ -87,3 +94,11 @@ def test_the_command_writes_the_rest_and_names_what_is_no_image(
     assert done.returncode == 1
     assert f"not an image: {tmp_path}/empty.png: the file is empty (0 bytes)" in done.stderr
     assert len(read(out).names) == 20
+
+
+def test_the_benchmark_says_what_it_promises() -> None:
+    found = embedding(None, "mini", 48, images=20, batch_size=8, rounds=1)
+    assert (found["backbone"], found["image_size"], found["images"]) == ("mini", 48, 20)
+    assert found["of_bare"] == pytest.approx(
+        found["embed_images_per_second"] / found["bare_images_per_second"]
+    )
