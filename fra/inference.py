@@ -136,7 +136,7 @@ def load(path: str | Path) -> FaceEncoder:
     model that comes with the package. Raises FileNotFoundError, or ValueError where the file is damaged or
     is not one of these.
     """
-    weights, metadata = _read(released.find(path))
+    weights, metadata = _read(path)
     encoder, weighed = _build(weights, metadata)
     try:
         weighed.load_state_dict(weights)
@@ -147,14 +147,20 @@ def load(path: str | Path) -> FaceEncoder:
 
 def untrained(path: str | Path, seed: int) -> FaceEncoder:
     """The architecture in a weights file with random weights: where pre-training starts. Raises as `load` does."""
-    weights, metadata = _read(released.find(path))
+    weights, metadata = _read(path)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _build(weights, metadata)[0].eval()
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    weights, metadata = read_weights(path)
+def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    file = released.find(path)
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such weights file; pre-training writes it, and {', '.join(released.names())} comes with the "
+            "package: give the name instead of a path"
+        )
+    weights, metadata = read_weights(file)
     required = REQUIRED.get(metadata.get("contents", ""), ("contents",))
     absent = [name for name in required if name not in metadata]
     if absent:

@@ -46,6 +46,12 @@ def test_released_weights_go_by_their_name(faces: Path, tmp_path: Path) -> None:
     assert len(search(faces / "a/00.png", tmp_path / "out.parquet", Path("demo"))) == 5
 
 
+def test_weights_that_are_not_there_are_one_clear_error(faces: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nobody: no such weights file.* demo comes with the package"):
+        embed([str(faces)], Path("nobody"), tmp_path / "out.parquet")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("suffix", [".parquet", ".npz"])
 def test_a_file_of_embeddings_is_what_the_encoder_says(
     suffix: str, faces: Path, model: Path, tmp_path: Path
