@@ -27,8 +27,12 @@ def untrained(backbone: str, image_size: int, path: Path) -> Path:
 
 @torch.inference_mode()
 def bare(encoder: FaceEncoder, count: int, batch_size: int) -> float:
-    """Seconds of the backbone alone on `count` images that are decoded, scaled and normalised already."""
+    """Seconds of the backbone alone on `count` images that are decoded, scaled and normalised already.
+
+    In the channels-last layout, which is faster, and which decoded images have.
+    """
     batch = torch.rand(batch_size, 3, encoder.image_size, encoder.image_size)
+    batch = batch.contiguous(memory_format=torch.channels_last)
     start = time.perf_counter()
     for done in range(0, count, batch_size):
         encoder.backbone(batch[: count - done]).mean((2, 3))
