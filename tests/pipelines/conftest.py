@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from serving import Served, Toy, make_toy, serving
 from workspace import SECRET, USER, add_bad_files, few_faces, make_workspace, observed, run
 
@@ -13,9 +15,19 @@ from workspace import SECRET, USER, add_bad_files, few_faces, make_workspace, ob
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace in which the whole chain ran, on few faces with bad files among them. Tests must not change it.
 
-    It ran under the eyes of tests/pipelines/test_privacy.py.
+    It ran under the eyes of tests/pipelines/test_privacy.py. Several processes of pytest share one: the first makes it.
     """
-    folder = tmp_path_factory.mktemp("chain")
+    alone = "PYTEST_XDIST_WORKER" not in os.environ
+    shared = tmp_path_factory.getbasetemp() if alone else tmp_path_factory.getbasetemp().parent
+    with FileLock(shared / "chain.lock"):
+        if not (shared / "chain/workspace/log.txt").exists():
+            run_chain(shared / "chain")
+    return shared / "chain/workspace"
+
+
+def run_chain(folder: Path) -> None:
+    """Makes the folder `workspace`, and `sent.txt` about what it tried to send; `log.txt` in it comes last."""
+    shutil.rmtree(folder, ignore_errors=True)
     faces = few_faces(folder / "faces")
     add_bad_files(faces)
     workspace = folder / "workspace"
@@ -30,7 +42,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run(workspace, *observed(folder / "sent.txt"), "dvc", "repro", **secrets)
     assert done.returncode == 0, done.stdout
     (workspace / "log.txt").write_text(done.stdout)
-    return workspace
 
 
 @pytest.fixture
