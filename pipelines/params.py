@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -16,6 +17,10 @@ from pydantic import TypeAdapter, ValidationError
 
 PARAMS = Path("params.yaml")
 CONF = Path("fra/conf")
+NAME = re.compile(r"[+~]{0,2}[A-Za-z0-9_./@-]+")
+"""What may stand before the "=" of an override."""
+REFERENCE = re.compile(r"\$\{\.*[A-Za-z0-9_.]+\}")
+"""Another parameter's value, as `${dataset.name}`."""
 T = TypeVar("T")
 
 
@@ -26,10 +31,15 @@ class ParamsError(ValueError):
 def read(path: Path = PARAMS) -> dict[str, Any]:
     """All of params.yaml. Raises `ParamsError`."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ParamsError(
+                f"{path}: has YAML aliases (*name), by which a small file becomes huge: write it out"
+            )
+        content = yaml.safe_load(text)
     except FileNotFoundError:
         raise ParamsError(f"{path}: not there: run `python -m pipelines.params`") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ParamsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ParamsError(f"{path}: holds no sections: run `python -m pipelines.params`")
@@ -77,12 +87,28 @@ def explain(name: str, found: Any) -> str:
     return f"{key}: {found['msg'][0].lower()}{found['msg'][1:]}, got {found['input']!r}"
 
 
+def check(override: str) -> None:
+    """Raises `ParamsError` where an override would read anything but the parameters: environment, files, Hydra's own."""
+    name = override.partition("=")[0]
+    if not NAME.fullmatch(name):
+        raise ParamsError(f"{override!r}: not of the form NAME=VALUE")
+    if re.match(r"[+~]*hydra\b", name):
+        raise ParamsError(f"{override!r}: Hydra's own settings are no parameters")
+    if "${" in REFERENCE.sub("", override):
+        raise ParamsError(
+            f"{override!r}: only other parameters can be referred to (${{dataset.name}}): "
+            "resolvers such as oc.env are not run, write the value itself"
+        )
+
+
 def compose(overrides: list[str], path: Path = PARAMS, conf: Path = CONF) -> None:
     """Writes params.yaml as `dvc exp run -S …` would. Raises `ParamsError` for an override that does not fit."""
     from dvc.utils.hydra import compose_and_dump
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    for override in overrides:
+        check(override)
     try:
         compose_and_dump(path, str(conf.resolve()), None, "config", str(Path.cwd()), overrides)
     except (HydraException, OmegaConfBaseException) as error:

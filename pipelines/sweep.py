@@ -16,6 +16,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
+from pipelines import params
 from pipelines.run import StageError, check, dvc
 from pipelines.workspace import Workspace, alone
 
@@ -24,13 +25,16 @@ def combinations(grid: list[str]) -> list[list[str]]:
     """["a=1,2", "b=3,4"] → [["a=1", "b=3"], ["a=1", "b=4"], ["a=2", "b=3"], ["a=2", "b=4"]].
 
     Raises:
-        ValueError: an entry is not of the form NAME=VALUE[,VALUE…].
+        ValueError: an entry is not of the form NAME=VALUE[,VALUE…], or refers to something else than parameters.
     """
     choices = []
     for entry in grid:
         name, equals, values = entry.partition("=")
         if not name or not equals or not all(values.split(",")):
             raise ValueError(f"grid: {entry!r} is not of the form NAME=VALUE,VALUE…")
+        params.check(entry)
+        if "{" in params.REFERENCE.sub("", values):  # its keys would get into the commands of dvc.yaml
+            raise ValueError(f"grid: {entry!r} has a mapping in it: name the parameters one by one")
         choices.append([f"{name}={value}" for value in values.split(",")])
     return [list(chosen) for chosen in itertools.product(*choices)]
 

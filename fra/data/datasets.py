@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -77,28 +78,28 @@ def keys_of(sources: list[str]) -> list[str]:
     return keys
 
 
-def check_names(records: list[Record]) -> None:
+def check_names(records: list[Record], where: str | Path) -> None:
     """Names come from annotation files and archives, which can say anything.
 
     Raises:
         ValueError: one leads out of the set, or is no text that every file here can hold.
     """
     for record in records:
-        check_name(record.name or record.source)
+        check_name(record.name or record.source, where)
         if not record.span:  # else it is the tar's own path or URL, which the user chose
-            check_name(record.source)
+            check_name(record.source, where)
 
 
-def check_name(name: str) -> None:
+def check_name(name: str, where: str | Path) -> None:
     """Raises ValueError as `check_names` says."""
     if isabs(name) or ".." in name.split("/"):
-        raise ValueError(f"{name!r}: leads out of the set; only files below dataset.root are read")
+        raise ValueError(f"{where}: {name!r} leads out of the set")
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{name!r}: its name is not UTF-8; rename it") from None
-    if not name.isprintable():
-        raise ValueError(f"{name!r}: its name has a control character in it; rename it")
+        raise ValueError(f"{where}: {name!r} is not UTF-8: rename it") from None
+    if re.search(r"[\x00-\x1f\x7f-\x9f]", name):
+        raise ValueError(f"{where}: {name!r} has a control character in it: rename it")
 
 
 def stat_all(root: Path, sources: list[str]) -> list[tuple[int, int]]:
@@ -215,7 +216,7 @@ def ingest(config: DatasetConfig, raw: Path, withdrawn: frozenset[str] = frozens
         on_disk = []
     else:
         on_disk = [record.source for record in records if record.content is None and record.span is None]
-    check_names(records)
+    check_names(records, config.urls or root)
     if not config.follow_links:
         check_links(root, on_disk)
     version = content_of if is_embedded(config) else version_of

@@ -224,7 +224,7 @@ def resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 def members(shard: Path, keys: set[str]) -> Iterator[tuple[str, bytes]]:
     """The image bytes of `keys` in a tar shard, in the shard's order."""
-    with tarfile.open(shard) as tar:
+    with tarfile.open(shard, "r:") as tar:
         for member in tar:
             key, _, suffix = member.name.rpartition(".")
             if suffix != "json" and key in keys:

@@ -29,6 +29,8 @@ class Beton:
             fields = dict(zip(self.reader.field_names, self.reader.metadata.dtype.names, strict=True))
             self.images = self.reader.metadata[fields["image"]]
             self.index: NDArray[np.int64] = np.asarray(self.reader.metadata[fields["index"]]).astype(np.int64)
+            if absent := {"mode", "height", "width", "data_ptr"} - set(self.images.dtype.names or ()):
+                raise ValueError(f"its field `image` holds no images: it lacks {', '.join(sorted(absent))}")
             if len(self.images) != self.reader.num_samples:
                 raise ValueError(f"{len(self.images)} of {self.reader.num_samples} images are in it")
             self.content = np.memmap(path, dtype=np.uint8, mode="r")
@@ -61,4 +63,8 @@ class Beton:
         image = cv2.imdecode(stored, cv2.IMREAD_COLOR) if stored.size else None
         if image is None:
             raise BetonError(f"image {place} cannot be decoded")
+        if image.shape[:2] != (height, width):
+            raise BetonError(
+                f"image {place} has {image.shape[0]} x {image.shape[1]} pixels, not {height} x {width}"
+            )
         return cast("NDArray[np.uint8]", cv2.cvtColor(image, cv2.COLOR_BGR2RGB))

@@ -297,14 +297,18 @@ def train_shards(folder: Path) -> list[Shard]:
 
     Raises:
         FileNotFoundError: there is no `index.json`: the folder is not a finished set of shards.
+        ValueError: it is no index.
     """
     index = folder / "index.json"
     if not index.is_file():
         raise FileNotFoundError(f"{index}: not there, so the shards are not finished: run `dvc repro shard`")
     shards, first = [], 0
-    for entry in json.loads(index.read_text(encoding="utf-8"))["splits"]["train"]["shards"]:
-        shards.append(Shard(folder / entry["name"], entry["images"], first))
-        first += entry["images"]
+    try:
+        for entry in json.loads(index.read_text(encoding="utf-8"))["splits"]["train"]["shards"]:
+            shards.append(Shard(folder / str(entry["name"]), int(entry["images"]), first))
+            first += shards[-1].images
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{index}: no index of shards ({error!r}): run `dvc repro -f shard`") from None
     return shards
 
 

@@ -6,13 +6,16 @@ annotation files, never pixels: that is `fra.data.shards`' work.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from posixpath import splitext
+from typing import TextIO
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".pgm", ".ppm", ".bmp", ".webp", ".tif", ".tiff"})
 SPLITS = ("train", "val", "test")
@@ -142,12 +145,40 @@ def image_files(root: Path) -> list[str]:
     return sorted(found)
 
 
+LARGEST = 2**31
+"""No pixel, class or angle is beyond."""
+
+
+def number(word: str) -> float:
+    """A number of an annotation file. Raises ValueError where it is none, not finite, or beyond all sense."""
+    value = float(word)
+    if not -LARGEST < value < LARGEST:
+        raise ValueError(f"{word[:80]}: no number that an image can have")
+    return value
+
+
+@contextmanager
+def annotations(path: Path) -> Iterator[TextIO]:
+    """An annotation file, open for `csv` or by lines.
+
+    Raises:
+        ValueError: it turns out not to be UTF-8 text, or no table.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            yield stream
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
+    except csv.Error as error:
+        raise ValueError(f"{path}: no table of comma-separated values ({error})") from None
+
+
 def lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """(number of the line from 1, its words) of every line that is not blank; any white space parts words."""
-    with path.open(encoding="utf-8-sig") as stream:
-        for number, line in enumerate(stream, start=1):
+    with annotations(path) as stream:
+        for place, line in enumerate(stream, start=1):
             if words := line.split():
-                yield number, words
+                yield place, words
 
 
 def malformed(path: Path, number: int, expected: str, found: object) -> ValueError:

@@ -57,7 +57,7 @@ def read(path: Path) -> Verdict:
         content = json.loads(path.read_text(encoding="utf-8"))
         given = content.pop("seal")
         verdict = Verdict(**content)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise GateError(f"{path}: not a verdict ({error}): run `dvc repro -f validate`") from None
     if given != seal(content):
         raise GateError(
@@ -94,8 +94,11 @@ def set_aside(quarantine: Path) -> pd.DataFrame:
     """The rows that were set aside: key, split, index (-1: in no shard), source, reason.
 
     Raises:
-        GateError: there is no such list.
+        GateError: there is no such list, or the file is none.
     """
     if not quarantine.is_file():
         raise GateError(f"{quarantine}: not there; the data were not validated: run `dvc repro validate`")
-    return pd.read_csv(quarantine, dtype={"index": "int64"}, keep_default_na=False)
+    try:
+        return pd.read_csv(quarantine, dtype={"index": "int64"}, keep_default_na=False)
+    except (ValueError, OverflowError) as error:  # what pandas makes of a file that is no such table
+        raise GateError(f"{quarantine}: no quarantine list ({error}): run `dvc repro -f validate`") from None

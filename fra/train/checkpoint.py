@@ -7,7 +7,6 @@ import fcntl
 import json
 import logging
 import os
-import pickle
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -130,7 +129,10 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ValueError(f"{path}: not a complete safetensors file ({error})") from error
     if text is None:
         raise ValueError(f"{path}: no '{METADATA_KEY}' metadata; load a file that pre-training wrote")
-    return weights, json.loads(text)
+    try:
+        return weights, dict(json.loads(text))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path}: its metadata is none of ours ({error})") from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -198,7 +200,7 @@ class Checkpoints:
         for path in reversed(self.paths()):
             try:
                 state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-            except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+            except Exception as error:  # whatever the bytes make of PyTorch's reader
                 damaged = path.with_suffix(".damaged")
                 path.replace(damaged)
                 logger.warning(

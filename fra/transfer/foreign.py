@@ -7,7 +7,6 @@ Nothing in a checkpoint is executed: safetensors hold numbers alone, and PyTorch
 from __future__ import annotations
 
 import argparse
-import pickle
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy._core.multiarray import scalar
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -130,7 +128,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         else:
             with torch.serialization.safe_globals(HARMLESS):
                 content = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+    except Exception as error:  # whatever the bytes make of the two readers
         first = str(error).strip().partition("\n")[0]
         raise ValueError(
             f"{file}: cannot be read without executing code of unknown origin ({first}); "

@@ -109,9 +109,12 @@ def read_pairs(path: Path) -> pd.DataFrame:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; transfer.pairs_file is LFW's pairs.txt")
-    header, *lines = path.read_text(encoding="utf-8").strip().split("\n")
-    numbers = [int(number) for number in header.split()]
-    folds, count = numbers if len(numbers) == 2 else (1, numbers[0])
+    try:
+        header, *lines = path.read_text(encoding="utf-8").strip().split("\n")
+        *given, count = [int(number) for number in header.split()]
+        (folds,) = given or [1]
+    except ValueError as error:
+        raise ValueError(f"{path}, line 1: expected the numbers of folds and of pairs ({error})") from None
     if len(lines) != 2 * folds * count:
         raise ValueError(
             f"{path}: {folds} folds of twice {count} pairs were announced, {len(lines)} lines found"
@@ -120,7 +123,7 @@ def read_pairs(path: Path) -> pd.DataFrame:
     for place, line in enumerate(lines):
         fields = line.split("\t")
         same = place % (2 * count) < count
-        if len(fields) != (3 if same else 4):
+        if len(fields) != (3 if same else 4) or not all(field.isdecimal() for field in fields[1 :: 2 - same]):
             raise ValueError(f"{path}, line {place + 2}: {line!r} is no {'' if same else 'mis'}matched pair")
         name, i, other, j = (fields[0], fields[1], fields[0], fields[2]) if same else fields
         keys = (f"{who}/{who}_{int(number):04d}" for who, number in ((name, i), (other, j)))

@@ -69,7 +69,7 @@ def find(places: Sequence[str]) -> Iterator[File]:
 def members(shard: Path) -> Iterator[File]:
     """The images in a tar. Raises ValueError where it is none."""
     try:
-        with tarfile.open(shard) as tar:
+        with tarfile.open(shard, "r:") as tar:
             for member in tar:
                 if member.isfile() and Path(member.name).suffix.lower() in IMAGE_SUFFIXES:
                     stream = tar.extractfile(member)

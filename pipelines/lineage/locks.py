@@ -53,7 +53,7 @@ def parse(text: str | bytes) -> dict[str, Stage]:
             )
             for name, entry in entries.items()
         }
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise LineageError(f"dvc.lock: not a lock file of DVC ({' '.join(str(error).split())})") from None
 
 

@@ -12,7 +12,16 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from fra.data.records import DatasetConfig, Record, carved, expect, image_files, malformed
+from fra.data.records import (
+    DatasetConfig,
+    Record,
+    annotations,
+    carved,
+    expect,
+    image_files,
+    malformed,
+    number,
+)
 
 LISTS, IMAGES = "Manually_Annotated_file_lists", "Manually_Annotated_Images"
 COLUMNS = (
@@ -47,21 +56,21 @@ def annotated(root: Path, name: str, split: str, config: DatasetConfig) -> Itera
     listed = expect(root / LISTS / f"{name}.csv", "AffectNet's list of images")
     expect(root / IMAGES, "AffectNet's images")
     columns = list(COLUMNS)
-    with listed.open(encoding="utf-8-sig", newline="") as stream:
-        for number, row in enumerate(csv.reader(stream), start=1):
-            if number == 1 and row[0].strip() == COLUMNS[0]:
-                columns = [column.strip() for column in row]
-                continue
+    with annotations(listed) as stream:
+        for line, row in enumerate(csv.reader(stream), start=1):
             if not row:
+                continue
+            if line == 1 and row[0].strip() == COLUMNS[0]:
+                columns = [column.strip() for column in row]
                 continue
             values = dict(zip(columns, row, strict=False))
             try:
                 label = int(values["expression"])
-                points = tuple(float(value) for value in values["facial_landmarks"].split(";") if value)
-            except (KeyError, ValueError):
-                raise malformed(listed, number, f"the columns {', '.join(columns)}", ",".join(row)) from None
-            if label < EXPRESSIONS:
+                points = tuple(number(value) for value in values["facial_landmarks"].split(";") if value)
                 source = f"{IMAGES}/{values[COLUMNS[0]]}"
+            except (KeyError, ValueError):
+                raise malformed(listed, line, f"the columns {', '.join(columns)}", ",".join(row)) from None
+            if 0 <= label < EXPRESSIONS:
                 landmarks = points if len(points) == 2 * 68 else None
                 yield Record(source, carved(split, source, config), None, {"expression": label}, landmarks)
 

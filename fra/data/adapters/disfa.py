@@ -8,13 +8,15 @@ or more, as in the literature, which judges AU 1, 2, 4, 6, 9, 12, 25 and 26 in t
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from fra.data.records import DatasetConfig, Record, expect, malformed, split_of
+from fra.data.records import DatasetConfig, Record, annotations, expect, malformed, split_of
 
 LABELS, IMAGES = "ActionUnit_Labels", "img"
+INTENSITIES = tuple("012345")
 ACTIVE = 2
 """The lowest intensity that counts as an active unit."""
 
@@ -41,9 +43,9 @@ def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
 def intensities(path: Path) -> list[int]:
     """The intensity of one action unit in each frame."""
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        words = line.split(",")
-        if len(words) != 2 or not all(word.strip().isdigit() for word in words):
-            raise malformed(path, number, "`frame,intensity`", line)
-        found.append(int(words[1]))
+    with annotations(path) as stream:
+        for number, words in enumerate(csv.reader(stream), start=1):
+            if len(words) != 2 or not words[0].strip().isdigit() or words[1].strip() not in INTENSITIES:
+                raise malformed(path, number, "`frame,intensity`", ",".join(words))
+            found.append(int(words[1]))
     return found

@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fra.data.records import DatasetConfig, Record, malformed
+from fra.data.records import DatasetConfig, Record, annotations, malformed
 
 SIDE = 48
+EMOTIONS = 7
 SPLIT = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
 
 
@@ -34,7 +35,7 @@ def rows(root: Path) -> Iterator[Row]:
     found = [root / name for name in names if (root / name).is_file()]
     if not found:
         raise FileNotFoundError(f"{root}: {' or '.join(names)} expected in it; check dataset.root")
-    with found[0].open(encoding="utf-8-sig", newline="") as stream:
+    with annotations(found[0]) as stream:
         table = csv.reader(stream)
         header = [name.strip() for name in next(table, [])]
         for number, line in enumerate(table):
@@ -42,8 +43,10 @@ def rows(root: Path) -> Iterator[Row]:
             try:
                 pixels = np.array(row["pixels"].split(), dtype=np.uint8)
                 split, label = SPLIT[row["Usage"]], int(row["emotion"])
-            except (KeyError, ValueError):
-                raise malformed(found[0], number + 2, "emotion, pixels and Usage", line) from None
+            except (KeyError, ValueError, OverflowError):
+                raise malformed(found[0], number + 2, "emotion, pixels (0 to 255) and Usage", line) from None
+            if not 0 <= label < EMOTIONS:
+                raise malformed(found[0], number + 2, f"an emotion of 0 to {EMOTIONS - 1}", label)
             if len(pixels) != SIDE * SIDE:
                 raise malformed(found[0], number + 2, f"{SIDE * SIDE} pixels", f"{len(pixels)} pixels")
             yield Row(number, split, label, b"P5\n%d %d\n255\n" % (SIDE, SIDE) + pixels.tobytes())

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from fra.data.records import DatasetConfig, Record, around, lines, malformed, split_of
+from fra.data.records import DatasetConfig, Record, around, lines, malformed, number, split_of
 
 FIELDS = 28
 MARGIN = 0.6
@@ -26,14 +26,14 @@ def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
         raise FileNotFoundError(f"{root / 'p00/p00.txt'}: not there; check dataset.root")
     for path in lists:
         person = path.stem
-        for number, words in lines(path):
+        for line, words in lines(path):
             try:
-                points = tuple(float(word) for word in words[3:15])
-                centre, target = ([float(word) for word in words[start : start + 3]] for start in (21, 24))
+                points = tuple(number(word) for word in words[3:15])
+                centre, target = ([number(word) for word in words[start : start + 3]] for start in (21, 24))
             except ValueError:
-                raise malformed(path, number, "numbers in fields 4 to 27", " ".join(words)) from None
+                raise malformed(path, line, "numbers in fields 4 to 27", " ".join(words)) from None
             if len(words) != FIELDS:
-                raise malformed(path, number, f"{FIELDS} fields", f"{len(words)} fields")
+                raise malformed(path, line, f"{FIELDS} fields", f"{len(words)} fields")
             pitch, yaw = angles(*(to - start for start, to in zip(centre, target, strict=True)))
             measures = {"gaze_pitch": pitch, "gaze_yaw": yaw}
             source = f"{person}/{words[0]}"

@@ -14,12 +14,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from fra.data.records import SPLITS, DatasetConfig, Record, carved, expect, malformed, split_of
+from fra.data.records import (
+    SPLITS,
+    DatasetConfig,
+    Record,
+    annotations,
+    carved,
+    expect,
+    malformed,
+    number,
+    split_of,
+)
 
 
 def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
     listed = expect(root / "labels.csv", "the list of images, with a column `image`")
-    with listed.open(encoding="utf-8-sig", newline="") as stream:
+    with annotations(listed) as stream:
         rows = csv.DictReader(stream)
         columns = [name.strip() for name in rows.fieldnames or []]
         rows.fieldnames = columns
@@ -31,11 +41,11 @@ def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
     whole = {name: all(re.fullmatch(r"\s*\d*\s*", row[name] or "") for _, row in lines) for name in names}
     if any((row.get("split") or "").strip() == "val" for _, row in lines):
         config = replace(config, val=0.0)  # it has a validation split of its own
-    for number, row in lines:
+    for line, row in lines:
         try:
             found = record(row, points, whole, config)
-        except (KeyError, TypeError, ValueError) as error:
-            raise malformed(listed, number, f"{', '.join(columns)} ({error})", list(row.values())) from None
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise malformed(listed, line, f"{', '.join(columns)} ({error})", list(row.values())) from None
         yield found
 
 
@@ -48,11 +58,11 @@ def record(
         split = split_of(person or source, config)
     elif split.strip() not in SPLITS:
         raise ValueError(f"split is one of {', '.join(SPLITS)}")
-    known = {name: float(row[name]) for name in whole if (row[name] or "").strip()}
+    known = {name: number(row[name]) for name in whole if (row[name] or "").strip()}
     labels = {name: int(value) for name, value in known.items() if whole[name]}
     measures = {name: value for name, value in known.items() if not whole[name]}
     all_points = bool(points) and all((row[name] or "").strip() for name in points)
-    landmarks = tuple(float(row[name]) for name in points) if all_points else None
+    landmarks = tuple(number(row[name]) for name in points) if all_points else None
     split = carved(split.strip(), person or source, config)
     return Record(source, split, person, labels, landmarks, measures=measures)
 

@@ -10,7 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from fra.data.records import IMAGE_SUFFIXES, DatasetConfig, Record, carved, cropped, expect
+from fra.data.records import (
+    IMAGE_SUFFIXES,
+    DatasetConfig,
+    Record,
+    annotations,
+    carved,
+    cropped,
+    expect,
+    number,
+)
 
 POINTS = 68
 MARGIN = 0.25
@@ -47,9 +56,10 @@ def image_of(path: Path) -> Path:
 
 def read_points(path: Path) -> tuple[float, ...]:
     """x0, y0, x1 … counted from 0."""
-    head, _, body = path.read_text(encoding="utf-8-sig").partition("{")
+    with annotations(path) as stream:
+        head, _, body = stream.read().partition("{")
     try:
-        values = tuple(float(word) - 1 for word in body.partition("}")[0].split())
+        values = tuple(number(word) - 1 for word in body.partition("}")[0].split())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     if "n_points" not in head or len(values) != 2 * POINTS:

@@ -6,11 +6,16 @@ any AWS tool finds them). Each image is a record that says where in which tar it
 
 from __future__ import annotations
 
+import math
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from fra.data.records import IMAGE_SUFFIXES, DatasetConfig, Record, split_of
+
+MOST = 1_000_000
+"""Tars of a set."""
 
 
 def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
@@ -18,8 +23,28 @@ def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
 
     if not config.urls:
         raise ValueError("dataset.urls is not set: which shards (faces-{000000..000041}.tar)?")
-    for url in braceexpand(config.urls):
+    check_count(config.urls)
+    try:
+        urls = braceexpand(config.urls)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"dataset.urls {config.urls[:200]!r}: {error}") from None
+    for url in urls:
         yield from members(url, config)
+
+
+def check_count(urls: str) -> None:
+    """Raises ValueError where the braces name more than `MOST` tars, which would be listed before one is read."""
+    numbers = re.findall(r"\{(-?\d{1,18})\.\.(-?\d{1,18})(?=[.}])", urls)
+    letters = re.findall(r"\{([A-Za-z])\.\.([A-Za-z])(?=[.}])", urls)
+    ranges = [(int(first), int(last)) for first, last in numbers] + [(ord(a), ord(z)) for a, z in letters]
+    groups = urls.count("{") + 1
+    size = sum(math.log(abs(last - first) + 1) for first, last in ranges) + groups * math.log1p(
+        urls.count(",") / groups
+    )
+    if size > math.log(MOST) or re.search(r"\d{19}", urls):
+        raise ValueError(
+            f"dataset.urls {urls[:200]!r}: names more than {MOST:,} tars; give fewer, or check the range"
+        )
 
 
 def members(url: str, config: DatasetConfig) -> Iterator[Record]:
@@ -32,7 +57,7 @@ def members(url: str, config: DatasetConfig) -> Iterator[Record]:
     import fsspec
 
     try:
-        with fsspec.open(url, "rb") as stream, tarfile.open(fileobj=stream) as tar:
+        with fsspec.open(url, "rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             for member in tar:
                 name = PurePosixPath(member.name)
                 if member.isfile() and name.suffix.lower() in IMAGE_SUFFIXES:
@@ -45,5 +70,7 @@ def members(url: str, config: DatasetConfig) -> Iterator[Record]:
                     )
     except FileNotFoundError:
         raise FileNotFoundError(f"{url}: no such shard; check dataset.urls") from None
-    except tarfile.TarError as error:
-        raise ValueError(f"{url}: not a tar file ({error}); check dataset.urls") from None
+    except (tarfile.TarError, OverflowError) as error:
+        raise ValueError(
+            f"{url}: not a tar file, or a compressed one ({error}); check dataset.urls"
+        ) from None

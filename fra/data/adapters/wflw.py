@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from fra.data.records import DatasetConfig, Record, carved, cropped, expect, lines, malformed
+from fra.data.records import DatasetConfig, Record, carved, cropped, expect, lines, malformed, number
 
 LISTS = "WFLW_annotations/list_98pt_rect_attr_train_test"
 FLAGS = ("pose", "expression", "illumination", "make_up", "occlusion", "blur")
+FLAG = ("0", "1")
 COORDINATES, BOX = 196, 4
 MARGIN = 0.25
 
@@ -22,14 +23,14 @@ def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
     expect(root / "WFLW_images", "WFLW's images")
     for split in ("train", "test"):
         listed = expect(root / LISTS / f"list_98pt_rect_attr_{split}.txt", "WFLW's list of faces")
-        for number, words in lines(listed):
+        for line, words in lines(listed):
             if len(words) != COORDINATES + BOX + len(FLAGS) + 1:
-                raise malformed(listed, number, "207 fields", f"{len(words)} fields")
+                raise malformed(listed, line, "207 fields", f"{len(words)} fields")
             try:
-                points = tuple(float(word) for word in words[:COORDINATES])
-                flags = [int(word) for word in words[COORDINATES + BOX : -1]]
+                points = tuple(number(word) for word in words[:COORDINATES])
+                flags = [FLAG.index(word) for word in words[COORDINATES + BOX : -1]]
             except ValueError:
-                raise malformed(listed, number, "206 numbers and an image name", " ".join(words)) from None
+                raise malformed(listed, line, "206 numbers and an image name", " ".join(words)) from None
             box, landmarks = cropped(points, MARGIN)
             source = f"WFLW_images/{words[-1]}"
             labels = dict(zip(FLAGS, flags, strict=True))

@@ -1,0 +1,63 @@
+"""Readers of files of unknown origin get damaged ones: they read or refuse, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hostile.targets import TARGETS
+
+CORPUS = Path(__file__).parent / "corpus"
+TOKENS = (
+    b"nan",
+    b"-1",
+    b"1e999",
+    b"\0",
+    b"\xff",
+    b"9" * 40,
+    b"../",
+    b"/",
+    b"\n",
+    b",",
+    b" ",
+    b'"',
+    b"{",
+    b"}",
+    b"0",
+)
+"""What annotation files are broken with, as often as not."""
+
+
+def splice(data: st.DataObject, content: bytes) -> bytes:
+    """Bytes changed, cut out, put in or doubled, in up to four places."""
+    for _ in range(data.draw(st.integers(1, 4))):
+        start, length = data.draw(st.integers(0, len(content))), data.draw(st.integers(0, 16))
+        new = data.draw(
+            st.sampled_from(TOKENS) | st.binary(max_size=16) | st.just(content[start : start + 200] * 2)
+        )
+        content = content[:start] + new + content[start + length :]
+    return content
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_sound_input_is_read(name: str) -> None:
+    for seed in TARGETS[name].seeds():
+        TARGETS[name].run(seed)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], deadline=10_000)
+@given(data=st.data())
+def test_damaged_input_is_read_or_refused(name: str, data: st.DataObject) -> None:
+    target = TARGETS[name]
+    target.run(splice(data, data.draw(st.sampled_from(target.seeds()))))
+
+
+@pytest.mark.parametrize(
+    "path", sorted(CORPUS.glob("*/*")), ids=lambda path: f"{path.parent.name}/{path.name}"
+)
+def test_what_once_broke_a_reader_does_not_again(path: Path) -> None:
+    TARGETS[path.parent.name].run(path.read_bytes())
