@@ -88,7 +88,7 @@ def explain(name: str, found: Any) -> str:
 
 
 def check(override: str) -> None:
-    """Raises `ParamsError` where an override would read anything but the parameters: environment, files, Hydra's own."""
+    """Raises `ParamsError` where an override would read anything but the parameters (the environment, files)."""
     name = override.partition("=")[0]
     if not NAME.fullmatch(name):
         raise ParamsError(f"{override!r}: not of the form NAME=VALUE")

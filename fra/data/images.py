@@ -23,6 +23,8 @@ from PIL import Image, UnidentifiedImageError
 
 MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded (decompression bombs)."""
+MAX_SIDE = 65_535
+"""Longer sides are refused: no camera makes them, and Pillow takes minutes over a single row of millions."""
 MAX_BYTES = 512 * 2**20
 """Larger files are refused before they are read: no image of `MAX_PIXELS` needs more."""
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -92,7 +94,7 @@ def open_image(content: bytes) -> Image.Image:
     """Opens and decodes an image whole.
 
     Raises:
-        ImageError: empty, not an image of `FORMATS`, truncated, or larger than `MAX_PIXELS`.
+        ImageError: empty, not an image of `FORMATS`, truncated, or larger than `MAX_PIXELS` or `MAX_SIDE`.
     """
     with decoding():
         image = header(content)
@@ -107,6 +109,8 @@ def header(content: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(content), formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(f"{image.width}×{image.height} pixels are more than {MAX_PIXELS:,}")
+    if max(image.size) > MAX_SIDE:
+        raise ImageError(f"{image.width}×{image.height} pixels: a side is longer than {MAX_SIDE:,}")
     return image
 
 
@@ -185,7 +189,11 @@ def png_facts(content: bytes) -> Facts | None:
             return None
         if kind == b"IEND":
             width, height, bits, colour = struct.unpack_from(">IIBB", content, 16)
-            if 0 < width * height <= MAX_PIXELS and (bits, colour) in PNG_MODES:
+            if (
+                0 < width * height <= MAX_PIXELS
+                and max(width, height) <= MAX_SIDE
+                and (bits, colour) in PNG_MODES
+            ):
                 return Facts(width, height, PNG_MODES[bits, colour], "png")
             return None
         place = end + 4

@@ -140,10 +140,12 @@ def anew(content: bytes) -> bytes:
     image = open_image(content)
     form = image.format
     plain = upright(image).copy()
+    if plain.mode == "YCbCr":  # which a compressed TIFF would not keep exactly
+        plain = plain.convert("RGB")
     plain.info.clear()
     stream = io.BytesIO()
     try:
-        plain.save(stream, form)
+        plain.save(stream, form, compression="tiff_deflate")  # which TIFF alone looks at
     except (OSError, ValueError) as error:
         raise ImageError(
             f"its metadata cannot be taken out: no {form} of mode {plain.mode} ({error})"

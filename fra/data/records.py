@@ -136,7 +136,7 @@ def image_files(root: Path) -> list[str]:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(f"{folder}{entry.name}/")
-                elif splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and entry.is_file():
+                elif splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and Path(entry).is_file():
                     found.append(f"{folder}{entry.name}")
     if not found:
         raise FileNotFoundError(
@@ -158,7 +158,7 @@ def number(word: str) -> float:
 
 
 @contextmanager
-def annotations(path: Path) -> Iterator[TextIO]:
+def opened(path: Path) -> Iterator[TextIO]:
     """An annotation file, open for `csv` or by lines.
 
     Raises:
@@ -175,7 +175,7 @@ def annotations(path: Path) -> Iterator[TextIO]:
 
 def lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """(number of the line from 1, its words) of every line that is not blank; any white space parts words."""
-    with annotations(path) as stream:
+    with opened(path) as stream:
         for place, line in enumerate(stream, start=1):
             if words := line.split():
                 yield place, words

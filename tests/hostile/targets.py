@@ -22,12 +22,12 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
-from data import test_adapters as layouts
 from data.test_metadata import ANY
 from ffcv.reader import Reader
 from PIL import Image
 from safetensors.torch import save as save_safetensors
 
+from data import test_adapters as layouts
 from fra.data.adapters import webdataset
 from fra.data.datasets import ADAPTERS, check_names, table_of
 from fra.data.files import write_parquet
@@ -302,9 +302,7 @@ TARGETS: dict[str, Target] = {
         lambda: [b'{"splits": {"train": {"shards": [{"name": "train-000000.tar", "images": 3}]}}}'],
         refusing(lambda path: train_shards(path.parent), "shards/index.json"),
     ),
-    "beton": Target(
-        lambda: [content for content in beton_seeds()], refusing(beton, "train.beton", BetonError)
-    ),
+    "beton": Target(lambda: list(beton_seeds()), refusing(beton, "train.beton", BetonError)),
     "weights": Target(weights, refusing(read_weights, "weights.safetensors")),
     "foreign weights": Target(checkpoint, refusing(foreign.read_tensors, "theirs.pt")),
     "checkpoint": Target(checkpoint, refusing(resumed, "step.pt")),

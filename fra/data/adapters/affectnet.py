@@ -15,12 +15,12 @@ from pathlib import Path
 from fra.data.records import (
     DatasetConfig,
     Record,
-    annotations,
     carved,
     expect,
     image_files,
     malformed,
     number,
+    opened,
 )
 
 LISTS, IMAGES = "Manually_Annotated_file_lists", "Manually_Annotated_Images"
@@ -56,7 +56,7 @@ def annotated(root: Path, name: str, split: str, config: DatasetConfig) -> Itera
     listed = expect(root / LISTS / f"{name}.csv", "AffectNet's list of images")
     expect(root / IMAGES, "AffectNet's images")
     columns = list(COLUMNS)
-    with annotations(listed) as stream:
+    with opened(listed) as stream:
         for line, row in enumerate(csv.reader(stream), start=1):
             if not row:
                 continue

@@ -12,7 +12,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from fra.data.records import DatasetConfig, Record, annotations, expect, malformed, split_of
+from fra.data.records import DatasetConfig, Record, expect, malformed, opened, split_of
 
 LABELS = "AUCoding/AU_OCC"
 IMAGES = ("img", "2D+3D")
@@ -37,7 +37,7 @@ def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
 
 def rows(path: Path) -> Iterator[tuple[int, dict[str, int]]]:
     """Each coded frame, and its units that are known."""
-    with annotations(path) as stream:
+    with opened(path) as stream:
         table = csv.reader(stream)
         units = [name.strip() for name in next(table, [])][1:]
         for number, line in enumerate(table, start=2):

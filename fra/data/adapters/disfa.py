@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from fra.data.records import DatasetConfig, Record, annotations, expect, malformed, split_of
+from fra.data.records import DatasetConfig, Record, expect, malformed, opened, split_of
 
 LABELS, IMAGES = "ActionUnit_Labels", "img"
 INTENSITIES = tuple("012345")
@@ -43,7 +43,7 @@ def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
 def intensities(path: Path) -> list[int]:
     """The intensity of one action unit in each frame."""
     found = []
-    with annotations(path) as stream:
+    with opened(path) as stream:
         for number, words in enumerate(csv.reader(stream), start=1):
             if len(words) != 2 or not words[0].strip().isdigit() or words[1].strip() not in INTENSITIES:
                 raise malformed(path, number, "`frame,intensity`", ",".join(words))

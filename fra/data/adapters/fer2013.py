@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fra.data.records import DatasetConfig, Record, annotations, malformed
+from fra.data.records import DatasetConfig, Record, malformed, opened
 
 SIDE = 48
 EMOTIONS = 7
@@ -35,7 +35,7 @@ def rows(root: Path) -> Iterator[Row]:
     found = [root / name for name in names if (root / name).is_file()]
     if not found:
         raise FileNotFoundError(f"{root}: {' or '.join(names)} expected in it; check dataset.root")
-    with annotations(found[0]) as stream:
+    with opened(found[0]) as stream:
         table = csv.reader(stream)
         header = [name.strip() for name in next(table, [])]
         for number, line in enumerate(table):

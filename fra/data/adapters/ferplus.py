@@ -12,7 +12,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from fra.data.adapters.fer2013 import name_of, rows
-from fra.data.records import DatasetConfig, Record, annotations, expect, malformed
+from fra.data.records import DatasetConfig, Record, expect, malformed, opened
 
 EMOTIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 CHOICES = (*EMOTIONS, "unknown", "NF")
@@ -20,7 +20,7 @@ CHOICES = (*EMOTIONS, "unknown", "NF")
 
 def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
     listed = expect(root / "fer2013new.csv", "FER+'s votes; FER2013's own table belongs beside it")
-    with annotations(listed) as stream:
+    with opened(listed) as stream:
         table = csv.reader(stream)
         header = [name.strip() for name in next(table, [])]
         for number, (line, row) in enumerate(zip_longest(table, rows(root)), start=2):

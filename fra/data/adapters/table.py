@@ -18,18 +18,18 @@ from fra.data.records import (
     SPLITS,
     DatasetConfig,
     Record,
-    annotations,
     carved,
     expect,
     malformed,
     number,
+    opened,
     split_of,
 )
 
 
 def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
     listed = expect(root / "labels.csv", "the list of images, with a column `image`")
-    with annotations(listed) as stream:
+    with opened(listed) as stream:
         rows = csv.DictReader(stream)
         columns = [name.strip() for name in rows.fieldnames or []]
         rows.fieldnames = columns

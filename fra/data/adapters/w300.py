@@ -14,11 +14,11 @@ from fra.data.records import (
     IMAGE_SUFFIXES,
     DatasetConfig,
     Record,
-    annotations,
     carved,
     cropped,
     expect,
     number,
+    opened,
 )
 
 POINTS = 68
@@ -56,7 +56,7 @@ def image_of(path: Path) -> Path:
 
 def read_points(path: Path) -> tuple[float, ...]:
     """x0, y0, x1 … counted from 0."""
-    with annotations(path) as stream:
+    with opened(path) as stream:
         head, _, body = stream.read().partition("{")
     try:
         values = tuple(number(word) - 1 for word in body.partition("}")[0].split())
