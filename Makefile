@@ -9,11 +9,12 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := true
 
-# FFCV is compiled against OpenCV and libjpeg-turbo; Chromium opens the report page in the tests.
+# FFCV is compiled against OpenCV and libjpeg-turbo; Chromium opens the report page in the tests, and strace
+# writes down what the chain sends.
 BUILD_PACKAGES := build-essential pkg-config libopencv-dev libturbojpeg0-dev git
-TEST_PACKAGES := chromium
+TEST_PACKAGES := chromium strace
 
-.PHONY: help demo test test-all serve lint weights clean
+.PHONY: help demo test test-all serve lint weights sbom audit clean
 help:
 	@sed -n 's/^# //p' Makefile | head -4
 
@@ -59,6 +60,21 @@ weights: .venv/ready
 	@[ -d .work/weights ] || git clone -q . .work/weights
 	@cd .work/weights && python -m pipelines.params recipe=weights && dvc repro pretrain
 	@cp .work/weights/artifacts/pretrain/model.safetensors fra/weights/demo.safetensors
+
+# Checkers in an environment of their own, as they are no part of the project.
+.work/checkers/ready: .venv/ready
+	@python3 -m venv .work/checkers
+	@.work/checkers/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0 pip-audit==2.10.1
+	@touch $@
+
+# What is installed, as CycloneDX JSON: the same environment, the same bytes.
+sbom: .work/checkers/ready
+	@.work/checkers/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o .work/sbom.cdx.json .venv/bin/python
+	@echo "see .work/sbom.cdx.json"
+
+# Known vulnerabilities of the locked versions, as the package index tells them: this asks the network.
+audit: .work/checkers/ready
+	@.work/checkers/bin/pip-audit --strict --disable-pip --require-hashes -r requirements.lock
 
 clean:
 	rm -rf .venv artifacts data/raw data/shards data/beton data/manifest .work
