@@ -50,6 +50,7 @@ def watched(target: str, seconds: int) -> str:
     with tempfile.TemporaryDirectory() as seeds:
         limits = [
             "-timeout=120",
+            "-report_slow_units=120",
             "-rss_limit_mb=4096",
             f"-max_total_time={seconds}",
             f"-artifact_prefix={kept}/",
