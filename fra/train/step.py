@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from fra import dist
 from fra.method.networks import FRA, Direction, Embeddings
+
+logger = logging.getLogger(__name__)
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -158,5 +162,20 @@ def _compile(model: FRA) -> None:
     """Compile both backbones, where nearly all the work is. What cannot be compiled runs as written, with a
     warning."""
     torch._dynamo.config.suppress_errors = True
-    model.online.backbone.compile()
-    model.target.backbone.compile()
+    model.online.backbone.compile(backend=_inductor_or_eager)
+    model.target.backbone.compile(backend=_inductor_or_eager)
+
+
+def _inductor_or_eager(graph: fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+    """A backend of torch.compile: torch's own, or the graph as it is where that fails (no compiler, say)."""
+    try:
+        compiled: Callable[..., Any] = torch._dynamo.lookup_backend("inductor")(graph, inputs)
+    except Exception as error:  # of many kinds; torch has no common one
+        _warn_once(" ".join(str(error).split()))
+        return graph.forward
+    return compiled
+
+
+@cache
+def _warn_once(reason: str) -> None:
+    logger.warning("train.compile: the backbone cannot be compiled and runs as written: %s", reason)

@@ -12,6 +12,8 @@ from fra.method import backbone
         ("mini", 48, 128, 6),
         ("small", 64, 256, 8),
         ("resnet18", 64, 512, 2),
+        ("resnet34", 64, 512, 2),
+        ("resnet101", 32, 2048, 1),
         ("timm:convnext_atto", 64, 320, 2),
         ("timm:vit_tiny_patch16_224", 64, 192, 4),
         ("timm:swin_tiny_patch4_window7_224", 224, 768, 7),

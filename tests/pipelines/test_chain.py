@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from workspace import add_bad_files, few_faces, make_workspace, run
+from workspace import add_bad_files, environment, few_faces, make_workspace, run
 
 from fra.train.checkpoint import read_weights
 
@@ -205,6 +208,40 @@ def test_a_probe_is_one_parameter_away(workspace: Path) -> None:
     assert history["knn"].between(0, 1).all()
     done = run(workspace, "dvc", "plots", "show", "--json")
     assert any("nearest neighbours" in title for title in json.loads(done.stdout)["data"])
+
+
+@pytest.mark.slow
+def test_an_interrupted_pretraining_is_continued_by_dvc(workspace: Path) -> None:
+    """A stop signal, then kill -9, to DVC and all it started: nothing half-made is left or cached, and `dvc repro` goes
+    on to the bytes of a run that nothing disturbed."""
+    lock = (workspace / "dvc.lock").read_bytes()
+    longer = ["train.epochs=60", "train.checkpoint_every=3"]
+    done = run(workspace, sys.executable, "-m", "pipelines.params", "recipe=tiny", *longer)
+    assert done.returncode == 0, done.stdout
+    command = ["dvc", "repro", "-s", "pretrain"]
+    for blow in (signal.SIGTERM, signal.SIGKILL):
+        before = newest_checkpoint(workspace)
+        process = subprocess.Popen(command, cwd=workspace, env=environment(), start_new_session=True)
+        while newest_checkpoint(workspace) <= before:
+            assert process.poll() is None, "ended too early"
+            time.sleep(0.05)
+        os.killpg(process.pid, blow)
+        assert process.wait(60) != 0
+        assert not (workspace / "artifacts/pretrain/backbone.safetensors").exists()
+        assert (workspace / "dvc.lock").read_bytes() == lock
+    done = run(workspace, *command)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"continuing at step \d+", done.stdout), done.stdout
+    weights = read_weights(workspace / "artifacts/pretrain/model.safetensors")[0]
+    done = run(workspace, *command, "--force")
+    assert "continuing at step" not in done.stdout
+    undisturbed = read_weights(workspace / "artifacts/pretrain/model.safetensors")[0]
+    assert [name for name in weights if not torch.equal(weights[name], undisturbed[name])] == []
+
+
+def newest_checkpoint(workspace: Path) -> str:
+    """Its name; empty where there is none."""
+    return max((path.name for path in workspace.glob(".work/checkpoints/*/step-*.pt")), default="")
 
 
 def test_a_wrong_root_is_one_line(tmp_path: Path) -> None:

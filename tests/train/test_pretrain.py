@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,24 @@ def test_byol_baseline_trains_and_loads(tmp_path: Path) -> None:
     assert metrics["region"] == metrics["relation"] == 0
     assert metrics["masks_used"] == 1
     assert fra.load(tmp_path / "out" / "model.safetensors").neck is None
+
+
+@pytest.mark.parametrize("backbone", ["timm:vit_tiny_patch16_224", "timm:convnext_atto"])
+def test_other_architectures_train_and_load(backbone: str, tmp_path: Path) -> None:
+    metrics = run(tmp_path, epochs=1, optimizer="adamw", lr=1e-3, model=ModelConfig(backbone, 3, 16, 32))
+    assert metrics["step"] == 4
+    encoder = fra.load(tmp_path / "out" / "model.safetensors")
+    assert encoder.embed(torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8)).isfinite().all()
+
+
+def test_the_line_that_goes_on_says_what_one_wants_to_know(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path)
+    shown = capsys.readouterr().err.split("\r")[-1]
+    assert "12/12" in shown
+    for name in ("images/s", "total", "global", "region", "relation", "std", "masks", "lr"):
+        assert re.search(rf"{name}=\d", shown), shown
 
 
 def test_accumulation_takes_one_step_a_batch(tmp_path: Path) -> None:
