@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -454,8 +455,12 @@ def main() -> None:
 
     try:
         app()
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")
+    except Exception as error:
+        if os.environ.get("FRA_DEBUG"):
+            raise
+        from pipelines.stage import describe
+
+        sys.exit(f"error: {describe(error)}")
 
 
 if __name__ == "__main__":

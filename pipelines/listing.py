@@ -6,6 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
+from fra.data.files import atomic
 from pipelines import paths
 
 SEEN = paths.WORK / "seen"
@@ -38,7 +39,5 @@ def is_known(name: str, now: str) -> bool:
 
 def note(name: str, now: str) -> None:
     """Notes a listing as `name`, for `is_known`."""
-    SEEN.mkdir(parents=True, exist_ok=True)
-    partial = SEEN / f"{name}.partial"
-    partial.write_text(now, encoding="utf-8")
-    partial.replace(SEEN / name)
+    with atomic(SEEN / name) as partial:
+        partial.write_text(now, encoding="utf-8")

@@ -8,15 +8,18 @@ away, the work is done all the same.
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from pipelines import permissions
+from pipelines import paths, permissions
 from pipelines.lineage import events, record
+from pipelines.supervise import die_with_parent
 
 TRY_AGAIN = 74
 """Exit code of a run that failed for a cause that can pass: a disk, a network (EX_IOERR)."""
@@ -71,9 +74,14 @@ def main(stage: Callable[[], None], limit: str | None = None) -> None:
     first = os.environ.get("RANK", "0") == "0"
     watched = first and bool(os.environ.get("PREFECT_API_URL"))
     recorded = first and "DVC_STAGE" in os.environ
+    if "DVC_STAGE" in os.environ:
+        die_with_parent(signal.SIGTERM)  # killed by force, DVC would leave its stage at work
     permissions.mask()
     try:
-        with events.run(stage.__name__, os.environ.get(PARENT)) if recorded else nullcontext():
+        with (
+            alone(stage.__name__) if first else nullcontext(),
+            events.run(stage.__name__, os.environ.get(PARENT)) if recorded else nullcontext(),
+        ):
             if watched:
                 as_flow(stage, limit)
             else:
@@ -88,10 +96,34 @@ def main(stage: Callable[[], None], limit: str | None = None) -> None:
         sys.exit(TRY_AGAIN if can_pass(error) else 1)
 
 
+@contextmanager
+def alone(stage: str) -> Iterator[None]:
+    """Keeps a second process from the same stage, of the same task, in this folder.
+
+    Raises:
+        BlockingIOError: one is at work already. The lock is the system's: whoever dies gives it back.
+    """
+    name = "-".join([stage, *sys.argv[1:]])
+    path = paths.WORK / "locks" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as taken:
+            raise BlockingIOError(
+                taken.errno, f"another process is at {name} in this folder: wait for it, or end it"
+            ) from None
+        yield
+
+
 def describe(error: BaseException) -> str:
     """An exception in one line; exceptions that we raise on purpose speak for themselves."""
+    if isinstance(error, MemoryError):
+        return "out of memory: give it more, or set fewer workers and smaller batches"
+    if isinstance(error, OSError) and error.strerror:  # the system's words: which file, and why
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     text = " ".join(str(error).split())
-    ours = isinstance(error, (ValueError, FileNotFoundError, RuntimeError, KeyError, MemoryError))
+    ours = isinstance(error, (ValueError, FileNotFoundError, RuntimeError, KeyError))
     return text if ours and text else f"{type(error).__name__}: {text} (set FRA_DEBUG=1 for the traceback)"
 
 

@@ -22,13 +22,19 @@ from pathlib import Path
 
 GRACE = 20.0
 """Seconds from SIGTERM to SIGKILL: Prefect allows 30 from cancelling a run to its end, and then kills this process."""
-PR_SET_CHILD_SUBREAPER = 36
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def adopt_orphans() -> None:
     """Makes this process the parent of every orphan below it, so that it can wait for them (Linux only)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with_parent(number: int) -> None:
+    """This process gets the signal `number` when the one that started it dies, even by kill -9 (Linux only)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 def reap() -> dict[int, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -17,14 +18,31 @@ import pyarrow.parquet as pq
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; moved into its place at the end, removed if anything goes wrong."""
+    """Yields a temporary path beside `path`; moved into its place at the end, removed if anything goes wrong.
+
+    It always has the same name: what a killed process left is written over. Who else writes `path` waits; the lock is
+    the system's, so whoever dies gives it back.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with _held(partial):
+        try:
+            yield partial
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _held(partial: Path) -> Iterator[None]:
+    """Holds the lock on the file `partial`, which is made where it is missing."""
+    while True:
+        with partial.open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if partial.exists() and partial.stat().st_ino == os.fstat(lock.fileno()).st_ino:
+                yield
+                return
+        # else whoever held it has moved it into its place meanwhile
 
 
 def write_json(value: Any, path: Path) -> None:

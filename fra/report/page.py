@@ -201,15 +201,10 @@ def training_facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = [
         ("step", "Steps", ",.0f"),
         ("epoch", "Last epoch", ".0f"),
-        ("seconds", "Seconds", ",.0f"),
-        ("images_per_second", "Images a second", ",.0f"),
-        ("loader_wait", "Time spent waiting for images", ".0%"),
         ("rollbacks", "Rollbacks", ".0f"),
     ]
     shown = [
-        (label, format(metrics[name], form).replace("%", "\u00a0%"))
-        for name, label, form in facts
-        if metrics.get(name) is not None
+        (label, format(metrics[name], form)) for name, label, form in facts if metrics.get(name) is not None
     ]
     device = [str(metrics[name]) for name in ("device", "precision") if metrics.get(name)]
     return [*shown, ("Device", ", ".join(device))] if device else shown

@@ -19,6 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fra.data.files import atomic
+
 logger = logging.getLogger(__name__)
 
 METADATA_KEY = "fra"
@@ -107,11 +109,9 @@ def load_official(model: nn.Module, state_dict: Mapping[str, Any]) -> LoadReport
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write weights and metadata (JSON under the key `fra`) as one safetensors file, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)})
-    temporary.replace(path)
+    with atomic(path) as partial:
+        save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)})
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -137,10 +137,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, creating its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with atomic(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 class Checkpoints:
@@ -178,14 +176,11 @@ class Checkpoints:
 
     def save(self, step: int, state: Mapping[str, Any]) -> Path:
         """Write the state after `step` steps and drop all but the last `keep`."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{step:09d}.pt"
-        temporary = path.with_suffix(f".partial-{os.getpid()}")
-        with temporary.open("wb") as file:
+        with atomic(path) as partial, partial.open("wb") as file:
             torch.save(dict(state), file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
         for old in self.paths()[: -self.keep]:
             old.unlink()
         return path
@@ -212,7 +207,7 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Delete what a run leaves in its folder, and the folder if nothing else is in it."""
-        for pattern in ("step-*", "diverged-step-*", "history.csv", "lock"):
+        for pattern in ("step-*", ".step-*", "diverged-step-*", "history.csv", "lock"):
             for path in self.folder.glob(pattern):
                 path.unlink()
         if self.folder.is_dir() and not any(self.folder.iterdir()):

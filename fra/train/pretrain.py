@@ -73,12 +73,12 @@ def pretrain(
         if run.restore():
             logger.info("continuing at step %d of %d from %s", run.step, run.steps, checkpoints)
         run.train(stop)
-        metrics = _metrics(run)
+        metrics, speed = _metrics(run), _speed(run)
         if dist.rank() == 0:
-            _write(run, model_config, out, provenance, metrics)
+            _write(run, model_config, out, provenance, metrics, speed)
             folder.remove()
         run.agreement.wait()
-    return metrics
+    return {**metrics, **speed}
 
 
 @contextmanager
@@ -100,9 +100,6 @@ def _metrics(run: Run) -> dict[str, Any]:
             for name, value in last.items()
             if name not in ("lr", "target_momentum", "images_per_second")
         },
-        "images_per_second": run.step * run.config.batch_size / run.seconds,
-        "seconds": run.seconds,
-        "loader_wait": run.waited / run.seconds,
         "device": str(run.device),
         "precision": str(run.trainer.precision).removeprefix("torch."),
         "ranks": dist.world_size(),
@@ -111,8 +108,22 @@ def _metrics(run: Run) -> dict[str, Any]:
     }
 
 
+def _speed(run: Run) -> dict[str, float]:
+    """How fast it went: apart from the metrics, since no two runs take the same time."""
+    return {
+        "images_per_second": run.step * run.config.batch_size / run.seconds,
+        "seconds": run.seconds,
+        "loader_wait": run.waited / run.seconds,
+    }
+
+
 def _write(
-    run: Run, model_config: ModelConfig, out: Path, provenance: Mapping[str, Any], metrics: dict[str, Any]
+    run: Run,
+    model_config: ModelConfig,
+    out: Path,
+    provenance: Mapping[str, Any],
+    metrics: dict[str, Any],
+    speed: dict[str, float],
 ) -> None:
     """All outputs, each atomically, metrics.json last."""
     online = run.trainer.model.online
@@ -131,4 +142,5 @@ def _write(
     )
     save_weights(out / "model.safetensors", online.state_dict(), {**about, "contents": "model"})
     write_text(out / "history.csv", as_csv(run.history))
+    write_text(out / "speed.json", json.dumps(speed, indent=2) + "\n")
     write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")

@@ -153,7 +153,7 @@ def write_pretrain(folder: Path, masks: int = MASKS) -> None:
     history = [dict.fromkeys(COLUMNS, 1 / (step + 1)) | {"step": step + 1, "epoch": 0} for step in range(300)]
     (folder / "history.csv").write_text(as_csv(history), encoding="utf-8")
     write_json(
-        {"step": 300, "epoch": 3, "seconds": 12.5, "device": "cpu", "precision": "float32"},
+        {"step": 300, "epoch": 3, "device": "cpu", "precision": "float32"},
         folder / "metrics.json",
     )
 

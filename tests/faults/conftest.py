@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import Command, contents, undisturbed
+from workspace import few_faces, make_workspace, run
+
+Reference = tuple[float, dict[str, str]]
+"""Seconds that an undisturbed run takes, and the files that it writes, by hash."""
+SEEN: dict[tuple[str, str], list[str]] = {}
+"""The cells of this run: command and fault → outcome, message, what was left over."""
+HEAD = """# Faults, injected
+
+Each row is a run of a stage or command that was disturbed for real, and then started again without the fault. It
+passed where the disturbed run came to the right result, or ended with an exit code other than 0 and one line that says
+why (or by the signal); where the second run completed with files byte-identical to the undisturbed run's; where `fra
+lineage verify` passed; and where no temporary file, lock, checkpoint or process was left over.
+
+Written by the run itself, as root on Linux: `pytest tests/faults/test_cells.py --table docs/faults.md` (rows of cells
+that pass are renewed, and taken out where they fail). The disk is full, or read-only, by a mounted tmpfs; memory is
+limited by `prlimit --as`; the clock is moved in the files' times; signals go to the process alone, at a moment drawn by
+a seed. Not disturbed this way: GPUs, and the Prefect server, which tests/pipelines/test_serve.py kills.
+
+"""
+
+
+COLUMNS = "| Stage or command | Fault | Outcome | Message | Left over |\n| --- | --- | --- | --- | --- |\n"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--table", type=Path, help="Renew the rows of this page by the cells that are run")
+    parser.addoption("--chain", type=Path, help="The finished workspace to copy, instead of making one")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    about = dict(report.user_properties)
+    if report.when == "call" and "cell" in about:
+        command, fault = about["cell"]
+        seen = about.get("seen", ["", ""]) if report.passed else ["FAILED", ""]
+        SEEN[command, fault] = [*seen, "nothing" if report.passed else "see the test"]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    page = session.config.getoption("--table", default=None)
+    if page is None or not SEEN:
+        return
+    lines = page.read_text(encoding="utf-8").splitlines() if page.is_file() else []
+    split = [
+        [part.strip() for part in line.strip("|").split(" | ")] for line in lines if line.startswith("| ")
+    ]
+    rows = {(row[0], row[1]): row[2:] for row in split[2:]} | SEEN
+    table = "".join(f"| {' | '.join([*cell, *row])} |\n" for cell, row in rows.items())
+    passed = sum(row[0] != "FAILED" for row in rows.values())
+    page.write_text(f"{HEAD}{len(rows)} cells, {passed} passed.\n\n{COLUMNS}{table}", encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace in which the whole chain ran, its faces within it. Tests must not change it."""
+    if finished := request.config.getoption("--chain", default=None):
+        return finished
+    workspace = tmp_path_factory.mktemp("base") / "workspace"
+    few_faces(workspace / "faces")
+    make_workspace(workspace, "dataset.root=faces")
+    done = run(workspace, "dvc", "repro")
+    assert done.returncode == 0, done.stdout
+    return workspace
+
+
+def copy(base: Path, folder: Path, command: Command) -> Path:
+    """A copy of the finished workspace in which the command has its work still before it."""
+    workspace = folder / "workspace"
+    shutil.copytree(base, workspace, symlinks=True)
+    for path in command.writes:
+        shutil.rmtree(workspace / path, ignore_errors=True)
+    return workspace
+
+
+@pytest.fixture
+def fresh(base: Path, tmp_path: Path) -> Callable[[Command], Path]:
+    return lambda command: copy(base, tmp_path, command)
+
+
+@pytest.fixture(scope="session")
+def reference(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Command], Reference]:
+    """What an undisturbed run of a command takes and writes. Of a stage, the same as in the whole chain."""
+    known: dict[str, Reference] = {}
+
+    def measured(command: Command) -> Reference:
+        if command.name not in known:
+            workspace = copy(base, tmp_path_factory.mktemp("undisturbed"), command)
+            known[command.name] = undisturbed(command, workspace), contents(workspace, command.writes)
+            chain = contents(base, command.writes)
+            assert command.writes[:1] == ("out",) or not chain or chain == known[command.name][1]
+        return known[command.name]
+
+    return measured

@@ -1,0 +1,116 @@
+"""Every fault × every stage and command: no lost or silently wrong result, and nothing left over.
+
+    pytest tests/faults/test_cells.py --table docs/faults.md
+
+writes what was seen into docs/faults.md. Needs root, for the full disk and the read-only folder: they are mounted.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from commands import COMMANDS, Command, contents, undisturbed
+from harm import FAULTS, Ended
+
+from pipelines.lineage.verify import verify
+
+QUICK = {("SIGKILL", "ingest"), ("input removed", "fra lineage verify"), ("two at once", "fra data withdraw")}
+"""Cells that are in every run of the tests."""
+NOTHING_WRITTEN = ("disk full", "output read-only")
+
+
+def fits(fault: str, command: Command) -> bool:
+    """Whether there is such a cell: what writes nothing needs no disk, and DVC's lock is DVC's."""
+    return (command.name == "dvc repro" or fault != "lock of the dead") and (
+        bool(command.writes) or fault not in NOTHING_WRITTEN
+    )
+
+
+def cells() -> list[object]:
+    return [
+        pytest.param(
+            fault,
+            command,
+            id=f"{fault} × {command.name}",
+            marks=[] if (fault, command.name) in QUICK else pytest.mark.slow,
+        )
+        for command in COMMANDS
+        for fault in FAULTS
+        if fits(fault, command)
+    ]
+
+
+def left(workspace: Path) -> list[str]:
+    """Temporary files, DVC's locks, checkpoints and processes that nobody needs any more."""
+    files = [
+        str(path.relative_to(workspace))
+        for pattern in (".*.partial", ".*.broken", "*.partial-*", "step-*")
+        for path in workspace.rglob(pattern)
+    ]
+    held = workspace / ".dvc/tmp/rwlock"
+    locks = [held.name] if held.exists() and held.read_text() not in ("", "{}") else []
+    return files + locks + [f"process {process.pid}: {process.name()}" for process in processes(workspace)]
+
+
+def processes(workspace: Path) -> list[psutil.Process]:
+    """Those that work in the workspace; they get ten seconds to end."""
+
+    def here(process: psutil.Process) -> bool:
+        try:
+            return process.cwd() == str(workspace)
+        except psutil.Error:
+            return False
+
+    return psutil.wait_procs([process for process in psutil.process_iter() if here(process)], timeout=10)[1]
+
+
+def errors(output: str) -> list[str]:
+    """The lines that say what is wrong."""
+    return re.findall(r"^(?:error|ERROR|not an image): .*", output, re.MULTILINE)
+
+
+def outcome(fault: str, command: Command, ended: Ended, right: bool) -> tuple[str, str]:
+    """What the disturbed run came to, and its message; fails where it is neither right nor clear."""
+    assert "Traceback" not in ended.output, ended.output
+    if fault in ("SIGKILL", "SIGTERM") and ended.code:
+        assert ended.code in (-signal.SIGKILL, -signal.SIGTERM, 75, 143, 255), (ended.code, ended.output)
+        return ("saved and ended" if ended.code == 75 else "ended by the signal"), ""
+    said = errors(ended.output)
+    if command.name == "fra lineage verify" and ended.code:
+        said = said or [line for line in ended.output.splitlines() if command.reads in line][:1]
+    if ended.code == 0:
+        assert right, f"silently wrong: {ended.output}"
+        return "right result", ""
+    assert len(said) == 1, f"exit code {ended.code}, not one clear line: {ended.output}"
+    return "message", said[0]
+
+
+@pytest.mark.parametrize(("fault", "command"), cells())
+def test_cell(
+    fault: str,
+    command: Command,
+    fresh: Callable[[Command], Path],
+    reference: Callable[[Command], tuple[float, dict[str, str]]],
+    record_property: Callable[[str, object], None],
+) -> None:
+    record_property("cell", [command.name, fault])
+    seconds, expected = reference(command)
+    workspace = fresh(command)
+    every = FAULTS[fault](command, workspace, seconds)
+    orphans = [process.name() for process in processes(workspace)]
+    right = contents(workspace, command.writes) == expected
+    found = [outcome(fault, command, ended, right) for ended in every]
+    assert not orphans
+    undisturbed(command, workspace)
+    assert contents(workspace, command.writes) == expected
+    shutil.rmtree(workspace / "data/withdrawn/orl", ignore_errors=True)
+    assert verify(workspace) == []
+    assert left(workspace) == []
+    kinds, messages = (list(dict.fromkeys(filter(None, column))) for column in zip(*found, strict=True))
+    record_property("seen", [" / ".join(kinds), " / ".join(messages).replace(f"{workspace}/", "")])
