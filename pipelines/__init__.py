@@ -1,6 +1,11 @@
 """The pipeline: thin flows around `fra`, wired by DVC and watched by Prefect."""
 
 import os
+import sys
+
+from pipelines.errors import one_line
+
+sys.excepthook = one_line
 
 # Faces are personal data: no library of ours reports to anybody, however it is started.
 for name, value in {

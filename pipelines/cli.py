@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from pipelines import paths
+from pipelines.errors import describe
 
 app = typer.Typer(
     help="FRA: from a folder of faces to a backbone, with evidence for every number.",
@@ -458,8 +459,6 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("FRA_DEBUG"):
             raise
-        from pipelines.stage import describe
-
         sys.exit(f"error: {describe(error)}")
 
 

@@ -36,8 +36,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 
 from pipelines import artifacts, graph, history, listing, params, server
+from pipelines.errors import describe
 from pipelines.graph import Plan, Stage
-from pipelines.stage import PARENT, RESUME_ME, TRY_AGAIN, describe
+from pipelines.stage import PARENT, RESUME_ME, TRY_AGAIN
 from pipelines.workspace import Ended, Workspace, alone
 
 Log: TypeAlias = Logger | LoggerAdapter[Any]

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
-import pandas as pd
-
 from fra.data import beton, shards
+from fra.data.files import read_parquet
 from fra.data.records import root_of
 from fra.data.shards import ShardConfig
 from fra.data.spread import AHEAD, Spread
@@ -62,7 +61,7 @@ def shard() -> None:
     dataset, config = chosen(), params.section("shard", ShardConfig)
     raw, name = paths.raw(dataset.name), dataset.name
     spread = None if config.runner == "local" else on_dask(config.dask_address)
-    records = pd.read_parquet(raw / "records.parquet")
+    records = read_parquet(raw / "records.parquet")
     places = (
         root_of(dataset, raw),
         paths.shards(name),

@@ -18,6 +18,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from pipelines import paths, permissions
+from pipelines.errors import describe
 from pipelines.lineage import events, record
 from pipelines.supervise import die_with_parent
 
@@ -114,17 +115,6 @@ def alone(stage: str) -> Iterator[None]:
                 taken.errno, f"another process is at {name} in this folder: wait for it, or end it"
             ) from None
         yield
-
-
-def describe(error: BaseException) -> str:
-    """An exception in one line; exceptions that we raise on purpose speak for themselves."""
-    if isinstance(error, MemoryError):
-        return "out of memory: give it more, or set fewer workers and smaller batches"
-    if isinstance(error, OSError) and error.strerror:  # the system's words: which file, and why
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    text = " ".join(str(error).split())
-    ours = isinstance(error, (ValueError, FileNotFoundError, RuntimeError, KeyError))
-    return text if ours and text else f"{type(error).__name__}: {text} (set FRA_DEBUG=1 for the traceback)"
 
 
 def can_pass(error: BaseException) -> bool:

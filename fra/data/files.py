@@ -54,14 +54,31 @@ def write_json(value: Any, path: Path) -> None:
 
 
 def write_parquet(table: pd.DataFrame, path: Path) -> None:
-    """Writes a table: the same rows, the same bytes. Lists of numbers are stored as float32."""
+    """Writes a table: the same rows, the same bytes, with checksums. Lists of numbers are stored as float32."""
     arrow = pa.Table.from_pandas(table, preserve_index=False)
     for place, column in enumerate(arrow.schema):
         if column.name == "landmarks":
             values = arrow.column(place).cast(pa.list_(pa.float32()))
             arrow = arrow.set_column(place, pa.field("landmarks", pa.list_(pa.float32())), values)
     with atomic(path) as partial:
-        pq.write_table(arrow.replace_schema_metadata(None), partial, compression="zstd")
+        pq.write_table(
+            arrow.replace_schema_metadata(None), partial, compression="zstd", write_page_checksum=True
+        )
+
+
+def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """Reads a table, and compares its checksums.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is no table, or not the bytes that were written.
+    """
+    try:
+        return pd.read_parquet(path, columns=columns, page_checksum_verification=True)
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{path}: damaged, or no table ({error}): `dvc repro` makes it again") from None
 
 
 def sha256(path: Path) -> str:

@@ -29,7 +29,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from fra.data.files import sha256, write_json, write_parquet
+from fra.data.files import read_parquet, sha256, write_json, write_parquet
 from fra.data.records import SPLITS
 from fra.data.spread import Spread, local
 from fra.data.tar import FOUND, Job, write_shard
@@ -206,7 +206,7 @@ def remembered(out: Path, manifest: Path, state: Path, images_per_shard: int) ->
         and (out / name).stat().st_size == entry["bytes"]
         and (trusted or sha256(out / name) == entry["sha256"])
     }
-    return Past(pd.read_parquet(manifest, columns=columns), shards, done["refused"])
+    return Past(read_parquet(manifest, columns=columns), shards, done["refused"])
 
 
 def just_written(job: Job) -> bool:

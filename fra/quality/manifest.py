@@ -66,9 +66,8 @@ def read(path: Path) -> Manifest:
         ValueError: the file is not a parquet table.
     """
     try:
-        with pq.ParquetFile(
-            path
-        ) as file:  # in batches: lists of a large row group take five times their size
+        # in batches: lists of a large row group take five times their size
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             arrow = pa.Table.from_batches(file.iter_batches(BATCH), file.schema_arrow)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path}: not a readable manifest: {' '.join(str(error).split())}") from None

@@ -4,6 +4,7 @@ from."""
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import logging
 import os
@@ -23,7 +24,7 @@ from fra.data.files import atomic
 
 logger = logging.getLogger(__name__)
 
-METADATA_KEY = "fra"
+METADATA_KEY, DIGEST_KEY = "fra", "sha256"
 
 # Our words → the official code's, in this order; a backbone's own names are the same in both.
 _OFFICIAL_NETWORKS = (
@@ -107,28 +108,42 @@ def load_official(model: nn.Module, state_dict: Mapping[str, Any]) -> LoadReport
     return LoadReport(list(loaded), missing, unexpected)
 
 
+def digest(weights: Mapping[str, Tensor], text: str) -> str:
+    """SHA-256 of tensors on the CPU and of the metadata's text."""
+    found = hashlib.sha256(text.encode())
+    for name, value in sorted(weights.items()):
+        found.update(name.encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
 def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write weights and metadata (JSON under the key `fra`) as one safetensors file, atomically."""
+    """Write weights and metadata (JSON under the key `fra`) as one safetensors file, atomically. Their digest goes with
+    them (key `sha256`): a byte that flips on a disk would else be another weight."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    text = json.dumps(dict(metadata), sort_keys=True)
     with atomic(path) as partial:
-        save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(dict(metadata), sort_keys=True)})
+        save_file(tensors, partial, metadata={METADATA_KEY: text, DIGEST_KEY: digest(tensors, text)})
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Weights and metadata of a file that `save_weights` wrote.
 
-    Raises FileNotFoundError, or ValueError where the file is not a safetensors file of this project.
+    Raises FileNotFoundError, or ValueError where the file is not a safetensors file of this project, or has changed.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such weights file; pre-training writes it")
     try:
         with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(METADATA_KEY)
+            about = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path}: not a complete safetensors file ({error})") from error
+    text = about.get(METADATA_KEY)
     if text is None:
         raise ValueError(f"{path}: no '{METADATA_KEY}' metadata; load a file that pre-training wrote")
+    if about.get(DIGEST_KEY) not in (None, digest(weights, text)):
+        raise ValueError(f"{path}: changed since it was written (by its SHA-256): make or fetch it again")
     try:
         return weights, dict(json.loads(text))
     except (ValueError, TypeError, RecursionError) as error:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fra.data import images
+from fra.data.files import read_parquet
 from fra.data.views import ViewsConfig, normalize
 
 SEED = 0
@@ -118,7 +119,7 @@ def load(config: ProbeConfig, image_size: int, views: ViewsConfig, aside: Set[st
         raise FileNotFoundError(
             f"{path}: no such manifest; run the stages ingest and shard of that set first"
         )
-    frame = pd.read_parquet(path)
+    frame = read_parquet(path)
     usable = frame["split"].isin(["train", "val"]) & frame["shard"].notna() & ~frame["key"].isin(aside)
     frame = frame[usable].reset_index(drop=True)
     chosen = np.random.default_rng(SEED).permutation(len(frame))[: config.images]

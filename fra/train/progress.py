@@ -24,8 +24,8 @@ COLUMNS = (
     "masks_used",
     "knn",
 )
-"""Of history.csv, which is the same whenever the run is: no times. Losses are means since the row before; the signs of collapse are those of the row's
-step; `knn` is the probe's latest score, empty without a probe."""
+"""Of history.csv, which is the same whenever the run is: no times. Losses are means since the row before; the signs of
+collapse are those of the row's step; `knn` is the probe's latest score, empty without a probe."""
 
 
 def as_csv(history: Sequence[Mapping[str, float]]) -> str:

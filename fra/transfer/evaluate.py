@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fra.data.files import atomic, write_parquet
+from fra.data.files import atomic, read_parquet, write_parquet
 from fra.transfer import features as frozen
 from fra.transfer import finetune
 from fra.transfer.finetune import Examples, FinetuneConfig
@@ -173,7 +173,7 @@ def read_faces(path: Path, pairs: pd.DataFrame, aside: frozenset[str] = frozense
 def _sharded(path: Path, aside: frozenset[str]) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such manifest; run the stages ingest and shard first")
-    frame = pd.read_parquet(path)
+    frame = read_parquet(path)
     return frame[frame["shard"].notna() & ~frame["key"].isin(aside)].reset_index(drop=True)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from fra.data.files import read_parquet
 from fra.transfer.results import files
 from fra.transfer.tasks import TASKS
 
@@ -31,7 +32,7 @@ def differences(task: str, folder: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such predictions; run `dvc repro transfer@{task}` first")
     found: list[str] = []
-    for name, content in files(task, pd.read_parquet(path)).items():
+    for name, content in files(task, read_parquet(path)).items():
         stored = folder / name
         if not stored.is_file():
             found.append(f"{stored}: missing")

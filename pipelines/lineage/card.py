@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from huggingface_hub import EvalResult, ModelCardData
 
-from fra.data.files import atomic, sha256
+from fra.data.files import atomic, read_parquet, sha256
 from fra.quality.verdict import set_aside
 from fra.report import artifacts, headline
 from fra.report.artifacts import MINUS, TaskResult
@@ -98,7 +98,7 @@ def card(root: Path = Path()) -> str:
         provenance=says["provenance"],
     )
     title = f"fra-{says['backbone']}-{dataset}"
-    notes = {name: small_set(pd.read_parquet(root / paths.manifest(on))) for name, on in judged.items()}
+    notes = {name: small_set(read_parquet(root / paths.manifest(on))) for name, on in judged.items()}
     stale = [str(problem) for problem in withdrawn({stage.name: stage}, root) if problem.subject == path]
     return "\n".join(
         [

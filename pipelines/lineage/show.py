@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from rich.tree import Tree
 
+from fra.data.files import read_parquet
 from pipelines.lineage import approval, history, record
 from pipelines.lineage.locks import LineageError, Stage, above, maker, md5, read
 from pipelines.lineage.record import metadata
@@ -132,7 +132,7 @@ def images(path: str, root: Path) -> dict[str, Any]:
     file = root / path
     if not file.is_file():
         return {"manifest": path, "images": None}
-    table = pd.read_parquet(file, columns=["key", "split", "person", "shard"])
+    table = read_parquet(file, columns=["key", "split", "person", "shard"])
     return {
         "manifest": path,
         "images": len(table),

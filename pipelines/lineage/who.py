@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from fra.data.files import read_parquet
 from pipelines.lineage import history
 from pipelines.lineage.locks import LineageError, below, read
 from pipelines.lineage.verify import object_path
@@ -21,7 +22,7 @@ def find(root: Path, column: str, value: str) -> dict[str, pd.DataFrame]:
     found = {}
     examples: list[str] = []
     for manifest in sorted((root / "data/manifest").glob("*.parquet")):
-        table = pd.read_parquet(manifest, columns=["key", "person", "split", "shard", "index"])
+        table = read_parquet(manifest, columns=["key", "person", "split", "shard", "index"])
         rows = table[table[column] == value]
         examples += [str(example) for example in table[column].dropna().unique()[:3]]
         if len(rows):
@@ -76,7 +77,7 @@ def experiments(name: str, column: str, value: str, root: Path) -> list[dict[str
         if digest not in holds:
             stored = object_path(root / ".dvc/cache", digest)
             # a manifest that is no longer in the cache may have held it: rather name one run too many
-            holds[digest] = not stored.is_file() or bool((pd.read_parquet(stored)[column] == value).any())
+            holds[digest] = not stored.is_file() or bool((read_parquet(stored)[column] == value).any())
         if holds[digest]:
             wanted = {path: digest} | {
                 out: made for stage in below(stages, [path]) for out, made in stage.outs.items()

@@ -21,7 +21,7 @@ MODEL = "artifacts/pretrain/model.safetensors"
 class Command:
     """`line` writes what is in `writes` (taken away before, so that there is work to do); `reads` is one of its inputs.
 
-    `stage` is its name in dvc.yaml. `memory` is an address space, in GB, in which it starts but cannot end.
+    `stage` is its name in dvc.yaml. `memory` is an address space, in GB, in which it cannot do its work.
     """
 
     name: str
@@ -51,19 +51,19 @@ FACES = f"faces/{PERSON}"
 SHARDS = ("data/shards/orl", "data/beton/orl", "data/manifest")
 COMMANDS = (
     stage("ingest", "data/raw/orl", reads="data/orl/annotations.csv", memory=0.3),
-    stage("shard", *SHARDS, reads="data/raw/orl/records.parquet", memory=1.2),
-    stage("validate", "artifacts/validation", reads="data/shards/orl/train-000000.tar", memory=2.0),
-    stage("pretrain", "artifacts/pretrain", reads="data/beton/orl/train.beton", memory=2.0),
+    stage("shard", *SHARDS, reads="data/raw/orl/records.parquet", memory=1.0),
+    stage("validate", "artifacts/validation", reads="data/shards/orl/train-000000.tar", memory=1.0),
+    stage("pretrain", "artifacts/pretrain", reads="data/beton/orl/train.beton", memory=1.0),
     stage(
         "transfer@verification",
         "artifacts/transfer/verification",
         reads="artifacts/pretrain/backbone.safetensors",
-        memory=1.5,
+        memory=1.0,
     ),
-    stage("report", "artifacts/report", reads=MODEL, memory=1.5),
-    fra("embed", FACES, "--out", "out/e.parquet", writes=("out",), reads=MODEL, memory=1.5),
-    fra("heatmaps", FACES, "--out", "out/h.png", writes=("out",), reads=MODEL, memory=1.5),
-    fra("export", "safetensors", "--out", "out/x.safetensors", writes=("out",), reads=MODEL, memory=1.5),
+    stage("report", "artifacts/report", reads=MODEL, memory=1.0),
+    fra("embed", FACES, "--out", "out/e.parquet", writes=("out",), reads=MODEL, memory=1.0),
+    fra("heatmaps", FACES, "--out", "out/h.png", writes=("out",), reads=MODEL, memory=1.0),
+    fra("export", "safetensors", "--out", "out/x.safetensors", writes=("out",), reads=MODEL, memory=1.0),
     fra("lineage verify", reads=MODEL, memory=0.3),
     fra(
         "data withdraw",

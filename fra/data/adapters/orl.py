@@ -15,9 +15,18 @@ from fra.data.records import DatasetConfig, Record, image_files, split_of
 ANNOTATIONS = Path("data/orl")
 """Where the checkout keeps `annotations.csv` and `splits.csv`."""
 
+IMAGES = 400
+"""How many photographs there are; each has its line in the annotations."""
+
 
 def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
-    annotations = pd.read_csv(ANNOTATIONS / "annotations.csv").set_index("image")
+    table = ANNOTATIONS / "annotations.csv"
+    annotations = pd.read_csv(table).set_index("image")
+    whole = annotations["y67"].notna() & annotations["y67"].index.str.fullmatch(r"s\d+/\d+\.pgm")
+    if whole.sum() != IMAGES:
+        raise ValueError(
+            f"{table}: {whole.sum()} whole lines, not {IMAGES}: bring it back (git checkout {table})"
+        )
     rows = annotations.to_dict("index")
     splits: dict[int | None, str] = dict(
         pd.read_csv(ANNOTATIONS / "splits.csv")[["subject", "split"]].itertuples(index=False)

@@ -1,0 +1,53 @@
+"""The same seed on the same machine gives the same bytes: in another folder, for another user, in another locale."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from workspace import few_faces, make_workspace, run
+
+NOBODY = 65534
+
+
+def chain(folder: Path, *before: str, **environment: str) -> dict[str, str]:
+    """Runs the whole chain from clean; every artifact with its hash, out of dvc.lock."""
+    done = run(folder, *before, "dvc", "repro", **environment)
+    assert done.returncode == 0, done.stdout
+    stages = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
+    return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+
+
+def workspace(folder: Path) -> Path:
+    few_faces(folder / "faces")
+    return make_workspace(folder, "dataset.root=faces")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which root may")
+def test_every_artifact_is_the_same_elsewhere_and_for_another_user(tmp_path: Path) -> None:
+    here = workspace(tmp_path / "here")
+    home = tmp_path / "home"
+    home.mkdir()
+    there = workspace(tmp_path / "another place" / "with a longer name")
+    subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", str(there), str(home)], check=True)
+    reads = "+dac_read_search"  # this Python may lie in root's home, which others cannot enter
+    other_user = (
+        *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"),
+        *(f"--inh-caps={reads}", f"--ambient-caps={reads}"),
+    )
+    with_umask = ("sh", "-c", 'umask 077; exec "$@"', "sh")
+    elsewhere = {
+        "HOME": str(home),
+        "USER": "nobody",
+        "TZ": "Asia/Kathmandu",
+        "LANG": "C",
+        "LC_ALL": "C",
+        "PYTHONHASHSEED": "7",
+    }
+    ours = chain(here)
+    assert len(ours) > 30
+    assert chain(there, *other_user, *with_umask, **elsewhere) == ours
