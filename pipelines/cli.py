@@ -21,7 +21,7 @@ app = typer.Typer(
 lineage = typer.Typer(
     help="What was made from what: show it, check it, follow one person.", no_args_is_help=True
 )
-data = typer.Typer(help="The data sets.", no_args_is_help=True)
+data = typer.Typer(help="Who approved the data, and who left them.", no_args_is_help=True)
 transfer = typer.Typer(help="What a backbone is worth on tasks.", no_args_is_help=True)
 bench = typer.Typer(help="How fast we are, beside what you would use instead.", no_args_is_help=True)
 app.add_typer(lineage, name="lineage")
