@@ -24,7 +24,7 @@ from fra.data.files import atomic
 
 logger = logging.getLogger(__name__)
 
-METADATA_KEY, DIGEST_KEY = "fra", "sha256"
+METADATA_KEY = "fra"
 
 # Our words → the official code's, in this order; a backbone's own names are the same in both.
 _OFFICIAL_NETWORKS = (
@@ -108,9 +108,9 @@ def load_official(model: nn.Module, state_dict: Mapping[str, Any]) -> LoadReport
     return LoadReport(list(loaded), missing, unexpected)
 
 
-def digest(weights: Mapping[str, Tensor], text: str) -> str:
-    """SHA-256 of tensors on the CPU and of the metadata's text."""
-    found = hashlib.sha256(text.encode())
+def digest(weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
+    """SHA-256 of tensors on the CPU and of their metadata."""
+    found = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
     for name, value in sorted(weights.items()):
         found.update(name.encode())
         found.update(value.reshape(-1).view(torch.uint8).numpy().data)
@@ -119,11 +119,11 @@ def digest(weights: Mapping[str, Tensor], text: str) -> str:
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write weights and metadata (JSON under the key `fra`) as one safetensors file, atomically. Their digest goes with
-    them (key `sha256`): a byte that flips on a disk would else be another weight."""
+    them, in the metadata (`sha256`): a byte that flips on a disk would else be another weight."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    text = json.dumps(dict(metadata), sort_keys=True)
-    with atomic(path) as partial:
-        save_file(tensors, partial, metadata={METADATA_KEY: text, DIGEST_KEY: digest(tensors, text)})
+    about = {**metadata, "sha256": digest(tensors, metadata)}
+    with atomic(path) as partial:  # one key: safetensors writes several in an order that changes
+        save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(about, sort_keys=True)})
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -135,19 +135,19 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise FileNotFoundError(f"{path}: no such weights file; pre-training writes it")
     try:
         with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
+            text = (file.metadata() or {}).get(METADATA_KEY)
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path}: not a complete safetensors file ({error})") from error
-    text = about.get(METADATA_KEY)
     if text is None:
         raise ValueError(f"{path}: no '{METADATA_KEY}' metadata; load a file that pre-training wrote")
-    if about.get(DIGEST_KEY) not in (None, digest(weights, text)):
-        raise ValueError(f"{path}: changed since it was written (by its SHA-256): make or fetch it again")
     try:
-        return weights, dict(json.loads(text))
+        about = dict(json.loads(text))
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: its metadata is none of ours ({error})") from None
+    if about.pop("sha256", None) not in (None, digest(weights, about)):
+        raise ValueError(f"{path}: changed since it was written (by its SHA-256): make or fetch it again")
+    return weights, about
 
 
 def write_text(path: Path, text: str) -> None:

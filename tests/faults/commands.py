@@ -14,6 +14,8 @@ from workspace import environment
 
 PERSON = "s2"
 """Whose four photographs the commands look at."""
+TIMES = "speed.json"
+"""How long training took: no two runs agree, and DVC does not keep it."""
 MODEL = "artifacts/pretrain/model.safetensors"
 
 
@@ -112,10 +114,10 @@ def undisturbed(command: Command, workspace: Path) -> float:
 
 
 def contents(workspace: Path, paths: tuple[str, ...]) -> dict[str, str]:
-    """Every file below `paths` with the SHA-256 of its bytes."""
+    """Every file below `paths`, but `TIMES`, with the SHA-256 of its bytes."""
     return {
         os.path.relpath(file, workspace): hashlib.sha256(file.read_bytes()).hexdigest()
         for path in paths
         for file in sorted((workspace / path).rglob("*"))
-        if file.is_file()
+        if file.is_file() and file.name != TIMES
     }

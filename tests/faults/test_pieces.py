@@ -1,0 +1,166 @@
+"""What the cells rest on, in a moment each: files whole or not there, damage noticed, one process a stage, one line."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from workspace import ROOT, run
+
+from fra.data.adapters import orl
+from fra.data.files import atomic, read_parquet, write_parquet
+from fra.data.records import DatasetConfig
+from fra.train.checkpoint import read_weights, save_weights
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from fra.data.files import atomic
+with atomic(Path(sys.argv[1])) as partial:
+    partial.write_text(sys.argv[2])
+    print("at it", flush=True)
+    time.sleep(float(sys.argv[3]))
+"""
+STAGE = """
+import time
+from pipelines.stage import main
+def stand_in():
+    print("at it", flush=True)
+    time.sleep(600)
+main(stand_in)
+"""
+
+
+def start(folder: Path, program: str, *arguments: str) -> subprocess.Popen[str]:
+    """A process that has come to its work."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "at it\n"
+    return process
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def flipped(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0x41
+    path.write_bytes(content)
+
+
+def test_what_a_killed_writer_left_is_written_over(tmp_path: Path) -> None:
+    target = tmp_path / "table"
+    writer = start(tmp_path, WRITER, str(target), "half", "600")
+    writer.kill()
+    writer.communicate()
+    assert names(tmp_path) == [".table.partial"]
+    with atomic(target) as partial:
+        partial.write_text("whole")
+    assert names(tmp_path) == ["table"]
+    assert target.read_text() == "whole"
+
+
+def test_a_second_writer_waits(tmp_path: Path) -> None:
+    target = tmp_path / "table"
+    writer = start(tmp_path, WRITER, str(target), "first", "0.5")
+    with atomic(target) as partial:
+        assert target.read_text() == "first"
+        partial.write_text("second")
+    assert writer.wait(30) == 0
+    assert target.read_text() == "second"
+    assert names(tmp_path) == ["table"]
+
+
+def test_no_flipped_byte_of_a_table_is_read_as_another_value(tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    rows = pd.DataFrame({"key": [f"face{row}" for row in range(300)], "number": range(300)})
+    write_parquet(rows, path)
+    whole, refused = path.read_bytes(), 0
+    for place in range(0, len(whole), 29):
+        path.write_bytes(whole)
+        flipped(path, place)
+        try:
+            assert read_parquet(path).to_dict("list") == rows.to_dict("list")
+        except ValueError as error:
+            assert f"{path}: damaged" in str(error)  # noqa: PT017  some bytes carry nothing, and are read all the same
+            refused += 1
+    assert refused > len(whole) / 29 / 2
+
+
+def test_a_flipped_weight_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_weights(
+        path, {"layer": torch.arange(1000.0), "half": torch.ones((), dtype=torch.bfloat16)}, {"a": 1}
+    )
+    assert read_weights(path)[1] == {"a": 1}
+    flipped(path, -500)
+    with pytest.raises(ValueError, match="changed since it was written"):
+        read_weights(path)
+
+
+def test_cut_annotations_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("annotations.csv", "splits.csv"):
+        shutil.copy(ROOT / "data/orl" / name, tmp_path)
+    table = tmp_path / "annotations.csv"
+    table.write_bytes(table.read_bytes()[: table.stat().st_size // 2])
+    monkeypatch.setattr(orl, "ANNOTATIONS", tmp_path)
+    with pytest.raises(ValueError, match=r"annotations.csv: \d+ whole lines, not 400: bring it back"):
+        list(orl.records(tmp_path, DatasetConfig(name="orl", adapter="orl")))
+
+
+def test_a_stage_runs_once_at_a_time_and_its_lock_dies_with_it(tmp_path: Path) -> None:
+    first = start(tmp_path, STAGE)
+    second = run(tmp_path, sys.executable, "-c", STAGE, PYTHONPATH=str(ROOT))
+    assert second.returncode == 74
+    assert "error: stand_in: another process is at stand_in" in second.stdout
+    first.kill()
+    first.communicate()
+    third = start(tmp_path, STAGE)
+    third.kill()
+    third.communicate()
+
+
+def test_a_stage_ends_when_dvc_is_killed(tmp_path: Path) -> None:
+    program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {STAGE!r}])"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "DVC_STAGE": "stand_in"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "at it\n"
+    parent.kill()
+    parent.wait()
+    begun = time.monotonic()
+    parent.stdout.read()  # until nobody has it open any more
+    assert time.monotonic() - begun < 60
+
+
+def test_libraries_that_do_not_fit_in_memory_are_one_line(tmp_path: Path) -> None:
+    done = run(
+        tmp_path,
+        "prlimit",
+        f"--as={300 * 2**20}",
+        sys.executable,
+        "-m",
+        "pipelines.ingest",
+        PYTHONPATH=str(ROOT),
+    )
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1].startswith("error: out of memory")
+    assert "Traceback" not in done.stdout
