@@ -9,7 +9,7 @@ from types import TracebackType
 
 def one_line(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     """`sys.excepthook`: the error in one line; its traceback where FRA_DEBUG is set."""
-    if os.environ.get("FRA_DEBUG"):
+    if os.environ.get("FRA_DEBUG") or not isinstance(error, Exception):
         sys.__excepthook__(kind, error, traceback)
     else:
         print(f"error: {describe(error)}", file=sys.stderr)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,10 +20,12 @@ passed where the disturbed run came to the right result, or ended with an exit c
 why (or by the signal); where the second run completed with files byte-identical to the undisturbed run's; where `fra
 lineage verify` passed; and where no temporary file, lock, checkpoint or process was left over.
 
-Written by the run itself, as root on Linux: `pytest tests/faults/test_cells.py --table docs/faults.md` (rows of cells
-that pass are renewed, and taken out where they fail). The disk is full, or read-only, by a mounted tmpfs; memory is
-limited by `prlimit --as`; the clock is moved in the files' times; signals go to the process alone, at a moment drawn by
-a seed. Not disturbed this way: GPUs, and the Prefect server, which tests/pipelines/test_serve.py kills.
+Written by the run itself, as root on Linux: `pytest tests/faults/test_cells.py --table docs/faults.md`; with `-k` the
+rows of a part are renewed. The disk is full, or read-only, by a mounted tmpfs; memory is limited by `prlimit --as`; the
+clock is moved in the files' times; signals go to the process alone, at a moment drawn by a seed. Input is harmed in one
+file each: `reads` in tests/faults/commands.py. Not disturbed here: GPUs; and the Prefect server, which
+tests/pipelines/test_serve.py kills. A number that was changed in a text file (annotations, `index.json`) is noticed by
+`dvc repro`, `fra lineage verify` and the gate, not by the stage that reads it.
 
 """
 
@@ -40,7 +43,10 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when == "call" and "cell" in about:
         command, fault = about["cell"]
         seen = about.get("seen", ["", ""]) if report.passed else ["FAILED", ""]
-        SEEN[command, fault] = [*seen, "nothing" if report.passed else "see the test"]
+        SEEN[command, fault] = [
+            *(textwrap.shorten(part, 240, placeholder=" …") for part in seen),
+            "nothing" if report.passed else "see the test",
+        ]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
