@@ -21,7 +21,8 @@ why (or by the signal); where the second run completed with files byte-identical
 lineage verify` passed; and where no temporary file, lock, checkpoint or process was left over.
 
 Written by the run itself, as root on Linux: `pytest tests/faults/test_cells.py --table docs/faults.md`; with `-k` the
-rows of a part are renewed. The disk is full, or read-only, by a mounted tmpfs; memory is limited by `prlimit --as`; the
+rows of a part are renewed (no row: not run yet).
+The disk is full, or read-only, by a mounted tmpfs; memory is limited by `prlimit --as`; the
 clock is moved in the files' times; signals go to the process alone, at a moment drawn by a seed. Input is harmed in one
 file each: `reads` in tests/faults/commands.py. Not disturbed here: GPUs; and the Prefect server, which
 tests/pipelines/test_serve.py kills. A number that was changed in a text file (annotations, `index.json`) is noticed by

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -21,18 +22,19 @@ def chain(folder: Path, *before: str, **environment: str) -> dict[str, str]:
     return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
 
 
-def workspace(folder: Path) -> Path:
-    few_faces(folder / "faces")
+def workspace(folder: Path, faces: Path) -> Path:
+    shutil.copytree(faces, folder / "faces")  # with their times of change, which `ingest` lists
     return make_workspace(folder, "dataset.root=faces")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which root may")
 def test_every_artifact_is_the_same_elsewhere_and_for_another_user(tmp_path: Path) -> None:
-    here = workspace(tmp_path / "here")
+    faces = few_faces(tmp_path / "faces")
+    here = workspace(tmp_path / "here", faces)
     home = tmp_path / "home"
     home.mkdir()
-    there = workspace(tmp_path / "another place" / "with a longer name")
+    there = workspace(tmp_path / "another place" / "with a longer name", faces)
     subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", str(there), str(home)], check=True)
     reads = "+dac_read_search"  # this Python may lie in root's home, which others cannot enter
     other_user = (
