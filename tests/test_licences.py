@@ -37,9 +37,8 @@ def said(library: Distribution) -> str:
     classifiers = [
         line.rpartition(" :: ")[2] for line in about.get_all("Classifier") or [] if line.startswith("License")
     ]
-    return (
-        about["License-Expression"] or "; ".join(classifiers) or (about["License"] or "").partition("\n")[0]
-    )
+    stated = about.get("License-Expression") or "; ".join(classifiers)  # get: another finder's raise KeyError
+    return stated or (about.get("License") or "").partition("\n")[0]
 
 
 def is_allowed(licence: str) -> bool:
