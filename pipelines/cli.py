@@ -36,6 +36,10 @@ Images = Annotated[
     typer.Argument(help='Files, folders (at any depth), patterns ("faces/**/*.jpg") or tar shards'),
 ]
 Weights = Annotated[Path, typer.Option("--weights", "-w", help="model.safetensors or backbone.safetensors")]
+# Of benchmarks.
+Backbone = Annotated[str, typer.Option(help="As model.backbone")]
+Rounds = Annotated[int, typer.Option(help="Alternating rounds; the median of each side counts")]
+AsJson = Annotated[bool, typer.Option("--json", help="Only the result, as one JSON object")]
 
 
 @app.command()
@@ -388,8 +392,8 @@ def loader(
     image_size: Annotated[int, typer.Option(help="Pixels a side of a view")] = 224,
     batch_size: Annotated[int, typer.Option(help="Images a batch")] = 64,
     count: Annotated[int, typer.Option(help="How many JPEGs to make up")] = 1024,
-    rounds: Annotated[int, typer.Option(help="Alternating rounds; the median of each side counts")] = 3,
-    as_json: Annotated[bool, typer.Option("--json", help="Only the result, as one JSON object")] = False,
+    rounds: Rounds = 3,
+    as_json: AsJson = False,
 ) -> None:
     """Our loader beside ImageFolder, Pillow and DataLoader with the same recipe: same files and cores, one run."""
     from fra.data.bench import loader as measure
@@ -402,7 +406,7 @@ def shards(
     images: Annotated[
         int, typer.Option(help="How many JPEGs to make up (16 kB each on disk, twice)")
     ] = 100_000,
-    as_json: Annotated[bool, typer.Option("--json", help="Only the result, as one JSON object")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Sharding of 10,000 and of many images, and of 1 % new ones, beside webdataset's own writer; one run."""
     from fra.data.bench_shards import sharding
@@ -415,12 +419,12 @@ def bench_embed(
     weights: Annotated[
         Path | None, typer.Option("--weights", "-w", help="Weights to take; else an untrained backbone")
     ] = None,
-    backbone: Annotated[str, typer.Option(help="As model.backbone")] = "resnet50",
+    backbone: Backbone = "resnet50",
     image_size: Annotated[int, typer.Option(help="Pixels a side")] = 224,
     images: Annotated[int, typer.Option(help="How many JPEGs to make up")] = 256,
     batch_size: Annotated[int, typer.Option(help="Images at once")] = 64,
-    rounds: Annotated[int, typer.Option(help="Alternating rounds; the median of each side counts")] = 3,
-    as_json: Annotated[bool, typer.Option("--json", help="Only the result, as one JSON object")] = False,
+    rounds: Rounds = 3,
+    as_json: AsJson = False,
 ) -> None:
     """`fra embed`, from files to a file, beside the bare model on pixels that lie ready; on the CPU, one run."""
     from fra.use.bench import embedding
@@ -430,11 +434,11 @@ def bench_embed(
 
 @bench.command()
 def step(
-    backbone: Annotated[str, typer.Option(help="As model.backbone")] = "resnet50",
+    backbone: Backbone = "resnet50",
     image_size: Annotated[int, typer.Option(help="Pixels a side")] = 224,
     batch_size: Annotated[int, typer.Option(help="Images a step")] = 16,
-    rounds: Annotated[int, typer.Option(help="Alternating rounds; the median of each side counts")] = 3,
-    as_json: Annotated[bool, typer.Option("--json", help="Only the result, as one JSON object")] = False,
+    rounds: Rounds = 3,
+    as_json: AsJson = False,
 ) -> None:
     """Our training step beside a plain PyTorch step of the same method: same weights, same batch, one run."""
     from fra.train.bench import step as measure

@@ -17,9 +17,8 @@ def one_line(kind: type[BaseException], error: BaseException, traceback: Traceba
 
 def describe(error: BaseException) -> str:
     """An exception in one line; exceptions that we raise on purpose speak for themselves."""
-    if isinstance(error, MemoryError) or "failed to map segment" in str(
-        error
-    ):  # of a library, while it is loaded
+    # the second: of a library, while it is loaded
+    if isinstance(error, MemoryError) or "failed to map segment" in str(error):
         return "out of memory: give it more, or set fewer workers and smaller batches"
     if isinstance(error, OSError) and error.strerror:  # the system's words: which file, and why
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fra.data.images import ImageError, decode, resize
+from fra.data.images import ImageError, decode, read_file, resize
 from fra.data.records import IMAGE_SUFFIXES, image_files
 
 T = TypeVar("T")
@@ -59,11 +59,13 @@ def find(places: Sequence[str]) -> Iterator[File]:
             raise FileNotFoundError(f"{place}: no such file or folder, and no file fits it as a pattern")
         for path in found:
             if path.is_dir():
-                yield from (File(str(path / name), (path / name).read_bytes) for name in image_files(path))
+                yield from (
+                    File(str(path / name), partial(read_file, path / name)) for name in image_files(path)
+                )
             elif path.suffix == ".tar":
                 yield from members(path)
             else:
-                yield File(str(path), path.read_bytes)
+                yield File(str(path), partial(read_file, path))
 
 
 def members(shard: Path) -> Iterator[File]:

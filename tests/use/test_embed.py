@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -38,6 +39,13 @@ def test_batches_keep_order_and_name_what_is_no_image(faces: Path, tmp_path: Pat
     assert [len(batch.names) for batch in found] == [4, 4, 2]
     assert [name for batch in found for name in batch.names] == sorted(names(str(faces / "a")))
     assert list(unread.reasons) == [str(tmp_path / "words.jpg")]
+
+
+def test_a_pipe_is_never_read(faces: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    unread = Unread()
+    assert len(list(batches([str(tmp_path / "pipe.jpg"), str(faces / "a")], 32, 64, unread))) == 1
+    assert "not a plain file" in unread.reasons[str(tmp_path / "pipe.jpg")]
 
 
 def test_released_weights_go_by_their_name(faces: Path, tmp_path: Path) -> None:
