@@ -14,7 +14,6 @@ from pathlib import Path
 from statistics import median
 
 import psutil
-import webdataset
 
 from fra.data import shards
 from fra.data.datasets import ingest
@@ -71,6 +70,8 @@ def shard(root: Path, out: Path) -> float:
 
 def plainly(root: Path, out: Path) -> float:
     """Seconds that webdataset's ShardWriter takes for the same images, as its documentation shows it."""
+    import webdataset  # brings torch, which is no part of sharding's memory
+
     out.mkdir()
     os.sync()
     start = time.perf_counter()
@@ -94,7 +95,6 @@ def sharding(images: int = 100_000, few: int = 10_000) -> dict[str, float | int]
         copies(folder / "many", pictures, 0, images)
         shard(folder / "pictures", folder / "out-first")
         seconds_few = median(shard(folder / "few", folder / f"out-{turn}") for turn in range(TURNS))
-        plain = plainly(folder / "few", folder / "plain")
         with peak_memory() as peak:
             seconds_many = shard(folder / "many", folder / "out-many")
         before = {path.name: path.stat().st_mtime_ns for path in (folder / "out-many/shards").glob("*.tar")}
@@ -102,6 +102,7 @@ def sharding(images: int = 100_000, few: int = 10_000) -> dict[str, float | int]
         for turn in range(TURNS):
             copies(folder / "many", pictures, images + turn * (images // 100), images // 100)
             more.append(shard(folder / "many", folder / "out-many"))
+        plain = plainly(folder / "few", folder / "plain")
         after = {path.name: path.stat().st_mtime_ns for path in (folder / "out-many/shards").glob("*.tar")}
         return {
             "images": images,

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numba
 import numpy as np
 import torch
 import webdataset
@@ -199,6 +200,20 @@ def shuffle_of(config: DataConfig, beton: Path, images: int) -> Shuffle:
     return shuffled
 
 
+def ffcv_threads(workers: int) -> int:
+    """How many threads FFCV decodes with: `workers`, or one a core; it asks Numba for them, which has a limit.
+
+    Raises ValueError where `workers` is above that limit.
+    """
+    limit: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # made at import
+    if workers > limit:
+        raise ValueError(
+            f"data.workers is {workers}, but Numba has {limit} threads here: set data.workers to 0 (one a core), or "
+            "NUMBA_NUM_THREADS to more"
+        )
+    return workers or min(limit, len(os.sched_getaffinity(0)))
+
+
 class Epoch(EpochIterator):  # type: ignore[misc]
     """FFCV's epoch, but an error in its thread is raised where the batches are read, instead of leaving it to wait."""
 
@@ -245,7 +260,7 @@ class FFCVPairs:
         self.loader = CompiledLoader(
             str(beton),
             batch_size=batch_size,
-            num_workers=config.workers or len(os.sched_getaffinity(0)),
+            num_workers=ffcv_threads(config.workers),
             order=self.order,
             indices=index,
             drop_last=True,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numba
 import numpy as np
 import pandas as pd
 import psutil
@@ -174,6 +175,15 @@ def test_an_error_in_ffcvs_thread_is_raised_not_waited_for(prepared: Path) -> No
     pairs.loader.code = [(lambda **_: 1 / 0, [])], []  # type: ignore[attr-defined]
     with pytest.raises(RuntimeError, match=r"train\.beton: a batch could not be read"):
         list(pairs.epoch(0))
+
+
+def test_more_threads_than_numba_has_are_refused_and_none_asked_for_fits(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match=r"data\.workers is 9999, but Numba has \d+ threads here"):
+        build(prepared, "ffcv", workers=9999)
+    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 1)
+    assert loader.ffcv_threads(0) == 1
 
 
 def test_a_batch_larger_than_the_set_says_what_fits(prepared: Path, images: int) -> None:
