@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,21 +192,25 @@ def serve(host: str, port: int) -> None:
     check_port(host, port)
     check_port(LOOPBACK, artifacts)
     os.environ.update(settings(host, port, artifacts))
-    url = address(host, port)
     Path("artifacts").mkdir(exist_ok=True)
-    pages = [
-        sys.executable,
-        "-m",
-        "http.server",
-        "--bind",
-        LOOPBACK,
-        "--directory",
-        "artifacts",
-        str(artifacts),
-    ]
-    api = Service(
-        "server", prefect("server", "start", "--host", host, "--port", str(port)), LOGS / "server.log"
-    )
+    api, others = services(host, port, artifacts)
+    with told_to_stop() as told:
+        try:
+            start(api, others, address(host, port))
+            print(
+                f"Prefect: {address(host, port)}   report and data docs: http://{LOOPBACK}:{artifacts}   "
+                f"logs: {LOGS}   (Ctrl-C stops all)",
+                flush=True,
+            )
+            watch([api, *others], told)
+        finally:
+            stop(api, others)
+
+
+def services(host: str, port: int, artifacts: int) -> tuple[Service, list[Service]]:
+    """The server; and what serves the artifacts' pages, and a worker a pool."""
+    api = prefect("server", "start", "--host", host, "--port", str(port))
+    pages = ["-m", "http.server", "--bind", LOOPBACK, "--directory", "artifacts", str(artifacts)]
     workers = [
         Service(
             f"worker of {pool}",
@@ -214,40 +219,42 @@ def serve(host: str, port: int) -> None:
         )
         for pool in POOLS
     ]
-    services = [api, Service("artifacts", pages, LOGS / "artifacts.log"), *workers]
-    with told_to_stop() as told:
-        try:
-            print(
-                "starting Prefect's server (the first time it makes its tables: up to a minute)", flush=True
-            )
-            api.keep()
-            wait_for(api, url)
-            prepare()
-            server.ADDRESS.write_text(f"{url}/api\n")
+    return Service("server", api, LOGS / "server.log"), [
+        Service("artifacts", [sys.executable, *pages], LOGS / "artifacts.log"),
+        *workers,
+    ]
+
+
+def start(api: Service, others: list[Service], url: str) -> None:
+    """The server first, then pools and deployments, then the rest."""
+    print("starting Prefect's server (the first time it makes its tables: up to a minute)", flush=True)
+    api.keep()
+    wait_for(api, url)
+    prepare()
+    server.ADDRESS.write_text(f"{url}/api\n")
+    for service in others:
+        service.keep()
+
+
+def watch(running: list[Service], told: threading.Event) -> None:
+    """Starts what has ended again, and tells the server now and then of runs that died, until told to stop."""
+    looked = time.monotonic()
+    while not told.wait(1):
+        for service in running:
+            service.keep()
+        if time.monotonic() - looked > RECONCILE:
             looked = time.monotonic()
-            for service in services:
-                service.keep()
-            print(
-                f"Prefect: {url}   report and data docs: http://{LOOPBACK}:{artifacts}   "
-                f"logs: {LOGS}   (Ctrl-C stops all)",
-                flush=True,
-            )
-            while not told.wait(1):
-                for service in services:
-                    service.keep()
-                if time.monotonic() - looked > RECONCILE:
-                    looked = time.monotonic()
-                    with suppress(Exception):  # the server may be away for the moment
-                        server.reconcile(logger)
-        finally:
-            print("stopping: runs save their work (at most half a minute)", flush=True)
-            server.ADDRESS.unlink(missing_ok=True)
-            stopping = [threading.Thread(target=service.stop) for service in services[1:]]
-            for thread in stopping:
-                thread.start()
-            for thread in stopping:
-                thread.join()
-            api.stop()
+            with suppress(Exception):  # the server may be away for the moment
+                server.reconcile(logger)
+
+
+def stop(api: Service, others: list[Service]) -> None:
+    """The server last, as workers tell it what becomes of their runs."""
+    print("stopping: runs save their work (at most half a minute)", flush=True)
+    server.ADDRESS.unlink(missing_ok=True)
+    with ThreadPoolExecutor(len(others)) as pool:
+        list(pool.map(Service.stop, others))
+    api.stop()
 
 
 def main() -> None:

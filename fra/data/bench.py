@@ -7,6 +7,7 @@ crops by FFCV, compiled views. Both deliver two normalised float32 views a image
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import statistics
@@ -35,6 +36,8 @@ from fra.data.shards import ShardConfig
 from fra.data.views import Views, ViewsConfig
 
 CPU = torch.device("cpu")
+Batches = Callable[[], Iterator[int]]
+"""An epoch: how many images each of its batches has."""
 
 
 class Round(NamedTuple):
@@ -96,7 +99,7 @@ def seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
-def measured(batches: Callable[[], Iterator[int]]) -> Round:
+def measured(batches: Batches) -> Round:
     """Runs an epoch that yields how many images each batch has."""
     wall, cpu = time.perf_counter(), seconds()
     images = sum(batches())
@@ -113,7 +116,7 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def decoding(files: list[Path], workers: int) -> Callable[[], Iterator[int]]:
+def decoding(files: list[Path], workers: int) -> Batches:
     """Nothing but decoding the files, by OpenCV (libjpeg-turbo), on all cores."""
 
     def decode(path: Path) -> int:
@@ -159,40 +162,61 @@ def loader(
             root = Path(place) / "faces"
             made_up_faces(root, images)
         source = prepare(root, Path(place), ShardConfig(workers=count))
-        theirs = DataLoader(
-            ImageFolder(str(root), TwoViews(config, image_size)),
-            batch_size=batch_size,
-            shuffle=True,
-            num_workers=count,
-            drop_last=True,
-        )
-        data = DataConfig("ffcv", image_size=image_size, workers=count)
-        pairs = build(data, config, source=source, exclude=frozenset(), batch_size=batch_size, seed=0)
-        make = Views(config, seed=0)
-        epochs = iter(range(10**6))
-
-        def baseline() -> Iterator[int]:
-            for (first, _), _ in theirs:
-                yield len(first)
-
-        def crops() -> Iterator[int]:
-            for batch in pairs.epoch(next(epochs)):
-                yield len(batch.index_B)
-
-        def ours() -> Iterator[int]:
-            epoch = next(epochs)
-            for batch in pairs.epoch(epoch):
-                yield len(make(batch, epoch, CPU)[0])
-
         files = sorted(path for path in root.rglob("*") if path.is_file())
-        contenders = {"baseline": baseline, "ours": ours, "crops": crops, "decode": decoding(files, count)}
+        contenders = {
+            "baseline": plain_loader(root, config, image_size, batch_size, count),
+            **our_loader(source, config, image_size, batch_size, count),
+            "decode": decoding(files, count),
+        }
         for name in ("ours", "crops"):
             measured(contenders[name])  # FFCV compiles at the first epoch
         taken: dict[str, list[Round]] = {name: [] for name in contenders}
         for _ in range(rounds):
             for name, run in contenders.items():
                 taken[name].append(measured(run))
-    found = {name: summary(one) for name, one in taken.items()}
+    return {
+        **compared({name: summary(one) for name, one in taken.items()}),
+        "rounds": rounds,
+        "image_size": image_size,
+        "batch_size": batch_size,
+        "workers": count,
+    }
+
+
+def plain_loader(root: Path, views: ViewsConfig, image_size: int, batch_size: int, workers: int) -> Batches:
+    """What a user would write with torchvision and Pillow, with the same recipe."""
+    images = ImageFolder(str(root), TwoViews(views, image_size))
+    pairs = DataLoader(images, batch_size=batch_size, shuffle=True, num_workers=workers, drop_last=True)
+
+    def run() -> Iterator[int]:
+        for (first, _), _ in pairs:
+            yield len(first)
+
+    return run
+
+
+def our_loader(
+    source: Path, views: ViewsConfig, image_size: int, batch_size: int, workers: int
+) -> dict[str, Batches]:
+    """`ours`: pairs of views; `crops`: what a GPU that makes the colours is fed with. Each run is another epoch."""
+    data = DataConfig("ffcv", image_size=image_size, workers=workers)
+    pairs = build(data, views, source=source, exclude=frozenset(), batch_size=batch_size, seed=0)
+    make = Views(views, seed=0)
+    epochs = itertools.count()
+
+    def crops() -> Iterator[int]:
+        for batch in pairs.epoch(next(epochs)):
+            yield len(batch.index_B)
+
+    def ours() -> Iterator[int]:
+        epoch = next(epochs)
+        for batch in pairs.epoch(epoch):
+            yield len(make(batch, epoch, CPU)[0])
+
+    return {"ours": ours, "crops": crops}
+
+
+def compared(found: dict[str, dict[str, float]]) -> dict[str, Any]:
     rate = {name: one["images_per_second"] for name, one in found.items()}
     cpu = {name: one["cpu_seconds_per_image"] for name, one in found.items()}
     return {
@@ -203,8 +227,4 @@ def loader(
         "cpu_seconds_per_image": cpu,
         "cpu_ratio": cpu["baseline"] / cpu["ours"],
         "crops_cpu_ratio": cpu["baseline"] / cpu["crops"],
-        "rounds": rounds,
-        "image_size": image_size,
-        "batch_size": batch_size,
-        "workers": count,
     }
