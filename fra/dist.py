@@ -177,6 +177,10 @@ class Agreement:
         """Mean over the ranks of each value."""
         return [total / world_size() for total in self._reduce(values, dist.ReduceOp.SUM)]
 
+    def of_first(self, value: float) -> float:
+        """The value of rank 0, everywhere."""
+        return self._reduce([value if rank() == 0 else 0.0], dist.ReduceOp.SUM)[0]
+
     def wait(self) -> None:
         """Return once every rank has come here."""
         self.any(False)

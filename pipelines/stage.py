@@ -71,7 +71,7 @@ def main(stage: Callable[[], None], limit: str | None = None) -> None:
 
     `limit` is a global concurrency limit of the Prefect server: one run at a time holds it. It is made where missing.
     """
-    # Of several ranks of one run, the first one speaks with the server and writes the records.
+    # Of several ranks of one run, the first one speaks with the server, tells what goes on and writes the records.
     first = os.environ.get("RANK", "0") == "0"
     watched = first and bool(os.environ.get("PREFECT_API_URL"))
     recorded = first and "DVC_STAGE" in os.environ
@@ -86,7 +86,8 @@ def main(stage: Callable[[], None], limit: str | None = None) -> None:
             if watched:
                 as_flow(stage, limit)
             else:
-                logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+                level = logging.INFO if first else logging.WARNING
+                logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
                 stage()
             if recorded:
                 record.write(os.environ["DVC_STAGE"])

@@ -136,6 +136,7 @@ def agreement() -> None:
     assert agreement.earliest(7 if dist.rank() == 0 else None) == 7
     assert agreement.earliest(None) is None
     assert agreement.mean([1.0 + dist.rank(), 5.0]) == [1.5, 5.0]
+    assert agreement.of_first(0.7 + dist.rank()) == 0.7
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ class Probe:
         """Mean over the labels of `knn_accuracy` on the backbone's pooled features.
 
         The backbone sees whole images in eval mode, and is left as it was: no weight, no batch statistic and
-        no random state changes. Every rank computes the same.
+        no random state changes. One rank asks; no other takes part.
         """
         unit_ND = F.normalize(self._features(backbone, device), dim=1)
         person_N = torch.from_numpy(self.person_N).to(device)

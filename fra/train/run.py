@@ -324,9 +324,11 @@ class Run:
         return reading
 
     def _ask_probe(self) -> None:
+        """Rank 0 asks, on behalf of all; the others wait for its score."""
         if self.probe is not None:
-            score = self.probe(self.trainer.model.online.backbone, self.device)
-            self.probed = {"knn": self.agreement.mean([score])[0]}
+            backbone = self.trainer.model.online.backbone
+            score = self.probe(backbone, self.device) if dist.rank() == 0 else 0.0
+            self.probed = {"knn": self.agreement.of_first(score)}
 
     def _target_momentum(self, step: int) -> float:
         return target_momentum(self.config.target_momentum, step, self.steps)

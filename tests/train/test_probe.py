@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing as multiprocessing
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
@@ -82,15 +83,38 @@ def history(folder: Path) -> list[dict[str, str]]:
 
 
 def test_weights_are_the_same_with_and_without(faces: ProbeConfig, tmp_path: Path) -> None:
-    with_probe, without = tmp_path / "with", tmp_path / "without"
-    metrics = run(with_probe, probe=loaded(faces))
-    run(without)
-    ours, theirs = (read_weights(folder / "out" / "model.safetensors")[0] for folder in (with_probe, without))
+    metrics = run(tmp_path / "with", probe=loaded(faces))
+    run(tmp_path / "without")
+    assert metrics["knn"] == float(history(tmp_path / "with")[-1]["knn"])
+    assert_scored_but_the_same(tmp_path)
+
+
+def assert_scored_but_the_same(folder: Path) -> None:
+    """`folder` / "with" has scores; all else of it is what `folder` / "without" has, to the last bit."""
+    with_probe, without = folder / "with", folder / "without"
+    ours, theirs = (read_weights(run / "out" / "model.safetensors")[0] for run in (with_probe, without))
     assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
     scored = history(with_probe)
     assert [{**row, "knn": ""} for row in scored] == history(without)
     assert all(0 <= float(row["knn"]) <= 1 for row in scored)
-    assert metrics["knn"] == float(scored[-1]["knn"])
+
+
+def on_two_ranks(rank: int, folder: Path, faces: ProbeConfig) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    try:
+        probe = loaded(faces)
+        if rank == 1:
+            probe = dataclasses.replace(probe, pixels_NHW3=probe.pixels_NHW3[:0])  # asked, it would fail
+        metrics = run(folder / "with", probe=probe, epochs=1)
+        assert metrics["knn"] == float(history(folder / "with")[-1]["knn"])
+        run(folder / "without", epochs=1)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_one_of_two_ranks_asks_for_both(faces: ProbeConfig, tmp_path: Path) -> None:
+    multiprocessing.spawn(on_two_ranks, (tmp_path, faces), nprocs=2)
+    assert_scored_but_the_same(tmp_path)
 
 
 def test_its_scores_survive_an_interruption(faces: ProbeConfig, tmp_path: Path) -> None:
