@@ -118,11 +118,14 @@ def ranks(device: str = "auto") -> Iterator[torch.device]:
 
     `device` is "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:<n>". Ranks on GPUs talk through
     NCCL, on CPUs through gloo. A rank whose torchrun dies gets SIGTERM, instead of running on alone.
+
+    Raises RuntimeError where torchrun would start ranks again that cannot find each other.
     """
     chosen = choose_device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or is_active():
         yield chosen
         return
+    _check_restarts()
     _end_with_parent()
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
@@ -131,6 +134,18 @@ def ranks(device: str = "auto") -> Iterator[torch.device]:
         yield chosen
     finally:
         dist.destroy_process_group()
+
+
+def _check_restarts() -> None:
+    """torchrun keeps the store in which ranks look each other up over a restart, with the addresses of the dead."""
+    environment = os.environ
+    if int(environment.get("TORCHELASTIC_MAX_RESTARTS", "0")) and (
+        environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    ):
+        raise RuntimeError(
+            "torchrun --max-restarts: ranks that start again would look for the dead ones: start it with "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
+        )
 
 
 def _end_with_parent() -> None:

@@ -157,6 +157,17 @@ def test_one_rank_needs_no_group() -> None:
     assert dist.Agreement().mean([2.0]) == [2.0]
 
 
+def test_restarts_that_would_hang_are_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "WORLD_SIZE": "2",
+        "TORCHELASTIC_MAX_RESTARTS": "1",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RuntimeError, match="TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"), dist.ranks("cpu"):
+        pass
+
+
 def test_devices_are_chosen_or_refused() -> None:
     assert dist.choose_device("cpu") == torch.device("cpu")
     with pytest.raises(ValueError, match=r"train\.device"):
