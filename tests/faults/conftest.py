@@ -18,7 +18,9 @@ HEAD = """# Faults, injected
 Each row is a run of a stage or command that was disturbed for real, and then started again without the fault. It
 passed where the disturbed run came to the right result, or ended with an exit code other than 0 and one line that says
 why (or by the signal); where the second run completed with files byte-identical to the undisturbed run's; where `fra
-lineage verify` passed; and where no temporary file, lock, checkpoint or process was left over.
+lineage verify` passed; and where no temporary file, lock, checkpoint or process was left over. DVC
+notes in `.dvc/tmp/rwlock` who reads and writes what. A DVC process that was killed stays in there, but DVC passes over
+entries whose process is no longer alive: these are not counted.
 
 Written by the run itself, as root on Linux: `pytest tests/faults/test_cells.py --table docs/faults.md`; with `-k` the
 rows of a part are renewed (no row: not run yet).

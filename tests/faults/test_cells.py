@@ -7,6 +7,7 @@ writes what was seen into docs/faults.md. Needs root, for the full disk and the 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -43,12 +44,20 @@ def left(workspace: Path) -> list[str]:
     """Temporary files, DVC's locks, checkpoints and processes that nobody needs any more."""
     files = [
         str(path.relative_to(workspace))
-        for pattern in (".*.partial", ".*.broken", "*.partial-*", "step-*")
+        for pattern in (".*.partial", "*.partial-*", "step-*")
         for path in workspace.rglob(pattern)
     ]
+    running = [f"process {process.pid}: {process.name()}" for process in processes(workspace)]
+    return files + locks(workspace) + running
+
+
+def locks(workspace: Path) -> list[str]:
+    """DVC's entries of processes that are alive; those of the dead it passes over (`_check_blockers` in its rwlock.py)."""
     held = workspace / ".dvc/tmp/rwlock"
-    locks = [held.name] if held.exists() and held.read_text() not in ("", "{}") else []
-    return files + locks + [f"process {process.pid}: {process.name()}" for process in processes(workspace)]
+    table = json.loads(held.read_text()) if held.exists() else {}
+    readers = [(path, entry) for path, entries in table.get("read", {}).items() for entry in entries]
+    holders = [*readers, *table.get("write", {}).items()]
+    return [f"lock on {path}" for path, entry in holders if psutil.pid_exists(entry["pid"])]
 
 
 def processes(workspace: Path) -> list[psutil.Process]:
