@@ -52,7 +52,7 @@ def left(workspace: Path) -> list[str]:
 
 
 def locks(workspace: Path) -> list[str]:
-    """DVC's entries of processes that are alive; those of the dead it passes over (`_check_blockers` in its rwlock.py)."""
+    """DVC's entries of live processes; those of the dead it passes over (its rwlock.py, `_check_blockers`)."""
     held = workspace / ".dvc/tmp/rwlock"
     table = json.loads(held.read_text()) if held.exists() else {}
     readers = [(path, entry) for path, entries in table.get("read", {}).items() for entry in entries]
