@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import Command, contents, undisturbed
+from commands import COMMANDS, Command, contents, undisturbed
+from harm import FAULTS
 from workspace import few_faces, make_workspace, run
 
 Reference = tuple[float, dict[str, str]]
@@ -61,7 +62,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         [part.strip() for part in line.strip("|").split(" | ")] for line in lines if line.startswith("| ")
     ]
     rows = {(row[0], row[1]): row[2:] for row in split[2:]} | SEEN
-    table = "".join(f"| {' | '.join([*cell, *row])} |\n" for cell, row in rows.items())
+    cells = [(command.name, fault) for command in COMMANDS for fault in FAULTS]
+    table = "".join(f"| {' | '.join([*cell, *rows[cell]])} |\n" for cell in cells if cell in rows)
     passed = sum(row[0] != "FAILED" for row in rows.values())
     page.write_text(f"{HEAD}{len(rows)} cells, {passed} passed.\n\n{COLUMNS}{table}", encoding="utf-8")
 
