@@ -73,8 +73,9 @@ def processes(workspace: Path) -> list[psutil.Process]:
 
 
 def errors(output: str) -> list[str]:
-    """The lines that say what is wrong."""
-    return re.findall(r"^(?:error|ERROR|not an image): .*", output, re.MULTILINE)
+    """The lines that say what is wrong: ours; else DVC's, which after ours only adds which stage it was."""
+    ours = re.findall(r"^(?:error|not an image): .*", output, re.MULTILINE)
+    return ours or re.findall(r"^ERROR: .*", output, re.MULTILINE)
 
 
 def outcome(fault: str, command: Command, ended: Ended, right: bool) -> tuple[str, str]:

@@ -9,44 +9,36 @@ takes longer than two minutes by the clock (a busy machine is slow), or four gig
 
 from __future__ import annotations
 
-import io
 import logging
-import multiprocessing
-import os
 import re
+import subprocess
 import sys
 import tempfile
 import warnings
-from contextlib import redirect_stderr
 from pathlib import Path
 
-import atheris
-
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-with (
-    redirect_stderr(io.StringIO()),  # it tells each module
-    atheris.instrument_imports(include=["fra", "PIL", "braceexpand", "tarfile"]),
-):
-    from hostile.targets import TARGETS
+TESTS = str(HERE.parent)
 
 
-def fuzz(target: str, folder: Path, limits: list[str]) -> None:
-    """Runs libFuzzer on one target until it ends this process; `folder` gets the seeds, and what it says in `log`."""
-    with (folder / "log").open("wb") as log:
-        os.dup2(log.fileno(), sys.stderr.fileno())
+def fuzz(target: str, arguments: list[str]) -> None:
+    """Runs libFuzzer on one target, in this process, until it ends it."""
+    import atheris
+
+    sys.path.insert(0, TESTS)
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
-    seeds = folder / "seeds"
-    seeds.mkdir()
-    for number, seed in enumerate(TARGETS[target].seeds()):
-        (seeds / str(number)).write_bytes(seed)
+    with atheris.instrument_imports(include=["fra", "PIL", "braceexpand", "tarfile"]):
+        from hostile.targets import TARGETS
     run = TARGETS[target].run
+    folder = Path(arguments[0])
+    for number, seed in enumerate(TARGETS[target].seeds()):
+        (folder / str(number)).write_bytes(seed)
 
     def once(content: bytes) -> None:
         run(content)
 
-    atheris.Setup([sys.argv[0], str(seeds), *limits], once)
+    atheris.Setup([sys.argv[0], *arguments], once)
     atheris.Fuzz()
 
 
@@ -55,7 +47,7 @@ def watched(target: str, seconds: int) -> str:
     kept = HERE / "corpus" / target
     kept.mkdir(parents=True, exist_ok=True)
     before = set(kept.iterdir())
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as seeds:
         limits = [
             "-timeout=120",
             "-report_slow_units=120",
@@ -63,22 +55,28 @@ def watched(target: str, seconds: int) -> str:
             f"-max_total_time={seconds}",
             f"-artifact_prefix={kept}/",
         ]
-        process = multiprocessing.get_context("fork").Process(
-            target=fuzz, args=(target, Path(folder), limits)
-        )
-        process.start()
-        process.join()
-        said = (Path(folder) / "log").read_text(errors="replace")
-    runs = re.findall(r"Done (\d+) runs in (\d+) second|stat::number_of_executed_units: (\d+)", said)
+        command = [sys.executable, __file__, "--inside", target, seeds, *limits]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    runs = re.findall(r"Done (\d+) runs in (\d+) second|stat::number_of_executed_units: (\d+)", done.stderr)
     found = sorted(path.name for path in set(kept.iterdir()) - before)
     if not any(kept.iterdir()):
         kept.rmdir()
-    coverage = re.findall(r"cov: (\d+)", said)
-    figures = f"{runs[-1][0]} runs in {runs[-1][1]} s" if runs else f"ended with {process.exitcode}"
-    problem = "" if runs or found else f": {said.strip().splitlines()[-1:]}"
+    coverage = re.findall(r"cov: (\d+)", done.stderr)
+    figures = f"{runs[-1][0]} runs in {runs[-1][1]} s" if runs else f"ended with {done.returncode}"
+    problem = "" if runs or found else f": {done.stderr.strip().splitlines()[-1:]}"
     return f"{target}: {figures}, {coverage[-1] if coverage else 0} edges, {len(found)} findings {found or ''}{problem}"
 
 
+def main() -> None:
+    if sys.argv[1] == "--inside":
+        fuzz(sys.argv[2], sys.argv[3:])
+        return
+    sys.path.insert(0, TESTS)
+    from hostile.targets import TARGETS
+
+    for target in sys.argv[2:] or TARGETS:
+        print(watched(target, int(sys.argv[1])), flush=True)
+
+
 if __name__ == "__main__":
-    for name in sys.argv[2:] or TARGETS:
-        print(watched(name, int(sys.argv[1])), flush=True)
+    main()
