@@ -170,11 +170,12 @@ def show(
     """
     from rich.console import Console
 
+    from fra.data.files import write_text
     from pipelines.lineage import show as lineage_show
 
     origin = lineage_show.trace(artifact)
     if page is not None:
-        page.write_text(lineage_show.page(origin), encoding="utf-8")
+        write_text(lineage_show.page(origin), page)
     if as_json:
         print(json.dumps(origin, indent=2))
     elif page is None:

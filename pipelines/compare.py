@@ -13,7 +13,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from fra.data.files import atomic
+from fra.data.files import write_text
 from fra.report import charts
 from pipelines import paths
 from pipelines.lineage import history
@@ -71,8 +71,7 @@ def write(out: Path, names: list[str], root: Path = Path()) -> Path:
     page = environment.get_template("compare.html").render(
         style=STYLE.read_text(encoding="utf-8"), tables=tables, chart=losses(histories)
     )
-    with atomic(out) as partial:
-        partial.write_text(page, encoding="utf-8")
+    write_text(page, out)
     return out
 
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from fra.data.files import atomic
+from fra.data.files import write_text
 from pipelines import paths
 
 SEEN = paths.WORK / "seen"
@@ -39,5 +39,4 @@ def is_known(name: str, now: str) -> bool:
 
 def note(name: str, now: str) -> None:
     """Notes a listing as `name`, for `is_known`."""
-    with atomic(SEEN / name) as partial:
-        partial.write_text(now, encoding="utf-8")
+    write_text(now, SEEN / name)

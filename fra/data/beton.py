@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
+import errno
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from ffcv.fields import IntField, RGBImageField
-from ffcv.writer import DatasetWriter
+from ffcv.memory_allocator import MemoryAllocator
+from ffcv.writer import DatasetWriter, handle_sample
 from numpy.typing import NDArray
 
 from fra.data.files import atomic
@@ -22,15 +23,14 @@ from fra.data.shards import ShardConfig
 class Split:
     """The images of one split as FFCV's writer wants them: `split[i]` → (pixels (H, W, 3), i).
 
-    It is asked in another process: an image that turns out not to be whole is named in the file `broken` (a line of
-    JSON: key and reason), and a black pixel stands for it.
+    An image that turns out not to be whole is noted in `broken` (key → why), and a black pixel stands for it.
     """
 
-    def __init__(self, rows: pd.DataFrame, shards: Path, broken: Path) -> None:
+    def __init__(self, rows: pd.DataFrame, shards: Path) -> None:
         self.keys, self.shard_names = list(map(str, rows["key"])), list(map(str, rows["shard"]))
         self.wanted = set(self.keys)
         self.shards = shards
-        self.broken = broken
+        self.broken: dict[str, str] = {}
         self.open: tuple[str, dict[str, bytes]] = ("", {})
 
     def __len__(self) -> int:
@@ -43,8 +43,7 @@ class Split:
         try:
             return decode(self.open[1][key]), place
         except ImageError as error:
-            with self.broken.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps([key, str(error)]) + "\n")
+            self.broken[key] = str(error)
             return np.zeros((1, 1, 3), dtype=np.uint8), place
 
 
@@ -63,21 +62,35 @@ def write(manifest: pd.DataFrame, shards: Path, out: Path, config: ShardConfig) 
 
     Returns the images that could not be decoded (key → why). If there are any, the betons are not to be used: take
     the images out of the shards, and write again.
-
-    One writing process a beton: with more of them FFCV lays out pages in the order they happen to fill, and the
-    bytes would differ from run to run.
     """
     broken: dict[str, str] = {}
     for split, rows in manifest[manifest["shard"].notna()].groupby("split", sort=True):
-        path = out / f"{split}.beton"
-        found = out / f".{split}.broken"
-        found.unlink(missing_ok=True)
-        with atomic(path) as partial, contextlib.redirect_stderr(io.StringIO()):  # its bar has no name
-            writer = DatasetWriter(
-                str(partial), {"image": image_field(config), "index": IntField()}, num_workers=1
-            )
-            writer.from_indexed_dataset(Split(rows.sort_values("index"), shards, found))
-        if found.is_file():
-            broken |= dict(json.loads(line) for line in found.read_text(encoding="utf-8").splitlines())
-            found.unlink()
+        images = Split(rows.sort_values("index"), shards)
+        with atomic(out / f"{split}.beton") as partial:
+            write_split(images, partial, image_field(config))
+        broken |= images.broken
     return broken
+
+
+def write_split(images: Split, path: Path, field: RGBImageField) -> None:
+    """As FFCV's `from_indexed_dataset` with one worker, but at work in this process.
+
+    FFCV waits for ever for a worker that has died, be it of a full disk. Several would lay out pages in the order they
+    happen to fill: the bytes would differ from run to run.
+
+    Raises:
+        OSError: a page was not written in full.
+    """
+    writer = DatasetWriter(str(path), {"image": field, "index": IntField()})
+    writer.num_samples = len(images)
+    writer.prepare()
+    writer.metadata_sm.unlink()  # memory that workers would share
+    metadata = np.zeros(len(images), writer.metadata_type)
+    pages = MemoryAllocator(writer.fname, writer.data_region_start, writer.page_size)
+    with pages:
+        for place in range(len(images)):
+            handle_sample(images[place], place, metadata.dtype.names, metadata, pages, writer.fields)
+    writer.metadata_sm = SimpleNamespace(buf=metadata.tobytes())
+    writer.finalize(pages.allocations)
+    if writer.header["alloc_table_ptr"] % writer.page_size:  # the table stands behind whole pages
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

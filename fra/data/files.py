@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -15,6 +16,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What `OSError.errno` says where the disk, a quota or a limit (`ulimit -f`) has no room for a file."""
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -22,6 +26,9 @@ def atomic(path: Path) -> Iterator[Path]:
 
     It always has the same name: what a killed process left is written over. Who else writes `path` waits; the lock is
     the system's, so whoever dies gives it back.
+
+    Raises:
+        OSError: there is no room for it. It names `path`, in whatever words a library said so.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
@@ -29,6 +36,11 @@ def atomic(path: Path) -> Iterator[Path]:
         try:
             yield partial
             os.replace(partial, path)
+        except Exception as error:
+            if (number := _no_room(error, partial)) is None:
+                raise
+            remedy = "make room for it (disk, quota, ulimit -f), then run it again"
+            raise OSError(number, f"{os.strerror(number)}: {remedy}", str(path)) from error
         finally:
             partial.unlink(missing_ok=True)
 
@@ -45,12 +57,31 @@ def _held(partial: Path) -> Iterator[None]:
         # else whoever held it has moved it into its place meanwhile
 
 
+def _no_room(error: Exception, partial: Path) -> int | None:
+    """Which of `NO_ROOM` broke off the writing of a file; None where there is room.
+
+    Python and pyarrow say so by number. NumPy, safetensors and torch have words of their own, or none: then one more
+    block is tried.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None:
+        try:
+            with partial.open("ab") as file:
+                file.write(bytes(4096))
+        except OSError as refused:
+            number = refused.errno
+    return number if number in NO_ROOM else None
+
+
+def write_text(text: str, path: Path) -> None:
+    """Writes a text as UTF-8."""
+    with atomic(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def write_json(value: Any, path: Path) -> None:
     """Writes `value` as sorted, indented JSON: the same value, the same bytes."""
-    with atomic(path) as partial:
-        partial.write_text(
-            json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8"
-        )
+    write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", path)
 
 
 def write_parquet(table: pd.DataFrame, path: Path) -> None:
@@ -77,7 +108,7 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
         return pd.read_parquet(path, columns=columns, page_checksum_verification=True)
     except FileNotFoundError:
         raise
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: damaged, or no table ({error}): `dvc repro` makes it again") from None
 
 

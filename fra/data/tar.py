@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from fra.data.files import atomic
+from fra.data.files import atomic, write_text
 from fra.data.images import Facts, ImageError, cut, glance, read_file
 from fra.data.metadata import without_metadata
 
@@ -137,8 +137,7 @@ def write_shard(job: Job) -> int:
         path.unlink(missing_ok=True)
     entry = {"fingerprint": job.fingerprint, "sha256": digest.hexdigest(), "bytes": size + len(END)}
     job.state.mkdir(parents=True, exist_ok=True)
-    with atomic(job.state / f"{job.name}.json") as partial:
-        partial.write_text(json.dumps({**entry, "found": found}))
+    write_text(json.dumps({**entry, "found": found}), job.state / f"{job.name}.json")
     return len(job.records)
 
 

@@ -69,9 +69,10 @@ def read(path: Path) -> Manifest:
         # in batches: lists of a large row group take five times their size
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             arrow = pa.Table.from_batches(file.iter_batches(BATCH), file.schema_arrow)
-    except (pa.ArrowException, OSError) as error:
+        names = arrow.column_names
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a readable manifest: {' '.join(str(error).split())}") from None
-    labels = [name for name in arrow.column_names if name.startswith("label.")]
+    labels = [name for name in names if name.startswith("label.")]
     missing = []
     for name, kind in {**REQUIRED, **dict.fromkeys(labels, float)}.items():
         place = arrow.column_names.index(name) if name in arrow.column_names else -1

@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fra import inference
-from fra.data.files import atomic
+from fra.data.files import write_text
 from fra.report import artifacts, charts, faces, headline
 from fra.report.artifacts import Run, TaskResult
 from fra.transfer import metrics
@@ -115,8 +115,7 @@ def write(
         lstrip_blocks=True,
     )
     page = environment.get_template("page.html").render(context(run, out))
-    with atomic(out) as partial:
-        partial.write_text(page, encoding="utf-8")
+    write_text(page, out)
     return out
 
 

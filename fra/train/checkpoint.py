@@ -150,12 +150,6 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return weights, about
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, creating its folder."""
-    with atomic(path) as partial:
-        partial.write_text(text, encoding="utf-8")
-
-
 class Checkpoints:
     """The last few checkpoints of one run, in a folder of their own: `step-000000123.pt`.
 

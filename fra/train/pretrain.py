@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from fra import dist
+from fra.data.files import write_text
 from fra.data.views import Views
 from fra.method.networks import ModelConfig, ObjectiveConfig, build
 from fra.train.board import Board
-from fra.train.checkpoint import Checkpoints, save_weights, write_text
+from fra.train.checkpoint import Checkpoints, save_weights
 from fra.train.feed import Loader
 from fra.train.probe import Probe
 from fra.train.progress import as_csv
@@ -141,6 +142,6 @@ def _write(
         out / "backbone.safetensors", online.backbone.state_dict(), {**about, "contents": "backbone"}
     )
     save_weights(out / "model.safetensors", online.state_dict(), {**about, "contents": "model"})
-    write_text(out / "history.csv", as_csv(run.history))
-    write_text(out / "speed.json", json.dumps(speed, indent=2) + "\n")
-    write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    write_text(as_csv(run.history), out / "history.csv")
+    write_text(json.dumps(speed, indent=2) + "\n", out / "speed.json")
+    write_text(json.dumps(metrics, indent=2) + "\n", out / "metrics.json")

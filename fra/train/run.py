@@ -14,10 +14,11 @@ import torch
 from torch.optim import Optimizer
 
 from fra import dist
+from fra.data.files import write_text
 from fra.data.views import Views
 from fra.method.networks import FRA
 from fra.train import optim
-from fra.train.checkpoint import Checkpoints, save_weights, write_text
+from fra.train.checkpoint import Checkpoints, save_weights
 from fra.train.feed import Batch, Clock, Loader, batches
 from fra.train.probe import Probe
 from fra.train.progress import Progress, as_csv
@@ -156,7 +157,7 @@ class Run:
             raise DivergedError(self.step - 1, f"a weight is not finite after step {self.step}")
         if dist.rank() == 0:
             self.checkpoints.save(self.step, self.state())
-            write_text(self.checkpoints.folder / "history.csv", as_csv(self.history))
+            write_text(as_csv(self.history), self.checkpoints.folder / "history.csv")
         self.agreement.wait()
 
     def train(self, stop: StopSignal) -> None:

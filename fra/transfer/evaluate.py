@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fra.data.files import atomic, read_parquet, write_parquet
+from fra.data.files import read_parquet, write_parquet, write_text
 from fra.transfer import features as frozen
 from fra.transfer import finetune
 from fra.transfer.finetune import Examples, FinetuneConfig
@@ -128,8 +128,7 @@ def evaluate(
     texts = files(task, predictions)
     write_parquet(predictions, out / "predictions.parquet")
     for name, text in texts.items():
-        with atomic(out / name) as partial:
-            partial.write_text(text, encoding="utf-8")
+        write_text(text, out / name)
     summary: dict[str, Any] = json.loads(texts["metrics.json"])
     return summary
 

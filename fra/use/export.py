@@ -6,6 +6,7 @@ Every export is read back by the library that it is for and compared with the en
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -158,8 +159,9 @@ def program(encoder: FaceEncoder, embedder: Embedder, images: Tensor, path: Path
     """PyTorch's exported program: runs without this package's code."""
     batch = torch.export.Dim("batch", min=1)
     made = torch.export.export(embedder, (images,), dynamic_shapes={"images": {0: batch}})
-    with path.open("wb") as stream:
-        torch.export.save(made, stream)
+    content = BytesIO()  # first: on a full disk torch would end the process
+    torch.export.save(made, content)
+    path.write_bytes(content.getvalue())
     with path.open("rb") as stream, torch.inference_mode():
         found: NDArray[np.float32] = torch.export.load(stream).module()(images).numpy()
     return found, "torch.export.load(…).module()(images): images in 0…1, float32 → embeddings"

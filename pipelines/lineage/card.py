@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from huggingface_hub import EvalResult, ModelCardData
 
-from fra.data.files import atomic, read_parquet, sha256
+from fra.data.files import read_parquet, sha256, write_text
 from fra.quality.verdict import set_aside
 from fra.report import artifacts, headline
 from fra.report.artifacts import MINUS, TaskResult
@@ -75,9 +75,7 @@ def write(out: Path, root: Path = Path()) -> None:
         LineageError: nothing ran, or the backbone is not the one that dvc.lock says was made.
         FileNotFoundError, GateError, ValueError: a record of the run is missing or damaged; the message names it.
     """
-    text = card(root)
-    with atomic(out) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(card(root), out)
 
 
 def card(root: Path = Path()) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import Command, contents, undisturbed
+from commands import COMMANDS, Command, contents, undisturbed
+from harm import FAULTS
 from workspace import few_faces, make_workspace, run
 
 Reference = tuple[float, dict[str, str]]
@@ -18,7 +19,9 @@ HEAD = """# Faults, injected
 Each row is a run of a stage or command that was disturbed for real, and then started again without the fault. It
 passed where the disturbed run came to the right result, or ended with an exit code other than 0 and one line that says
 why (or by the signal); where the second run completed with files byte-identical to the undisturbed run's; where `fra
-lineage verify` passed; and where no temporary file, lock, checkpoint or process was left over.
+lineage verify` passed; and where no temporary file, lock, checkpoint or process was left over. DVC
+notes in `.dvc/tmp/rwlock` who reads and writes what. A DVC process that was killed stays in there, but DVC passes over
+entries whose process is no longer alive: these are not counted.
 
 Written by the run itself, as root on Linux: `pytest tests/faults/test_cells.py --table docs/faults.md`; with `-k` the
 rows of a part are renewed (no row: not run yet).
@@ -59,7 +62,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         [part.strip() for part in line.strip("|").split(" | ")] for line in lines if line.startswith("| ")
     ]
     rows = {(row[0], row[1]): row[2:] for row in split[2:]} | SEEN
-    table = "".join(f"| {' | '.join([*cell, *row])} |\n" for cell, row in rows.items())
+    cells = [(command.name, fault) for command in COMMANDS for fault in FAULTS]
+    table = "".join(f"| {' | '.join([*cell, *rows[cell]])} |\n" for cell in cells if cell in rows)
     passed = sum(row[0] != "FAILED" for row in rows.values())
     page.write_text(f"{HEAD}{len(rows)} cells, {passed} passed.\n\n{COLUMNS}{table}", encoding="utf-8")
 

@@ -7,6 +7,7 @@ writes what was seen into docs/faults.md. Needs root, for the full disk and the 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -43,12 +44,20 @@ def left(workspace: Path) -> list[str]:
     """Temporary files, DVC's locks, checkpoints and processes that nobody needs any more."""
     files = [
         str(path.relative_to(workspace))
-        for pattern in (".*.partial", ".*.broken", "*.partial-*", "step-*")
+        for pattern in (".*.partial", "*.partial-*", "step-*")
         for path in workspace.rglob(pattern)
     ]
+    running = [f"process {process.pid}: {process.name()}" for process in processes(workspace)]
+    return files + locks(workspace) + running
+
+
+def locks(workspace: Path) -> list[str]:
+    """DVC's entries of live processes; those of the dead it passes over (its rwlock.py, `_check_blockers`)."""
     held = workspace / ".dvc/tmp/rwlock"
-    locks = [held.name] if held.exists() and held.read_text() not in ("", "{}") else []
-    return files + locks + [f"process {process.pid}: {process.name()}" for process in processes(workspace)]
+    table = json.loads(held.read_text()) if held.exists() else {}
+    readers = [(path, entry) for path, entries in table.get("read", {}).items() for entry in entries]
+    holders = [*readers, *table.get("write", {}).items()]
+    return [f"lock on {path}" for path, entry in holders if psutil.pid_exists(entry["pid"])]
 
 
 def processes(workspace: Path) -> list[psutil.Process]:
@@ -64,8 +73,9 @@ def processes(workspace: Path) -> list[psutil.Process]:
 
 
 def errors(output: str) -> list[str]:
-    """The lines that say what is wrong."""
-    return re.findall(r"^(?:error|ERROR|not an image): .*", output, re.MULTILINE)
+    """The lines that say what is wrong: ours; else DVC's, which after ours only adds which stage it was."""
+    ours = re.findall(r"^(?:error|not an image): .*", output, re.MULTILINE)
+    return ours or re.findall(r"^ERROR: .*", output, re.MULTILINE)
 
 
 def outcome(fault: str, command: Command, ended: Ended, right: bool) -> tuple[str, str]:

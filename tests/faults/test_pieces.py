@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from ffcv.fields import RGBImageField
+from PIL import Image
+from safetensors.torch import save_file
 from workspace import ROOT, run
 
 from fra.data.adapters import orl
+from fra.data.beton import write_split
 from fra.data.files import atomic, read_parquet, write_parquet
 from fra.data.records import DatasetConfig
 from fra.train.checkpoint import read_weights, save_weights
@@ -82,6 +92,54 @@ def test_a_second_writer_waits(tmp_path: Path) -> None:
     assert writer.wait(30) == 0
     assert target.read_text() == "second"
     assert names(tmp_path) == ["table"]
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+"""120 kB in every format."""
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "Python": lambda path: path.write_bytes(NOISE.tobytes()),
+    "NumPy": lambda path: np.save(path.open("wb"), NOISE),
+    "pandas": lambda path: pd.DataFrame(NOISE[0]).to_csv(path),
+    "pyarrow": lambda path: pq.write_table(pa.table({"noise": NOISE.ravel()}), path),
+    "Pillow": lambda path: Image.fromarray(NOISE).save(path, "PNG"),
+    "safetensors": lambda path: save_file({"noise": torch.from_numpy(NOISE)}, path),
+    "torch": lambda path: torch.save({"noise": torch.from_numpy(NOISE)}, path.open("wb")),
+    "FFCV": lambda path: write_split([(NOISE, 0)], path, RGBImageField()),
+}
+
+
+@contextmanager
+def room(size: int) -> Iterator[None]:
+    """No file may grow over so many bytes: what a full disk does to one, without root."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("size", [0, 1000])
+@pytest.mark.parametrize("library", WRITERS)
+def test_no_room_for_a_file_names_it_whoever_writes(tmp_path: Path, library: str, size: int) -> None:
+    target = tmp_path / "folder" / "file"
+    with (
+        room(size),
+        pytest.raises(OSError, match="File too large: make room") as refused,
+        atomic(target) as partial,
+    ):
+        WRITERS[library](partial)
+    assert refused.value.filename == str(target)
+    assert names(tmp_path / "folder") == []
+
+
+def test_with_room_an_error_stays_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not this"), atomic(tmp_path / "file"):
+        raise ValueError("not this")
+    with pytest.raises(FileNotFoundError) as missing, atomic(tmp_path / "file"):
+        (tmp_path / "another").read_bytes()
+    assert missing.value.filename == str(tmp_path / "another")
+    assert names(tmp_path) == []
 
 
 def test_no_flipped_byte_of_a_table_is_read_as_another_value(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def annotated(root: Path, name: str, split: str, config: DatasetConfig) -> Itera
 def sorted_by_label(root: Path, folder: str, split: str, config: DatasetConfig) -> Iterator[Record]:
     for file in image_files(root / folder):
         label, name = file.partition("/")[0], f"{folder}/{file}"
-        if not label.isdigit():
+        if not label.isdecimal():
             raise ValueError(f"{root / name}: expected {folder}/<label>/ with a number, found {label!r}")
         if int(label) < EXPRESSIONS:
             yield Record(name, carved(split, name, config), labels={"expression": int(label)})

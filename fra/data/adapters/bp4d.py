@@ -28,7 +28,7 @@ def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
     for path in tables:
         person, _, task = path.stem.partition("_")
         files = {
-            int(file.stem): file for file in (images / person / task).glob("*.jpg") if file.stem.isdigit()
+            int(file.stem): file for file in (images / person / task).glob("*.jpg") if file.stem.isdecimal()
         }
         for frame, labels in rows(path):
             file = files.get(frame, images / person / task / f"{frame}.jpg")

@@ -44,8 +44,9 @@ def intensities(path: Path) -> list[int]:
     """The intensity of one action unit in each frame."""
     found = []
     with opened(path) as stream:
-        for number, words in enumerate(csv.reader(stream), start=1):
-            if len(words) != 2 or not words[0].strip().isdigit() or words[1].strip() not in INTENSITIES:
-                raise malformed(path, number, "`frame,intensity`", ",".join(words))
+        for number, line in enumerate(csv.reader(stream), start=1):
+            words = [word.strip() for word in line]
+            if len(words) != 2 or not words[0].isdigit() or words[1] not in INTENSITIES:
+                raise malformed(path, number, "`frame,intensity`", ",".join(line))
             found.append(int(words[1]))
     return found

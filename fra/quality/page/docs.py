@@ -25,6 +25,7 @@ from great_expectations.render.view import DefaultJinjaPageView
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
+from fra.data.files import write_text
 from fra.data.images import ImageError, decode, members
 from fra.quality.findings import Found, Words
 from fra.quality.rule import TABLES, THEN, Rule, Table
@@ -148,10 +149,9 @@ def write(
         style=(TEMPLATES / "docs.css").read_text(encoding="utf-8"),
     )
     shutil.rmtree(site, ignore_errors=True)
-    site.mkdir(parents=True)
-    (site / "index.html").write_text(page, encoding="utf-8")
+    write_text(page, site / "index.html")
     for name, content in pages.items():
-        (site / f"{name}.html").write_text(content, encoding="utf-8")
+        write_text(content, site / f"{name}.html")
 
 
 def great_expectations_page(name: Table, findings: Sequence[Found]) -> str | None:
