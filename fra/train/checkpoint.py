@@ -118,12 +118,18 @@ def digest(weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write weights and metadata (JSON under the key `fra`) as one safetensors file, atomically. Their digest goes with
-    them, in the metadata (`sha256`): a byte that flips on a disk would else be another weight."""
+    """`write_weights`, atomically."""
+    with atomic(path) as partial:
+        write_weights(partial, weights, metadata)
+
+
+def write_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write weights and metadata (JSON under the key `fra`) as one safetensors file. Their digest goes with them, in
+    the metadata (`sha256`): a byte that flips on a disk would else be another weight."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     about = {**metadata, "sha256": digest(tensors, metadata)}
-    with atomic(path) as partial:  # one key: safetensors writes several in an order that changes
-        save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(about, sort_keys=True)})
+    # One key: safetensors writes several in an order that changes.
+    save_file(tensors, path, metadata={METADATA_KEY: json.dumps(about, sort_keys=True)})
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

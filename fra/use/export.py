@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fra.data.files import atomic
 from fra.inference import FaceEncoder, load
 from fra.method.backbone import RESNETS
-from fra.train.checkpoint import save_weights
+from fra.train.checkpoint import write_weights
 
 TOLERANCE = 1e-4
 """How far an exported embedding may be off, as a part of the largest value."""
@@ -169,7 +169,7 @@ def program(encoder: FaceEncoder, embedder: Embedder, images: Tensor, path: Path
 
 def safetensors(encoder: FaceEncoder, embedder: Embedder, images: Tensor, path: Path) -> Written:
     """The backbone alone, as `fra.load` reads it, with its provenance."""
-    save_weights(path, encoder.backbone.state_dict(), encoder.metadata | {"contents": "backbone"})
+    write_weights(path, encoder.backbone.state_dict(), encoder.metadata | {"contents": "backbone"})
     with torch.inference_mode():
         found: NDArray[np.float32] = Embedder(load(path)).eval()(images).numpy()
     return found, "fra.load(…): embeddings, no heatmaps"
