@@ -107,7 +107,7 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
     try:
         return pd.read_parquet(path, columns=columns, page_checksum_verification=True)
     except FileNotFoundError:
-        raise
+        raise FileNotFoundError(f"{path}: no such table: `dvc repro` makes it") from None
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: damaged, or no table ({error}): `dvc repro` makes it again") from None
 

@@ -222,3 +222,8 @@ def test_libraries_that_do_not_fit_in_memory_are_one_line(tmp_path: Path) -> Non
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1].startswith("error: out of memory")
     assert "Traceback" not in done.stdout
+
+
+def test_a_table_that_is_not_there_says_what_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.parquet: no such table: `dvc repro` makes it"):
+        read_parquet(tmp_path / "none.parquet")
