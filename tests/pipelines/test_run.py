@@ -102,7 +102,7 @@ def test_ctrl_c_saves(toy: Toy) -> None:
     until(lambda: "pretrain" in toy.worked("begin"), 40, "pretrain begins")
     process.send_signal(signal.SIGINT)
     assert process.wait(30) != 0
-    assert not toy.processes()
+    until(lambda: not toy.processes(), 30, "the end of the stage, which saves first")
     assert (toy.folder / ".work/pretrain.saved").is_file()
 
 
