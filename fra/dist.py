@@ -138,10 +138,8 @@ def ranks(device: str = "auto") -> Iterator[torch.device]:
 
 def _check_restarts() -> None:
     """torchrun keeps the store in which ranks look each other up over a restart, with the addresses of the dead."""
-    environment = os.environ
-    if int(environment.get("TORCHELASTIC_MAX_RESTARTS", "0")) and (
-        environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    ):
+    restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
+    if restarts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         raise RuntimeError(
             "torchrun --max-restarts: ranks that start again would look for the dead ones: start it with "
             "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
