@@ -19,6 +19,8 @@ from fra.train.step import Trainer
 BATCH = 32
 SIZE = 16
 TOLERANCE = 1e-9
+SETTINGS = ((1, 3, 0), (2, 3, 0), (1, 1, 0), (1, 3, 1), (2, 3, 2))
+"""Micro-batches, masks, and the step from which regions are seen."""
 
 
 class Result(NamedTuple):
@@ -42,18 +44,18 @@ def share(batch: Tensor, accumulate: int) -> Tensor:
     return torch.cat([micro.chunk(ranks)[dist.rank()] for micro in batch.chunk(accumulate)])
 
 
-def train(accumulate: int, num_masks: int) -> Result:
+def train(accumulate: int, num_masks: int, region_start: int) -> Result:
     """Gradients of the first step, then what three steps of LARS make of the weights."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = build(ModelConfig("small", num_masks, 16, 24, dropout=0.0), ObjectiveConfig()).double()
-    trainer = Trainer(model, torch.device("cpu"), accumulate=accumulate)
+    trainer = Trainer(model, torch.device("cpu"), accumulate=accumulate, late_regions=region_start > 0)
     lars = optim.lars(model.trained_parameters(), 0.5, 0.9, 1e-4, 1e-3)
     results = []
     gradients: dict[str, Tensor] = {}
     for step in range(3):
         pair = [share(view, accumulate) for view in views(step)]
-        results.append(trainer.step(*pair, lars, 0.5, 0.99, 0.9).losses)
+        results.append(trainer.step(*pair, lars, 0.5, 0.99, 0.9, step >= region_start).losses)
         if step == 0:
             gradients = {name: p.grad.clone() for name, p in model.trained_parameters() if p.grad is not None}
     return Result(dist.mean_over_ranks(torch.stack(results)), gradients, dict(model.state_dict()))
@@ -74,9 +76,9 @@ def on_two_ranks(rank: int, folder: Path) -> None:
         batch_norm()
         sinkhorn(folder)
         agreement()
-        for accumulate, num_masks in ((1, 3), (2, 3), (1, 1)):
-            whole = Result(*torch.load(folder / f"{accumulate}-{num_masks}.pt", weights_only=True))
-            ours = train(accumulate, num_masks)
+        for setting in SETTINGS:
+            whole = Result(*torch.load(folder / f"{setting}.pt", weights_only=True))
+            ours = train(*setting)
             torch.testing.assert_close(ours.losses, whole.losses, rtol=TOLERANCE, atol=0)
             assert largest_error(ours.gradients, whole.gradients) < TOLERANCE
             assert largest_error(ours.weights, whole.weights) < TOLERANCE
@@ -141,8 +143,8 @@ def agreement() -> None:
 
 @pytest.mark.slow
 def test_two_ranks_equal_one(tmp_path: Path) -> None:
-    for accumulate, num_masks in ((1, 3), (2, 3), (1, 1)):
-        torch.save(tuple(train(accumulate, num_masks)), tmp_path / f"{accumulate}-{num_masks}.pt")
+    for setting in SETTINGS:
+        torch.save(tuple(train(*setting)), tmp_path / f"{setting}.pt")
     torch.save(losses.sinkhorn(probabilities()), tmp_path / "sinkhorn.pt")
     multiprocessing.spawn(on_two_ranks, (tmp_path,), nprocs=2)
 

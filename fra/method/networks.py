@@ -180,14 +180,14 @@ class Encoder(nn.Module):
             RegionNeck(feature_dim, num_masks, hidden_dim, projection_dim, dropout) if num_masks > 1 else None
         )
 
-    def forward(self, images_B3HW: Tensor) -> Embeddings:
+    def forward(self, images_B3HW: Tensor, regional: bool = True) -> Embeddings:
         features_BCHW: Tensor = self.backbone(images_B3HW)
         height, width = features_BCHW.shape[-2:]
         features_BPC = features_BCHW.flatten(2).mT
         global_BD = losses.full_precision(self.global_mlp(features_BPC.mean(1)))
-        return Embeddings(
-            global_BD, None if self.region_neck is None else self.region_neck(features_BPC, height, width)
-        )
+        if self.region_neck is None or not regional:
+            return Embeddings(global_BD, None)
+        return Embeddings(global_BD, self.region_neck(features_BPC, height, width))
 
 
 class FRA(nn.Module):
@@ -247,16 +247,16 @@ class FRA(nn.Module):
         }
 
     @torch.no_grad()
-    def see_target(self, view_B3HW: Tensor) -> Embeddings:
-        """What the target network sees in a view; no gradient."""
-        embeddings: Embeddings = self.target(view_B3HW)
+    def see_target(self, view_B3HW: Tensor, regional: bool = True) -> Embeddings:
+        """What the target network sees in a view; no gradient. Without `regional`, the whole face alone."""
+        embeddings: Embeddings = self.target(view_B3HW, regional)
         return embeddings
 
     def forward(self, view_B3HW: Tensor, same: Embeddings, other: Embeddings) -> Direction:
         """One direction: the online network on a view, given the target's embeddings of the same and the
-        other view."""
+        other view. It looks at regions where the target did."""
         objective = self.objective
-        online: Embeddings = self.online(view_B3HW)
+        online: Embeddings = self.online(view_B3HW, same.regions is not None)
         global_ = objective.global_weight * losses.global_consistency(
             self.global_predictor(online.global_BD), other.global_BD
         )

@@ -14,7 +14,8 @@ class TrainConfig:
     `batch_size` is the number of images of one optimiser step, over all ranks and micro-batches.
     `accumulate` splits a rank's share into that many micro-batches: batch statistics, mean mask embeddings
     and Sinkhorn's sums are then those of a micro-batch. `trust` is LARS's alone, `momentum` too. Periods are
-    in steps. `tensorboard` writes the history beside the checkpoints too, for TensorBoard.
+    in steps. `region_start` is after how many epochs regions join: until then training is at image level, and takes the
+    time of that (docs/demo.md). `tensorboard` writes the history beside the checkpoints too, for TensorBoard.
     """
 
     epochs: int = 50
@@ -25,6 +26,7 @@ class TrainConfig:
     weight_decay: float = 1e-6
     trust: float = 1e-3
     warmup_epochs: int = 10
+    region_start: int = 0
     target_momentum: float = 0.996
     prototype_momentum: float = 0.9
     seed: int = 0
@@ -59,6 +61,11 @@ class TrainConfig:
         if not 0 <= self.warmup_epochs <= self.epochs:
             raise ValueError(
                 f"train.warmup_epochs must be 0 to train.epochs ({self.epochs}), got {self.warmup_epochs}"
+            )
+        if not 0 <= self.region_start < self.epochs:
+            raise ValueError(
+                f"train.region_start must be from 0 to less than train.epochs ({self.epochs}), got {self.region_start} "
+                "(objective=byol trains at image level throughout)"
             )
         if self.optimizer not in ("lars", "adamw"):
             raise ValueError(f"train.optimizer is {self.optimizer!r}: use lars or adamw")

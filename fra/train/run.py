@@ -84,12 +84,14 @@ class Run:
         self.probe = probe
         self.device = dist.choose_device(config.device)
         precision = choose_precision(config.precision, self.device)
-        self.trainer = Trainer(model, self.device, precision, config.accumulate, config.compile)
+        late = config.region_start > 0
+        self.trainer = Trainer(model, self.device, precision, config.accumulate, config.compile, late)
         self.optimizer = _optimizer(model, config)
         self.steps = config.epochs * loader.steps_per_epoch
+        self.region_start = config.region_start * loader.steps_per_epoch
         self.lr = warmup_cosine(config.lr, config.epochs, config.warmup_epochs, loader.steps_per_epoch)
         self.agreement = dist.Agreement()
-        self.collapse_watch = CollapseWatch(regional=model.online.region_neck is not None)
+        self.collapse_watch = CollapseWatch()
         # What a checkpoint holds besides weights:
         self.step = 0
         self.image_size = 0
@@ -180,6 +182,8 @@ class Run:
         epoch, start = divmod(self.step, self.loader.steps_per_epoch)
         end = self.step - start + self.loader.steps_per_epoch
         lag = 1 if self.device.type == "cuda" else 0
+        if self.step == self.region_start:
+            self.divergence.mean = None  # regions join: the loss has more terms from here on
         unread: deque[Unread] = deque()
         clock = Clock(self.step)
         with closing(batches(self.loader, self.views, epoch, start, self.device)) as feed:
@@ -237,6 +241,7 @@ class Run:
                 float(self.lr[self.step]),
                 self._target_momentum(self.step),
                 config.prototype_momentum,
+                regional=self.step >= self.region_start,
             )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -318,7 +323,7 @@ class Run:
         }
         self.history.append(reading)
         self.sums, self.summed = [0.0] * len(LOSSES), 0
-        self.collapse_watch.see(reading)
+        self.collapse_watch.see(reading, regional=outcome.seen.regions is not None)
         if dist.rank() == 0:
             for observe in self.observers:
                 observe(reading)

@@ -63,6 +63,7 @@ class Trainer:
         precision: torch.dtype = torch.float32,
         accumulate: int = 1,
         compiled: bool = False,
+        late_regions: bool = False,
     ) -> None:
         model.to(device)
         for parameter in model.parameters():
@@ -82,7 +83,10 @@ class Trainer:
         if dist.world_size() > 1:
             # Ranks share their batch statistics, so buffers are equal already.
             self.parallel = DistributedDataParallel(
-                model, broadcast_buffers=False, gradient_as_bucket_view=True
+                model,
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+                find_unused_parameters=late_regions,
             )
 
     def step(
@@ -93,18 +97,21 @@ class Trainer:
         lr: float,
         target_momentum: float,
         prototype_momentum: float,
+        regional: bool = True,
     ) -> Outcome:
-        """Train on one batch (this rank's share). Nothing is read back from the device."""
+        """Train on one batch (this rank's share), `regional` or at image level. Nothing is read back."""
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.zero_grad(set_to_none=True)
-        outcome, online_masks, target_masks = self.backward(view1_B3HW, view2_B3HW)
+        outcome, online_masks, target_masks = self.backward(view1_B3HW, view2_B3HW, regional)
         optimizer.step()
         self.model.update_target(target_momentum)
         self.model.update_prototypes(online_masks, target_masks, prototype_momentum)
         return outcome
 
-    def backward(self, view1_B3HW: Tensor, view2_B3HW: Tensor) -> tuple[Outcome, list[Tensor], list[Tensor]]:
+    def backward(
+        self, view1_B3HW: Tensor, view2_B3HW: Tensor, regional: bool = True
+    ) -> tuple[Outcome, list[Tensor], list[Tensor]]:
         """Gradients of a batch, without a step; and each view's mean mask embedding (K, D), online and
         target.
 
@@ -122,7 +129,7 @@ class Trainer:
         for number, pair in enumerate(chunks, start=1):
             view1, view2 = (view.contiguous(memory_format=torch.channels_last) for view in pair)
             with self._autocast():
-                target1, target2 = self.model.see_target(view1), self.model.see_target(view2)
+                target1, target2 = (self.model.see_target(view, regional) for view in (view1, view2))
             target += [target1, target2]
             for view, same, other, last in (
                 (view1, target1, target2, False),

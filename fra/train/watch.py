@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -47,13 +48,17 @@ def collapse(seen: Embeddings, temperature: float) -> Tensor:
 class CollapseWatch:
     """Warns once of each sign of collapse that lasts for `patience` readings."""
 
-    def __init__(self, regional: bool, patience: int = 5) -> None:
+    limits: ClassVar = {"embedding_std": 0.05, "masks_used": 1.05}
+
+    def __init__(self, patience: int = 5) -> None:
         self.patience = patience
-        self.limits = {"embedding_std": 0.05} | ({"masks_used": 1.05} if regional else {})
         self.below = dict.fromkeys(self.limits, 0)
 
-    def see(self, reading: dict[str, float]) -> None:
+    def see(self, reading: dict[str, float], regional: bool) -> None:
+        """A row of the history; its masks count where there are regions."""
         for name, limit in self.limits.items():
+            if name == "masks_used" and not regional:
+                continue
             self.below[name] = self.below[name] + 1 if reading[name] < limit else 0
             if self.below[name] == self.patience:
                 logger.warning(

@@ -113,6 +113,28 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> Non
         run(tmp_path, lr=0.25)
 
 
+LATE = {"epochs": 3, "region_start": 2, "explosion": 1.5}
+"""The loss doubles as regions join: that is no explosion."""
+
+
+def test_regions_join_late(tmp_path: Path) -> None:
+    run(tmp_path, **LATE, max_rollbacks=0)
+    rows = history(tmp_path)
+    before, after = rows[:4], rows[4:]
+    assert all(float(row["region"]) == float(row["relation"]) == 0 for row in before)
+    assert all(float(row["region"]) > 0 and float(row["relation"]) > 0 for row in after)
+    assert float(after[0]["total"]) > 1.5 * float(before[-1]["total"])
+
+
+@pytest.mark.parametrize("step", [6, 8, 10])
+def test_a_run_broken_off_as_regions_join_ends_as_if_it_had_not_been(tmp_path: Path, step: int) -> None:
+    run(tmp_path / "whole", **LATE)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken", observe=StopsAt(step), **LATE)
+    run(tmp_path / "broken", **LATE)
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
+
+
 def test_byol_baseline_trains_and_loads(tmp_path: Path) -> None:
     metrics = run(tmp_path, epochs=1, model=ModelConfig("small", 1, 16, 32))
     assert metrics["region"] == metrics["relation"] == 0
@@ -218,6 +240,7 @@ def test_a_loader_of_the_wrong_size_is_named(tmp_path: Path) -> None:
         {"optimizer": "sgd"},
         {"precision": "float16"},
         {"warmup_epochs": 9},
+        {"region_start": 3},
         {"target_momentum": 1.5},
         {"explosion": 1.0},
     ],

@@ -48,12 +48,16 @@ def test_masks_even_certain_and_taken_over() -> None:
 
 
 def test_collapse_is_told_once_it_lasts(caplog: pytest.LogCaptureFixture) -> None:
-    watch = CollapseWatch(regional=True, patience=3)
+    watch = CollapseWatch(patience=3)
     for step, masks in enumerate((1.0, 1.0, 3.0, 1.0, 1.0, 1.0, 1.0)):
-        watch.see({"step": step, "embedding_std": 0.5, "masks_used": masks})
+        watch.see({"step": step, "embedding_std": 0.5, "masks_used": masks}, regional=True)
     assert caplog.text.count("seem to collapse") == 1
     assert "masks_used has been below 1.05" in caplog.text
     assert "step 5" in caplog.text
+    watch = CollapseWatch(patience=3)
+    for step in range(4):
+        watch.see({"step": step, "embedding_std": 0.5, "masks_used": 1.0}, regional=False)
+    assert caplog.text.count("seem to collapse") == 1
 
 
 def test_divergence_is_not_finite_or_far_above_the_mean() -> None:
