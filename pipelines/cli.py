@@ -361,6 +361,23 @@ def recompute(
         raise typer.Exit(1)
 
 
+@transfer.command("pool")
+def pool_runs(
+    runs: Annotated[list[Path], typer.Argument(help="The artifacts/transfer of each pre-training")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the figures of all together")] = Path(
+        "pooled"
+    ),
+) -> None:
+    """Figures as means over several pre-trainings (their seeds), with intervals. Alike but for their seed, that is."""
+    from rich.console import Console
+
+    from fra.transfer.pool import pool
+    from pipelines.summary import differences
+
+    Console().print(differences(pool(runs, out)))
+    print(out)
+
+
 @transfer.command("regions")
 def judge_regions(
     model: Annotated[Path, typer.Option(help="The model, with its region branch")] = Path(

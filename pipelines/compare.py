@@ -15,6 +15,10 @@ from markupsafe import Markup
 
 from fra.data.files import write_text
 from fra.report import charts
+from fra.report.artifacts import MINUS
+from fra.report.headline import metric_of
+from fra.transfer.evaluate import PRETRAINED, RANDOM
+from fra.transfer.tasks import TASKS
 from pipelines import paths
 from pipelines.lineage import history
 from pipelines.lineage.locks import LineageError, Stage, read
@@ -22,6 +26,8 @@ from pipelines.lineage.verify import object_path
 
 HERE = Path(__file__).parent
 STYLE = HERE.parent / "fra/report/templates/style.css"
+LABELLED = 3
+"""Parameters that fit into a run's name in a chart."""
 CURVES = 5
 """Runs whose loss is drawn: more lines than this cannot be told apart."""
 
@@ -65,11 +71,15 @@ def write(out: Path, names: list[str], root: Path = Path()) -> Path:
             "Parameters that differ", "All others are the same", *side_by_side(differing(params)), words=True
         ),
     ]
+    names_of = labels(differing(params))
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined
     )
     page = environment.get_template("compare.html").render(
-        style=STYLE.read_text(encoding="utf-8"), tables=tables, chart=losses(histories)
+        style=STYLE.read_text(encoding="utf-8"),
+        tables=tables,
+        gains=gains({names_of[name]: task_metrics(found, root) for name, found in stages.items()}),
+        chart=losses(histories),
     )
     write_text(page, out)
     return out
@@ -118,6 +128,54 @@ def shown(value: Any) -> str:
     if value is None:
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def labels(differ: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """What each run is called in a chart: its few parameters that differ, if they tell all apart; else its name."""
+    told = {
+        name: ", ".join(f"{key.rpartition('.')[2]} {shown(value)}" for key, value in values.items())
+        for name, values in differ.items()
+    }
+    few = all(0 < len(values) <= LABELLED for values in differ.values())
+    return told if few and len(set(told.values())) == len(told) else {name: name for name in differ}
+
+
+def task_metrics(stages: Mapping[str, Stage], root: Path) -> dict[str, dict[str, Any]]:
+    """The `metrics.json` of each task that a run was judged on."""
+    written = {path for stage in stages.values() for path in stage.outs}
+    files = {task: paths.TRANSFER / task / "metrics.json" for task in TASKS}
+    return {
+        task: json.loads(content(stages, file, root))
+        for task, file in files.items()
+        if file.as_posix() in written
+    }
+
+
+def gains(runs: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[str, Markup]:
+    """A chart a task: the figure of each run less that of random weights, with its 95 % interval."""
+    drawn: dict[str, Markup] = {}
+    for task in dict.fromkeys(task for metrics in runs.values() for task in metrics):
+        name = TASKS[task].primary
+        metric = metric_of(name)
+        less = {
+            run: metrics[task][f"{PRETRAINED}{MINUS}{RANDOM}"][name]
+            for run, metrics in runs.items()
+            if task in metrics
+        }
+        frame = pd.DataFrame(
+            [
+                {
+                    "row": run,
+                    "series": "run",
+                    **{part: figure[part] * metric.scale for part in ("mean", "low", "high")},
+                }
+                for run, figure in less.items()
+            ]
+        )
+        better = "less is better" if name in TASKS[task].lower_is_better else "more is better"
+        title = f"{metric.label}, less random weights ({better})"
+        drawn[task] = charts.intervals(frame, colours=["var(--series-0)"], x_title=title, row_height=22)
+    return drawn
 
 
 def losses(histories: Mapping[str, pd.DataFrame]) -> Markup | None:

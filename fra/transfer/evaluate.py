@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +11,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fra.data.files import read_parquet, write_parquet, write_text
+from fra.data.files import read_parquet
 from fra.transfer import features as frozen
 from fra.transfer import finetune
 from fra.transfer.finetune import Examples, FinetuneConfig
 from fra.transfer.heads import Array, choose
 from fra.transfer.pairs import compare, compare_folds, read_pairs
-from fra.transfer.results import GROUP, RUN, files
+from fra.transfer.results import GROUP, RUN, write
 from fra.transfer.splits import few_labels, people, redraw_validation, strata
 from fra.transfer.tasks import TASKS, Probe, Task
 
@@ -125,12 +124,7 @@ def evaluate(
     setting = _Setting(task, config, frame, pairs, source, device)
     predictions = pd.concat(_runs(setting, backbone), ignore_index=True)
     predictions = predictions[[*RUN, *predictions.columns.drop(RUN)]]
-    texts = files(task, predictions)
-    write_parquet(predictions, out / "predictions.parquet")
-    for name, text in texts.items():
-        write_text(text, out / name)
-    summary: dict[str, Any] = json.loads(texts["metrics.json"])
-    return summary
+    return write(task, predictions, out)
 
 
 def read_manifest(path: Path, aside: frozenset[str] = frozenset()) -> pd.DataFrame:

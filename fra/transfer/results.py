@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from fairlearn.metrics import MetricFrame
 
+from fra.data.files import write_parquet, write_text
 from fra.transfer.curves import draw
 from fra.transfer.metrics import Array
 from fra.transfer.tasks import TASKS, Figures, Task
@@ -38,6 +40,16 @@ def files(task: str, predictions: pd.DataFrame) -> dict[str, str]:
     texts = {name: part.to_csv(index=False) for name, part in ({"results.csv": table} | curves).items()}
     summary = json.dumps(summarise(table, predictions), indent=2, sort_keys=True, allow_nan=False)
     return texts | {"metrics.json": f"{summary}\n"}
+
+
+def write(task: str, predictions: pd.DataFrame, out: Path) -> dict[str, Any]:
+    """Write `predictions.parquet` and all that follows from it into `out`; the content of its `metrics.json`."""
+    texts = files(task, predictions)
+    write_parquet(predictions, out / "predictions.parquet")
+    for name, text in texts.items():
+        write_text(text, out / name)
+    summary: dict[str, Any] = json.loads(texts["metrics.json"])
+    return summary
 
 
 class Resamples:

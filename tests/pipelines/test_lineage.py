@@ -408,7 +408,8 @@ def test_experiments_are_compared_on_one_page(workspace: Path) -> None:
     text = (workspace / "artifacts/compare.html").read_text()
     assert re.search(r"model\.num_masks</th><td>4</td><td>16</td>", text)
     assert "verification.roc_auc" in text
-    assert "<svg" in text
+    assert text.count("<svg") == 5  # each task's gain over random weights, and the losses
+    assert "num_masks 16: " in text or "num_masks 16;" in text
     assert "train.lr" not in text  # the same in both
     done = run(workspace, *command, "nobody")
     assert done.returncode == 1
