@@ -22,6 +22,7 @@ NOT_RUN = {
     "fra bench": "minutes of measuring; its functions have tests of their own",
     "fra import-weights": "needs somebody's checkpoint; tests/transfer/test_foreign.py makes them",
     "fra transfer baseline": "needs an experiment of that name; tests/pipelines",
+    "fra transfer pool": "needs several pre-trainings; tests/transfer/test_pool.py",
     "fra export onnx": "tests/use/test_export.py",
 }
 FACES = "/where/they/are"

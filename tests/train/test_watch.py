@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.multiprocessing as multiprocessing
 from parity.official import TinyBackbone
 from toy import DEFAULTS, ToyLoader
 
@@ -120,3 +121,22 @@ def test_out_of_memory_names_a_batch_that_fits(limit: int, advice: str, tmp_path
     training = Run(model, config, ToyLoader(32), views, Checkpoints(tmp_path), {}, ())
     with StopSignal() as stop, pytest.raises(MemoryError, match=advice):
         training.train(stop)
+
+
+def out_of_memory(rank: int, folder: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    try:
+        model = FRA(Greedy(10), feature_dim=32, num_masks=3, hidden_dim=32, projection_dim=16)
+        config = TrainConfig(**{**DEFAULTS, "batch_size": 32})
+        views = Views(ViewsConfig(), seed=0)
+        training = Run(model, config, ToyLoader(32), views, Checkpoints(folder), {}, ())
+        advice = r"with 16 images at once: halve train.batch_size, or double train.accumulate \(1\)"
+        with StopSignal() as stop, pytest.raises(MemoryError, match=advice):
+            training.train(stop)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_out_of_memory_on_two_ranks_says_what_to_halve(tmp_path: Path) -> None:
+    """None can try by itself what fits, as batch statistics are shared."""
+    multiprocessing.spawn(out_of_memory, (tmp_path,), nprocs=2)
