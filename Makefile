@@ -58,7 +58,7 @@ lint: .venv/ready
 # In a copy of the project, so that nothing here changes on the way. Interrupted, it continues.
 weights: .venv/ready
 	@[ -d .work/weights ] || git clone -q . .work/weights
-	@cd .work/weights && python -m pipelines.params recipe=weights && dvc repro pretrain
+	@cd .work/weights && python -m pipelines.params recipe=weights && OMP_NUM_THREADS=1 dvc repro pretrain
 	@cp .work/weights/artifacts/pretrain/model.safetensors fra/weights/demo.safetensors
 
 # Checkers in an environment of their own, as they are no part of the project.
