@@ -53,7 +53,7 @@ class Trainer:
 
     `accumulate` splits each batch into that many micro-batches and takes one step from their mean gradient.
     Batch-norm statistics, the mean mask embedding and Sinkhorn's sums are then those of a micro-batch (over
-    all ranks).
+    all ranks). `late_regions`: some steps will not be `regional`, and leave weights without a gradient.
     """
 
     def __init__(

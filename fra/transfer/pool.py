@@ -29,7 +29,8 @@ def pool(folders: Sequence[Path], out: Path) -> dict[str, dict[str, Any]]:
     tasks = [task for task in TASKS if (folders[0] / task / "predictions.parquet").is_file()]
     if not tasks:
         raise FileNotFoundError(f"{folders[0]}: no task's predictions in it; run `dvc repro transfer` first")
-    return {task: write(task, _join(task, folders), out / task) for task in tasks}
+    joined = {task: _join(task, folders) for task in tasks}  # all, before any is written
+    return {task: write(task, predictions, out / task) for task, predictions in joined.items()}
 
 
 def _join(task: str, folders: Sequence[Path]) -> pd.DataFrame:
