@@ -61,6 +61,22 @@ def mean_over_ranks(x: Tensor) -> Tensor:
     return x if world_size() == 1 else sum_over_ranks(x) / world_size()
 
 
+def rows_of_all_ranks(x: Tensor) -> Tensor:
+    """The rows of every rank's `x` (all of one shape), one rank after the other; no gradient."""
+    if world_size() == 1:
+        return x
+    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size())]
+    dist.all_gather(parts, x.detach().contiguous())
+    return torch.cat(parts)
+
+
+def of_first_rank(x: Tensor) -> Tensor:
+    """Rank 0's `x`, in place, on every rank."""
+    if world_size() > 1:
+        dist.broadcast(x, 0)
+    return x
+
+
 class PortableSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch norm over the whole batch of all ranks, on any device (torch's own needs a GPU).
 

@@ -301,6 +301,15 @@ class FRA(nn.Module):
                 prototypes = encoder.region_neck.masks_KD
                 prototypes.lerp_(masks_KD.to(prototypes.dtype), 1 - momentum)
 
+    @torch.no_grad()
+    def aim_masks(self, hidden_KD: Tensor, masks_KD: Tensor) -> None:
+        """Have both networks' decoders turn `hidden_KD` (`MaskDecoder.hidden`) into the mask embeddings `masks_KD`,
+        which become the prototypes."""
+        for encoder in (self.online, self.target):
+            assert encoder.region_neck is not None, "a model without region branch has no masks"
+            encoder.region_neck.decoder.aim(hidden_KD, masks_KD)
+            encoder.region_neck.masks_KD.copy_(masks_KD)
+
     def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters that get a gradient: everything but the target."""
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)

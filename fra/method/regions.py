@@ -110,6 +110,13 @@ class MaskDecoder(nn.Module):
 
     def forward(self, features_BPC: Tensor, height: int, width: int) -> Tensor:
         """(B, H·W, C) → mask embeddings (B, K, D)."""
+        hidden_BKD = self.hidden(features_BPC, height, width)
+        with torch.autocast(hidden_BKD.device.type, enabled=False):
+            masks_BKD: Tensor = self.mask_embed[-1](hidden_BKD)
+            return masks_BKD
+
+    def hidden(self, features_BPC: Tensor, height: int, width: int) -> Tensor:
+        """(B, H·W, C) → what the last layer turns into mask embeddings: (B, K, D)."""
         value_BPD = full_precision(self.input_proj(features_BPC))
         batch, _, dim = value_BPD.shape
         with torch.autocast(value_BPD.device.type, enabled=False):
@@ -119,5 +126,16 @@ class MaskDecoder(nn.Module):
             x_BKD = torch.zeros_like(query_BKD)
             for layer in self.layers:
                 x_BKD = layer(x_BKD, query_BKD, key_BPD, value_BPD)
-            result: Tensor = self.mask_embed(self.norm(x_BKD))
-            return result
+            hidden_BKD: Tensor = self.mask_embed[:-1](self.norm(x_BKD))
+            return hidden_BKD
+
+    @torch.no_grad()
+    def aim(self, hidden_KD: Tensor, masks_KD: Tensor) -> None:
+        """Change the last layer as little as it takes to turn `hidden_KD` into the mask embeddings `masks_KD`.
+
+        Least in the Frobenius norm, by the pseudo-inverse; exact where the rows of `hidden_KD` are independent (so
+        K ≤ D), else as close as it gets.
+        """
+        last = self.mask_embed[-1]
+        assert isinstance(last, nn.Linear)
+        last.weight += (torch.linalg.pinv(hidden_KD) @ (masks_KD - last(hidden_KD))).T

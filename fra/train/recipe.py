@@ -15,7 +15,9 @@ class TrainConfig:
     `accumulate` splits a rank's share into that many micro-batches: batch statistics, mean mask embeddings
     and Sinkhorn's sums are then those of a micro-batch. `trust` is LARS's alone, `momentum` too. Periods are
     in steps. `region_start` is after how many epochs regions join: until then training is at image level, and takes the
-    time of that (docs/demo.md). `tensorboard` writes the history beside the checkpoints too, for TensorBoard.
+    time of that; `region_init` is where masks begin then: at "random", as the decoder's weights have it (the paper's),
+    or at "clusters" of the pixels (`fra.train.start`). docs/demo.md tells what that is worth. `tensorboard` writes the
+    history beside the checkpoints too, for TensorBoard.
     """
 
     epochs: int = 50
@@ -27,6 +29,7 @@ class TrainConfig:
     trust: float = 1e-3
     warmup_epochs: int = 10
     region_start: int = 0
+    region_init: str = "random"
     target_momentum: float = 0.996
     prototype_momentum: float = 0.9
     seed: int = 0
@@ -67,6 +70,8 @@ class TrainConfig:
                 f"train.region_start must be from 0 to less than train.epochs ({self.epochs}), got {self.region_start} "
                 "(objective=byol trains at image level throughout)"
             )
+        if self.region_init not in ("random", "clusters"):
+            raise ValueError(f"train.region_init is {self.region_init!r}: use random or clusters")
         if self.optimizer not in ("lars", "adamw"):
             raise ValueError(f"train.optimizer is {self.optimizer!r}: use lars or adamw")
         if self.precision not in PRECISIONS:

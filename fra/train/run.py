@@ -24,6 +24,7 @@ from fra.train.probe import Probe
 from fra.train.progress import Progress, as_csv
 from fra.train.recipe import TrainConfig
 from fra.train.schedule import target_momentum, warmup_cosine
+from fra.train.start import start_at_clusters
 from fra.train.step import Outcome, Trainer, choose_precision
 from fra.train.watch import (
     RESUME_ME,
@@ -183,7 +184,7 @@ class Run:
         end = self.step - start + self.loader.steps_per_epoch
         lag = 1 if self.device.type == "cuda" else 0
         if self.step == self.region_start:
-            self.divergence.mean = None  # regions join: the loss has more terms from here on
+            self._join_regions(epoch)
         unread: deque[Unread] = deque()
         clock = Clock(self.step)
         with closing(batches(self.loader, self.views, epoch, start, self.device)) as feed:
@@ -216,6 +217,13 @@ class Run:
             f"the loader promised {self.loader.steps_per_epoch} batches an epoch, but epoch {epoch} gave "
             f"{self.step - end + self.loader.steps_per_epoch}"
         )
+
+    def _join_regions(self, epoch: int) -> None:
+        """What is done once, before the first step that sees regions."""
+        self.divergence.mean = None  # the loss has more terms from here on
+        if self.config.region_init == "clusters" and self.trainer.model.online.region_neck is not None:
+            with closing(batches(self.loader, self.views, epoch, 0, self.device)) as feed:
+                start_at_clusters(self.trainer.model, feed, self.config.seed)
 
     def _step(self, batch: Batch) -> Outcome | None:
         """One optimiser step, or None where a rollback told to leave this batch out."""

@@ -51,6 +51,23 @@ def test_scores_are_cosines() -> None:
     torch.testing.assert_close(regions.cosine_scores(masks, pixels), expected)
 
 
+def test_a_decoder_is_aimed_by_its_last_layer_alone() -> None:
+    torch.manual_seed(0)
+    decoder = regions.MaskDecoder(12, 16, 3, 0.0)
+    features, goal = torch.randn(2, 6, 12), torch.randn(3, 16)
+    before = {name: value.clone() for name, value in decoder.state_dict().items()}
+    hidden = decoder.hidden(features, 2, 3).mean(0)
+    decoder.aim(hidden, goal)
+    torch.testing.assert_close(decoder(features, 2, 3).mean(0), goal, rtol=0, atol=1e-4)
+    changed = [name for name, value in decoder.state_dict().items() if not torch.equal(value, before[name])]
+    assert changed == ["mask_embed.4.weight"]
+    # What is at right angles to the queries' rows is turned into what it was: the change is the least.
+    other = torch.randn(16)
+    other -= torch.linalg.pinv(hidden) @ (hidden @ other)
+    old, new = before["mask_embed.4.weight"], decoder.mask_embed[-1].weight
+    torch.testing.assert_close(new @ other, old @ other, rtol=0, atol=1e-4)
+
+
 def test_decoder_projects_only_where_sizes_differ() -> None:
     assert not list(regions.MaskDecoder(16, 16, 3, 0.0).input_proj.parameters())
     decoder = regions.MaskDecoder(12, 16, 3, 0.0)

@@ -126,12 +126,16 @@ def test_regions_join_late(tmp_path: Path) -> None:
     assert float(after[0]["total"]) > 1.5 * float(before[-1]["total"])
 
 
+@pytest.mark.parametrize("region_init", ["random", "clusters"])
 @pytest.mark.parametrize("step", [6, 8, 10])
-def test_a_run_broken_off_as_regions_join_ends_as_if_it_had_not_been(tmp_path: Path, step: int) -> None:
-    run(tmp_path / "whole", **LATE)
+def test_a_run_broken_off_as_regions_join_ends_as_if_it_had_not_been(
+    tmp_path: Path, step: int, region_init: str
+) -> None:
+    late = {**LATE, "region_init": region_init}
+    run(tmp_path / "whole", **late)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "broken", observe=StopsAt(step), **LATE)
-    run(tmp_path / "broken", **LATE)
+        run(tmp_path / "broken", observe=StopsAt(step), **late)
+    run(tmp_path / "broken", **late)
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
 
 
@@ -241,6 +245,7 @@ def test_a_loader_of_the_wrong_size_is_named(tmp_path: Path) -> None:
         {"precision": "float16"},
         {"warmup_epochs": 9},
         {"region_start": 3},
+        {"region_init": "centres"},
         {"target_momentum": 1.5},
         {"explosion": 1.0},
     ],
