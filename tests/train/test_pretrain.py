@@ -126,6 +126,12 @@ def test_regions_join_late(tmp_path: Path) -> None:
     assert float(after[0]["total"]) > 1.5 * float(before[-1]["total"])
 
 
+def test_without_global_loss_regions_cannot_join_late(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"train\.region_start is 2 with objective\.global_weight 0"):
+        run(tmp_path, **LATE, objective=ObjectiveConfig(global_weight=0.0))
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("region_init", ["random", "clusters"])
 @pytest.mark.parametrize("step", [6, 8, 10])
 def test_a_run_broken_off_as_regions_join_ends_as_if_it_had_not_been(
