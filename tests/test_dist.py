@@ -154,7 +154,7 @@ def gathering() -> None:
 def aimed() -> dict[str, Tensor]:
     """Weights of a model whose masks begin at clusters, of images that come in another order on two ranks."""
     torch.manual_seed(0)
-    model = build(ModelConfig("small", 3, 16, 24), ObjectiveConfig()).double()
+    model = build(ModelConfig("small", 3, 16, 24, dropout=0.0), ObjectiveConfig()).double()
     dist.synchronise_batch_norm(model, torch.device("cpu"))
     index = torch.randperm(BATCH, generator=torch.Generator().manual_seed(3))
     feed = [Batch(share(index, 1), *(share(view[index], 1) for view in views(step))) for step in range(2)]

@@ -303,8 +303,8 @@ class FRA(nn.Module):
 
     @torch.no_grad()
     def aim_masks(self, hidden_KD: Tensor, masks_KD: Tensor) -> None:
-        """Have both networks' decoders turn `hidden_KD` (`MaskDecoder.hidden`) into the mask embeddings `masks_KD`,
-        which become the prototypes."""
+        """Have both networks' decoders turn `hidden_KD` into the mask embeddings `masks_KD` (`MaskDecoder.aim`), which
+        become the prototypes."""
         for encoder in (self.online, self.target):
             assert encoder.region_neck is not None, "a model without region branch has no masks"
             encoder.region_neck.decoder.aim(hidden_KD, masks_KD)

@@ -134,7 +134,8 @@ class MaskDecoder(nn.Module):
         """Change the last layer as little as it takes to turn `hidden_KD` into the mask embeddings `masks_KD`.
 
         Least in the Frobenius norm, by the pseudo-inverse; exact where the rows of `hidden_KD` are independent (so
-        K ≤ D), else as close as it gets.
+        K ≤ D), else as close as it gets. The more alike these rows are, the larger the change, and the more what
+        differs from them, by dropout say, is off: long queries (`model.query_std`) help.
         """
         last = self.mask_embed[-1]
         assert isinstance(last, nn.Linear)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple, TypeAlias
 
@@ -155,9 +155,7 @@ class Run:
 
     def save(self) -> None:
         """A checkpoint of this moment, unless a weight is not finite."""
-        norms = torch.stack(torch._foreach_norm(list(self.trainer.model.parameters())))
-        if not bool(norms.isfinite().all()):
-            raise DivergedError(self.step - 1, f"a weight is not finite after step {self.step}")
+        self._check_weights()
         if dist.rank() == 0:
             self.checkpoints.save(self.step, self.state())
             write_text(as_csv(self.history), self.checkpoints.folder / "history.csv")
@@ -183,10 +181,10 @@ class Run:
         epoch, start = divmod(self.step, self.loader.steps_per_epoch)
         end = self.step - start + self.loader.steps_per_epoch
         lag = 1 if self.device.type == "cuda" else 0
-        if self.step == self.region_start:
-            self._join_regions(epoch)
         unread: deque[Unread] = deque()
         clock = Clock(self.step)
+        if self.step == self.region_start:
+            self._join_regions(epoch)
         with closing(batches(self.loader, self.views, epoch, start, self.device)) as feed:
             for batch in clock.timed(feed):
                 outcome = self._step(batch)
@@ -221,9 +219,26 @@ class Run:
     def _join_regions(self, epoch: int) -> None:
         """What is done once, before the first step that sees regions."""
         self.divergence.mean = None  # the loss has more terms from here on
-        if self.config.region_init == "clusters" and self.trainer.model.online.region_neck is not None:
-            with closing(batches(self.loader, self.views, epoch, 0, self.device)) as feed:
-                start_at_clusters(self.trainer.model, feed, self.config.seed)
+        model = self.trainer.model
+        if self.config.region_init == "clusters" and model.online.region_neck is not None:
+            self._check_weights()
+            with closing(self._micro_batches(epoch)) as feed, self.trainer.autocast():
+                start_at_clusters(model, feed, self.config.seed)
+
+    def _micro_batches(self, epoch: int) -> Generator[Batch, None, None]:
+        """The micro-batches of an epoch, less those of the steps that are left out."""
+        first = epoch * self.loader.steps_per_epoch
+        with closing(batches(self.loader, self.views, epoch, 0, self.device)) as feed:
+            for step, batch in enumerate(feed, first):
+                if step not in self.skipped:
+                    parts = (tensor.chunk(self.config.accumulate) for tensor in batch)
+                    yield from map(Batch, *parts)
+
+    def _check_weights(self) -> None:
+        """Raises DivergedError where a weight is not finite."""
+        norms = torch.stack(torch._foreach_norm(list(self.trainer.model.parameters())))
+        if not bool(norms.isfinite().all()):
+            raise DivergedError(self.step - 1, f"a weight is not finite after step {self.step}")
 
     def _step(self, batch: Batch) -> Outcome | None:
         """One optimiser step, or None where a rollback told to leave this batch out."""

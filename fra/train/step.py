@@ -128,7 +128,7 @@ class Trainer:
         chunks = zip(view1_B3HW.chunk(self.accumulate), view2_B3HW.chunk(self.accumulate), strict=True)
         for number, pair in enumerate(chunks, start=1):
             view1, view2 = (view.contiguous(memory_format=torch.channels_last) for view in pair)
-            with self._autocast():
+            with self.autocast():
                 target1, target2 = (self.model.see_target(view, regional) for view in (view1, view2))
             target += [target1, target2]
             for view, same, other, last in (
@@ -136,7 +136,7 @@ class Trainer:
                 (view2, target2, target1, number == self.accumulate),
             ):
                 with self._gradients_shared(last):
-                    with self._autocast():
+                    with self.autocast():
                         direction: Direction = self.parallel(view, same, other)
                     torch.autograd.backward(direction.total / self.accumulate)
                 parts = (direction.total.detach(), direction.global_, direction.region, direction.relation)
@@ -148,7 +148,8 @@ class Trainer:
             _masks_by_view(target),
         )
 
-    def _autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Within it, backbone and perceptrons run in the trainer's precision."""
         enabled = self.precision == torch.bfloat16
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 

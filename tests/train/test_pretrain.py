@@ -16,6 +16,7 @@ from fra.method.networks import ModelConfig, ObjectiveConfig
 from fra.train.checkpoint import read_weights
 from fra.train.pretrain import TrainConfig
 from fra.train.progress import COLUMNS
+from fra.train.step import Trainer
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -133,7 +134,7 @@ def test_without_global_loss_regions_cannot_join_late(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("region_init", ["random", "clusters"])
-@pytest.mark.parametrize("step", [6, 8, 10])
+@pytest.mark.parametrize("step", [6, 8, 10, 12])
 def test_a_run_broken_off_as_regions_join_ends_as_if_it_had_not_been(
     tmp_path: Path, step: int, region_init: str
 ) -> None:
@@ -205,6 +206,36 @@ def test_a_batch_that_breaks_the_loss_is_left_out(tmp_path: Path, caplog: pytest
     assert 4 <= skipped < 8
     assert f"the loss of step {skipped} diverged" in caplog.text
     assert all(value.isfinite().all() for value in weights(tmp_path).values())
+
+
+@pytest.mark.parametrize("region_start", [1, 2])
+def test_what_breaks_around_the_join_is_rolled_back_too(tmp_path: Path, region_start: int) -> None:
+    """A batch without numbers in the epoch in which regions join, and in the one before."""
+    metrics = run(
+        tmp_path, views=Poisoned(5), region_start=region_start, region_init="clusters", checkpoint_every=3
+    )
+    assert metrics["rollbacks"] == 1
+    assert 4 <= metrics["skipped_steps"][0] < 8
+    assert all(value.isfinite().all() for value in weights(tmp_path).values())
+
+
+def test_weights_without_numbers_do_not_begin_masks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    step = Trainer.step
+    broken: list[int] = []
+
+    def breaks_once(trainer: Trainer, *arguments: Any, **options: Any) -> Any:
+        outcome = step(trainer, *arguments, **options)
+        broken.append(0)
+        if len(broken) == 8:
+            trainer.model.online.global_mlp.expand.weight.data[0] = float("nan")
+        return outcome
+
+    monkeypatch.setattr(Trainer, "step", breaks_once)
+    metrics = run(tmp_path, **LATE, region_init="clusters", checkpoint_every=3)
+    assert metrics["rollbacks"] == 1
+    assert "a weight is not finite after step 8" in caplog.text
 
 
 def test_too_many_rollbacks_stop_the_run_with_the_inputs_saved(tmp_path: Path) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
 from test_pretrain import history
@@ -32,7 +36,8 @@ def batch(seed: int) -> Batch:
 def started(seed: int) -> tuple[FRA, FRA]:
     """A model as it is built, whose backbone sees colours, and the same begun at clusters."""
     torch.manual_seed(seed)
-    before = FRA(nn.AvgPool2d(8), feature_dim=3, num_masks=3, hidden_dim=32, projection_dim=16)
+    sizes = {"feature_dim": 3, "num_masks": 3, "hidden_dim": 32, "projection_dim": 16}
+    before = FRA(nn.AvgPool2d(8), **sizes, query_std=10.0)
     after = copy.deepcopy(before)
     start_at_clusters(after, [batch(1), batch(2)], seed)
     return before, after
@@ -46,6 +51,35 @@ def test_only_the_last_layer_of_both_decoders_and_the_prototypes_change() -> Non
     assert torch.equal(now[changed[0]], now[changed[2]])
 
 
+def test_too_few_places_are_refused() -> None:
+    torch.manual_seed(0)
+    model = FRA(nn.AvgPool2d(8), feature_dim=3, num_masks=3, hidden_dim=32, projection_dim=16)
+    nothing = batch(1)._replace(view1_B3HW=torch.full((8, 3, SIZE, SIZE), float("nan")))
+    with pytest.raises(ValueError, match="0 places with finite features are too few for 3 masks"):
+        start_at_clusters(model, [nothing], 0)
+
+
+def test_the_same_images_give_the_same_bits_on_many_cores() -> None:
+    """Of so many places that k-means shares them out."""
+    program = """
+import hashlib, torch
+from torch import nn
+from fra.method.networks import FRA
+from fra.train.feed import Batch
+from fra.train.start import start_at_clusters
+digests = set()
+for _ in range(4):
+    torch.manual_seed(0)
+    model = FRA(nn.AvgPool2d(2), feature_dim=3, num_masks=8, hidden_dim=32, projection_dim=16)
+    view = torch.randn(64, 3, 32, 32)
+    start_at_clusters(model, [Batch(torch.arange(64), view, view)], 0)
+    digests.add(hashlib.sha256(model.online.region_neck.masks_KD.numpy().tobytes()).hexdigest())
+assert len(digests) == 1, digests
+"""
+    threads = {**os.environ, "OMP_NUM_THREADS": "8"}
+    subprocess.run([sys.executable, "-c", program], env=threads, check=True, timeout=300)
+
+
 def test_masks_divide_new_images_by_what_they_show_better_than_random_ones() -> None:
     unseen = batch(3).view1_B3HW
     colour_N = functional.interpolate(unseen, size=(4, 4), mode="area").argmax(1).ravel()
@@ -55,11 +89,11 @@ def test_masks_divide_new_images_by_what_they_show_better_than_random_ones() -> 
                 adjusted_rand_score(colour_N, model.online(unseen).regions.heatmaps_BKHW.argmax(1).ravel())
                 for model in pair
             ]
-            for pair in map(started, range(6))
+            for pair in map(started, range(8))
         ]
     )
     random, clusters = scores.mean(axis=0)
-    assert clusters > random + 0.2, scores
+    assert clusters > random + 0.2, (random, clusters, scores)
 
 
 def test_training_takes_them_up_as_regions_join(tmp_path: Path) -> None:
