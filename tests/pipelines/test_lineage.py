@@ -396,6 +396,23 @@ def test_code_that_is_not_the_commits_is_named(workspace: Path) -> None:
     assert any("fra/train/optim.py: not the code of commit" in message for message in messages)
 
 
+def assert_in_order(page: Path) -> None:
+    """In Chromium on a desk: each title stands above what it is the title of, and begins where it begins."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    script = """() => [...document.querySelectorAll("section, figure:has(h3)")].map(box => {
+        const [title, content] = [box.querySelector("h2, h3"), box.querySelector("table, svg")]
+            .map(element => element.getBoundingClientRect());
+        return [title.bottom <= content.top, title.left - box.getBoundingClientRect().left < 40];
+    })"""
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 1400, "height": 900})
+        tab.goto(page.as_uri())
+        found = tab.evaluate(script)
+        browser.close()
+    assert found == [[True, True]] * 8, found  # two tables, gains, four tasks, losses
+
+
 def test_experiments_are_compared_on_one_page(workspace: Path) -> None:
     subprocess.run(["git", "init", "-q"], cwd=workspace, check=True)
     lock = (workspace / "dvc.lock").read_bytes().replace(b"num_masks: 4", b"num_masks: 16")
@@ -411,6 +428,7 @@ def test_experiments_are_compared_on_one_page(workspace: Path) -> None:
     assert text.count("<svg") == 5  # each task's gain over random weights, and the losses
     assert "num_masks 16: " in text or "num_masks 16;" in text
     assert "train.lr" not in text  # the same in both
+    assert_in_order(workspace / "artifacts/compare.html")
     done = run(workspace, *command, "nobody")
     assert done.returncode == 1
     assert done.stdout.strip() == "error: no experiment 'nobody'; there are: sixteen"
