@@ -173,8 +173,11 @@ def gains(runs: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[str, Markup]
             ]
         )
         better = "less is better" if name in TASKS[task].lower_is_better else "more is better"
-        title = f"{metric.label}, less random weights ({better})"
-        drawn[task] = charts.intervals(frame, colours=["var(--series-0)"], x_title=title, row_height=22)
+        unit = "points, " if metric.scale == 100 else ""
+        title = f"{metric.label}, less random weights ({unit}{better})"
+        drawn[task] = charts.intervals(
+            frame, colours=["var(--series-0)"], x_title=title, row_height=22, line_at=0.0
+        )
     return drawn
 
 

@@ -82,11 +82,18 @@ def curves(
 
 
 def intervals(
-    frame: pd.DataFrame, *, colours: list[str], x_title: str, x_format: str = ".3f", row_height: int = 34
+    frame: pd.DataFrame,
+    *,
+    colours: list[str],
+    x_title: str,
+    x_format: str = ".3f",
+    row_height: int = 34,
+    line_at: float | None = None,
 ) -> Markup:
     """Draw `mean` with a bar from `low` to `high` for each `row` (one line a row of the chart) and `series`.
 
     `frame` has the columns row, series, mean, low, high; the order of rows and of series is that of first appearance.
+    `line_at` draws a line across all rows, such as at no difference.
     """
     rows, names = list(dict.fromkeys(frame["row"])), list(dict.fromkeys(frame["series"]))
     written = {name: [format(value, x_format) for value in frame[name]] for name in ("mean", "low", "high")}
@@ -111,7 +118,13 @@ def intervals(
         shape=alt.Shape("series:N", sort=names, legend=None),
         description="values:N",
     )
-    return _svg(alt.layer(bars, dots).properties(width=WIDTH - 70, height=row_height * len(rows)))
+    layers = [bars, dots]
+    if line_at is not None:
+        line = alt.Chart(pd.DataFrame({"x": [line_at]})).mark_rule(
+            color="var(--muted)", strokeDash=[4, 3], aria=False
+        )
+        layers.insert(0, line.encode(x="x:Q"))
+    return _svg(alt.layer(*layers).properties(width=WIDTH - 70, height=row_height * len(rows)))
 
 
 def binned(frame: pd.DataFrame, x: str, bins: int = 120) -> pd.DataFrame:
