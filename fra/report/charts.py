@@ -120,9 +120,7 @@ def intervals(
     )
     layers = [bars, dots]
     if line_at is not None:
-        line = alt.Chart(pd.DataFrame({"x": [line_at]})).mark_rule(
-            color="var(--muted)", strokeDash=[4, 3], aria=False
-        )
+        line = alt.Chart(pd.DataFrame({"x": [line_at]})).mark_rule(color=MUTED, strokeDash=[4, 3], aria=False)
         layers.insert(0, line.encode(x="x:Q"))
     return _svg(alt.layer(*layers).properties(width=WIDTH - 70, height=row_height * len(rows)))
 
