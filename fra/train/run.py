@@ -231,8 +231,18 @@ class Run:
         with closing(batches(self.loader, self.views, epoch, 0, self.device)) as feed:
             for step, batch in enumerate(feed, first):
                 if step not in self.skipped:
+                    self._check_size(batch)  # ranks wait for each other's rows: these must be as many
                     parts = (tensor.chunk(self.config.accumulate) for tensor in batch)
                     yield from map(Batch, *parts)
+
+    def _check_size(self, batch: Batch) -> None:
+        """Raises ValueError where the ranks' shares do not make up a batch."""
+        wanted, images = self.config.batch_size, len(batch.view1_B3HW) * dist.world_size()
+        if images != wanted:
+            raise ValueError(
+                f"train.batch_size is {wanted}, but {dist.world_size()} loader(s) gave {images}: "
+                f"build each with batch_size = {wanted} / {dist.world_size()}"
+            )
 
     def _check_weights(self) -> None:
         """Raises DivergedError where a weight is not finite."""
@@ -245,12 +255,7 @@ class Run:
         config = self.config
         if self.step in self.skipped:
             return None
-        images = len(batch.view1_B3HW) * dist.world_size()
-        if images != config.batch_size:
-            raise ValueError(
-                f"train.batch_size is {config.batch_size}, but {dist.world_size()} loader(s) gave {images}: "
-                f"build each with batch_size = {config.batch_size} / {dist.world_size()}"
-            )
+        self._check_size(batch)
         self.image_size = batch.view1_B3HW.shape[-1]
         # Dropout is a function of seed, step and rank: nothing random needs to be saved.
         torch.manual_seed(

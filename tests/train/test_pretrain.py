@@ -262,8 +262,9 @@ def test_divergence_before_the_first_checkpoint_stops_the_run(tmp_path: Path) ->
 
 
 def test_a_loader_of_the_wrong_size_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"train\.batch_size is 8, but 1 loader\(s\) gave 4"):
-        run(tmp_path, loader=ToyLoader(4))
+    for region_init in ("random", "clusters"):  # the latter looks at batches before the first step
+        with pytest.raises(ValueError, match=r"train\.batch_size is 8, but 1 loader\(s\) gave 4"):
+            run(tmp_path / region_init, loader=ToyLoader(4), region_init=region_init)
 
     class Short(ToyLoader):
         def epoch(self, epoch: int, start_step: int = 0):
