@@ -1,4 +1,4 @@
-"""Writes the results of a run into git: dvc.lock, which names every byte that was made, and params.yaml."""
+"""Writes the results of a run into git: dvc.lock, which names every byte that was made, and the parameters."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import subprocess
 from logging import Logger, LoggerAdapter
 from typing import Any
 
-FILES = ["dvc.lock", "params.yaml"]
+FILES = ["dvc.lock", "params.yaml", "fra/conf/project.yaml"]
 
 
 def git(*arguments: str) -> str:

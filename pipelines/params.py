@@ -1,6 +1,9 @@
 """params.yaml: composed by Hydra from `fra/conf`, checked against the dataclass that uses each section.
 
 python -m pipelines.params [OVERRIDE…]    write params.yaml, e.g. `python -m pipelines.params recipe=paper`
+
+The overrides are kept in `fra/conf/project.yaml`, with which `dvc exp run -S …` begins: what was chosen once need not
+be said again with every experiment.
 """
 
 from __future__ import annotations
@@ -8,15 +11,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from fra.data.files import write_text
+
 PARAMS = Path("params.yaml")
 CONF = Path("fra/conf")
+PROJECT = "project.yaml"
+"""In `CONF`: what was chosen, as the configuration that Hydra starts from (`hydra.config_name` in .dvc/config)."""
 NAME = re.compile(r"[+~]{0,2}[A-Za-z0-9_./@-]+")
 """What may stand before the "=" of an override."""
 REFERENCE = re.compile(r"\$\{\.*[A-Za-z0-9_.]+\}")
@@ -101,8 +110,8 @@ def check(override: str) -> None:
         )
 
 
-def compose(overrides: list[str], path: Path = PARAMS, conf: Path = CONF) -> None:
-    """Writes params.yaml as `dvc exp run -S …` would. Raises `ParamsError` for an override that does not fit."""
+def compose(overrides: list[str], path: Path = PARAMS, conf: Path = CONF, name: str = "config") -> None:
+    """Writes the composition of `name` and overrides. Raises `ParamsError` for an override that does not fit."""
     from dvc.utils.hydra import compose_and_dump
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -110,13 +119,54 @@ def compose(overrides: list[str], path: Path = PARAMS, conf: Path = CONF) -> Non
     for override in overrides:
         check(override)
     try:
-        compose_and_dump(path, str(conf.resolve()), None, "config", str(Path.cwd()), overrides)
+        compose_and_dump(path, str(conf.resolve()), None, name, str(Path.cwd()), overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise ParamsError(f"{' '.join(overrides)}: {' '.join(str(error).split())}") from None
 
 
+def choose(overrides: list[str], path: Path = PARAMS, conf: Path = CONF) -> None:
+    """Writes params.yaml from the defaults and the overrides, and keeps these in `PROJECT` for `dvc exp run -S …`.
+
+    Raises:
+        ParamsError: an override does not fit, or cannot be kept (a removal); both files are as they were.
+    """
+    with TemporaryDirectory() as folder:
+        trial, wanted, kept = (Path(folder) / name for name in ("conf", "wanted.yaml", "kept.yaml"))
+        compose(overrides, wanted, conf)
+        shutil.copytree(conf, trial)
+        (trial / PROJECT).write_text(as_project(overrides, conf), encoding="utf-8")
+        compose([], kept, trial, Path(PROJECT).stem)
+        if kept.read_text(encoding="utf-8") != wanted.read_text(encoding="utf-8"):
+            raise ParamsError(
+                f"{' '.join(overrides)}: cannot be kept in {conf / PROJECT}, which adds and changes but removes "
+                "nothing: change the group's file, or say it with each `dvc exp run -S`"
+            )
+        write_text((trial / PROJECT).read_text(encoding="utf-8"), conf / PROJECT)
+        write_text(kept.read_text(encoding="utf-8"), path)
+
+
+def as_project(overrides: list[str], conf: Path = CONF) -> str:
+    """The text of `PROJECT`: groups that were chosen in its defaults list, single values below."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    groups: list[Any] = []
+    values = OmegaConf.create()
+    for override in OverridesParser.create().parse_overrides(overrides):
+        if (conf / override.key_or_group).is_dir():
+            groups.append({f"override /{override.key_or_group}": override.value()})
+        elif not override.is_delete():
+            OmegaConf.update(values, override.key_or_group, override.value(), force_add=True)
+    # `_self_` before the groups' names, which Hydra wants last; values count after what `config` composes.
+    chosen = OmegaConf.merge({"defaults": ["config", "_self_", *groups]}, values)
+    return (
+        "# What this project has chosen: written by `python -m pipelines.params`, begun with by `dvc exp run -S …`.\n"
+        + OmegaConf.to_yaml(chosen)
+    )
+
+
 if __name__ == "__main__":
     try:
-        compose(sys.argv[1:])
+        choose(sys.argv[1:])
     except ParamsError as error:
         sys.exit(f"error: {error}")

@@ -200,7 +200,7 @@ def run(
 
     Args:
         targets: names of stages, such as "pretrain", or of groups, such as "transfer".
-        commit: commit dvc.lock and params.yaml to git afterwards.
+        commit: commit dvc.lock and the parameters to git afterwards.
         timeouts: seconds by stage, where others are wanted than `TIMEOUTS`.
     """
     log = get_run_logger()
@@ -325,7 +325,7 @@ def main() -> None:
         "targets", nargs="*", metavar="STAGE", help="stages or groups of dvc.yaml; all where none is named"
     )
     parser.add_argument(
-        "--commit", action="store_true", help="commit dvc.lock and params.yaml to git afterwards"
+        "--commit", action="store_true", help="commit dvc.lock and the parameters to git afterwards"
     )
     chosen = parser.parse_args()
     log = logging.getLogger("pipelines")

@@ -38,7 +38,7 @@ def code() -> dict[str, Any]:
     head = git("rev-parse", "--verify", "--quiet", "HEAD")
     if head is None:
         return {"commit": None, "modified": None}
-    changed = git("status", "--porcelain", "--", "fra", "pipelines", "dvc.yaml")
+    changed = git("status", "--porcelain", "--", "fra", "pipelines", "dvc.yaml", ":!fra/conf/project.yaml")
     return {"commit": head, "modified": bool(changed)}
 
 

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from serving import commit
+from workspace import run
 
 from pipelines import params
 from pipelines.params import ParamsError
@@ -41,7 +44,73 @@ def test_params_yaml_is_what_the_defaults_compose(tmp_path: Path) -> None:
     assert (tmp_path / "params.yaml").read_text() == (ROOT / "params.yaml").read_text()
 
 
-@pytest.mark.parametrize("recipe", sorted(path.stem for path in (ROOT / "fra/conf/recipe").glob("*.yaml")))
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    """A project's own `fra/conf`, beside where its params.yaml will be."""
+    return Path(shutil.copytree(ROOT / "fra/conf", tmp_path / "fra/conf"))
+
+
+def test_nothing_is_chosen_at_first(conf: Path, tmp_path: Path) -> None:
+    params.choose(["recipe=tiny"], tmp_path / "params.yaml", conf)
+    params.choose([], tmp_path / "params.yaml", conf)
+    for name in ("fra/conf/project.yaml", "params.yaml"):
+        assert (tmp_path / name).read_text() == (ROOT / name).read_text()
+
+
+RECIPES = sorted(path.stem for path in (ROOT / "fra/conf/recipe").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "more",
+    [
+        [],
+        ["dataset=folder", "dataset.name=mine", "dataset.root='/a b/${dataset.name}'", "model=resnet50"],
+        ["+transfer.baselines.il=il.safetensors", "transfer.protocols=[finetune, linear]", "train.lr=1e-3"],
+        ["+validate.severities={not blurred: warn}", "dataset.images=null", "probe=knn", "objective=byol"],
+    ],
+)
+def test_what_was_chosen_is_kept(recipe: str, more: list[str], conf: Path, tmp_path: Path) -> None:
+    path, again, wanted = (tmp_path / f"{name}.yaml" for name in ("params", "again", "wanted"))
+    chosen = [f"recipe={recipe}", *more]
+    params.choose(chosen, path, conf)
+    params.compose(chosen, wanted, conf)
+    assert path.read_text() == wanted.read_text()
+    # … and an experiment begins with it, in value and in group:
+    for extra in ("model.num_masks=16", "objective=fra-small", "model=mini"):
+        params.compose([extra], again, conf, "project")
+        params.compose([*chosen, extra], wanted, conf)
+        assert again.read_text() == wanted.read_text()
+
+
+def test_what_cannot_be_kept_is_refused(conf: Path, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    params.choose(["dataset=folder"], path, conf)
+    before = path.read_text(), (conf / "project.yaml").read_text()
+    for override in ("~transfer.baselines.released", "model.num_mask=16"):
+        with pytest.raises(ParamsError, match=r"cannot be kept|model\.num_mask"):
+            params.choose([override], path, conf)
+    assert (path.read_text(), (conf / "project.yaml").read_text()) == before
+
+
+def test_an_experiment_begins_with_what_was_chosen(conf: Path, tmp_path: Path) -> None:
+    """Through DVC itself: one's own faces are not left for the demo's because a number of masks is tried."""
+    params.choose(["dataset=folder", "dataset.name=mine", "recipe=tiny"], tmp_path / "params.yaml", conf)
+    shutil.copytree(
+        ROOT / ".dvc", tmp_path / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "*.local")
+    )
+    stage = {"cmd": "cp params.yaml seen.yaml", "params": ["dataset", "model"], "outs": ["seen.yaml"]}
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"look": stage}}))
+    commit(tmp_path)
+    done = run(tmp_path, "dvc", "exp", "run", "-S", "model.num_masks=16", "-S", "objective=byol")
+    assert done.returncode == 0, done.stdout
+    seen = yaml.safe_load((tmp_path / "seen.yaml").read_text())
+    assert (seen["dataset"]["name"], seen["model"]["num_masks"]) == ("mine", 16)
+    assert seen["objective"]["region_weight"] == 0
+    assert seen["train"] == yaml.safe_load((tmp_path / "params.yaml").read_text())["train"]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize(("name", "dotted"), SECTIONS.items())
 def test_every_recipe_fits_the_code(recipe: str, name: str, dotted: str, tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
