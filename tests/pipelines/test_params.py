@@ -60,19 +60,22 @@ def test_nothing_is_chosen_at_first(conf: Path, tmp_path: Path) -> None:
 RECIPES = sorted(path.stem for path in (ROOT / "fra/conf/recipe").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize(
-    "more",
+    "chosen",
     [
-        [],
-        ["dataset=folder", "dataset.name=mine", "dataset.root='/a b/${dataset.name}'", "model=resnet50"],
-        ["+transfer.baselines.il=il.safetensors", "transfer.protocols=[finetune, linear]", "train.lr=1e-3"],
+        *([f"recipe={recipe}"] for recipe in RECIPES),
+        ["recipe=weights", "dataset=folder", "dataset.name=mine", "dataset.root='/a b/${dataset.name}'"],
+        [
+            "recipe=paper",
+            "+transfer.baselines.il=il.st",
+            "transfer.protocols=[finetune, linear]",
+            "train.lr=1e-3",
+        ],
         ["+validate.severities={not blurred: warn}", "dataset.images=null", "probe=knn", "objective=byol"],
     ],
 )
-def test_what_was_chosen_is_kept(recipe: str, more: list[str], conf: Path, tmp_path: Path) -> None:
+def test_what_was_chosen_is_kept(chosen: list[str], conf: Path, tmp_path: Path) -> None:
     path, again, wanted = (tmp_path / f"{name}.yaml" for name in ("params", "again", "wanted"))
-    chosen = [f"recipe={recipe}", *more]
     params.choose(chosen, path, conf)
     params.compose(chosen, wanted, conf)
     assert path.read_text() == wanted.read_text()
