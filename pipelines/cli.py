@@ -128,7 +128,9 @@ def compare(
     """Sets the workspace and experiments side by side: results, parameters that differ, losses; as one page."""
     from pipelines.compare import write
 
-    print(write(out, experiments or []))
+    if left_out := write(out, experiments or []):
+        print(f"left out, as not run to their end: {', '.join(left_out)}", file=sys.stderr)
+    print(out)
 
 
 @app.command()

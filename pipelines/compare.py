@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -43,18 +44,27 @@ class Table:
     words: bool = False
 
 
-def write(out: Path, names: list[str], root: Path = Path()) -> Path:
+def write(out: Path, names: list[str], root: Path = Path()) -> list[str]:
     """Writes the comparison of the workspace and the experiments `names` (all, where none is named).
 
+    Returns the runs that were left out, as they have no results: the workspace, or any where none is named.
+
     Raises:
-        LineageError: an experiment is not known, or its figures are no longer in the cache.
+        LineageError: an experiment is not known, or was not run to its end, or its figures are no longer in the cache.
     """
     known = {run.name: run for run in history.runs(root)}
     for name in names:
         if name not in known:
             raise LineageError(f"no experiment {name!r}; there are: {', '.join(sorted(known)) or 'none'}")
+        if not ended(known[name].stages()):
+            raise LineageError(
+                f"experiment {name!r} has no {paths.RESULTS}: run it to its end, without naming a stage"
+            )
     chosen = names or [run.name for run in known.values()]
-    stages = {"workspace": read(root)} | {name: known[name].stages() for name in chosen}
+    found = {"workspace": read(root)} | {name: known[name].stages() for name in chosen}
+    stages = {name: run for name, run in found.items() if ended(run)}
+    if not stages:
+        raise LineageError(f"no run has {paths.RESULTS} yet: `dvc repro`, or an experiment, to its end")
     results = {name: flat(json.loads(content(found, paths.RESULTS, root))) for name, found in stages.items()}
     params = {name: flat(parameters(found)) for name, found in stages.items()}
     histories = {
@@ -79,10 +89,15 @@ def write(out: Path, names: list[str], root: Path = Path()) -> Path:
         style=STYLE.read_text(encoding="utf-8"),
         tables=tables,
         gains=gains({names_of[name]: task_metrics(found, root) for name, found in stages.items()}),
-        chart=losses(histories),
+        chart=losses({names_of[name]: table for name, table in histories.items()}),
     )
     write_text(page, out)
-    return out
+    return [name for name in found if name not in stages]
+
+
+def ended(stages: Mapping[str, Stage]) -> bool:
+    """Whether a run wrote its results, the last of what it makes."""
+    return any(paths.RESULTS.as_posix() in stage.outs for stage in stages.values())
 
 
 def content(stages: Mapping[str, Stage], path: Path, root: Path) -> bytes:
@@ -118,8 +133,10 @@ def differing(values: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, An
 
 
 def side_by_side(values: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows: a row a key, a column a run."""
+    """Columns and rows: keys by runs, the more numerous of the two down the page."""
     keys = list(dict.fromkeys(key for run in values.values() for key in run))
+    if len(values) > len(keys):
+        return ["", *keys], [[name, *(shown(run.get(key)) for key in keys)] for name, run in values.items()]
     rows = [[key, *(shown(run.get(key)) for run in values.values())] for key in keys]
     return ["", *values], rows
 
@@ -131,13 +148,27 @@ def shown(value: Any) -> str:
 
 
 def labels(differ: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """What each run is called in a chart: its few parameters that differ, if they tell all apart; else its name."""
-    told = {
-        name: ", ".join(f"{key.rpartition('.')[2]} {shown(value)}" for key, value in values.items())
-        for name, values in differ.items()
+    """What each run is called in a chart: its few parameters that differ, if they tell all apart; else those that it
+    has otherwise than most runs, as in an ablation; else its name."""
+    names = {name: name for name in differ}
+    keys = {key for run in differ.values() for key in run}
+    usual = {
+        key: Counter(json.dumps(run.get(key)) for run in differ.values()).most_common(1)[0][0] for key in keys
     }
-    few = all(0 < len(values) <= LABELLED for values in differ.values())
-    return told if few and len(set(told.values())) == len(told) else {name: name for name in differ}
+    unusual = {
+        name: {key: value for key, value in run.items() if json.dumps(value) != usual[key]}
+        for name, run in differ.items()
+    }
+    for chosen in (differ, unusual):
+        if all(len(run) <= LABELLED for run in chosen.values()):
+            told = {
+                name: ", ".join(f"{key.rpartition('.')[2]} {shown(value)}" for key, value in run.items())
+                or "as most runs"
+                for name, run in chosen.items()
+            }
+            if len(set(told.values())) == len(names):
+                return told
+    return names
 
 
 def task_metrics(stages: Mapping[str, Stage], root: Path) -> dict[str, dict[str, Any]]:

@@ -17,6 +17,7 @@ import yaml
 from workspace import run
 
 from fra.quality import verdict
+from pipelines.compare import labels, side_by_side
 from pipelines.lineage.approval import approve
 from pipelines.lineage.definition import definitions
 from pipelines.lineage.locks import LineageError, read
@@ -413,17 +414,23 @@ def assert_in_order(page: Path) -> None:
     assert found == [[True, True]] * 8, found  # two tables, gains, four tasks, losses
 
 
-def test_experiments_are_compared_on_one_page(workspace: Path) -> None:
-    subprocess.run(["git", "init", "-q"], cwd=workspace, check=True)
-    lock = (workspace / "dvc.lock").read_bytes().replace(b"num_masks: 4", b"num_masks: 16")
-    header = b"commit refs/exps/aa/sixteen\ncommitter T <t@example.org> 0 +0000\ndata 0\n"
+def add_experiment(workspace: Path, name: str, lock: bytes) -> None:
+    header = f"commit refs/exps/aa/{name}\ncommitter T <t@example.org> 0 +0000\ndata 0\n".encode()
     stream = header + b"M 644 inline dvc.lock\ndata %d\n" % len(lock) + lock + b"\n"
     subprocess.run(["git", "fast-import", "--quiet"], cwd=workspace, input=stream, check=True)
+
+
+def test_experiments_are_compared_on_one_page(workspace: Path) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=workspace, check=True)
+    lock = (workspace / "dvc.lock").read_bytes()
+    add_experiment(workspace, "sixteen", lock.replace(b"num_masks: 4", b"num_masks: 16"))
     command = (sys.executable, "-m", "pipelines.cli", "compare")
     done = run(workspace, *command, "sixteen")
     assert done.returncode == 0, done.stdout
     text = (workspace / "artifacts/compare.html").read_text()
-    assert re.search(r"model\.num_masks</th><td>4</td><td>16</td>", text)
+    assert re.search(
+        r"model\.num_masks</th>.*workspace</th><td>4</td>.*sixteen</th><td>16</td>", text, re.DOTALL
+    )
     assert "verification.roc_auc" in text
     assert text.count("<svg") == 5  # each task's gain over random weights, and the losses
     assert "num_masks 16: " in text or "num_masks 16;" in text
@@ -432,3 +439,49 @@ def test_experiments_are_compared_on_one_page(workspace: Path) -> None:
     done = run(workspace, *command, "nobody")
     assert done.returncode == 1
     assert done.stdout.strip() == "error: no experiment 'nobody'; there are: sixteen"
+
+
+def test_runs_without_results_are_left_out_of_a_comparison(workspace: Path) -> None:
+    """As the workspace is, where a sweep was queued at once, and an experiment of which one stage was run."""
+    subprocess.run(["git", "init", "-q"], cwd=workspace, check=True)
+    lock = (workspace / "dvc.lock").read_bytes()
+    stages = yaml.safe_load(lock)
+    del stages["stages"]["report"]
+    (workspace / "dvc.lock").write_text(yaml.safe_dump(stages))
+    add_experiment(workspace, "begun", yaml.safe_dump(stages).encode())
+    command = (sys.executable, "-m", "pipelines.cli", "compare")
+    done = run(workspace, *command)
+    assert done.returncode == 1
+    assert done.stdout.strip().startswith("error: no run has artifacts/results.json yet")
+    add_experiment(workspace, "sixteen", lock.replace(b"num_masks: 4", b"num_masks: 16"))
+    done = run(workspace, *command)
+    assert done.returncode == 0, done.stdout
+    assert "left out, as not run to their end: workspace, begun" in done.stdout
+    assert "begun" not in (workspace / "artifacts/compare.html").read_text()
+    done = run(workspace, *command, "begun")
+    assert done.returncode == 1
+    assert done.stdout.startswith("error: experiment 'begun' has no artifacts/results.json")
+
+
+def test_a_run_of_an_ablation_is_called_by_what_it_has_otherwise() -> None:
+    usual = {"model.num_masks": 8, "objective.relation_weight": 0.05, "train.lr": 0.1, "train.seed": 0}
+    runs = {
+        "a": usual,
+        "b": usual | {"model.num_masks": 1},
+        "c": usual | {"objective.relation_weight": 0.0},
+        "d": usual | {"train.lr": 0.2, "train.seed": 1},
+    }
+    assert labels(runs) == {
+        "a": "as most runs",
+        "b": "num_masks 1",
+        "c": "relation_weight 0",
+        "d": "lr 0.2, seed 1",
+    }
+    assert labels(runs | {"e": usual})["b"] == "b", "two alike: their names tell them apart"
+
+
+def test_the_longer_side_of_a_table_goes_down_the_page() -> None:
+    columns, rows = side_by_side({"one": {"x": 1, "y": 2}, "two": {"x": 3}})
+    assert (columns, rows) == (["", "one", "two"], [["x", "1", "3"], ["y", "2", "–"]])
+    columns, rows = side_by_side({"one": {"x": 1}, "two": {"x": 3}})
+    assert (columns, rows) == (["", "x"], [["one", "1"], ["two", "3"]])
