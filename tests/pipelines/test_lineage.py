@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from serving import commit
 from workspace import run
 
 from fra.quality import verdict
@@ -21,7 +22,7 @@ from pipelines.compare import labels, side_by_side
 from pipelines.lineage.approval import approve
 from pipelines.lineage.definition import definitions
 from pipelines.lineage.locks import LineageError, read
-from pipelines.lineage.record import metadata
+from pipelines.lineage.record import code, metadata
 from pipelines.lineage.show import page, trace
 from pipelines.lineage.verify import verify
 from pipelines.lineage.who import made_from
@@ -395,6 +396,19 @@ def test_code_that_is_not_the_commits_is_named(workspace: Path) -> None:
     replace(record, json.dumps({**known, "code": {"commit": later, "modified": False}}).encode())
     messages = [str(problem) for problem in verify(workspace)]
     assert any("fra/train/optim.py: not the code of commit" in message for message in messages)
+
+
+def test_what_a_project_chose_is_no_change_of_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in the parameters, which are recorded; code beside it is code."""
+    for name in ("fra/conf/project.yaml", "fra/conf/model/mini.yaml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("a: 1\n")
+    commit(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fra/conf/project.yaml").write_text("a: 2\n")
+    assert code()["modified"] is False
+    (tmp_path / "fra/conf/model/mini.yaml").write_text("a: 2\n")
+    assert code()["modified"] is True
 
 
 def assert_in_order(page: Path) -> None:
