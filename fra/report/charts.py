@@ -103,7 +103,7 @@ def intervals(
     ]
     data = frame.assign(values=readings)
     base = alt.Chart(data).encode(
-        y=alt.Y("row:N", sort=rows, title=None, axis=alt.Axis(grid=True, labelLimit=140)),
+        y=alt.Y("row:N", sort=rows, title=None, axis=alt.Axis(grid=True, labelLimit=220)),
         yOffset=alt.YOffset("series:N", sort=names),
     )
     x_scale = alt.Scale(zero=False, padding=12)
