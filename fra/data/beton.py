@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from ffcv.fields import IntField, RGBImageField
-from ffcv.memory_allocator import MemoryAllocator
-from ffcv.writer import DatasetWriter, handle_sample
 from numpy.typing import NDArray
 
+from fra.data.ffcv import DatasetWriter, IntField, MemoryAllocator, RGBImageField, handle_sample
 from fra.data.files import atomic
 from fra.data.images import ImageError, decode, members
 from fra.data.shards import ShardConfig

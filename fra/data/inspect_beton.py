@@ -7,9 +7,9 @@ from typing import cast
 
 import cv2
 import numpy as np
-from ffcv.fields.rgb_image import IMAGE_MODES
-from ffcv.reader import Reader
 from numpy.typing import NDArray
+
+from fra.data.ffcv import IMAGE_MODES, Reader
 
 
 class BetonError(ValueError):

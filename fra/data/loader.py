@@ -22,20 +22,24 @@ import numba
 import numpy as np
 import torch
 import webdataset
-from ffcv.fields.decoders import IntDecoder
-from ffcv.fields.rgb_image import IMAGE_MODES, ResizedCropRGBImageDecoder
-from ffcv.libffcv import imdecode, resize_crop
-from ffcv.loader import Loader as CompiledLoader
-from ffcv.loader.epoch_iterator import EpochIterator
-from ffcv.pipeline import PipelineSpec
-from ffcv.pipeline.allocation_query import AllocationQuery
-from ffcv.pipeline.compiler import Compiler
-from ffcv.pipeline.state import State
-from ffcv.reader import Reader
-from ffcv.traversal_order.base import TraversalOrder
 from numpy.typing import NDArray
 
 from fra.data.crops import crop_box
+from fra.data.ffcv import (
+    IMAGE_MODES,
+    AllocationQuery,
+    Compiler,
+    EpochIterator,
+    IntDecoder,
+    PipelineSpec,
+    Reader,
+    ResizedCropRGBImageDecoder,
+    State,
+    TraversalOrder,
+    imdecode,
+    resize_crop,
+)
+from fra.data.ffcv import Loader as CompiledLoader
 from fra.data.images import decode, resize
 from fra.data.order import CHUNK_BYTES, shuffled, shuffled_nearby
 from fra.data.rng import epoch_key

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional
@@ -33,6 +32,8 @@ def start_at_clusters(model: FRA, feed: Iterable[Batch], seed: int) -> None:
 
     Batches that give no finite numbers are left out. Raises ValueError where no more places than masks are left.
     """
+    from sklearn.cluster import KMeans  # takes a second: only where it is used
+
     # Dropout and k-means draw from these.
     for_torch, for_clusters = np.random.SeedSequence([seed, dist.rank()]), np.random.SeedSequence([seed])
     torch.manual_seed(int(for_torch.generate_state(1)[0]))

@@ -1,0 +1,44 @@
+"""The parts of FFCV that are used, imported without a wait.
+
+FFCV keeps the numbers of its two image formats in a dictionary of numba's, for which numba compiles for some four
+seconds in every process. They are only ever looked up by Python, for which a plain dictionary does.
+"""
+
+from unittest.mock import patch
+
+with patch("numba.typed.Dict", dict):
+    from ffcv.fields import IntField, RGBImageField
+    from ffcv.fields.decoders import IntDecoder
+    from ffcv.fields.rgb_image import IMAGE_MODES, ResizedCropRGBImageDecoder
+    from ffcv.libffcv import imdecode, resize_crop
+    from ffcv.loader import Loader
+    from ffcv.loader.epoch_iterator import EpochIterator
+    from ffcv.memory_allocator import MemoryAllocator
+    from ffcv.pipeline import PipelineSpec
+    from ffcv.pipeline.allocation_query import AllocationQuery
+    from ffcv.pipeline.compiler import Compiler
+    from ffcv.pipeline.state import State
+    from ffcv.reader import Reader
+    from ffcv.traversal_order.base import TraversalOrder
+    from ffcv.writer import DatasetWriter, handle_sample
+
+__all__ = [
+    "IMAGE_MODES",
+    "AllocationQuery",
+    "Compiler",
+    "DatasetWriter",
+    "EpochIterator",
+    "IntDecoder",
+    "IntField",
+    "Loader",
+    "MemoryAllocator",
+    "PipelineSpec",
+    "RGBImageField",
+    "Reader",
+    "ResizedCropRGBImageDecoder",
+    "State",
+    "TraversalOrder",
+    "handle_sample",
+    "imdecode",
+    "resize_crop",
+]
