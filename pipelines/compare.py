@@ -160,7 +160,7 @@ def labels(differ: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         for name, run in differ.items()
     }
     for chosen in (differ, unusual):
-        if all(len(run) <= LABELLED for run in chosen.values()):
+        if keys and all(len(run) <= LABELLED for run in chosen.values()):
             told = {
                 name: ", ".join(f"{key.rpartition('.')[2]} {shown(value)}" for key, value in run.items())
                 or "as most runs"

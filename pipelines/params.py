@@ -160,7 +160,7 @@ def as_project(overrides: list[str], conf: Path = CONF) -> str:
     # `_self_` before the groups' names, which Hydra wants last; values count after what `config` composes.
     chosen = OmegaConf.merge({"defaults": ["config", "_self_", *groups]}, values)
     return (
-        "# What this project has chosen: written by `python -m pipelines.params`, begun with by `dvc exp run -S …`.\n"
+        "# What this project has chosen, by `python -m pipelines.params`; what `dvc exp run -S …` starts from.\n"
         + OmegaConf.to_yaml(chosen)
     )
 

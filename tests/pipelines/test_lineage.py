@@ -492,6 +492,7 @@ def test_a_run_of_an_ablation_is_called_by_what_it_has_otherwise() -> None:
         "d": "lr 0.2, seed 1",
     }
     assert labels(runs | {"e": usual})["b"] == "b", "two alike: their names tell them apart"
+    assert labels({"alone": {}}) == {"alone": "alone"}
 
 
 def test_the_longer_side_of_a_table_goes_down_the_page() -> None:
