@@ -9,6 +9,7 @@ be said again with every experiment.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import re
 import shutil
@@ -30,6 +31,19 @@ NAME = re.compile(r"[+~]{0,2}[A-Za-z0-9_./@-]+")
 """What may stand before the "=" of an override."""
 REFERENCE = re.compile(r"\$\{\.*[A-Za-z0-9_.]+\}")
 """Another parameter's value, as `${dataset.name}`."""
+SECTIONS = {
+    "dataset": "fra.data.records.DatasetConfig",
+    "shard": "fra.data.shards.ShardConfig",
+    "validate": "fra.quality.expectations.ValidateConfig",
+    "data": "fra.data.loader.DataConfig",
+    "views": "fra.data.views.ViewsConfig",
+    "model": "fra.method.networks.ModelConfig",
+    "objective": "fra.method.networks.ObjectiveConfig",
+    "train": "fra.train.recipe.TrainConfig",
+    "probe": "fra.train.probe.ProbeConfig",
+    "transfer": "fra.transfer.evaluate.TransferConfig",
+}
+"""The dataclass of each section, by name: a stage depends on the code of its own sections alone."""
 T = TypeVar("T")
 
 
@@ -66,12 +80,20 @@ def section(name: str, cls: type[T], path: Path = PARAMS) -> T:
         if not isinstance(values, dict) or part not in values:
             raise ParamsError(f"{path}: has no section {name!r}: run `python -m pipelines.params`")
         values = values[part]
+    try:
+        return parse(name, cls, values)
+    except ParamsError as error:
+        raise ParamsError(f"{path}: {error}") from None
+
+
+def parse(name: str, cls: type[T], values: Any) -> T:
+    """The section `name` from its `values`; as `section`, but for the file's name in the error."""
     if strange := unknown(cls, values, name):
-        raise ParamsError(f"{path}: {strange[0]}: no such parameter")
+        raise ParamsError(f"{strange[0]}: no such parameter")
     try:
         return TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
-        raise ParamsError("; ".join(f"{path}: {explain(name, found)}" for found in error.errors())) from None
+        raise ParamsError("; ".join(explain(name, found) for found in error.errors())) from None
 
 
 def unknown(cls: Any, values: Any, name: str) -> list[str]:
@@ -124,15 +146,29 @@ def compose(overrides: list[str], path: Path = PARAMS, conf: Path = CONF, name: 
         raise ParamsError(f"{' '.join(overrides)}: {' '.join(str(error).split())}") from None
 
 
+def try_out(overrides: list[str], path: Path, conf: Path) -> None:
+    """Reads the sections of `path` in which single values were chosen, as their stages will, perhaps hours later.
+
+    Raises `ParamsError` for a value of the wrong type, or out of range.
+    """
+    keys = [override.lstrip("+").partition("=")[0] for override in overrides]
+    for name in dict.fromkeys(key.partition(".")[0] for key in keys if not (conf / key).is_dir()):
+        if name in SECTIONS:
+            module, _, cls = SECTIONS[name].rpartition(".")
+            parse(name, getattr(importlib.import_module(module), cls), read(path)[name])
+
+
 def choose(overrides: list[str], path: Path = PARAMS, conf: Path = CONF) -> None:
     """Writes params.yaml from the defaults and the overrides, and keeps these in `PROJECT` for `dvc exp run -S …`.
 
     Raises:
-        ParamsError: an override does not fit, or cannot be kept (a removal); both files are as they were.
+        ParamsError: an override does not fit, is out of range, or cannot be kept (a removal); both files are as they
+            were.
     """
     with TemporaryDirectory() as folder:
         trial, wanted, kept = (Path(folder) / name for name in ("conf", "wanted.yaml", "kept.yaml"))
         compose(overrides, wanted, conf)
+        try_out(overrides, wanted, conf)
         shutil.copytree(conf, trial)
         (trial / PROJECT).write_text(as_project(overrides, conf), encoding="utf-8")
         compose([], kept, trial, Path(PROJECT).stem)

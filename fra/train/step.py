@@ -15,10 +15,9 @@ from torch.optim import Optimizer
 
 from fra import dist
 from fra.method.networks import FRA, Direction, Embeddings
+from fra.train.recipe import PRECISIONS
 
 logger = logging.getLogger(__name__)
-
-PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 class Outcome(NamedTuple):

@@ -12,21 +12,9 @@ from serving import commit
 from workspace import run
 
 from pipelines import params
-from pipelines.params import ParamsError
+from pipelines.params import SECTIONS, ParamsError
 
 ROOT = Path(__file__).parents[2]
-SECTIONS = {
-    "dataset": "fra.data.records.DatasetConfig",
-    "shard": "fra.data.shards.ShardConfig",
-    "validate": "fra.quality.expectations.ValidateConfig",
-    "data": "fra.data.loader.DataConfig",
-    "views": "fra.data.views.ViewsConfig",
-    "model": "fra.method.networks.ModelConfig",
-    "objective": "fra.method.networks.ObjectiveConfig",
-    "train": "fra.train.pretrain.TrainConfig",
-    "probe": "fra.train.probe.ProbeConfig",
-    "transfer": "fra.transfer.evaluate.TransferConfig",
-}
 
 
 def config_class(dotted: str) -> Any:
@@ -93,6 +81,10 @@ def test_what_cannot_be_kept_is_refused(conf: Path, tmp_path: Path) -> None:
     for override, message in {
         "~transfer.baselines.released": "cannot be kept",
         "model.num_mask=16": r"model\.num_mask",
+        "train.lr=-1": r"^train\.lr must not be negative",
+        "train.epochs=many": r"^train\.epochs: input should be a valid integer, got 'many'",
+        "dataset.root=7": r"^dataset\.root: ",
+        "+data.batches=7": r"^data\.batches: no such parameter",
     }.items():
         with pytest.raises(ParamsError, match=message):
             params.choose([override], path, conf)
