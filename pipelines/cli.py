@@ -453,6 +453,19 @@ def bench_embed(
 
 
 @bench.command()
+def probe(
+    images: Annotated[int, typer.Option(help="How many rows of features to make up")] = 10_000,
+    features: Annotated[int, typer.Option(help="Numbers a row")] = 2048,
+    labels: Annotated[int, typer.Option(help="How many labels, yes or no, to learn; CelebA has 40")] = 40,
+    as_json: AsJson = False,
+) -> None:
+    """The linear probe of many labels beside scikit-learn's logistic regression, label by label; one run."""
+    from fra.transfer.bench import probing
+
+    tell(probing(images, features, labels), as_json)
+
+
+@bench.command()
 def step(
     backbone: Backbone = "resnet50",
     image_size: Annotated[int, typer.Option(help="Pixels a side")] = 224,

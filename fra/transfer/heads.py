@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -29,34 +31,37 @@ class Head:
     strengths: tuple[float, ...]
 
 
-def logistic(x_ND: Array, y_N: Array, classes: int, strength: float) -> Predict:
-    """Multinomial logistic regression on standardised features; scikit-learn's C is strength / N.
+def fit_softmax(x_ND: Array, y_NO: Array, strengths: Sequence[float]) -> list[Predict]:
+    """Linear probe for one of O classes: probabilities.
 
-    A class without an example gets probability 0, so where there is one class only it is always predicted.
+    Multinomial logistic regression on standardised features; scikit-learn's C is strength / N. A class without an
+    example gets probability 0, so where there is one class only it is always predicted.
     """
-    seen = np.unique(y_N)
+    known = ~np.isnan(y_NO).any(axis=1)
+    x_ND, label_N = x_ND[known], y_NO[known].argmax(axis=1)
+    seen, classes = np.unique(label_N), y_NO.shape[1]
 
     def spread(p_MS: Array) -> Array:
         p_MC = np.zeros((len(p_MS), classes))
         p_MC[:, seen] = p_MS
         return p_MC
 
-    if len(seen) == 1:
-        return lambda x: spread(np.ones((len(x), 1)))
-    scaler = StandardScaler().fit(x_ND)
-    model = LogisticRegression(C=strength / len(x_ND), max_iter=1000).fit(scaler.transform(x_ND), y_N)
-    return lambda x: spread(model.predict_proba(scaler.transform(x)))
+    def fit(strength: float) -> Predict:
+        if len(seen) == 1:
+            return lambda x: spread(np.ones((len(x), 1)))
+        scaler = StandardScaler().fit(x_ND)
+        model = LogisticRegression(C=strength / len(x_ND), max_iter=1000)
+        model.fit(scaler.transform(x_ND), label_N)
+        return lambda x: spread(model.predict_proba(scaler.transform(x)))
 
-
-def fit_softmax(x_ND: Array, y_NO: Array, strengths: Sequence[float]) -> list[Predict]:
-    """Linear probe for one of O classes: probabilities."""
-    known = ~np.isnan(y_NO).any(axis=1)
-    label_N = y_NO[known].argmax(axis=1)
-    return [logistic(x_ND[known], label_N, y_NO.shape[1], strength) for strength in strengths]
+    return [fit(strength) for strength in strengths]
 
 
 def fit_sigmoids(x_ND: Array, y_NO: Array, strengths: Sequence[float]) -> list[Predict]:
     """Linear probe for O labels, each yes or no and learnt from its own known rows: probabilities of yes.
+
+    Logistic regression on standardised features, of all labels at once (`regress`). A label that is always yes, or
+    never, is predicted so.
 
     Raises:
         ValueError: an output has no known row to learn from.
@@ -66,37 +71,92 @@ def fit_sigmoids(x_ND: Array, y_NO: Array, strengths: Sequence[float]) -> list[P
         raise ValueError(
             f"no training image has a known value of label number {int(np.flatnonzero(empty)[0])}"
         )
+    dtype = x_ND.dtype
+    share_NO = (known_NO / known_NO.sum(axis=0)).astype(dtype)
+    y_NO = np.where(known_NO, y_NO, 0).astype(dtype)
+    rate_O = y_NO.sum(axis=0, dtype=np.float64) / known_NO.sum(axis=0)
+    open_O = (known_NO & (y_NO == 0)).any(axis=0) & (y_NO == 1).any(axis=0)
+    scaler = StandardScaler().fit(x_ND)
+    x_ND = scaler.transform(x_ND)
+    basis_DR, square_R = principal(x_ND)
+    z_NR = x_ND @ basis_DR
 
-    def fit(strength: float) -> Predict:
-        models = [
-            logistic(x_ND[known_N], y_N[known_N].astype(int), 2, strength)
-            for known_N, y_N in zip(known_NO.T, y_NO.T, strict=True)
-        ]
-        return lambda x: np.stack([model(x)[:, 1] for model in models], axis=1)
+    def predictor(weight_RO: Array) -> Predict:
+        weight_DO, bias_O = basis_DR @ weight_RO[:-1].astype(dtype), weight_RO[-1]
 
-    return [fit(strength) for strength in strengths]
+        def predict(x_MD: Array) -> Array:
+            p_MO = np.tile(rate_O, (len(x_MD), 1))
+            p_MO[:, open_O] = expit(scaler.transform(x_MD) @ weight_DO + bias_O)
+            return p_MO
+
+        return predict
+
+    weight_RO = np.zeros((len(square_R) + 1, int(open_O.sum())))
+    predictors = []
+    for strength in strengths:
+        weight_RO = regress(z_NR, y_NO[:, open_O], share_NO[:, open_O], strength, weight_RO)
+        predictors.append(predictor(weight_RO))
+    return predictors
+
+
+def regress(z_NR: Array, y_NO: Array, share_NO: Array, strength: float, start_RO: Array) -> Array:
+    """Logistic regression of O labels at once on uncorrelated features: weights, and intercepts in the last row.
+
+    Per label the mean loss, each row with its share of it, + ‖w‖² / (2 · strength): scikit-learn's at C = strength / N.
+    Each direction is scaled by the bound on its curvature, mean square / 4 + 1 / strength (Böhning & Lindsay 1988), so
+    that few passes are needed whatever the strength.
+    """
+    shape, dtype = start_RO.shape, z_NR.dtype
+    if not start_RO.size:
+        return start_RO
+    mean_square_R = np.square(z_NR).mean(axis=0, dtype=np.float64)
+    penalty_R1 = np.append(np.full(len(mean_square_R), 1 / strength), 0)[:, None]
+    scale_R1 = (np.append(mean_square_R, 1)[:, None] / 4 + penalty_R1) ** -0.5
+
+    def loss(flat: Array) -> tuple[float, Array]:
+        weight_RO = scale_R1 * flat.reshape(shape)
+        logit_NO = z_NR @ weight_RO[:-1].astype(dtype) + weight_RO[-1].astype(dtype)
+        surprise_NO = np.maximum(logit_NO, 0) - y_NO * logit_NO + np.log1p(np.exp(-np.abs(logit_NO)))
+        value = np.sum(share_NO * surprise_NO, dtype=np.float64) + np.sum(penalty_R1 * weight_RO**2) / 2
+        off_NO = share_NO * (expit(logit_NO) - y_NO)
+        slope_RO = np.vstack([z_NR.T @ off_NO, off_NO.sum(axis=0)]) + penalty_R1 * weight_RO
+        return float(value), (scale_R1 * slope_RO).ravel()
+
+    options = {"gtol": 5e-5, "ftol": 0.0, "maxiter": 1000}
+    found = minimize(loss, (start_RO / scale_R1).ravel(), jac=True, method="L-BFGS-B", options=options)
+    weight_RO: Array = scale_R1 * found.x.reshape(shape)
+    return weight_RO
+
+
+def principal(x_ND: Array) -> tuple[Array, Array]:
+    """The R ≤ min(N, D) directions in which rows vary, orthonormal (D, R), and the sum of squares along each (R,).
+
+    From one eigen-decomposition, of the smaller of the two Gram matrices: a whole feature map of a few hundred images
+    is no burden. What is lost in rounding is left out.
+    """
+    dual = len(x_ND) < x_ND.shape[1]
+    square_R, vectors = np.linalg.eigh((x_ND @ x_ND.T if dual else x_ND.T @ x_ND).astype(np.float64))
+    kept = square_R > square_R[-1] * np.finfo(x_ND.dtype).eps
+    square_R, vectors = square_R[kept], vectors[:, kept]
+    basis_DR = x_ND.T @ vectors / np.sqrt(square_R) if dual else vectors
+    return basis_DR.astype(x_ND.dtype), square_R
 
 
 def fit_ridge(x_ND: Array, y_NO: Array, strengths: Sequence[float]) -> list[Predict]:
     """Linear regression with the L2 penalty ``mean squared norm of the centred features / strength``.
 
-    So a strength means the same for features of any scale and any number. One eigen-decomposition, of the
-    smaller of the two Gram matrices, serves all strengths: a whole feature map of a few hundred images is
-    no burden.
+    So a strength means the same for features of any scale and any number. One decomposition serves all strengths.
     """
     known = ~np.isnan(y_NO).any(axis=1)
     x_ND, y_NO = x_ND[known], y_NO[known]
     centre, mean = x_ND.mean(axis=0), y_NO.mean(axis=0)
     x_ND, y_NO = x_ND - centre, y_NO - mean
     energy = max(float(np.sum(np.square(x_ND), dtype=np.float64)) / len(x_ND), 1e-12)
-    dual = len(x_ND) < x_ND.shape[1]
-    values, vectors = np.linalg.eigh((x_ND @ x_ND.T if dual else x_ND.T @ x_ND).astype(np.float64))
-    target = vectors.T @ (y_NO if dual else x_ND.T @ y_NO)
+    basis_DR, square_R = principal(x_ND)
+    target_RO = basis_DR.T @ (x_ND.T @ y_NO)
 
     def solve(strength: float) -> Predict:
-        weight = vectors @ (target / (np.maximum(values, 0.0) + energy / strength)[:, None])
-        weight = weight.astype(x_ND.dtype)
-        weight_DO = x_ND.T @ weight if dual else weight
+        weight_DO = (basis_DR @ (target_RO / (square_R + energy / strength)[:, None])).astype(x_ND.dtype)
         return lambda x: (x - centre) @ weight_DO + mean
 
     return [solve(strength) for strength in strengths]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import log_loss
 from sklearn.neighbors import KNeighborsRegressor
+from sklearn.preprocessing import StandardScaler
 
 from fra.transfer import heads
+from fra.transfer.bench import probing
 
 RNG = np.random.default_rng(0)
 
@@ -75,6 +77,41 @@ def test_sigmoids_learn_each_label_from_its_known_rows() -> None:
         heads.fit_sigmoids(x, np.column_stack([y[:, 0], np.full(200, np.nan)]), (1.0,))
 
 
+@pytest.mark.parametrize("dimensions", [12, 300], ids=["more rows", "more features"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sigmoids_are_logistic_regressions_of_each_label(dimensions: int, dtype: type) -> None:
+    x, new = (
+        (RNG.normal(size=(rows, dimensions)) @ RNG.normal(size=(dimensions, dimensions)) + 3).astype(dtype)
+        for rows in (80, 9)
+    )
+    y = (x[:, :4] + RNG.normal(size=(80, 4)) * 20 > np.array([0, 10, 20, 30])).astype(float)
+    strengths = (0.01, 1.0, 100.0)
+    scaler = StandardScaler().fit(x.astype(float))
+    for strength, predict in zip(strengths, heads.fit_sigmoids(x, y, strengths), strict=True):
+        for label, p_M in enumerate(predict(new).T):
+            model = LogisticRegression(C=strength / 80, tol=1e-9, max_iter=100_000)
+            model.fit(scaler.transform(x.astype(float)), y[:, label])
+            wanted = model.predict_proba(scaler.transform(new.astype(float)))[:, 1]
+            assert p_M == pytest.approx(wanted, abs=5e-3)
+
+
+def test_a_label_that_never_changes_is_predicted_so() -> None:
+    x = RNG.normal(size=(50, 6)).astype(np.float32)
+    changing = (x[:, 0] > 0).astype(float)
+    never, always = np.zeros(50), np.where(changing, 1.0, np.nan)
+    (predict,) = heads.fit_sigmoids(x, np.column_stack([never, changing, always]), (1000.0,))
+    assert (predict(x)[:, [0, 2]] == [0, 1]).all()
+    assert ((predict(x)[:, 1] > 0.5) == changing).all()
+    (predict,) = heads.fit_sigmoids(x, np.column_stack([never, always]), (1.0,))
+    assert (predict(x) == [0, 1]).all()
+
+
+def test_features_that_do_not_vary_give_the_rate() -> None:
+    y = np.array([[1.0], [0.0], [0.0], [0.0]])
+    (predict,) = heads.fit_sigmoids(np.ones((4, 3), np.float32), y, (1.0,))
+    assert predict(np.ones((2, 3), np.float32)) == pytest.approx(0.25, abs=1e-3)
+
+
 def test_the_strength_of_lowest_validation_loss_is_chosen() -> None:
     rng = np.random.default_rng(1)  # its own: the best strength must not depend on which tests ran before
     x, weight = rng.normal(size=(60, 40)), rng.normal(size=(40, 1))
@@ -95,3 +132,9 @@ def test_log_loss_is_scikit_learns_and_skips_unknowns() -> None:
     assert heads.log_loss(p[:, None], y[:, None]) == pytest.approx(log_loss(y, p))
     y[5] = np.nan
     assert heads.log_loss(p[:, None], y[:, None]) == pytest.approx(log_loss(np.delete(y, 5), np.delete(p, 5)))
+
+
+def test_the_benchmark_reaches_scikit_learns_loss() -> None:
+    found = probing(images=400, features=64, labels=3)
+    assert found["ratio"] == pytest.approx(found["scikit_learn_seconds"] / found["seconds"])
+    assert 0 < found["loss"] == pytest.approx(found["scikit_learn_loss"], rel=0.01)
