@@ -80,13 +80,11 @@ class Trainer:
         self.accumulate = accumulate
         self.parallel: nn.Module = model
         if dist.world_size() > 1:
-            # Ranks share their batch statistics, so buffers are equal already.
             self.parallel = DistributedDataParallel(
-                model,
-                broadcast_buffers=False,
-                gradient_as_bucket_view=True,
-                find_unused_parameters=late_regions,
+                model, gradient_as_bucket_view=True, find_unused_parameters=late_regions
             )
+            # Ranks share their batch statistics, so buffers stay equal. (Set here: torch 2.15 names the argument anew.)
+            self.parallel.broadcast_buffers = False
 
     def step(
         self,
