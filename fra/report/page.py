@@ -357,7 +357,9 @@ def roc(task: TaskResult) -> Chart:
     for model in task.models:
         curves = []
         for _, fit in rows[rows["model"] == model].groupby("seed"):
-            ranking = metrics.rank(fit["truth"].to_numpy(), fit["score"].to_numpy(), np.ones((1, len(fit))))
+            ranking = metrics.rank(
+                metrics.by_score(fit["truth"].to_numpy(), fit["score"].to_numpy()), np.ones((1, len(fit)))
+            )
             true_T, false_T = (np.append(0, side[0] / side[0, -1]) for side in ranking)
             curves.append(np.array([true_T[false_T <= far + 1e-12][-1] for far in far_T]))
         frame[model] = np.mean(curves, axis=0)

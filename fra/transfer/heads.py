@@ -22,6 +22,9 @@ Predict = Callable[[Array], Array]
 Fit = Callable[[Array, Array, Sequence[float]], list[Predict]]
 Loss = Callable[[Array, Array], float]
 
+SIMILARITIES = 1 << 26
+"""Of neighbours, in memory at a time: those of all of CelebA's images would not fit."""
+
 
 @dataclass(frozen=True)
 class Head:
@@ -176,7 +179,7 @@ def fit_neighbours(x_ND: Array, y_NO: Array, strengths: Sequence[float]) -> list
     unit_ND = unit(x_ND - centre)
 
     def neighbours(count: int) -> Predict:
-        def predict(x_MD: Array) -> Array:
+        def vote(x_MD: Array) -> Array:
             cosine_MN = unit(x_MD - centre) @ unit_ND.T
             nearest_Mk = np.argpartition(-cosine_MN, count - 1, axis=1)[:, :count]
             weight_Mk = np.exp(np.take_along_axis(cosine_MN, nearest_Mk, axis=1).astype(np.float64) / 0.07)
@@ -185,7 +188,8 @@ def fit_neighbours(x_ND: Array, y_NO: Array, strengths: Sequence[float]) -> list
             pred_MO: Array = np.where(mass_MO > 0, sum_MO / np.where(mass_MO > 0, mass_MO, 1.0), prior_O)
             return pred_MO
 
-        return predict
+        size = max(1, SIMILARITIES // len(x_ND))
+        return lambda x: np.concatenate([vote(x[first : first + size]) for first in range(0, len(x), size)])
 
     return [neighbours(min(round(strength), len(x_ND))) for strength in strengths]
 

@@ -64,13 +64,29 @@ class Ranking(NamedTuple):
     false_BT: Array
 
 
-def rank(truth_N: Array, score_N: Array, weight_BN: Array) -> Ranking:
-    """Cumulative weight of true (truth > 0) and of other samples at or above each distinct score."""
-    order = np.argsort(-score_N, kind="stable")
-    last_T = np.append(np.flatnonzero(np.diff(score_N[order])), len(order) - 1)
-    weight_BN, true_N = weight_BN[:, order], truth_N[order] > 0
-    true_BT, false_BT = (np.cumsum(weight_BN * kind, axis=1)[:, last_T] for kind in (true_N, ~true_N))
-    return Ranking(true_BT, false_BT)
+class Order(NamedTuple):
+    """Samples from the highest score down: their places (N,), whether each is true, and the last of each distinct
+    score (T,)."""
+
+    place_N: Array
+    true_N: Array
+    last_T: Array
+
+
+def by_score(truth_N: Array, score_N: Array) -> Order:
+    """Samples by score; those with truth > 0 are true."""
+    place_N = np.argsort(-score_N, kind="stable")
+    last_T = np.append(np.flatnonzero(np.diff(score_N[place_N])), len(place_N) - 1)
+    return Order(place_N, truth_N[place_N] > 0, last_T)
+
+
+def rank(order: Order, weight_BN: Array) -> Ranking:
+    """Cumulative weight of true and of other samples at or above each distinct score."""
+    weight_BN = weight_BN[:, order.place_N]
+    all_BT, true_BT = (np.cumsum(part, axis=1) for part in (weight_BN, weight_BN * order.true_N))
+    if len(order.last_T) < len(order.place_N):
+        all_BT, true_BT = all_BT[:, order.last_T], true_BT[:, order.last_T]
+    return Ranking(true_BT, all_BT - true_BT)
 
 
 def roc_auc(ranking: Ranking) -> Array:
@@ -82,9 +98,11 @@ def roc_auc(ranking: Ranking) -> Array:
 
 def average_precision(ranking: Ranking) -> Array:
     """Precision at each distinct score, averaged by the recall gained there (no interpolation): (B,)."""
-    precision_BT = np.nan_to_num(ratio(ranking.true_BT, ranking.true_BT + ranking.false_BT))
     gained_BT = np.diff(ranking.true_BT, axis=1, prepend=0)
-    return ratio(np.sum(gained_BT * precision_BT, axis=1), ranking.true_BT[:, -1])
+    accepted_BT = np.maximum(
+        ranking.true_BT + ranking.false_BT, np.finfo(float).tiny
+    )  # where 0, nothing is gained
+    return ratio(np.sum(gained_BT * ranking.true_BT / accepted_BT, axis=1), ranking.true_BT[:, -1])
 
 
 def true_accepts(ranking: Ranking, false_accepts: float) -> Array:

@@ -24,13 +24,13 @@ GROUP = "group."
 """Prefix of the prediction columns that hold groups."""
 
 RESAMPLES = 1000
-ELEMENTS = 4_000_000
-"""Resamples times samples that are weighed at a time."""
+ELEMENTS = 1 << 18
+"""Resamples times samples that are weighed at a time: what stays in a core's cache."""
 
 
-def plain(rows: pd.DataFrame) -> Array:
-    """Each row once: (1, N)."""
-    return np.ones((1, len(rows)))
+def plain(rows: pd.DataFrame) -> list[Array]:
+    """Each row once: one weighting, (1, N)."""
+    return [np.ones((1, len(rows)))]
 
 
 def files(task: str, predictions: pd.DataFrame) -> dict[str, str]:
@@ -69,20 +69,19 @@ class Resamples:
 
     def figures(self, task: Task, rows: pd.DataFrame) -> Figures:
         """The figures of every resample: (count,) each."""
-        size = max(1, ELEMENTS // len(rows))
-        parts = [
-            task.figures(rows, lambda part, i=i: self._weights(part, slice(i, i + size)))  # type: ignore[misc]
-            for i in range(0, len(self.drawn_BP), size)
-        ]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return task.figures(rows, self.weights)
 
-    def _weights(self, rows: pd.DataFrame, which: slice) -> Array:
-        drawn_BP = self.drawn_BP[which]
+    def weights(self, rows: pd.DataFrame) -> Iterator[Array]:
+        """How often each row counts in each resample, some at a time: (B, N) each."""
         person_N = self.people.get_indexer(rows["person"])
-        if "other_person" not in rows:
-            return drawn_BP[:, person_N]
-        other_N = self.people.get_indexer(rows["other_person"])
-        return drawn_BP[:, person_N] * np.where(person_N == other_N, 1.0, drawn_BP[:, other_N])
+        other_N = self.people.get_indexer(rows["other_person"]) if "other_person" in rows else person_N
+        size = max(1, ELEMENTS // len(rows))
+        for first in range(0, len(self.drawn_BP), size):
+            drawn_BP = self.drawn_BP[first : first + size]
+            weight_BN = drawn_BP[:, person_N]
+            if "other_person" in rows:
+                weight_BN *= np.where(person_N == other_N, 1.0, drawn_BP[:, other_N])
+            yield weight_BN
 
 
 def results(task: str, predictions: pd.DataFrame) -> pd.DataFrame:

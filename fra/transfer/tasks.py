@@ -7,7 +7,7 @@ for pairs also `other`, `other_person` and `fold`. Every figure is a function of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +18,8 @@ from fra.transfer.features import View
 from fra.transfer.finetune import Objective
 from fra.transfer.heads import Array, Head, Loss
 
-Weights = Callable[[pd.DataFrame], Array]
-"""Weightings of prediction rows: (B, rows). See `fra.transfer.metrics`."""
+Weights = Callable[[pd.DataFrame], Iterable[Array]]
+"""Weightings of prediction rows, some at a time: (B, rows) each. See `fra.transfer.metrics`."""
 
 Figures = dict[str, Array]
 """Figures by name, (B,) each. `metric/output` is the figure of a single output."""
@@ -164,19 +164,28 @@ def blocks(rows: pd.DataFrame, *columns: str) -> tuple[pd.DataFrame, list[Array]
     ]
 
 
+def weigh(parts: Iterable[Array], figures: Callable[[Array], Figures]) -> Figures:
+    """The figures of all weightings, from those of some (B, N) at a time."""
+    found = [figures(weight_BN) for weight_BN in parts]
+    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+
 def class_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
     """Accuracy, balanced accuracy, macro F1 and ROC AUC (mean over classes, each against the rest)."""
     first, (truth_NO, pred_NO, score_NO) = blocks(rows, "truth", "prediction", "score")
-    truth_N, pred_N, weight_BN = truth_NO.argmax(axis=1), pred_NO.argmax(axis=1), weights(first)
-    ranked = [
-        metrics.roc_auc(metrics.rank(truth_NO[:, c], score_NO[:, c], weight_BN)) for c in np.unique(truth_N)
-    ]
-    return {
-        "accuracy": metrics.accuracy(truth_N, pred_N, weight_BN),
-        "balanced_accuracy": metrics.balanced_accuracy(truth_N, pred_N, weight_BN),
-        "macro_f1": metrics.macro_f1(truth_N, pred_N, weight_BN),
-        "roc_auc": metrics.mean_of_defined(np.stack(ranked)),
-    }
+    truth_N, pred_N = truth_NO.argmax(axis=1), pred_NO.argmax(axis=1)
+    orders = [metrics.by_score(truth_NO[:, c], score_NO[:, c]) for c in np.unique(truth_N)]
+
+    def figures(weight_BN: Array) -> Figures:
+        aucs = [metrics.roc_auc(metrics.rank(order, weight_BN)) for order in orders]
+        return {
+            "accuracy": metrics.accuracy(truth_N, pred_N, weight_BN),
+            "balanced_accuracy": metrics.balanced_accuracy(truth_N, pred_N, weight_BN),
+            "macro_f1": metrics.macro_f1(truth_N, pred_N, weight_BN),
+            "roc_auc": metrics.mean_of_defined(np.stack(aucs)),
+        }
+
+    return weigh(weights(first), figures)
 
 
 def label_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
@@ -185,19 +194,10 @@ def label_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
     A mean leaves out the labels without both a yes and a no among the known truths, for which only the
     accuracy is defined.
     """
-    each: dict[str, Figures] = {}
-    for output, label in rows.groupby("output", sort=True):
-        truth_N, pred_N = label["truth"].to_numpy(), label["prediction"].to_numpy()
-        weight_BN = weights(label)
-        ranking = metrics.rank(truth_N, label["score"].to_numpy(), weight_BN)
-        both = np.where((ranking.true_BT[:, -1] > 0) & (ranking.false_BT[:, -1] > 0), 1.0, np.nan)
-        each[str(output)] = {
-            "accuracy": metrics.accuracy(truth_N, pred_N, weight_BN),
-            "balanced_accuracy": both * metrics.balanced_accuracy(truth_N, pred_N, weight_BN),
-            "f1": both * metrics.f1(truth_N > 0, pred_N > 0, weight_BN),
-            "average_precision": both * metrics.average_precision(ranking),
-            "roc_auc": metrics.roc_auc(ranking),
-        }
+    each = {
+        str(output): single_label_figures(label, weights)
+        for output, label in rows.groupby("output", sort=True)
+    }
     names = list(next(iter(each.values())))
     means = {
         name: metrics.mean_of_defined(np.stack([label[name] for label in each.values()])) for name in names
@@ -205,15 +205,37 @@ def label_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
     return means | {f"{name}/{output}": label[name] for name in names for output, label in each.items()}
 
 
+def single_label_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
+    """Those of `label_figures`, of the rows of one label."""
+    truth_N, pred_N = rows["truth"].to_numpy(), rows["prediction"].to_numpy()
+    order = metrics.by_score(truth_N, rows["score"].to_numpy())
+
+    def figures(weight_BN: Array) -> Figures:
+        ranking = metrics.rank(order, weight_BN)
+        both = np.where((ranking.true_BT[:, -1] > 0) & (ranking.false_BT[:, -1] > 0), 1.0, np.nan)
+        return {
+            "accuracy": metrics.accuracy(truth_N, pred_N, weight_BN),
+            "balanced_accuracy": both * metrics.balanced_accuracy(truth_N, pred_N, weight_BN),
+            "f1": both * metrics.f1(truth_N > 0, pred_N > 0, weight_BN),
+            "average_precision": both * metrics.average_precision(ranking),
+            "roc_auc": metrics.roc_auc(ranking),
+        }
+
+    return weigh(weights(rows), figures)
+
+
 def landmark_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
     """NME by outer eye corners, failure rate and AUC of the cumulative error curve at 0.10 and 0.05."""
     first, error_N = landmark_errors(rows)
-    weight_BN = weights(first)
-    figures = {"nme": metrics.mean(error_N, weight_BN)}
-    for name, limit in (("10", 0.10), ("05", 0.05)):
-        figures[f"fr{name}"] = metrics.failure_rate(error_N, limit, weight_BN)
-        figures[f"auc{name}"] = metrics.area_under_curve(error_N, limit, weight_BN)
-    return figures
+
+    def figures(weight_BN: Array) -> Figures:
+        found = {"nme": metrics.mean(error_N, weight_BN)}
+        for name, limit in (("10", 0.10), ("05", 0.05)):
+            found[f"fr{name}"] = metrics.failure_rate(error_N, limit, weight_BN)
+            found[f"auc{name}"] = metrics.area_under_curve(error_N, limit, weight_BN)
+        return found
+
+    return weigh(weights(first), figures)
 
 
 def landmark_errors(rows: pd.DataFrame) -> tuple[pd.DataFrame, Array]:
@@ -242,24 +264,30 @@ def direction_curve(rows: pd.DataFrame, grid_T: Array) -> Array:
 def direction_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
     """Mean angle between predicted and true direction, in degrees."""
     first, error_N = direction_errors(rows)
-    return {"angular_error": metrics.mean(error_N, weights(first))}
+    return weigh(weights(first), lambda weight_BN: {"angular_error": metrics.mean(error_N, weight_BN)})
 
 
 def pair_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
     """ROC AUC, accuracy of the decisions, and TAR at FAR 1e-2 and 1e-3."""
-    same, weight_BN = rows["truth"].to_numpy(), weights(rows)
-    ranking = metrics.rank(same, rows["score"].to_numpy(), weight_BN)
-    return {
-        "roc_auc": metrics.roc_auc(ranking),
-        "accuracy": metrics.accuracy(same, rows["prediction"].to_numpy(), weight_BN),
-        "tar_at_far_1e-2": metrics.true_accepts(ranking, 1e-2),
-        "tar_at_far_1e-3": metrics.true_accepts(ranking, 1e-3),
-    }
+    same, decided = rows["truth"].to_numpy(), rows["prediction"].to_numpy()
+    order = metrics.by_score(same, rows["score"].to_numpy())
+
+    def figures(weight_BN: Array) -> Figures:
+        ranking = metrics.rank(order, weight_BN)
+        return {
+            "roc_auc": metrics.roc_auc(ranking),
+            "accuracy": metrics.accuracy(same, decided, weight_BN),
+            "tar_at_far_1e-2": metrics.true_accepts(ranking, 1e-2),
+            "tar_at_far_1e-3": metrics.true_accepts(ranking, 1e-3),
+        }
+
+    return weigh(weights(rows), figures)
 
 
 def pair_curve(rows: pd.DataFrame, grid_T: Array) -> Array:
     """The ROC curve: share of true pairs accepted at each share of the others accepted: (T,)."""
-    ranking = metrics.rank(rows["truth"].to_numpy(), rows["score"].to_numpy(), np.ones((1, len(rows))))
+    order = metrics.by_score(rows["truth"].to_numpy(), rows["score"].to_numpy())
+    ranking = metrics.rank(order, np.ones((1, len(rows))))
     true_T, false_T = (np.append(0.0, side[0] / side[0, -1]) for side in ranking)
     tar_T: Array = true_T[np.searchsorted(false_T, grid_T, side="right") - 1]
     return tar_T

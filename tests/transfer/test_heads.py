@@ -49,6 +49,14 @@ def test_neighbours_with_flat_weights_agree_with_scikit_learn() -> None:
     assert predict(new) == pytest.approx(other, abs=1e-6)
 
 
+def test_neighbours_of_many_images_are_found_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y, new = RNG.normal(size=(60, 8)), RNG.normal(size=(60, 2)), RNG.normal(size=(7, 8))
+    (at_once,) = heads.fit_neighbours(x, y, (5,))
+    monkeypatch.setattr(heads, "SIMILARITIES", 3 * 60)
+    (in_parts,) = heads.fit_neighbours(x, y, (5,))
+    assert in_parts(new) == pytest.approx(at_once(new))
+
+
 def test_neighbours_leave_unknown_truths_out() -> None:
     x = np.array([[1.0, 0], [1, 0.1], [-1, 0], [-1, 0.1]])
     y = np.array([[1.0, np.nan], [np.nan, np.nan], [0, 0.25], [0, 0.75]])

@@ -42,7 +42,7 @@ def test_classification_agrees_with_scikit_learn(weight_BN: np.ndarray) -> None:
 @pytest.mark.parametrize("weight_BN", [ONES, COUNTS], ids=["plain", "resampled"])
 def test_ranking_agrees_with_scikit_learn(kind: str, weight_BN: np.ndarray) -> None:
     truth, score = problem(kind)
-    ranking = metrics.rank(truth, score, weight_BN)
+    ranking = metrics.rank(metrics.by_score(truth, score), weight_BN)
     for row, weight in enumerate(weight_BN):
         auc = sk.roc_auc_score(truth, score, sample_weight=weight)
         assert metrics.roc_auc(ranking)[row] == pytest.approx(auc, **EXACT)
@@ -56,7 +56,7 @@ def test_figures_agree_with_torchmetrics() -> None:
     truth, score = problem("distinct")
     p = 1 / (1 + np.exp(-score))
     y, tensor = torch.from_numpy(truth).long(), torch.from_numpy(p)
-    ranking = metrics.rank(truth, p, ONES)
+    ranking = metrics.rank(metrics.by_score(truth, p), ONES)
     assert metrics.roc_auc(ranking)[0] == pytest.approx(float(tm.binary_auroc(tensor, y)), **EXACT)
     expected = float(tm.binary_average_precision(tensor, y))
     assert metrics.average_precision(ranking)[0] == pytest.approx(expected, **EXACT)
@@ -73,7 +73,7 @@ def test_figures_agree_with_torchmetrics() -> None:
 def test_true_accepts_by_definition_and_too_few_others() -> None:
     same = np.arange(2000) < 1000
     score = RNG.normal(same * 2.0)
-    ranking = metrics.rank(same, score, np.ones((1, 2000)))
+    ranking = metrics.rank(metrics.by_score(same, score), np.ones((1, 2000)))
     for far in (1e-1, 1e-2, 1e-3):
         refused = np.sort(score[~same])[::-1][int(1000 * far)]  # the first of the others over the limit
         assert metrics.true_accepts(ranking, far)[0] == pytest.approx(np.mean(score[same] > refused))
@@ -81,7 +81,7 @@ def test_true_accepts_by_definition_and_too_few_others() -> None:
 
 
 def test_a_figure_without_its_class_is_undefined_not_wrong() -> None:
-    ranking = metrics.rank(np.ones(5), np.arange(5.0), np.ones((1, 5)))
+    ranking = metrics.rank(metrics.by_score(np.ones(5), np.arange(5.0)), np.ones((1, 5)))
     assert np.isnan(metrics.roc_auc(ranking)).all()
     one = np.array([[1.0, 1, 0, 0]])  # only class 0 was drawn
     assert metrics.balanced_accuracy(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), one)[0] == 0.5

@@ -69,7 +69,7 @@ def test_the_resamples_of_ranking_figures_are_those_of_repeated_rows() -> None:
     for b, times in enumerate(resamples.drawn_BP):
         count = times[resamples.people.get_indexer(rows["person"])].astype(int)
         repeated = rows.loc[rows.index.repeat(count)]
-        plain = TASKS["attributes"].figures(repeated, lambda part: np.ones((1, len(part))))
+        plain = TASKS["attributes"].figures(repeated, lambda part: [np.ones((1, len(part)))])
         assert {name: value[b] for name, value in drawn.items()} == pytest.approx(
             {name: value[0] for name, value in plain.items()}
         )
@@ -78,7 +78,7 @@ def test_the_resamples_of_ranking_figures_are_those_of_repeated_rows() -> None:
 def test_a_pair_counts_as_often_as_both_people_were_drawn() -> None:
     pairs = pd.DataFrame({"person": ["a", "a"], "other_person": ["a", "b"]})
     resamples = Resamples(pairs, count=50)
-    weight = resamples._weights(pairs, slice(None))
+    weight = np.concatenate(list(resamples.weights(pairs)))
     a, b = resamples.drawn_BP.T
     assert np.array_equal(weight, np.stack([a, a * b], axis=1))
 
