@@ -42,7 +42,7 @@ demo: .venv/ready
 
 test: .venv/ready
 	$(call install_packages,$(TEST_PACKAGES))
-	@pytest -m "not slow" -n auto
+	@OMP_NUM_THREADS=1 pytest -m "not slow" -n auto  # one worker a core, so one thread a worker
 
 # With a real PostgreSQL, schedules that fire, workers that are killed: some twenty minutes.
 test-all: .venv/ready
