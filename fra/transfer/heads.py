@@ -97,13 +97,16 @@ def fit_sigmoids(x_ND: Array, y_NO: Array, strengths: Sequence[float]) -> list[P
     weight_RO = np.zeros((len(square_R) + 1, int(open_O.sum())))
     predictors = []
     for strength in strengths:
-        weight_RO = regress(z_NR, y_NO[:, open_O], share_NO[:, open_O], strength, weight_RO)
+        weight_RO = regress(z_NR, square_R, y_NO[:, open_O], share_NO[:, open_O], strength, weight_RO)
         predictors.append(predictor(weight_RO))
     return predictors
 
 
-def regress(z_NR: Array, y_NO: Array, share_NO: Array, strength: float, start_RO: Array) -> Array:
-    """Logistic regression of O labels at once on uncorrelated features: weights, and intercepts in the last row.
+def regress(
+    z_NR: Array, square_R: Array, y_NO: Array, share_NO: Array, strength: float, start_RO: Array
+) -> Array:
+    """Logistic regression of O labels at once on uncorrelated features, whose sums of squares are given: weights,
+    and intercepts in the last row.
 
     Per label the mean loss, each row with its share of it, + ‖w‖² / (2 · strength): scikit-learn's at C = strength / N.
     Each direction is scaled by the bound on its curvature, mean square / 4 + 1 / strength (Böhning & Lindsay 1988), so
@@ -112,9 +115,8 @@ def regress(z_NR: Array, y_NO: Array, share_NO: Array, strength: float, start_RO
     shape, dtype = start_RO.shape, z_NR.dtype
     if not start_RO.size:
         return start_RO
-    mean_square_R = np.square(z_NR).mean(axis=0, dtype=np.float64)
-    penalty_R1 = np.append(np.full(len(mean_square_R), 1 / strength), 0)[:, None]
-    scale_R1 = (np.append(mean_square_R, 1)[:, None] / 4 + penalty_R1) ** -0.5
+    penalty_R1 = np.append(np.full(len(square_R), 1 / strength), 0)[:, None]
+    scale_R1 = (np.append(square_R / len(z_NR), 1)[:, None] / 4 + penalty_R1) ** -0.5
 
     def loss(flat: Array) -> tuple[float, Array]:
         weight_RO = scale_R1 * flat.reshape(shape)
