@@ -16,7 +16,7 @@ from fra import released
 from fra.data.images import decode, read_file, resize, upright
 from fra.method import backbone as backbones
 from fra.method.networks import Encoder
-from fra.train.checkpoint import read_weights
+from fra.train.checkpoint import read_network
 
 AnyImage: TypeAlias = Image.Image | NDArray[np.uint8] | Path | str
 REQUIRED = {
@@ -160,7 +160,7 @@ def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path}: no such weights file; pre-training writes it, and {', '.join(released.names())} comes with the "
             "package: give the name instead of a path"
         )
-    weights, metadata = read_weights(file)
+    weights, metadata = read_network(file)
     required = REQUIRED.get(metadata.get("contents", ""), ("contents",))
     absent = [name for name in required if name not in metadata]
     if absent:

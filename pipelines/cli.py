@@ -454,9 +454,11 @@ def bench_embed(
 
 @bench.command()
 def probe(
-    images: Annotated[int, typer.Option(help="How many rows of features to make up")] = 10_000,
-    features: Annotated[int, typer.Option(help="Numbers a row")] = 2048,
-    labels: Annotated[int, typer.Option(help="How many labels, yes or no, to learn; CelebA has 40")] = 40,
+    images: Annotated[int, typer.Option(min=2, help="How many rows of features to make up")] = 10_000,
+    features: Annotated[int, typer.Option(min=1, help="Numbers a row")] = 2048,
+    labels: Annotated[
+        int, typer.Option(min=1, help="How many labels, yes or no, to learn; CelebA has 40")
+    ] = 40,
     as_json: AsJson = False,
 ) -> None:
     """The linear probe of many labels beside scikit-learn's logistic regression, label by label; one run."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import math
 import re
 import shutil
 import sys
@@ -44,6 +45,8 @@ SECTIONS = {
     "transfer": "fra.transfer.evaluate.TransferConfig",
 }
 """The dataclass of each section, by name: a stage depends on the code of its own sections alone."""
+FAMILIES = {"benchmarks": SECTIONS["dataset"], "tasks": "pipelines.transfer.TaskConfig"}
+"""… and of each part of a section that has parts, as `benchmarks.celeba`."""
 T = TypeVar("T")
 
 
@@ -75,21 +78,27 @@ def section(name: str, cls: type[T], path: Path = PARAMS) -> T:
     Raises:
         ParamsError: the section is missing, or a key is unknown, missing its type, or out of range.
     """
-    values: Any = read(path)
-    for part in name.split("."):
-        if not isinstance(values, dict) or part not in values:
-            raise ParamsError(f"{path}: has no section {name!r}: run `python -m pipelines.params`")
-        values = values[part]
     try:
-        return parse(name, cls, values)
+        return parse(name, cls, under(name, read(path)))
     except ParamsError as error:
         raise ParamsError(f"{path}: {error}") from None
+
+
+def under(name: str, values: Any) -> Any:
+    """What is under `name`, as "benchmarks.orl". Raises `ParamsError` where there is nothing."""
+    for part in name.split("."):
+        if not isinstance(values, dict) or part not in values:
+            raise ParamsError(f"has no section {name!r}: run `python -m pipelines.params`")
+        values = values[part]
+    return values
 
 
 def parse(name: str, cls: type[T], values: Any) -> T:
     """The section `name` from its `values`; as `section`, but for the file's name in the error."""
     if strange := unknown(cls, values, name):
         raise ParamsError(f"{strange[0]}: no such parameter")
+    if endless := infinite(values, name):
+        raise ParamsError(f"{endless[0]}: must be a finite number")
     try:
         return TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
@@ -108,6 +117,15 @@ def unknown(cls: Any, values: Any, name: str) -> list[str]:
         if key in types
         for strange in unknown(types[key], value, f"{name}.{key}")
     ]
+
+
+def infinite(values: Any, name: str) -> list[str]:
+    """The keys in `values` of numbers that are infinite, or none (NaN)."""
+    if isinstance(values, dict):
+        return [key for part, value in values.items() for key in infinite(value, f"{name}.{part}")]
+    if isinstance(values, list):
+        return [key for value in values for key in infinite(value, name)]
+    return [name] if isinstance(values, float) and not math.isfinite(values) else []
 
 
 def explain(name: str, found: Any) -> str:
@@ -151,11 +169,16 @@ def try_out(overrides: list[str], path: Path, conf: Path) -> None:
 
     Raises `ParamsError` for a value of the wrong type, or out of range.
     """
-    keys = [override.lstrip("+").partition("=")[0] for override in overrides]
-    for name in dict.fromkeys(key.partition(".")[0] for key in keys if not (conf / key).is_dir()):
-        if name in SECTIONS:
-            module, _, cls = SECTIONS[name].rpartition(".")
-            parse(name, getattr(importlib.import_module(module), cls), read(path)[name])
+    classes = {}
+    for key in (override.lstrip("+").partition("=")[0] for override in overrides):
+        section, _, rest = key.partition(".")
+        if section in SECTIONS and not (conf / key).is_dir():
+            classes[section] = SECTIONS[section]
+        elif section in FAMILIES and rest:
+            classes[f"{section}.{rest.partition('.')[0]}"] = FAMILIES[section]
+    for name, dotted in classes.items():
+        module, _, cls = dotted.rpartition(".")
+        parse(name, getattr(importlib.import_module(module), cls), under(name, read(path)))
 
 
 def choose(overrides: list[str], path: Path = PARAMS, conf: Path = CONF) -> None:

@@ -156,6 +156,15 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return weights, about
 
 
+def read_network(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """`read_weights` of a network. Raises as it does, and ValueError where a weight is not finite."""
+    weights, about = read_weights(path)
+    for name, value in weights.items():
+        if not value.isfinite().all():
+            raise ValueError(f"{path}: its {name!r} is not finite: train it anew or take another file")
+    return weights, about
+
+
 class Checkpoints:
     """The last few checkpoints of one run, in a folder of their own: `step-000000123.pt`.
 

@@ -21,7 +21,7 @@ from fra import released
 from fra.data import images
 from fra.data.files import atomic, sha256
 from fra.method import backbone as backbones
-from fra.train.checkpoint import read_weights
+from fra.train.checkpoint import read_network
 from fra.transfer import faces
 
 CHUNK = 1024
@@ -56,9 +56,9 @@ def load(path: Path, seed: int | None = None) -> Encoder:
     With a seed, the same architecture with random weights instead.
 
     Raises:
-        FileNotFoundError, ValueError: see `fra.train.checkpoint.read_weights`.
+        FileNotFoundError, ValueError: see `fra.train.checkpoint.read_network`.
     """
-    weights, about = read_weights(released.find(path))
+    weights, about = read_network(released.find(path))
     if about.get("contents") == "model":
         part = "backbone."
         weights = {name[len(part) :]: value for name, value in weights.items() if name.startswith(part)}

@@ -6,6 +6,7 @@ one hyper-parameter of each head, chosen on validation people by `choose`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +18,15 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+logger = logging.getLogger(__name__)
+
 Array = NDArray[Any]
 Predict = Callable[[Array], Array]
 Fit = Callable[[Array, Array, Sequence[float]], list[Predict]]
 Loss = Callable[[Array, Array], float]
 
-SIMILARITIES = 1 << 26
-"""Of neighbours, in memory at a time: those of all of CelebA's images would not fit."""
+SIMILARITIES = 1 << 24
+"""Of images to their neighbours, in memory at a time (a quarter of a GiB): those of all of CelebA would not fit."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,13 @@ def fit_softmax(x_ND: Array, y_NO: Array, strengths: Sequence[float]) -> list[Pr
         p_MC[:, seen] = p_MS
         return p_MC
 
+    if len(seen) == 1:
+        return [lambda x: spread(np.ones((len(x), 1))) for _ in strengths]
+    scaler = StandardScaler().fit(x_ND)
+    x_ND = scaler.transform(x_ND)
+
     def fit(strength: float) -> Predict:
-        if len(seen) == 1:
-            return lambda x: spread(np.ones((len(x), 1)))
-        scaler = StandardScaler().fit(x_ND)
-        model = LogisticRegression(C=strength / len(x_ND), max_iter=1000)
-        model.fit(scaler.transform(x_ND), label_N)
+        model = LogisticRegression(C=strength / len(x_ND), max_iter=1000).fit(x_ND, label_N)
         return lambda x: spread(model.predict_proba(scaler.transform(x)))
 
     return [fit(strength) for strength in strengths]
@@ -63,8 +67,8 @@ def fit_softmax(x_ND: Array, y_NO: Array, strengths: Sequence[float]) -> list[Pr
 def fit_sigmoids(x_ND: Array, y_NO: Array, strengths: Sequence[float]) -> list[Predict]:
     """Linear probe for O labels, each yes or no and learnt from its own known rows: probabilities of yes.
 
-    Logistic regression on standardised features, of all labels at once (`regress`). A label that is always yes, or
-    never, is predicted so.
+    Logistic regression of all labels at once (`regress`), on features standardised over all rows. A label that is
+    always yes (1), or never (0), is predicted so.
 
     Raises:
         ValueError: an output has no known row to learn from.
@@ -74,13 +78,13 @@ def fit_sigmoids(x_ND: Array, y_NO: Array, strengths: Sequence[float]) -> list[P
         raise ValueError(
             f"no training image has a known value of label number {int(np.flatnonzero(empty)[0])}"
         )
+    scaler = StandardScaler().fit(x_ND)
+    x_ND = scaler.transform(x_ND)
     dtype = x_ND.dtype
     share_NO = (known_NO / known_NO.sum(axis=0)).astype(dtype)
     y_NO = np.where(known_NO, y_NO, 0).astype(dtype)
     rate_O = y_NO.sum(axis=0, dtype=np.float64) / known_NO.sum(axis=0)
-    open_O = (known_NO & (y_NO == 0)).any(axis=0) & (y_NO == 1).any(axis=0)
-    scaler = StandardScaler().fit(x_ND)
-    x_ND = scaler.transform(x_ND)
+    open_O = (rate_O > 0) & (rate_O < 1)
     basis_DR, square_R = principal(x_ND)
     z_NR = x_ND @ basis_DR
 
@@ -129,6 +133,11 @@ def regress(
 
     options = {"gtol": 5e-5, "ftol": 0.0, "maxiter": 1000}
     found = minimize(loss, (start_RO / scale_R1).ravel(), jac=True, method="L-BFGS-B", options=options)
+    if (slope := np.abs(found.jac).max()) > 1e-3:
+        logger.warning(
+            "logistic regression of strength %g: stopped after %d passes at a slope of %.1e: %s",
+            *(strength, found.nfev, slope, found.message),
+        )
     weight_RO: Array = scale_R1 * found.x.reshape(shape)
     return weight_RO
 
@@ -137,14 +146,15 @@ def principal(x_ND: Array) -> tuple[Array, Array]:
     """The R ≤ min(N, D) directions in which rows vary, orthonormal (D, R), and the sum of squares along each (R,).
 
     From one eigen-decomposition, of the smaller of the two Gram matrices: a whole feature map of a few hundred images
-    is no burden. What is lost in rounding is left out.
+    is no burden. Of fewer rows than features, directions that are lost in rounding are left out.
     """
     dual = len(x_ND) < x_ND.shape[1]
     square_R, vectors = np.linalg.eigh((x_ND @ x_ND.T if dual else x_ND.T @ x_ND).astype(np.float64))
+    if not dual:
+        return vectors.astype(x_ND.dtype), np.maximum(square_R, 0)
     kept = square_R > square_R[-1] * np.finfo(x_ND.dtype).eps
     square_R, vectors = square_R[kept], vectors[:, kept]
-    basis_DR = x_ND.T @ vectors / np.sqrt(square_R) if dual else vectors
-    return basis_DR.astype(x_ND.dtype), square_R
+    return x_ND.T @ (vectors / np.sqrt(square_R)).astype(x_ND.dtype), square_R
 
 
 def fit_ridge(x_ND: Array, y_NO: Array, strengths: Sequence[float]) -> list[Predict]:
@@ -158,10 +168,11 @@ def fit_ridge(x_ND: Array, y_NO: Array, strengths: Sequence[float]) -> list[Pred
     x_ND, y_NO = x_ND - centre, y_NO - mean
     energy = max(float(np.sum(np.square(x_ND), dtype=np.float64)) / len(x_ND), 1e-12)
     basis_DR, square_R = principal(x_ND)
-    target_RO = basis_DR.T @ (x_ND.T @ y_NO)
+    target_RO = (x_ND @ basis_DR).T @ y_NO
 
     def solve(strength: float) -> Predict:
-        weight_DO = (basis_DR @ (target_RO / (square_R + energy / strength)[:, None])).astype(x_ND.dtype)
+        weight_RO = target_RO / (square_R + energy / strength)[:, None]
+        weight_DO = basis_DR @ weight_RO.astype(x_ND.dtype)
         return lambda x: (x - centre) @ weight_DO + mean
 
     return [solve(strength) for strength in strengths]
@@ -191,7 +202,9 @@ def fit_neighbours(x_ND: Array, y_NO: Array, strengths: Sequence[float]) -> list
             return pred_MO
 
         size = max(1, SIMILARITIES // len(x_ND))
-        return lambda x: np.concatenate([vote(x[first : first + size]) for first in range(0, len(x), size)])
+        return lambda x: np.concatenate(
+            [vote(x[first : first + size]) for first in range(0, max(len(x), 1), size)]
+        )
 
     return [neighbours(min(round(strength), len(x_ND))) for strength in strengths]
 

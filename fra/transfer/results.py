@@ -19,6 +19,9 @@ from fra.transfer.tasks import TASKS, Figures, Task
 RUN = ["protocol", "fraction", "seed", "model"]
 """The columns that tell fits apart."""
 
+PEOPLE = ["person", "other_person"]
+"""The columns that say who is seen; the second one of pairs only."""
+
 COLUMNS = ["task", *RUN, "group", "metric", "value", "low", "high"]
 GROUP = "group."
 """Prefix of the prediction columns that hold groups."""
@@ -60,7 +63,7 @@ class Resamples:
     """
 
     def __init__(self, predictions: pd.DataFrame, count: int = RESAMPLES, seed: int = 0) -> None:
-        names = [predictions[column] for column in ("person", "other_person") if column in predictions]
+        names = [predictions[column] for column in PEOPLE if column in predictions]
         self.people = pd.Index(pd.concat(names).unique()).sort_values()
         chance = np.full(len(self.people), 1 / len(self.people))
         self.drawn_BP = (
@@ -73,13 +76,12 @@ class Resamples:
 
     def weights(self, rows: pd.DataFrame) -> Iterator[Array]:
         """How often each row counts in each resample, some at a time: (B, N) each."""
-        person_N = self.people.get_indexer(rows["person"])
-        other_N = self.people.get_indexer(rows["other_person"]) if "other_person" in rows else person_N
+        person_N, *other = (self.people.get_indexer(rows[c]) for c in PEOPLE if c in rows)
         size = max(1, ELEMENTS // len(rows))
         for first in range(0, len(self.drawn_BP), size):
             drawn_BP = self.drawn_BP[first : first + size]
             weight_BN = drawn_BP[:, person_N]
-            if "other_person" in rows:
+            for other_N in other:
                 weight_BN *= np.where(person_N == other_N, 1.0, drawn_BP[:, other_N])
             yield weight_BN
 

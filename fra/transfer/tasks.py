@@ -92,6 +92,22 @@ def label_columns(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
     return pd.DataFrame(columns, index=frame.index)
 
 
+def yes_or_no(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
+    """`label_columns` of labels that are 1 (yes) or 0 (no).
+
+    Raises:
+        ValueError: the manifest has no such label, or it has another value.
+    """
+    labels = label_columns(frame, names)
+    for name, values in labels.items():
+        if strange := sorted(set(values.dropna()) - {0.0, 1.0}):
+            raise ValueError(
+                f"label {name!r} has the value {strange[0]:g}: attributes and action units are 1 (yes) or 0 (no); "
+                "write a column of ones and zeros, or judge it as an expression (one of several classes)"
+            )
+    return labels
+
+
 def one_of(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
     """One label of several classes, one-hot: columns are the classes, as text.
 
@@ -294,7 +310,7 @@ def pair_curve(rows: pd.DataFrame, grid_T: Array) -> Array:
 
 
 LABELS = Probe(
-    truth=label_columns,
+    truth=yes_or_no,
     heads={"linear": heads.SIGMOIDS, "knn": heads.NEIGHBOURS},
     objective=finetune.LABELS,
     loss=heads.log_loss,

@@ -85,6 +85,10 @@ def test_what_cannot_be_kept_is_refused(conf: Path, tmp_path: Path) -> None:
         "train.epochs=many": r"^train\.epochs: input should be a valid integer, got 'many'",
         "dataset.root=7": r"^dataset\.root: ",
         "+data.batches=7": r"^data\.batches: no such parameter",
+        "train.weight_decay=nan": r"^train\.weight_decay: must be a finite number",
+        "views.mean=[0.5,inf,0.5]": r"^views\.mean: must be a finite number",
+        "tasks.expression.dataset=3": r"^tasks\.expression\.dataset: input should be a valid string, got 3",
+        "+benchmarks.mine.nosuch=1": r"^benchmarks\.mine\.nosuch: no such parameter",
     }.items():
         with pytest.raises(ParamsError, match=message):
             params.choose([override], path, conf)

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from fra.data.shards import ShardConfig, write
+from fra.train.checkpoint import read_weights, save_weights
 from fra.transfer.evaluate import TransferConfig, evaluate, read_manifest
 from fra.transfer.finetune import FinetuneConfig
 from fra.transfer.recompute import differences
@@ -62,6 +64,24 @@ def test_what_a_feature_map_shows_is_learnt(faces: Set, tmp_path: Path) -> None:
     points = np.stack(everyone["landmarks"].to_list()).reshape(-1, 68, 2)
     constant = np.linalg.norm(points - points.mean(axis=0), axis=-1).mean() / 18
     assert alignment < 0.6 * constant
+
+
+def test_a_label_of_more_than_yes_and_no_is_named(faces: Set, tmp_path: Path) -> None:
+    frame = pd.read_parquet(faces.manifest)
+    frame["label.Smiling"] += 1
+    frame.to_parquet(tmp_path / "manifest.parquet")
+    with pytest.raises(ValueError, match=r"label 'Smiling' has the value 2: .* are 1 \(yes\) or 0 \(no\)"):
+        run("attributes", faces, tmp_path / "out", manifest=tmp_path / "manifest.parquet")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_backbone_of_no_numbers_is_named(faces: Set, tmp_path: Path) -> None:
+    weights, about = read_weights(faces.backbone)
+    broken = weights | {"stem.0.weight": weights["stem.0.weight"] * torch.nan}
+    save_weights(tmp_path / "broken.safetensors", broken, about)
+    with pytest.raises(ValueError, match=r"broken\.safetensors: its 'stem\.0\.weight' is not finite"):
+        run("expression", faces._replace(backbone=tmp_path / "broken.safetensors"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_missing_labels_are_left_out(faces: Set, tmp_path: Path) -> None:

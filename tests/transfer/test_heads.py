@@ -27,6 +27,17 @@ def test_ridge_is_ridge(dimensions: int) -> None:
         assert predict(new) == pytest.approx(Ridge(alpha=energy / strength).fit(x, y).predict(new), abs=1e-8)
 
 
+def test_ridge_keeps_directions_that_vary_little() -> None:
+    spread = np.logspace(0, -4, 64)
+    x = (RNG.normal(size=(1000, 64)) * spread @ np.linalg.qr(RNG.normal(size=(64, 64)))[0]).astype(np.float32)
+    y = x @ RNG.normal(size=(64, 1)) / spread.mean() + RNG.normal(size=(1000, 1))
+    (predict,) = heads.fit_ridge(x, y, (1e4,))
+    exact = x.astype(float)
+    energy = np.sum((exact - exact.mean(axis=0)) ** 2) / 1000
+    wanted = Ridge(alpha=energy / 1e4, solver="svd").fit(exact, y).predict(exact)
+    assert predict(x) == pytest.approx(wanted, abs=2e-3)
+
+
 def test_ridge_recovers_a_linear_map_and_leaves_unknown_rows_out() -> None:
     x, weight = RNG.normal(size=(200, 10)), RNG.normal(size=(10, 3))
     y = x @ weight + 1.0
