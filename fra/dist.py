@@ -35,6 +35,11 @@ def world_size() -> int:
     return dist.get_world_size() if is_active() else 1
 
 
+def first_of_machine() -> bool:
+    """True on the first of the ranks that torchrun started on this machine, and where it started none."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 class _Sum(torch.autograd.Function):
     """y = Σ_r x_r on every rank; backward: dx = Σ_r dy_r."""
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from fra import dist
 from fra.data import loader
-from fra.data.files import sha256
 from fra.data.loader import DataConfig
 from fra.data.views import Views, ViewsConfig
 from fra.method.networks import ModelConfig, ObjectiveConfig
@@ -41,7 +40,7 @@ def labelled_faces(
         return None, {}
     manifest, shards, validation = Path(config.manifest), Path(config.shards), Path(config.validation)
     files = [manifest, shards / "index.json", *sorted(shards.glob("*.tar"))]
-    judged = verdict.check(validation / "verdict.json", files).judged
+    judged = verdict.check(validation / "verdict.json", files, hashed=dist.first_of_machine()).judged
     aside = frozenset(verdict.set_aside(validation / "quarantine.csv")["key"])
     return probes.load(config, image_size, views, aside), {
         file.as_posix(): judged[file.as_posix()] for file in files
@@ -56,10 +55,12 @@ def pretrain() -> None:
     source, files = inputs(dataset, data)
     if params.read()["source"] != source.as_posix():  # dvc.yaml depends on `source`
         raise params.ParamsError(f"params.yaml: source must be {source} where data.loader is {data.loader}")
-    verdict.check(paths.VALIDATION / "verdict.json", files)
+    # Of the ranks on a machine one hashes what was judged; should it refuse, the others end with it.
+    gate = verdict.check(paths.VALIDATION / "verdict.json", files, hashed=dist.first_of_machine())
     aside = verdict.set_aside(paths.VALIDATION / "quarantine.csv")
     exclude = frozenset(aside.loc[(aside["split"] == "train") & (aside["index"] >= 0), "index"])
-    read = {file.as_posix(): sha256(file) for file in [*files, paths.VALIDATION / "quarantine.csv"]}
+    read = {file.as_posix(): gate.judged[file.as_posix()] for file in files}
+    read[(paths.VALIDATION / "quarantine.csv").as_posix()] = gate.written["quarantine.csv"]
     values = params.read()
     chosen = {"dataset": {"name": dataset}, **{name: values[name] for name in SECTIONS}}
     origin = record.provenance(chosen, read)

@@ -192,6 +192,13 @@ def test_restarts_that_would_hang_are_refused_at_the_start(monkeypatch: pytest.M
         pass
 
 
+def test_one_rank_of_a_machine_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert dist.first_of_machine()
+    for local, first in (("0", True), ("1", False), ("10", False)):
+        monkeypatch.setenv("LOCAL_RANK", local)
+        assert dist.first_of_machine() == first
+
+
 def test_devices_are_chosen_or_refused() -> None:
     assert dist.choose_device("cpu") == torch.device("cpu")
     with pytest.raises(ValueError, match=r"train\.device"):

@@ -24,7 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from fra.data import images
-from fra.data.files import sha256
+from fra.data.files import sha256_each
 from fra.data.images import ImageError, decode
 from fra.data.inspect_beton import Beton, BetonError
 from fra.data.spread import processes
@@ -112,7 +112,7 @@ def measure(manifest: Manifest, shards: Path, betons: list[Path], workers: int =
             bar.update(len(there[name]))
     table = pd.DataFrame({**columns.numbers, "format": pd.array(columns.formats, dtype="str")})
     paths = sorted(shards.glob("*.tar")) + betons
-    digests = {path.as_posix(): sha256(path) for path in paths if path.is_file()}
+    digests = {path.as_posix(): digest for path, digest in sha256_each(filter(Path.is_file, paths)).items()}
     files = [*shard_files(manifest, shards, found, digests), *beton_files(manifest, betons, opened)]
     names = ("source", "kind", "there", "listed", "problem", "sha256", "sha256_listed", "images")
     more = ("images_listed", "images_indexed", "strange")

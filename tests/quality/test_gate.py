@@ -61,6 +61,22 @@ def test_one_byte_is_noticed_and_named(name: str, judged: Prepared) -> None:
         path.write_bytes(content)
 
 
+def test_of_the_ranks_of_a_machine_one_hashes(judged: Prepared, tmp_path: Path) -> None:
+    """The others take its word for the bytes, and for nothing else."""
+    path, check = judged.folder / "beton/train.beton", judged.folder / "out/verdict.json"
+    content = path.read_bytes()
+    try:
+        path.write_bytes(faults.flip(content, len(content) // 2))
+        assert verdict.check(check, [path], hashed=False).judged == verdict.read(check).judged
+        path.unlink()
+        with pytest.raises(GateError, match="gone since it was validated"):
+            verdict.check(check, [path], hashed=False)
+    finally:
+        path.write_bytes(content)
+    with pytest.raises(GateError, match="not among what"):
+        verdict.check(check, [tmp_path / "other.beton"], hashed=False)
+
+
 def test_every_byte_of_the_verdict_counts(judged: Prepared) -> None:
     path = judged.folder / "out/verdict.json"
     content = path.read_bytes()
