@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from fra.transfer.heads import SIGMOIDS, Array, Predict
+from fra.transfer.heads import SIGMOIDS, Array, log_loss
 
 FACTORS = 64
 """What made-up features and labels have in common; features of a backbone are correlated too."""
@@ -33,17 +33,12 @@ def one_by_one(x_ND: Array, y_NO: Array) -> list[list[LogisticRegression]]:
     ]
 
 
-def surprise(p_NO: Array, y_NO: Array) -> float:
-    """Mean −log of the probability of the truth."""
-    return float(-np.log(np.where(y_NO == 1, p_NO, 1 - p_NO).clip(1e-12)).mean())
-
-
 def probing(images: int, features: int, labels: int) -> dict[str, float | int]:
     """Seconds of both for all of the probe's strengths, their ratio, and the training loss that each reached at the
     largest strength (the hardest to fit)."""
     x_ND, y_NO = made_up(images, features, labels)
     start = time.perf_counter()
-    ours: list[Predict] = SIGMOIDS.fit(x_ND, y_NO, SIGMOIDS.strengths)
+    ours = SIGMOIDS.fit(x_ND, y_NO, SIGMOIDS.strengths)
     middle = time.perf_counter()
     scaled_ND = StandardScaler().fit_transform(x_ND)
     theirs = one_by_one(scaled_ND, y_NO)
@@ -57,6 +52,6 @@ def probing(images: int, features: int, labels: int) -> dict[str, float | int]:
         "seconds": middle - start,
         "scikit_learn_seconds": end - middle,
         "ratio": (end - middle) / (middle - start),
-        "loss": surprise(ours[-1](x_ND), y_NO),
-        "scikit_learn_loss": surprise(their_p_NO, y_NO),
+        "loss": log_loss(ours[-1](x_ND), y_NO),
+        "scikit_learn_loss": log_loss(their_p_NO, y_NO),
     }

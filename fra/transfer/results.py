@@ -70,10 +70,6 @@ class Resamples:
             np.random.default_rng(seed).multinomial(len(self.people), chance, size=count).astype(float)
         )
 
-    def figures(self, task: Task, rows: pd.DataFrame) -> Figures:
-        """The figures of every resample: (count,) each."""
-        return task.figures(rows, self.weights)
-
     def weights(self, rows: pd.DataFrame) -> Iterator[Array]:
         """How often each row counts in each resample, some at a time: (B, N) each."""
         person_N, *other = (self.people.get_indexer(rows[c]) for c in PEOPLE if c in rows)
@@ -113,7 +109,7 @@ def compare(task: Task, predictions: pd.DataFrame, resamples: Resamples) -> Iter
     for (name, seed), fit in predictions.groupby(["model", "seed"], sort=False):
         model = str(name)
         values.setdefault(model, []).append(task.figures(fit, plain))
-        drawn.setdefault(model, []).append(resamples.figures(task, fit))
+        drawn.setdefault(model, []).append(task.figures(fit, resamples.weights))
         yield from _rows({"seed": seed, "model": model}, values[model][-1], drawn[model][-1])
     means = {model: (_mean(values[model]), _mean(drawn[model])) for model in values}
     for model, (value, draws) in means.items():

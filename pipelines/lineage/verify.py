@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError
 
-from fra.data.files import sha256
+from fra.data.files import sha256, sha256_each
 from fra.quality.verdict import GateError
 from fra.quality.verdict import read as read_verdict
 from pipelines import paths
@@ -65,7 +65,7 @@ def verify(
         graph(stages, root, complete=artifact is None),
         cache(stages, hashes, root / ".dvc/cache", root),
         cache(stages, hashes, remote, root) if remote else (),
-        verdicts(stages, root, hashes),
+        verdicts(stages, root),
         weights(stages, root),
         commits(stages, root),
         withdrawn(stages, root),
@@ -200,7 +200,7 @@ def shown(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
 
-def verdicts(stages: dict[str, Stage], root: Path, hashes: Hashes) -> Iterator[Problem]:
+def verdicts(stages: dict[str, Stage], root: Path) -> Iterator[Problem]:
     """Each verdict: passed, unedited, and on the very bytes that are there."""
     for stage in stages.values():
         for path in stage.outs:
@@ -213,18 +213,12 @@ def verdicts(stages: dict[str, Stage], root: Path, hashes: Hashes) -> Iterator[P
                 continue
             if not verdict.success:
                 yield Problem(path, f"the data did not pass: {'; '.join(verdict.reasons)}")
-            files = [
-                (root / file, file, digest)
-                for file, digest in verdict.judged.items()
-                if (root / file).is_file()
-            ]
-            for file in verdict.judged.keys() - {name for _, name, _ in files}:
-                yield Problem(file, f"gone; {path} judged it")
-            with ThreadPoolExecutor(hashes.workers) as pool:
-                found = pool.map(lambda entry: sha256(entry[0]), files)
-                for (_, file, digest), now in zip(files, found, strict=True):
-                    if now != digest:
-                        yield Problem(file, f"not the bytes that {path} judged")
+            now = sha256_each(file for file in map(root.joinpath, verdict.judged) if file.is_file())
+            for name, digest in verdict.judged.items():
+                if root / name not in now:
+                    yield Problem(name, f"gone; {path} judged it")
+                elif now[root / name] != digest:
+                    yield Problem(name, f"not the bytes that {path} judged")
 
 
 def weights(stages: dict[str, Stage], root: Path) -> Iterator[Problem]:

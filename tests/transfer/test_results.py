@@ -65,7 +65,7 @@ def test_the_resamples_of_ranking_figures_are_those_of_repeated_rows() -> None:
     rows = predictions({"a": 0.7}, people=12).query("seed == 0")
     rows = rows.assign(score=np.random.default_rng(3).normal(rows["truth"]))
     resamples = Resamples(rows, count=5)
-    drawn = resamples.figures(TASKS["attributes"], rows)
+    drawn = TASKS["attributes"].figures(rows, resamples.weights)
     for b, times in enumerate(resamples.drawn_BP):
         count = times[resamples.people.get_indexer(rows["person"])].astype(int)
         repeated = rows.loc[rows.index.repeat(count)]
