@@ -143,13 +143,13 @@ def ranks(device: str = "auto") -> Iterator[torch.device]:
     Raises RuntimeError where torchrun would start ranks again that cannot find each other.
     """
     chosen = choose_device(device)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)  # for all who name none: FFCV's streams, NCCL
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or is_active():
         yield chosen
         return
     _check_restarts()
     _end_with_parent()
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield chosen

@@ -36,8 +36,15 @@ Images = Annotated[
     typer.Argument(help='Files, folders (at any depth), patterns ("faces/**/*.jpg") or tar shards'),
 ]
 Weights = Annotated[Path, typer.Option("--weights", "-w", help="model.safetensors or backbone.safetensors")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where there is one")]
 # Of benchmarks.
 Backbone = Annotated[str, typer.Option(help="As model.backbone")]
+Faces = Annotated[Path | None, typer.Argument(help="A folder of folders of images; made-up JPEGs where none")]
+Pixels = Annotated[int, typer.Option(help="Pixels a side of a view")]
+Batch = Annotated[int, typer.Option(help="Images a step")]
+Compiled = Annotated[bool, typer.Option("--compile", help="Ours with torch.compile, as train.compile")]
+Hidden = Annotated[int, typer.Option(help="As model.hidden_dim")]
+Projection = Annotated[int, typer.Option(help="As model.projection_dim")]
 Rounds = Annotated[int, typer.Option(help="Alternating rounds; the median of each side counts")]
 AsJson = Annotated[bool, typer.Option("--json", help="Only the result, as one JSON object")]
 
@@ -48,7 +55,7 @@ def embed(
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write: .parquet or .npz")],
     weights: Weights = WEIGHTS,
     batch_size: Annotated[int, typer.Option(help="Images at once", min=1)] = 64,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where there is one")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Turns images of faces into embeddings: one row an image, its name and its vector.
 
@@ -406,10 +413,8 @@ def judge_regions(
 
 @bench.command()
 def loader(
-    images: Annotated[
-        Path | None, typer.Argument(help="A folder of folders of images; made-up JPEGs where none")
-    ] = None,
-    image_size: Annotated[int, typer.Option(help="Pixels a side of a view")] = 224,
+    images: Faces = None,
+    image_size: Pixels = 224,
     batch_size: Annotated[int, typer.Option(help="Images a batch")] = 64,
     count: Annotated[int, typer.Option(help="How many JPEGs to make up")] = 1024,
     rounds: Rounds = 3,
@@ -470,15 +475,44 @@ def probe(
 @bench.command()
 def step(
     backbone: Backbone = "resnet50",
-    image_size: Annotated[int, typer.Option(help="Pixels a side")] = 224,
-    batch_size: Annotated[int, typer.Option(help="Images a step")] = 16,
+    hidden_dim: Hidden = 4096,
+    projection_dim: Projection = 256,
+    image_size: Pixels = 224,
+    batch_size: Batch = 16,
     rounds: Rounds = 3,
+    device: Device = "auto",
+    compiled: Compiled = False,
     as_json: AsJson = False,
 ) -> None:
     """Our training step beside a plain PyTorch step of the same method: same weights, same batch, one run."""
+    from fra.method.networks import ModelConfig
     from fra.train.bench import step as measure
 
-    tell(measure(backbone, image_size, batch_size, rounds), as_json)
+    model = ModelConfig(backbone, hidden_dim=hidden_dim, projection_dim=projection_dim)
+    tell(measure(model, image_size, batch_size, rounds, device, compiled=compiled), as_json)
+
+
+@bench.command()
+def train(
+    images: Faces = None,
+    backbone: Backbone = "resnet50",
+    hidden_dim: Hidden = 4096,
+    projection_dim: Projection = 256,
+    image_size: Pixels = 224,
+    batch_size: Batch = 16,
+    count: Annotated[int, typer.Option(help="How many JPEGs to make up")] = 64,
+    rounds: Rounds = 2,
+    device: Device = "auto",
+    compiled: Compiled = False,
+    as_json: AsJson = False,
+) -> None:
+    """Pre-training from JPEG files, end to end: our loader and step beside the plain ones; same files, one run."""
+    from fra.method.networks import ModelConfig
+    from fra.train.bench_run import training
+
+    model = ModelConfig(backbone, hidden_dim=hidden_dim, projection_dim=projection_dim)
+    found = training(images, model, image_size, batch_size, count, rounds, device, compiled=compiled)
+    tell(found, as_json)
 
 
 def tell(result: dict[str, object], as_json: bool) -> None:

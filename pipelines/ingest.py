@@ -23,4 +23,4 @@ def ingest() -> None:
 
 
 if __name__ == "__main__":
-    main(ingest)
+    main(ingest, takes="SET")

@@ -8,6 +8,7 @@ be said again with every experiment.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import importlib
 import json
@@ -225,7 +226,13 @@ def as_project(overrides: list[str], conf: Path = CONF) -> str:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        "python -m pipelines.params",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("override", nargs="*", metavar="OVERRIDE", help="group=choice, or section.name=value")
     try:
-        choose(sys.argv[1:])
+        choose(parser.parse_args().override)
     except ParamsError as error:
         sys.exit(f"error: {error}")

@@ -10,7 +10,7 @@ from fra.data import beton, shards
 from fra.data.files import read_parquet
 from fra.data.records import root_of
 from fra.data.shards import ShardConfig
-from fra.data.spread import AHEAD, Spread
+from fra.data.spread import AHEAD, Spread, check_locks
 from fra.data.tar import Job
 from pipelines import params, paths
 from pipelines.dataset import chosen
@@ -58,6 +58,7 @@ def on_dask(address: str | None, workers: int = 1, patience: float = 60) -> Spre
 
 
 def shard() -> None:
+    check_locks()
     dataset, config = chosen(), params.section("shard", ShardConfig)
     raw, name = paths.raw(dataset.name), dataset.name
     spread = None if config.runner == "local" else on_dask(config.dask_address)
@@ -84,4 +85,4 @@ def shard() -> None:
 
 
 if __name__ == "__main__":
-    main(shard)
+    main(shard, takes="SET")

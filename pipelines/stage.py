@@ -7,6 +7,7 @@ away, the work is done all the same.
 
 from __future__ import annotations
 
+import argparse
 import errno
 import fcntl
 import logging
@@ -63,14 +64,25 @@ SETTINGS = {
 }
 """Prefect's settings for a stage. Its lines go through DVC into the parent flow's log, which adds time and name."""
 
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "SET": {
+        "nargs": "?",
+        "help": "a labelled set, a key of `benchmarks` in params.yaml; else the one to learn from",
+    },
+    "TASK": {"help": "a key of `tasks` in params.yaml"},
+}
+"""What a stage may take from the command line; all else is in params.yaml."""
+
 logger = logging.getLogger("fra")
 
 
-def main(stage: Callable[[], None], limit: str | None = None) -> None:
+def main(stage: Callable[[], None], limit: str | None = None, takes: str | None = None) -> None:
     """Runs `stage` and ends the process: 0; 1 with one line that says what is wrong; 74 where trying again may help.
 
     `limit` is a global concurrency limit of the Prefect server: one run at a time holds it. It is made where missing.
+    `takes` is the argument, of `ARGUMENTS`, that the command line may name.
     """
+    check_arguments(stage.__name__, takes)
     # Of several ranks of one run, the first one speaks with the server, tells what goes on and writes the records.
     first = os.environ.get("RANK", "0") == "0"
     watched = first and bool(os.environ.get("PREFECT_API_URL"))
@@ -96,6 +108,18 @@ def main(stage: Callable[[], None], limit: str | None = None) -> None:
             raise
         print(f"error: {stage.__name__}: {describe(error)}", file=sys.stderr)
         sys.exit(TRY_AGAIN if can_pass(error) else 1)
+
+
+def check_arguments(stage: str, takes: str | None) -> None:
+    """Answers --help, and ends the process with code 2 where the command line has more or less than `takes`."""
+    parser = argparse.ArgumentParser(
+        f"python -m pipelines.{stage}",
+        description=f"{sys.modules['__main__'].__doc__}. Reads params.yaml.",
+        epilog="`dvc repro` runs the stages whose code, parameters or data have changed, in order.",
+    )
+    if takes:
+        parser.add_argument(takes, **ARGUMENTS[takes])
+    parser.parse_args()
 
 
 @contextmanager

@@ -43,6 +43,4 @@ def transfer() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m pipelines.transfer TASK  (a key of `tasks` in params.yaml)")
-    main(transfer)
+    main(transfer, takes="TASK")

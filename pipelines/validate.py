@@ -49,4 +49,4 @@ def validate() -> None:
 
 
 if __name__ == "__main__":
-    main(validate)
+    main(validate, takes="SET")

@@ -183,10 +183,16 @@ def loader(
     }
 
 
-def plain_loader(root: Path, views: ViewsConfig, image_size: int, batch_size: int, workers: int) -> Batches:
-    """What a user would write with torchvision and Pillow, with the same recipe."""
+def plain_pairs(
+    root: Path, views: ViewsConfig, image_size: int, batch_size: int, workers: int
+) -> DataLoader[Any]:
+    """What a user would write with torchvision and Pillow, with the same recipe: ([view 1, view 2], class)."""
     images = ImageFolder(str(root), TwoViews(views, image_size))
-    pairs = DataLoader(images, batch_size=batch_size, shuffle=True, num_workers=workers, drop_last=True)
+    return DataLoader(images, batch_size=batch_size, shuffle=True, num_workers=workers, drop_last=True)
+
+
+def plain_loader(root: Path, views: ViewsConfig, image_size: int, batch_size: int, workers: int) -> Batches:
+    pairs = plain_pairs(root, views, image_size, batch_size, workers)
 
     def run() -> Iterator[int]:
         for (first, _), _ in pairs:

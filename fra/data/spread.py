@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from itertools import islice
+from multiprocessing import Lock
 
 from fra.data.tar import Job
 
@@ -22,6 +23,17 @@ def die_with_parent() -> None:
     """A worker must not outlive a killed run: it would go on writing into what the next run writes."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def check_locks() -> None:
+    """Raises OSError where processes cannot share a lock, as those that write shards and betons do."""
+    try:
+        Lock()
+    except OSError as error:  # Python names no file
+        remedy = (
+            "processes keep the locks that they share there: let every user write to it (chmod 1777 /dev/shm)"
+        )
+        raise OSError(error.errno, f"{error.strerror}: {remedy}", "/dev/shm") from None
 
 
 def processes(workers: int) -> int:

@@ -2,8 +2,9 @@
 
 On a GPU all operations are batched; on the CPU they are compiled and done an image at a time, on all of torch's
 threads (`fra.data.kernels`: the same draws, the same results up to rounding). Their parameters are drawn per image by
-counter (`fra.data.rng`), so a view is a function of (seed, epoch, image, view) alone. Images are (B, 3, H, W) in
-0…1; the operations are those of torchvision's ColorJitter, RandomGrayscale, GaussianBlur and RandomSolarize.
+counter (`fra.data.rng`), so a view is a function of (seed, epoch, image, view) alone. They are drawn on the CPU, which
+so knows which images an operation is for: nothing is ever read back from a GPU. Images are (B, 3, H, W) in 0…1; the
+operations are those of torchvision's ColorJitter, RandomGrayscale, GaussianBlur and RandomSolarize.
 Recipe: the official code's (BYOL's augmentations; Grill et al. 2020, table 6).
 """
 
@@ -11,8 +12,10 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -75,7 +78,7 @@ class Crops(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """Parameters of one view of each image: (B,) tensors, on the images' device; masks are boolean."""
+    """Parameters of one view of each image: (B,) tensors, on the CPU; masks are boolean."""
 
     flip: Tensor
     jitter: Tensor
@@ -90,10 +93,10 @@ class Draws(NamedTuple):
     solarize: Tensor
 
 
-def draw(config: ViewsConfig, key: np.uint64, index_B: Tensor, view: int, device: torch.device) -> Draws:
+def draw(config: ViewsConfig, key: np.uint64, index_B: Tensor, view: int) -> Draws:
     """Draws the parameters of view `view` (0 or 1) of the images `index_B`."""
     numbers = uniforms(key, index_B.numpy(), PHOTOMETRIC_STREAM + view, 14)
-    u = torch.from_numpy(numbers.astype(np.float32)).to(device, non_blocking=True)
+    u = torch.from_numpy(numbers.astype(np.float32))
 
     def factor(column: int, strength: float) -> Tensor:
         low = max(0.0, 1 - strength)
@@ -115,10 +118,14 @@ def draw(config: ViewsConfig, key: np.uint64, index_B: Tensor, view: int, device
     )
 
 
+def beside(images: Tensor, values: Sequence[float]) -> Tensor:
+    """`values` in the type and on the device of `images`, which nothing waits for."""
+    return torch.tensor(values, dtype=images.dtype).to(images.device, non_blocking=True)
+
+
 def luma(images: Tensor) -> Tensor:
     """Grey value (B, 1, H, W) by ITU-R 601, as Pillow and torchvision have it."""
-    weights = torch.tensor(GREY, dtype=images.dtype, device=images.device)
-    return torch.einsum("bchw,c->bhw", images, weights).unsqueeze(1)
+    return torch.einsum("bchw,c->bhw", images, beside(images, GREY)).unsqueeze(1)
 
 
 def blend(images: Tensor, other: Tensor, factor_B: Tensor) -> Tensor:
@@ -152,7 +159,7 @@ def hue(images: Tensor, turn_B: Tensor) -> Tensor:
     )
     sector = sector + 6 * turn_B.view(-1, 1, 1)
     # channel = value − chroma · clip(min(k, 4 − k), 0, 1) with k = (n + sector) mod 6, n = 5, 3, 1 (Smith 1978)
-    offsets = torch.tensor((5.0, 3.0, 1.0), dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
+    offsets = beside(images, (5.0, 3.0, 1.0)).view(1, 3, 1, 1)
     k = torch.remainder(sector.unsqueeze(1) + offsets, 6)
     return high.unsqueeze(1) - chroma.unsqueeze(1) * torch.minimum(k, 4 - k).clamp_(0, 1)
 
@@ -160,22 +167,27 @@ def hue(images: Tensor, turn_B: Tensor) -> Tensor:
 JITTER = (brightness, contrast, saturation, hue)
 
 
-def color_jitter(images: Tensor, draws: Draws) -> Tensor:
-    """Brightness, contrast, saturation and hue in each image's own order; images with `jitter` false stay."""
-    images = images.clone()
+def change(images: Tensor, chosen_B: Tensor, operation: Callable[..., Tensor], *values_B: Tensor) -> None:
+    """Have `operation` change the chosen images in place, given their share of `values_B`; both are on the CPU."""
+    rows = chosen_B.nonzero().squeeze(1)
+    if len(rows):
+        there, *values = (
+            x.to(images.device, non_blocking=True) for x in (rows, *(v[rows] for v in values_B))
+        )
+        images[there] = operation(images[there], *values)
+
+
+def color_jitter(images: Tensor, draws: Draws) -> None:
+    """Brightness, contrast, saturation and hue, in place and in each image's own order, where `jitter` is true."""
     factors = (draws.brightness, draws.contrast, draws.saturation, draws.hue)
     for place in range(len(JITTER)):
         for number, (operation, factor) in enumerate(zip(JITTER, factors, strict=True)):
-            chosen = (draws.jitter & (draws.order[:, place] == number)).nonzero().squeeze(1)
-            images[chosen] = operation(images[chosen], factor[chosen])
-    return images
+            change(images, draws.jitter & (draws.order[:, place] == number), operation, factor)
 
 
 def gaussian_blur(images: Tensor, sigma_B: Tensor, largest: float) -> Tensor:
     """Gaussian blur of `sigma_B` pixels, cut off at 3 · `largest` pixels, the border reflected."""
     count, channels, height, width = images.shape
-    if count == 0:
-        return images
     radius = max(1, min(math.ceil(3 * largest), height - 1, width - 1))
     steps = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
     kernel = torch.exp(-0.5 * (steps / sigma_B.view(-1, 1)) ** 2)
@@ -192,19 +204,19 @@ def solarize(images: Tensor) -> Tensor:
 
 
 def photometric(images: Tensor, draws: Draws, largest_sigma: float) -> Tensor:
-    """One view of each image, (B, 3, H, W) in 0…1 → the same shape and range."""
-    images = torch.where(draws.flip.view(-1, 1, 1, 1), images.flip(3), images)
-    images = color_jitter(images, draws)
-    images = torch.where(draws.grey.view(-1, 1, 1, 1), luma(images), images)
-    chosen = draws.blur.nonzero().squeeze(1)
-    images[chosen] = gaussian_blur(images[chosen], draws.sigma[chosen], largest_sigma)
-    return torch.where(draws.solarize.view(-1, 1, 1, 1), solarize(images), images)
+    """One view of each image, (B, 3, H, W) in 0…1 on any device → the same shape and range."""
+    images = images.clone()
+    change(images, draws.flip, lambda chosen: chosen.flip(3))
+    color_jitter(images, draws)
+    change(images, draws.grey, lambda chosen: luma(chosen).expand_as(chosen))
+    change(images, draws.blur, partial(gaussian_blur, largest=largest_sigma), draws.sigma)
+    change(images, draws.solarize, solarize)
+    return images
 
 
 def normalize(images: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:
     """(images − mean) / std per channel; images (B, 3, H, W) in 0…1."""
-    shift = torch.tensor(mean, device=images.device).view(1, 3, 1, 1)
-    scale = torch.tensor(std, device=images.device).view(1, 3, 1, 1)
+    shift, scale = (beside(images, values).view(1, 3, 1, 1) for values in (mean, std))
     return (images - shift) / scale
 
 
@@ -243,7 +255,7 @@ class Views:
         """Crops (B, H, W, 3) uint8 → two normalised views (B, 3, H, W) float32 on `device`."""
         key = epoch_key(self.seed, epoch)
         first, second = (
-            self.one(crop_BHWC, draw(self.config, key, crops.index_B, view, device), device)
+            self.one(crop_BHWC, draw(self.config, key, crops.index_B, view), device)
             for view, crop_BHWC in enumerate((crops.first_BHWC, crops.second_BHWC))
         )
         return first, second

@@ -14,18 +14,17 @@ from torch import Tensor, nn
 
 from fra.method.losses import full_precision, in_full_precision
 
-
-def sine_position(height: int, width: int, channels: int) -> Tensor:
-    """Fixed 2-D position code (channels, height, width), float32: y in the first half, x in the second.
-
-    Coordinates count from 1, divided by the last one + 1e-6, times 2π; each half interleaves sine and cosine
-    at temperature 10000 (DETR). Raises ValueError unless `channels` is a multiple of 4.
-    """
-    return _sine_position(height, width, channels).to(torch.float32)
+CPU = torch.device("cpu")
 
 
 @lru_cache(maxsize=16)
-def _sine_position(height: int, width: int, channels: int) -> Tensor:
+def sine_position(height: int, width: int, channels: int, device: torch.device = CPU) -> Tensor:
+    """Fixed 2-D position code (channels, height, width), float32: y in the first half, x in the second.
+
+    Coordinates count from 1, divided by the last one + 1e-6, times 2π; each half interleaves sine and cosine
+    at temperature 10000 (DETR). Made once for a device, which need not be waited for again: not to be changed in
+    place. Raises ValueError unless `channels` is a multiple of 4.
+    """
     if channels % 4 or channels <= 0:
         raise ValueError(f"sine_position: channels must be a positive multiple of 4, got {channels}")
     half = channels // 2
@@ -38,7 +37,7 @@ def _sine_position(height: int, width: int, channels: int) -> Tensor:
 
     y = code(height).T[:, :, None].expand(half, height, width)
     x = code(width).T[:, None, :].expand(half, height, width)
-    return torch.cat([y, x])
+    return torch.cat([y, x]).float().to(device)
 
 
 @in_full_precision
@@ -120,8 +119,8 @@ class MaskDecoder(nn.Module):
         value_BPD = full_precision(self.input_proj(features_BPC))
         batch, _, dim = value_BPD.shape
         with torch.autocast(value_BPD.device.type, enabled=False):
-            position_PD = sine_position(height, width, dim).flatten(1).T
-            key_BPD = value_BPD + position_PD.to(value_BPD.device, value_BPD.dtype, non_blocking=True)
+            position_PD = sine_position(height, width, dim, value_BPD.device).flatten(1).T
+            key_BPD = value_BPD + position_PD.to(value_BPD.dtype)
             query_BKD = self.query.weight.expand(batch, -1, -1)
             x_BKD = torch.zeros_like(query_BKD)
             for layer in self.layers:

@@ -13,6 +13,8 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fra import dist
 from fra.method.networks import FRA, MLP, Encoder, ModelConfig, ObjectiveConfig, build
 from fra.train import optim
-from fra.train.step import Trainer, choose_precision
+from fra.train.step import Outcome, Trainer, choose_precision
 from fra.train.watch import free_memory
 
 RECIPE = {"lr": 0.9, "momentum": 0.9, "weight_decay": 1e-6, "trust": 1e-3}
@@ -165,7 +167,7 @@ def plain_step(model: FRA, lars: PlainLARS, view1: Tensor, view2: Tensor) -> dic
 
 
 def step(
-    backbone: str = "resnet50",
+    model: ModelConfig,
     image_size: int = 224,
     batch_size: int = 16,
     rounds: int = 5,
@@ -179,13 +181,12 @@ def step(
     on top of the networks (`baseline_step_bytes`, `ours_step_bytes`), `flops_per_step` (counted, not
     estimated), and the model FLOPs utilisation of each: FLOPs a second as a fraction of `peak_flops`.
     """
-    if rounds < 1 or batch_size < 2:
-        raise ValueError(
-            f"rounds must be at least 1 and batch_size at least 2, got {rounds} and {batch_size}"
-        )
+    check(rounds, batch_size)
     where = dist.choose_device(device)
     dtype = choose_precision(precision, where)
-    baseline, ours = _both_steps(backbone, image_size, batch_size, where, dtype, compiled)
+    plain, fast = both_steps(model, where, dtype, compiled)
+    views = [torch.randn(batch_size, 3, image_size, image_size, device=where) for _ in range(2)]
+    baseline, ours = partial(plain, *views), partial(fast, *views)
     with FlopCounterMode(display=False) as counter:
         baseline()
     ours()
@@ -194,11 +195,11 @@ def step(
     return {
         **_figures(laps, batch_size, counter.get_total_flops(), peak),
         "peak_flops_source": source,
-        "backbone": backbone,
+        **asdict(model),
         "image_size": image_size,
         "batch_size": batch_size,
         "rounds": rounds,
-        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
+        "device": device_name(where),
         "threads": torch.get_num_threads(),
         "precision": str(dtype).removeprefix("torch."),
     }
@@ -211,7 +212,21 @@ class Lap(NamedTuple):
     bytes: int
 
 
-def _in_turn(steps: dict[str, Callable[[], None]], rounds: int, device: torch.device) -> dict[str, list[Lap]]:
+def check(rounds: int, batch_size: int) -> None:
+    """Raises ValueError where they make no comparison."""
+    if rounds < 1 or batch_size < 2:
+        raise ValueError(
+            f"rounds must be at least 1 and batch_size at least 2, got {rounds} and {batch_size}"
+        )
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _in_turn(
+    steps: dict[str, Callable[[], object]], rounds: int, device: torch.device
+) -> dict[str, list[Lap]]:
     laps: dict[str, list[Lap]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, run in steps.items():
@@ -232,27 +247,23 @@ def _figures(laps: dict[str, list[Lap]], batch_size: int, flops: int, peak: floa
     }
 
 
-def _both_steps(
-    backbone: str, image_size: int, batch_size: int, device: torch.device, dtype: torch.dtype, compiled: bool
-) -> tuple[Callable[[], None], Callable[[], None]]:
-    """The plain step and ours, each on networks of its own with the same weights, on the same batch."""
+def both_steps(
+    config: ModelConfig, device: torch.device, dtype: torch.dtype, compiled: bool
+) -> tuple[Callable[[Tensor, Tensor], dict[str, float]], Callable[[Tensor, Tensor], Outcome]]:
+    """The plain step and ours on a pair of views, each on networks of its own that begin with the same weights."""
     torch.manual_seed(0)
-    plain_model = build(ModelConfig(backbone), ObjectiveConfig()).to(device).train()
+    plain_model = build(config, ObjectiveConfig()).to(device).train()
     trainer = Trainer(copy.deepcopy(plain_model), device, dtype, compiled=compiled)
     plain_lars = PlainLARS(optim.adaptation_groups(plain_model.trained_parameters()))
     lars = optim.lars(trainer.model.trained_parameters(), **RECIPE)
-    view1, view2 = (torch.randn(batch_size, 3, image_size, image_size, device=device) for _ in range(2))
 
-    def baseline() -> None:
-        plain_step(plain_model, plain_lars, view1, view2)
+    def ours(view1: Tensor, view2: Tensor) -> Outcome:
+        return trainer.step(view1, view2, lars, RECIPE["lr"], TARGET_MOMENTUM, PROTOTYPE_MOMENTUM)
 
-    def ours() -> None:
-        trainer.step(view1, view2, lars, RECIPE["lr"], TARGET_MOMENTUM, PROTOTYPE_MOMENTUM)
-
-    return baseline, ours
+    return partial(plain_step, plain_model, plain_lars), ours
 
 
-def _measure(run: Callable[[], None], device: torch.device) -> Lap:
+def _measure(run: Callable[[], object], device: torch.device) -> Lap:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -285,7 +296,7 @@ def _process_memory(name: str) -> int:
 def peak_flops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
     """Peak FLOPs a second, from the datasheet of a known GPU or else from a large matrix product."""
     if device.type == "cuda" and dtype == torch.bfloat16:
-        name = torch.cuda.get_device_name(device)
+        name = device_name(device)
         if name in DATASHEET_FLOPS:
             return DATASHEET_FLOPS[name], "datasheet"
     size = 8192 if device.type == "cuda" else 2048

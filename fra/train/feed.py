@@ -50,8 +50,8 @@ def batches(
 
 def _one_ahead(made: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
     """Copies to a GPU, and the views there, in a thread and a stream of their own: no step waits for
-    either."""
-    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    either. What is needed next goes first on the GPU."""
+    side = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
 
     def fetch() -> Batch | None:
         with torch.cuda.stream(side):

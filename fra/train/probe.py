@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -53,11 +54,14 @@ class ProbeConfig:
 
 @dataclass(frozen=True)
 class Probe:
-    """Labelled faces in memory: pixels, the class of each label (−1 where unknown), and who each one is."""
+    """Labelled faces: pixels, the class of each label (−1 where unknown), and who each one is.
+
+    Pixels are read when it is first asked, and kept: only one rank asks.
+    """
 
     every: int
     neighbours: int
-    pixels_NHW3: NDArray[np.uint8]
+    read: Callable[[], NDArray[np.uint8]]
     class_NL: NDArray[np.int64]
     person_N: NDArray[np.int64]
     views: ViewsConfig
@@ -75,6 +79,10 @@ class Probe:
             known = class_N >= 0
             scores.append(knn_accuracy(unit_ND[known], class_N[known], person_N[known], self.neighbours))
         return float(torch.stack(scores).mean())
+
+    @cached_property
+    def pixels_NHW3(self) -> NDArray[np.uint8]:
+        return self.read()
 
     def _features(self, backbone: nn.Module, device: torch.device) -> Tensor:
         was_training = backbone.training
@@ -127,7 +135,7 @@ def load(config: ProbeConfig, image_size: int, views: ViewsConfig, aside: Set[st
     return Probe(
         config.every,
         config.neighbours,
-        images.read(frame, Path(config.shards), image_size),
+        partial(images.read, frame, Path(config.shards), image_size),
         np.column_stack([_classes(frame, name, path) for name in config.labels]),
         pd.factorize(frame["person"].fillna(frame["key"]))[0],
         views,

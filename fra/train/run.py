@@ -85,8 +85,7 @@ class Run:
         self.probe = probe
         self.device = dist.choose_device(config.device)
         precision = choose_precision(config.precision, self.device)
-        late = config.region_start > 0
-        self.trainer = Trainer(model, self.device, precision, config.accumulate, config.compile, late)
+        self.trainer = Trainer(model, self.device, precision, config.accumulate, config.compile)
         self.optimizer = _optimizer(model, config)
         self.steps = config.epochs * loader.steps_per_epoch
         self.region_start = config.region_start * loader.steps_per_epoch

@@ -52,7 +52,7 @@ class Trainer:
 
     `accumulate` splits each batch into that many micro-batches and takes one step from their mean gradient.
     Batch-norm statistics, the mean mask embedding and Sinkhorn's sums are then those of a micro-batch (over
-    all ranks). `late_regions`: some steps will not be `regional`, and leave weights without a gradient.
+    all ranks).
     """
 
     def __init__(
@@ -62,8 +62,9 @@ class Trainer:
         precision: torch.dtype = torch.float32,
         accumulate: int = 1,
         compiled: bool = False,
-        late_regions: bool = False,
     ) -> None:
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # all steps have the same shapes
         model.to(device)
         for parameter in model.parameters():
             if parameter.ndim == 4:
@@ -78,13 +79,7 @@ class Trainer:
         self.device = device
         self.precision = precision
         self.accumulate = accumulate
-        self.parallel: nn.Module = model
-        if dist.world_size() > 1:
-            self.parallel = DistributedDataParallel(
-                model, gradient_as_bucket_view=True, find_unused_parameters=late_regions
-            )
-            # Ranks share their batch statistics, so buffers stay equal. (Set here: torch 2.15 names the argument anew.)
-            self.parallel.broadcast_buffers = False
+        self._parallel: DistributedDataParallel | None = None
 
     def step(
         self,
@@ -119,6 +114,7 @@ class Trainer:
                 f"{view1_B3HW.shape[0]} images cannot be split into {self.accumulate} equal micro-batches: "
                 "set train.accumulate to a divisor of the batch size per rank"
             )
+        networks = self._networks(regional)
         losses: list[Tensor] = []
         online: list[Embeddings] = []
         target: list[Embeddings] = []
@@ -132,9 +128,9 @@ class Trainer:
                 (view1, target1, target2, False),
                 (view2, target2, target1, number == self.accumulate),
             ):
-                with self._gradients_shared(last):
+                with nullcontext() if last or self._parallel is None else self._parallel.no_sync():
                     with self.autocast():
-                        direction: Direction = self.parallel(view, same, other)
+                        direction: Direction = networks(view, same, other)
                     torch.autograd.backward(direction.total / self.accumulate)
                 parts = (direction.total.detach(), direction.global_, direction.region, direction.relation)
                 losses.append(torch.stack(parts))
@@ -150,10 +146,17 @@ class Trainer:
         enabled = self.precision == torch.bfloat16
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
-    def _gradients_shared(self, now: bool) -> AbstractContextManager[Any]:
-        if now or not isinstance(self.parallel, DistributedDataParallel):
-            return nullcontext()
-        return self.parallel.no_sync()
+    def _networks(self, regional: bool) -> nn.Module:
+        """The networks, as ranks share gradients: of all weights, or at image level of those that get one."""
+        if dist.world_size() == 1:
+            return self.model
+        if self._parallel is None or self._parallel.find_unused_parameters is regional:
+            self._parallel = DistributedDataParallel(
+                self.model, gradient_as_bucket_view=True, find_unused_parameters=not regional
+            )
+            # Ranks share their batch statistics, so buffers stay equal. (Set here: torch 2.15 names the argument anew.)
+            self._parallel.broadcast_buffers = False
+        return self._parallel
 
 
 def _masks_by_view(seen: Sequence[Embeddings]) -> list[Tensor]:

@@ -53,7 +53,7 @@ def test_solarize_equals_torchvisions_on_bytes() -> None:
 
 def test_parameters_have_the_recipes_distribution() -> None:
     config = ViewsConfig()
-    draws = views.draw(config, epoch_key(0, 0), torch.arange(20_000), 1, CPU)
+    draws = views.draw(config, epoch_key(0, 0), torch.arange(20_000), 1)
     shares = {"flip": 0.5, "jitter": 0.8, "grey": 0.2, "blur": 0.1, "solarize": 0.2}
     for name, share in shares.items():
         assert getattr(draws, name).float().mean().item() == pytest.approx(share, abs=0.015), name
@@ -129,7 +129,7 @@ def test_compiled_views_equal_the_batched_ones(view: int, height: int, width: in
     crops = torch.randint(0, 256, (64, height, width, 3), dtype=torch.uint8, generator=generator)
     crops[:8] = crops[:8, :1, :1]  # flat colours: no hue to turn
     crops[8:16] = crops[8:16, :, :, :1]  # greys
-    draws = views.draw(config, epoch_key(0, 0), torch.arange(64), view, CPU)
+    draws = views.draw(config, epoch_key(0, 0), torch.arange(64), view)
     batched = views.photometric(crops.permute(0, 3, 1, 2) / 255, draws, config.blur_sigma[1])
     compiled = views.photometric_on_cpu(crops, draws, config)
     expected = views.normalize(batched, config.mean, config.std)
@@ -139,10 +139,17 @@ def test_compiled_views_equal_the_batched_ones(view: int, height: int, width: in
     assert not far[~draws.solarize].any()
 
 
+def test_batched_views_ask_the_device_for_nothing() -> None:
+    """A meta tensor has no values: whoever asks for one gets an error, where a GPU would have to be waited for."""
+    crops = torch.randint(0, 256, (64, 16, 16, 3), dtype=torch.uint8)
+    made = Views(ViewsConfig(), seed=0)(Crops(crops, crops, torch.arange(64)), 0, torch.device("meta"))
+    assert [(view.device.type, view.shape) for view in made] == [("meta", (64, 3, 16, 16))] * 2
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_compiled_views_do_not_depend_on_threads(threads: int) -> None:
     crops = torch.randint(0, 256, (11, 16, 16, 3), dtype=torch.uint8)
-    draws = views.draw(ViewsConfig(), epoch_key(0, 0), torch.arange(11), 0, CPU)
+    draws = views.draw(ViewsConfig(), epoch_key(0, 0), torch.arange(11), 0)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)

@@ -63,4 +63,6 @@ def hold() -> None:
     print(file=sys.stderr)
 
 
+stage.__name__ = NAME
+del sys.argv[1:]  # a stage's own arguments are checked
 main(stage, limit="gpu" if NAME == "pretrain" else None)

@@ -6,7 +6,9 @@ import pytest
 import torch
 from parity import official
 
+from fra.method.networks import ModelConfig
 from fra.train import bench
+from fra.train.bench_run import of_mlperf, training
 from fra.train.checkpoint import official_name
 
 
@@ -62,8 +64,11 @@ def test_both_steps_do_the_same_to_the_weights() -> None:
         torch.testing.assert_close(ours.state_dict()[name], value, rtol=1e-3, atol=1e-4, msg=name)
 
 
+SMALL = ModelConfig("small", num_masks=3, projection_dim=16, hidden_dim=32)
+
+
 def test_comparison() -> None:
-    found = bench.step("small", image_size=32, batch_size=4, rounds=2)
+    found = bench.step(SMALL, image_size=32, batch_size=4, rounds=2)
     assert found["ratio"] == pytest.approx(found["ours"] / found["baseline"])
     assert (
         found["flops_per_step"] > 4 * 8 * 20e6
@@ -72,8 +77,29 @@ def test_comparison() -> None:
     assert found["baseline_step_bytes"] > 0
 
 
+@pytest.mark.slow
+def test_comparison_end_to_end() -> None:
+    found = training(None, SMALL, image_size=16, batch_size=8, images=20, rounds=2)
+    assert found["ratio"] == pytest.approx(found["ours"] / found["baseline"])
+    assert 0 < found["waited"] < 1
+    assert found["images"] == 16  # full batches only
+    assert "of_mlperf" not in found  # nothing of that was measured on this processor
+
+
+def test_the_share_of_mlperf_is_told_for_its_network_alone() -> None:
+    assert of_mlperf(1051, "NVIDIA H100 80GB HBM3", "resnet50", 224) == {
+        "of_mlperf": pytest.approx(0.4, abs=1e-3)
+    }
+    assert of_mlperf(1051, "NVIDIA H100 80GB HBM3", "resnet50", 112) == {}
+    assert of_mlperf(1051, "NVIDIA A100-SXM4-80GB", "resnet50", 224) == {}
+
+
 def test_impossible_comparisons_are_refused() -> None:
+    with pytest.raises(ValueError, match="make no batch"):
+        training(None, SMALL, image_size=16, batch_size=8, images=4)
     with pytest.raises(ValueError, match="rounds"):
-        bench.step("small", rounds=0)
+        training(None, SMALL, rounds=0)
+    with pytest.raises(ValueError, match="rounds"):
+        bench.step(SMALL, rounds=0)
     with pytest.raises(ValueError, match="unknown backbone"):
-        bench.step("big")
+        bench.step(ModelConfig("big"))

@@ -1,0 +1,92 @@
+"""A step asks its device for nothing and mixes no devices: shown without a GPU, by tensors that only pretend.
+
+They have shapes, types and devices, a GPU's too, but no values: to ask for one, or to combine two devices, is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException as AskedForValueError
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from fra.method.networks import FRA, ModelConfig, ObjectiveConfig, build
+from fra.method.regions import sine_position
+from fra.train import bench, optim
+from fra.train.step import Trainer
+from fra.train.watch import collapse
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+OPTIMIZERS = {
+    "lars": lambda model: optim.lars(model.trained_parameters(), **bench.RECIPE),
+    "adamw": lambda model: optim.adamw(model.trained_parameters(), 1e-3, 0.01),
+}
+
+
+@pytest.fixture
+def model() -> Iterator[FRA]:
+    """Networks for tensors that pretend."""
+    networks = build(ModelConfig("small", num_masks=3, projection_dim=16, hidden_dim=32), ObjectiveConfig())
+    sine_position.cache_clear()
+    with FakeTensorMode():
+        yield networks
+    sine_position.cache_clear()
+
+
+def on(device: torch.device, model: FRA) -> FRA:
+    """The networks, their weights pretending to be on a device."""
+    for module in model.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            pretended = nn.Parameter(torch.empty(weight.shape, device=device), weight.requires_grad)
+            setattr(module, name, pretended)
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype, device=device))
+    model.to = lambda device: model  # type: ignore[method-assign,assignment,misc]  # they are there; torch would swap them
+    return model
+
+
+def views(device: torch.device) -> list[Tensor]:
+    return [torch.empty(8, 3, 32, 32, device=device) for _ in range(2)]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("regional", [True, False])
+def test_a_whole_step_asks_for_no_value(model: FRA, optimizer: str, regional: bool) -> None:
+    trainer = Trainer(on(CPU, model), CPU, torch.bfloat16, accumulate=2)
+    chosen = OPTIMIZERS[optimizer](model)
+    for _ in range(2):
+        outcome = trainer.step(*views(CPU), chosen, 0.1, 0.99, 0.9, regional)
+        signs = collapse(outcome.seen, 0.1)
+    assert (outcome.losses.shape, signs.shape) == ((4,), (3,))
+    with pytest.raises(AskedForValueError):
+        outcome.losses.tolist()
+
+
+def test_the_plain_step_does_ask(model: FRA) -> None:
+    plain = on(CPU, model)
+    lars = bench.PlainLARS(optim.adaptation_groups(plain.trained_parameters()))
+    with pytest.raises(AskedForValueError):
+        bench.plain_step(plain, lars, *views(CPU))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_on_a_gpu_nothing_is_left_on_the_cpu(model: FRA, optimizer: str) -> None:
+    """All but the backward pass, for which torch wants a real one."""
+    trainer = Trainer(on(GPU, model), GPU)
+    chosen = OPTIMIZERS[optimizer](trainer.model)
+    view1, view2 = views(GPU)
+    seen = [model.see_target(view) for view in (view1, view2)]
+    direction = model(view1, *seen)
+    for _, weight in model.trained_parameters():
+        weight.grad = torch.empty_like(weight)
+    chosen.step()
+    model.update_target(0.99)
+    masks = [one.regions.masks_KD for one in seen if one.regions is not None]
+    model.update_prototypes(masks, masks, 0.9)
+    results = (direction.total, collapse(direction.online, 0.1), *model.state_dict().values())
+    assert {tensor.device for tensor in results} == {GPU}
+    with pytest.raises(RuntimeError, match="device"):
+        model(torch.empty(8, 3, 32, 32), *seen)
