@@ -168,15 +168,22 @@ def compose(overrides: list[str], path: Path = PARAMS, conf: Path = CONF, name: 
 def try_out(overrides: list[str], path: Path, conf: Path) -> None:
     """Reads the sections of `path` in which single values were chosen, as their stages will, perhaps hours later.
 
-    Raises `ParamsError` for a value of the wrong type, or out of range.
+    Raises `ParamsError` for a value of the wrong type, or out of range, and for one that nobody would read.
     """
     classes = {}
-    for key in (override.lstrip("+").partition("=")[0] for override in overrides):
+    for override in overrides:
+        key = override.lstrip("+").partition("=")[0]
         section, _, rest = key.partition(".")
-        if section in SECTIONS and not (conf / key).is_dir():
+        if (conf / key).is_dir():
+            continue  # a group's choice
+        if section in SECTIONS:
             classes[section] = SECTIONS[section]
         elif section in FAMILIES and rest:
             classes[f"{section}.{rest.partition('.')[0]}"] = FAMILIES[section]
+        elif override.startswith("+"):
+            raise ParamsError(
+                f"{override!r}: no stage reads {section!r}; there are {', '.join([*SECTIONS, *FAMILIES])}"
+            )
     for name, dotted in classes.items():
         module, _, cls = dotted.rpartition(".")
         parse(name, getattr(importlib.import_module(module), cls), under(name, read(path)))

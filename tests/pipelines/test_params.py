@@ -84,6 +84,7 @@ def test_what_cannot_be_kept_is_refused(conf: Path, tmp_path: Path) -> None:
         "train.lr=-1": r"^train\.lr must not be negative",
         "train.epochs=many": r"^train\.epochs: input should be a valid integer, got 'many'",
         "dataset.root=7": r"^dataset\.root: ",
+        "+nosuch.x=1": r"^'\+nosuch.x=1': no stage reads 'nosuch'; there are dataset, ",
         "+data.batches=7": r"^data\.batches: no such parameter",
         "train.weight_decay=nan": r"^train\.weight_decay: must be a finite number",
         "views.mean=[0.5,inf,0.5]": r"^views\.mean: must be a finite number",
