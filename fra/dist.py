@@ -144,7 +144,7 @@ def ranks(device: str = "auto") -> Iterator[torch.device]:
     """
     chosen = choose_device(device)
     if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)  # for all who name none: FFCV's streams, NCCL
+        torch.cuda.set_device(chosen)  # for all who name none
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or is_active():
         yield chosen
         return

@@ -199,7 +199,7 @@ def photometric(
     std: NDArray[np.float32],
     out_B3HW: NDArray[np.float32],
 ) -> None:
-    """One view of each crop, as `fra.data.views.photometric` and `normalize` make it.
+    """One view of each crop, as `fra.data.views.photometric` makes it.
 
     `masks` (B, 5): flip, jitter, grey, blur, solarise. `factors` (B, 5): brightness, contrast, saturation, hue, sigma.
     `order` (B, 4): which of the first four comes first, second …

@@ -203,21 +203,22 @@ def solarize(images: Tensor) -> Tensor:
     return torch.where(images >= 128 / 255, 1 - images, images)
 
 
-def photometric(images: Tensor, draws: Draws, largest_sigma: float) -> Tensor:
-    """One view of each image, (B, 3, H, W) in 0…1 on any device → the same shape and range."""
-    images = images.clone()
-    change(images, draws.flip, lambda chosen: chosen.flip(3))
-    color_jitter(images, draws)
-    change(images, draws.grey, lambda chosen: luma(chosen).expand_as(chosen))
-    change(images, draws.blur, partial(gaussian_blur, largest=largest_sigma), draws.sigma)
-    change(images, draws.solarize, solarize)
-    return images
-
-
 def normalize(images: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:
     """(images − mean) / std per channel; images (B, 3, H, W) in 0…1."""
     shift, scale = (beside(images, values).view(1, 3, 1, 1) for values in (mean, std))
     return (images - shift) / scale
+
+
+def photometric(crops_BHWC: Tensor, draws: Draws, config: ViewsConfig) -> Tensor:
+    """One normalised view of each crop, (B, H, W, 3) uint8 → (B, 3, H, W) float32, by batched operations on the crops'
+    device."""
+    images = crops_BHWC.permute(0, 3, 1, 2).float().div_(255)
+    change(images, draws.flip, lambda chosen: chosen.flip(3))
+    color_jitter(images, draws)
+    change(images, draws.grey, lambda chosen: luma(chosen).expand_as(chosen))
+    change(images, draws.blur, partial(gaussian_blur, largest=config.blur_sigma[1]), draws.sigma)
+    change(images, draws.solarize, solarize)
+    return normalize(images, config.mean, config.std)
 
 
 def photometric_on_cpu(crops_BHWC: Tensor, draws: Draws, config: ViewsConfig) -> Tensor:
@@ -254,15 +255,11 @@ class Views:
     def __call__(self, crops: Crops, epoch: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Crops (B, H, W, 3) uint8 → two normalised views (B, 3, H, W) float32 on `device`."""
         key = epoch_key(self.seed, epoch)
+        make = photometric_on_cpu if device.type == "cpu" else photometric
+        pair = (crops.first_BHWC, crops.second_BHWC)
+        there = [crop.to(device, non_blocking=True) for crop in pair]  # both, before either keeps a GPU busy
         first, second = (
-            self.one(crop_BHWC, draw(self.config, key, crops.index_B, view), device)
-            for view, crop_BHWC in enumerate((crops.first_BHWC, crops.second_BHWC))
+            make(crop, draw(self.config, key, crops.index_B, view), self.config)
+            for view, crop in enumerate(there)
         )
         return first, second
-
-    def one(self, crop_BHWC: Tensor, draws: Draws, device: torch.device) -> Tensor:
-        if device.type == "cpu":
-            return photometric_on_cpu(crop_BHWC, draws, self.config)
-        images = crop_BHWC.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
-        images = photometric(images, draws, self.config.blur_sigma[1])
-        return normalize(images, self.config.mean, self.config.std)

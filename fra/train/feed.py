@@ -7,6 +7,7 @@ import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
@@ -50,22 +51,29 @@ def batches(
 
 def _one_ahead(made: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
     """Copies to a GPU, and the views there, in a thread and a stream of their own: no step waits for
-    either. What is needed next goes first on the GPU."""
-    side = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
+    either. A batch is handed on once it is there, so that the loader may use its memory again, and that a wait for it
+    is seen as one."""
+    side = _side_stream(device)
 
     def fetch() -> Batch | None:
         with torch.cuda.stream(side):
-            return next(made, None)
+            batch = next(made, None)
+        side.synchronize()
+        return batch
 
     with ThreadPoolExecutor(1, "feed") as pool:
         coming = pool.submit(fetch)
         while (batch := coming.result()) is not None:
-            main = torch.cuda.current_stream(device)
-            main.wait_stream(side)
             for view in (batch.view1_B3HW, batch.view2_B3HW):
-                view.record_stream(main)
+                view.record_stream(torch.cuda.current_stream(device))
             coming = pool.submit(fetch)
             yield batch
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all epochs, as memory is kept by stream; what is needed next goes first on the GPU."""
+    return torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
 
 
 class Clock:

@@ -46,8 +46,8 @@ def pretrain(
     the end.
 
     `loader` gives this rank's share of each batch. `checkpoints` is a folder of this run alone (name it by
-    the hash of its params, code and data): a run that finds one there continues it, bit for bit as if never
-    interrupted; it is emptied on success. `provenance` is kept in the weights' metadata. `observe` is called
+    the hash of its params, code and data): a run that finds one there continues it, on the CPU bit for bit as if
+    never interrupted; it is emptied on success. `provenance` is kept in the weights' metadata. `observe` is called
     with each new row of the history, on rank 0. `probe` scores the backbone on the side; the weights are the
     same with it and without.
 

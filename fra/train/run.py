@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple, TypeAlias
 
@@ -25,7 +25,7 @@ from fra.train.progress import Progress, as_csv
 from fra.train.recipe import TrainConfig
 from fra.train.schedule import target_momentum, warmup_cosine
 from fra.train.start import start_at_clusters
-from fra.train.step import Outcome, Trainer, choose_precision
+from fra.train.step import Late, Outcome, Trainer, choose_precision
 from fra.train.watch import (
     RESUME_ME,
     CollapseWatch,
@@ -47,10 +47,10 @@ Observer: TypeAlias = Callable[[dict[str, float]], None]
 
 
 class Unread(NamedTuple):
-    """A step whose losses are still on the device."""
+    """A step whose losses are still on the way."""
 
     step: int
-    outcome: Outcome
+    losses: Late
     batch: Batch
 
 
@@ -185,10 +185,10 @@ class Run:
         if self.step == self.region_start:
             self._join_regions(epoch)
         with closing(batches(self.loader, self.views, epoch, start, self.device)) as feed:
-            for batch in clock.timed(feed):
+            for batch in clock.timed(self._in_memory(feed)):
                 outcome = self._step(batch)
                 if outcome is not None:
-                    unread.append(Unread(self.step, outcome, batch))
+                    unread.append(Unread(self.step, Late(outcome.losses), batch))
                 self.step += 1
                 progress.advance()
                 stops = self.agreement.any(stop.requested) and self.step < self.steps
@@ -214,6 +214,22 @@ class Run:
             f"the loader promised {self.loader.steps_per_epoch} batches an epoch, but epoch {epoch} gave "
             f"{self.step - end + self.loader.steps_per_epoch}"
         )
+
+    def _in_memory(self, feed: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches; raises MemoryError with advice where there is no room to make one."""
+        try:
+            yield from feed
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            failure = error
+        else:
+            return
+        images = self.config.batch_size // dist.world_size()
+        raise MemoryError(
+            f"out of memory on {self.device} while views of {images} images were made: use a smaller "
+            "train.batch_size or data.image_size"
+        ) from failure
 
     def _join_regions(self, epoch: int) -> None:
         """What is done once, before the first step that sees regions."""
@@ -290,7 +306,8 @@ class Run:
             free_memory(self.device)
             trial.backward(batch.view1_B3HW[:count], batch.view2_B3HW[:count])
 
-        found = largest_that_fits(backward, size)
+        with torch.compiler.set_stance("force_eager"):  # not compiled anew for each size
+            found = largest_that_fits(backward, size)
         if found is None:
             return f"{said}, and with two: use a smaller model.backbone, model.hidden_dim or data.image_size"
         accumulate = math.ceil(self.config.batch_size / found)
@@ -303,7 +320,7 @@ class Run:
         values: list[float] = []
         while len(unread) > leave and bad is None:
             oldest = unread.popleft()
-            values = oldest.outcome.losses.tolist()
+            values = oldest.losses.read()
             if self.divergence.is_bad(values[0]):
                 bad = oldest
             else:

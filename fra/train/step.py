@@ -28,6 +28,23 @@ class Outcome(NamedTuple):
     seen: Embeddings
 
 
+class Late:
+    """A tensor on its way to the CPU: to read it waits for it, and for nothing that the device is told from now on."""
+
+    def __init__(self, x: Tensor) -> None:
+        self._here = x.to("cpu", non_blocking=True)
+        self._arrived: torch.cuda.Event | None = None
+        if x.device.type == "cuda":
+            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._arrived.record()
+
+    def read(self) -> list[float]:
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        values: list[float] = self._here.tolist()
+        return values
+
+
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """float32 or bfloat16; "auto" takes bfloat16 on hardware that multiplies it.
 
@@ -80,6 +97,7 @@ class Trainer:
         self.precision = precision
         self.accumulate = accumulate
         self._parallel: DistributedDataParallel | None = None
+        self._parallel_regional = False
 
     def step(
         self,
@@ -150,7 +168,8 @@ class Trainer:
         """The networks, as ranks share gradients: of all weights, or at image level of those that get one."""
         if dist.world_size() == 1:
             return self.model
-        if self._parallel is None or self._parallel.find_unused_parameters is regional:
+        if self._parallel is None or self._parallel_regional != regional:
+            self._parallel_regional = regional
             self._parallel = DistributedDataParallel(
                 self.model, gradient_as_bucket_view=True, find_unused_parameters=not regional
             )

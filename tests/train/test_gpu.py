@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from toy import MODEL, ToyLoader, run
 from fra.data.views import Views, ViewsConfig
 from fra.method.networks import ModelConfig, ObjectiveConfig, build
 from fra.train import bench, optim
-from fra.train.feed import Batch, batches
-from fra.train.step import Trainer
+from fra.train.feed import batches
+from fra.train.step import Late, Trainer
+from fra.train.watch import free_memory
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
@@ -22,58 +24,68 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 VIEWS = Views(ViewsConfig(), seed=0)
 
 
-@pytest.fixture
+@contextmanager
 def no_waiting() -> Iterator[None]:
-    """An error where the GPU is waited for."""
+    """An error where torch waits for the GPU."""
     torch.cuda.set_sync_debug_mode("error")
-    yield
-    torch.cuda.set_sync_debug_mode("default")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
-def epoch(device: torch.device) -> list[Batch]:
-    return list(batches(ToyLoader(8), VIEWS, 0, 0, device))
-
-
-def test_views_are_those_of_the_cpu() -> None:
-    """Batches are made while earlier ones are in use: each must keep its own memory."""
-    for ours, theirs in zip(epoch(GPU), epoch(CPU), strict=True):
-        assert torch.equal(ours.index_B, theirs.index_B)
-        for view in ("view1_B3HW", "view2_B3HW"):
-            far = (getattr(ours, view).cpu() - getattr(theirs, view)).abs() > 1e-4
+def test_views_are_those_of_the_cpu_though_they_are_used_late() -> None:
+    """The GPU is busy when each batch comes, and uses it when the next ones are made: none may get its memory."""
+    ours = []
+    for batch in batches(ToyLoader(8), VIEWS, 0, 0, GPU):
+        torch.cuda._sleep(100_000_000)  # cycles, before the copies below are made
+        ours.append((batch.view1_B3HW + 0, batch.view2_B3HW + 0))
+        del batch
+    for pair, batch in zip(ours, batches(ToyLoader(8), VIEWS, 0, 0, CPU), strict=True):
+        for view, expected in zip(pair, (batch.view1_B3HW, batch.view2_B3HW), strict=True):
+            far = (view.cpu() - expected).abs() > 1e-4
             assert (
                 far.float().mean() < 1e-3
             )  # a pixel at the threshold of solarising may fall on its other side
 
 
-def test_making_views_waits_for_nothing(no_waiting: None) -> None:
+def test_making_views_waits_for_nothing() -> None:
     crops = next(ToyLoader(8).epoch(0))
-    assert VIEWS(crops, 0, GPU)[0].device == GPU
+    with no_waiting():
+        assert VIEWS(crops, 0, GPU)[0].device == GPU
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_a_step_waits_for_nothing(precision: torch.dtype, no_waiting: None) -> None:
+def test_a_step_waits_for_nothing(precision: torch.dtype) -> None:
     torch.manual_seed(0)
     trainer = Trainer(build(MODEL, ObjectiveConfig()), GPU, precision)
     lars = optim.lars(trainer.model.trained_parameters(), **bench.RECIPE)
     view1, view2 = (torch.randn(8, 3, 32, 32, device=GPU) for _ in range(2))
-    for _ in range(3):
-        outcome = trainer.step(view1, view2, lars, 0.1, 0.99, 0.9)
-    torch.cuda.set_sync_debug_mode("default")
-    assert all(math.isfinite(loss) for loss in outcome.losses.tolist())
+    trainer.step(view1, view2, lars, 0.1, 0.99, 0.9)  # copies to the GPU what it needs once
+    with no_waiting():
+        losses = Late(trainer.step(view1, view2, lars, 0.1, 0.99, 0.9).losses)
+    assert all(math.isfinite(loss) for loss in losses.read())
 
 
 def test_training_is_that_of_the_cpu(tmp_path: Path) -> None:
-    """To rounding, in float32 and without dropout, whose draws differ between devices."""
-    options = {"epochs": 1, "model": ModelConfig("small", 3, 16, 32, dropout=0.0), "precision": "float32"}
-    ours, theirs = (run(tmp_path / device, device=device, **options) for device in ("cuda", "cpu"))
+    """To the rounding of TF32, and without dropout, whose draws differ between devices."""
+    model = ModelConfig("small", num_masks=3, projection_dim=16, hidden_dim=32, dropout=0.0)
+    ours, theirs = (
+        run(tmp_path / device, device=device, epochs=1, model=model, precision="float32")
+        for device in ("cuda", "cpu")
+    )
     assert ours["total"] == pytest.approx(theirs["total"], rel=1e-2)
 
 
-def test_a_batch_too_large_is_told_what_fits(tmp_path: Path) -> None:
-    """With memory for some tens of images."""
-    torch.cuda.set_per_process_memory_fraction(200e6 / torch.cuda.get_device_properties(GPU).total_memory)
+@pytest.mark.parametrize(
+    ("megabytes", "advice"), [(1000, "fit, so set train"), (150, "while views of 4096 images were made")]
+)
+def test_a_batch_too_large_is_told_what_helps(megabytes: int, advice: str, tmp_path: Path) -> None:
+    memory = torch.cuda.get_device_properties(GPU).total_memory
+    free_memory(GPU)
+    torch.cuda.set_per_process_memory_fraction(megabytes * 1e6 / memory)
     try:
-        with pytest.raises(MemoryError, match="so set train"):
-            run(tmp_path, loader=ToyLoader(4096, images=4096), batch_size=4096, epochs=1, device="cuda")
+        with pytest.raises(MemoryError, match=advice):
+            run(tmp_path, ToyLoader(4096, images=4096), batch_size=4096, epochs=1, device="cuda")
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

@@ -9,9 +9,9 @@ import pytest
 import torch
 import torch.multiprocessing as multiprocessing
 from parity.official import TinyBackbone
-from toy import DEFAULTS, ToyLoader
+from toy import DEFAULTS, ToyLoader, run
 
-from fra.data.views import Views, ViewsConfig
+from fra.data.views import Crops, Views, ViewsConfig
 from fra.method.networks import FRA, Embeddings, Regions
 from fra.train.checkpoint import Checkpoints
 from fra.train.pretrain import TrainConfig
@@ -121,6 +121,19 @@ def test_out_of_memory_names_a_batch_that_fits(limit: int, advice: str, tmp_path
     training = Run(model, config, ToyLoader(32), views, Checkpoints(tmp_path), {}, ())
     with StopSignal() as stop, pytest.raises(MemoryError, match=advice):
         training.train(stop)
+
+
+class GreedyViews(Views):
+    """Make views of more memory than any machine has."""
+
+    def __call__(self, crops: Crops, epoch: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.empty(2**50, device=device), torch.empty(2**50, device=device)
+
+
+def test_out_of_memory_before_the_step_names_what_to_lower(tmp_path: Path) -> None:
+    advice = "out of memory on cpu while views of 8 images were made: use a smaller train.batch_size or data"
+    with pytest.raises(MemoryError, match=advice):
+        run(tmp_path, views=GreedyViews(ViewsConfig(), seed=0))
 
 
 def out_of_memory(rank: int, folder: Path) -> None:
