@@ -130,8 +130,7 @@ def luma(images: Tensor) -> Tensor:
 
 def blend(images: Tensor, other: Tensor, factor_B: Tensor) -> Tensor:
     """factor · images + (1 − factor) · other, clipped to 0…1."""
-    factor = factor_B.view(-1, 1, 1, 1)
-    return (factor * images + (1 - factor) * other).clamp_(0, 1)
+    return torch.lerp(other, images, factor_B.view(-1, 1, 1, 1)).clamp_(0, 1)
 
 
 def brightness(images: Tensor, factor_B: Tensor) -> Tensor:
