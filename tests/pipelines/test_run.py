@@ -67,7 +67,7 @@ def test_what_cannot_pass_is_not(toy: Toy) -> None:
     code, output = toy.run("ingest")
     assert code == 1
     assert toy.starts("ingest") == 1
-    assert output.strip().splitlines()[-1] == "error: stage: a parameter is wrong"
+    assert output.strip().splitlines()[-1] == "error: ingest: a parameter is wrong"
 
 
 def test_unknown_stage_is_one_line(toy: Toy) -> None:
