@@ -117,6 +117,7 @@ def on_two_ranks(rank: int, folder: Path, faces: ProbeConfig) -> None:
         torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_one_of_two_ranks_asks_for_both(faces: ProbeConfig, tmp_path: Path) -> None:
     multiprocessing.spawn(on_two_ranks, (tmp_path, faces), nprocs=2)
     assert_scored_but_the_same(tmp_path)
