@@ -12,6 +12,14 @@ from sklearn import metrics as sk
 from fra.transfer import metrics
 
 RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def _same_draws() -> None:
+    """Whichever tests ran before in this process."""
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
+
+
 ONES = np.ones((1, 300))
 COUNTS = RNG.poisson(1.0, (4, 300)).astype(float)  # as bootstrap resamples have them
 EXACT = {"abs": 1e-6, "rel": 1e-6}
