@@ -200,6 +200,7 @@ def plain_pairs(
 
 
 def plain_loader(root: Path, views: ViewsConfig, image_size: int, batch_size: int, workers: int) -> Batches:
+    """Epochs of `plain_pairs`."""
     pairs = plain_pairs(root, views, image_size, batch_size, workers)
 
     def run() -> Iterator[int]:

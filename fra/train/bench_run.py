@@ -69,7 +69,7 @@ def training(
         plain = plain_epochs(
             plain_pairs(root, views, image_size, batch_size, cores, kept=True), plain_step, where
         )
-        ours = OurEpochs(pairs, our_step, where)
+        ours = OurEpochs(pairs, Views(views, seed=0), our_step, where)
         contenders: dict[str, Batches] = {"baseline": plain, "ours": ours}
         laps = [{name: measured(run) for name, run in contenders.items()} for _ in range(1 + rounds)][1:]
     rate = {name: statistics.median(lap[name].images / lap[name].wall for lap in laps) for name in contenders}
@@ -108,10 +108,13 @@ class OurEpochs:
     for the next."""
 
     def __init__(
-        self, pairs: loader.Loader, step: Callable[[Tensor, Tensor], Outcome], device: torch.device
+        self,
+        pairs: loader.Loader,
+        views: Views,
+        step: Callable[[Tensor, Tensor], Outcome],
+        device: torch.device,
     ) -> None:
-        self.pairs, self.step, self.device = pairs, step, device
-        self.views = Views(ViewsConfig(), seed=0)
+        self.pairs, self.views, self.step, self.device = pairs, views, step, device
         self.waited: list[float] = []
 
     def __call__(self) -> Iterator[int]:
@@ -123,7 +126,7 @@ class OurEpochs:
                     clock.lap(0)
                 unread.append(Late(self.step(batch.view1_B3HW, batch.view2_B3HW).losses))
                 if number:
-                    unread.pop(0).read()  # one step late, as in training
+                    unread.pop(0).read()  # one step late, as in training on a GPU
                 yield len(batch.index_B)
         unread.pop().read()
         seconds, waited, _ = clock.lap(0)
