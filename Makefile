@@ -38,7 +38,7 @@ endef
 
 demo: .venv/ready
 	@dvc repro
-	@python -m pipelines.summary
+	@python -m pipelines.cli.summary
 
 test: .venv/ready
 	$(call install_packages,$(TEST_PACKAGES))

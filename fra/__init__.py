@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fra.inference import load
+    from fra.inference.encoder import load
 
 __all__ = ["load"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "load":
-        from fra.inference import load
+        from fra.inference.encoder import load
 
         return load
     raise AttributeError(f"module 'fra' has no attribute {name!r}")

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from pipelines.errors import one_line
+from pipelines.project.errors import one_line
 
 sys.excepthook = one_line
 

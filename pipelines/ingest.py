@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fra.data import datasets
-from fra.data.records import root_of
-from pipelines import paths, permissions
-from pipelines.dataset import chosen, withdrawn
+from fra.data.datasets import ingest as datasets
+from fra.data.datasets.records import root_of
+from pipelines.project import paths, permissions
+from pipelines.project.dataset import chosen, withdrawn
 from pipelines.stage import logger, main
 
 

@@ -1,8 +1,8 @@
-"""params.yaml: composed by Hydra from `fra/conf`, checked against the dataclass that uses each section.
+"""params.yaml: composed by Hydra from `pipelines/conf`, checked against the dataclass that uses each section.
 
 python -m pipelines.params [OVERRIDE…]    write params.yaml, e.g. `python -m pipelines.params recipe=paper`
 
-The overrides are kept in `fra/conf/project.yaml`, with which `dvc exp run -S …` begins: what was chosen once need not
+The overrides are kept in `pipelines/conf/project.yaml`, with which `dvc exp run -S …` begins: what was chosen once need not
 be said again with every experiment.
 """
 
@@ -23,10 +23,10 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from fra.data.files import write_text
+from fra.files import write_text
 
 PARAMS = Path("params.yaml")
-CONF = Path("fra/conf")
+CONF = Path("pipelines/conf")
 PROJECT = "project.yaml"
 """In `CONF`: what was chosen, as the configuration that Hydra starts from (`hydra.config_name` in .dvc/config)."""
 NAME = re.compile(r"[+~]{0,2}[A-Za-z0-9_./@-]+")
@@ -34,14 +34,14 @@ NAME = re.compile(r"[+~]{0,2}[A-Za-z0-9_./@-]+")
 REFERENCE = re.compile(r"\$\{\.*[A-Za-z0-9_.]+\}")
 """Another parameter's value, as `${dataset.name}`."""
 SECTIONS = {
-    "dataset": "fra.data.records.DatasetConfig",
-    "shard": "fra.data.shards.ShardConfig",
-    "validate": "fra.quality.expectations.ValidateConfig",
-    "data": "fra.data.loader.DataConfig",
-    "views": "fra.data.views.ViewsConfig",
+    "dataset": "fra.data.datasets.records.DatasetConfig",
+    "shard": "fra.data.shards.config.ShardConfig",
+    "validate": "fra.validation.config.ValidateConfig",
+    "data": "fra.data.loader.config.DataConfig",
+    "views": "fra.data.views.views.ViewsConfig",
     "model": "fra.method.networks.ModelConfig",
     "objective": "fra.method.networks.ObjectiveConfig",
-    "train": "fra.train.recipe.TrainConfig",
+    "train": "fra.train.config.TrainConfig",
     "probe": "fra.train.probe.ProbeConfig",
     "transfer": "fra.transfer.evaluate.TransferConfig",
 }

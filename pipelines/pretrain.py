@@ -7,17 +7,20 @@ import json
 from pathlib import Path
 
 from fra import dist
-from fra.data import loader
-from fra.data.loader import DataConfig
-from fra.data.views import Views, ViewsConfig
+from fra.data.loader.build import build_loader
+from fra.data.loader.config import DataConfig
+from fra.data.loader.webdataset import train_shards
+from fra.data.views.views import Views, ViewsConfig
 from fra.method.networks import ModelConfig, ObjectiveConfig
-from fra.quality import verdict
 from fra.train import probe as probes
 from fra.train.pretrain import TrainConfig
 from fra.train.pretrain import pretrain as train
 from fra.train.probe import Probe, ProbeConfig
-from pipelines import params, paths
+from fra.validation import verdict
+from pipelines import params
 from pipelines.lineage import record
+from pipelines.project import paths
+from pipelines.repo.code_deps import code_hash
 from pipelines.stage import logger, main
 
 SECTIONS = ["data", "views", "model", "objective", "train", "probe"]
@@ -29,7 +32,7 @@ def inputs(dataset: str, data: DataConfig) -> tuple[Path, list[Path]]:
         source = paths.beton(dataset) / "train.beton"
         return source, [source]
     source = paths.shards(dataset)
-    return source, [source / "index.json", *(shard.path for shard in loader.train_shards(source))]
+    return source, [source / "index.json", *(shard.path for shard in train_shards(source))]
 
 
 def labelled_faces(
@@ -65,10 +68,10 @@ def pretrain() -> None:
     chosen = {"dataset": {"name": dataset}, **{name: values[name] for name in SECTIONS}}
     origin = record.provenance(chosen, read)
     probe, asked = labelled_faces(params.section("probe", ProbeConfig), data.image_size, views)
-    identity = {"params": origin["params"], "inputs": {**read, **asked}, "code": code_hash()}
+    identity = {"params": origin["params"], "inputs": {**read, **asked}, "code": code_hash("pretrain")}
     run = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     with dist.ranks(config.device):
-        batches = loader.build(
+        batches = build_loader(
             data,
             views,
             source=source,
@@ -90,12 +93,6 @@ def pretrain() -> None:
             probe=probe,
         )
     logger.info("pre-trained: loss %.4f, %.0f images/s", metrics["total"], metrics["images_per_second"])
-
-
-def code_hash() -> str:
-    """SHA-256 of the code that training runs, so that other code never continues its checkpoints."""
-    files = sorted(path for room in ("data", "method", "train") for path in Path("fra", room).glob("*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 if __name__ == "__main__":

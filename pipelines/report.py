@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fra import inference
-from fra.data.files import write_json
+from fra.files import write_json
+from fra.inference import encoder as inference
+from fra.region_quality import clusters, evaluate
+from fra.region_quality.evaluate import Heatmaps
 from fra.report.page import write
-from fra.train.checkpoint import read_weights
-from fra.transfer import clusters, regions
-from fra.transfer.regions import Heatmaps
-from pipelines import params, paths
+from fra.transfer.tasks import TASKS
+from fra.weights.files import read_weights
+from pipelines import params
+from pipelines.project import paths
 from pipelines.stage import logger, main
-from pipelines.summary import headline
 
 RANDOM_NETWORKS = 3
 """How many untrained networks the region quality is compared with; their mean is given."""
@@ -37,12 +39,26 @@ def judge_regions(
     untrained = [inference.untrained(model, seed) for seed in range(RANDOM_NETWORKS)]
     rows: dict[str, list[Heatmaps]] = {"pretrained": [encoder], "random": [*untrained]}
     size, count = encoder.image_size, int(encoder.metadata["num_masks"])
-    if faces := regions.faces(manifest, shards, size):
+    if faces := evaluate.faces(manifest, shards, size):
         rows["colours"] = [clusters.of_colours(faces, size, count)]
         rows["features"] = [clusters.of_features(encoder, faces, count)]
         for path in others:
             rows[f"features of {path}"] = [clusters.of_features(inference.load(path), faces, count)]
-    return regions.evaluate(rows, manifest, shards, out)
+    return evaluate.evaluate(rows, manifest, shards, out)
+
+
+def headline() -> dict[str, dict[str, Any]]:
+    """Of each task its one figure, pre-trained and with random weights: mean over seeds; and the last losses."""
+    figures: dict[str, dict[str, Any]] = {}
+    for task in params.read()["tasks"]:
+        metrics = json.loads((paths.TRANSFER / task / "metrics.json").read_text(encoding="utf-8"))
+        name = TASKS[task].primary
+        figures[task] = {name: metrics["pretrained"][name]["mean"], "random": metrics["random"][name]["mean"]}
+    training = json.loads((paths.PRETRAIN / "metrics.json").read_text(encoding="utf-8"))
+    figures["pretrain"] = {
+        name: training[name] for name in ("total", "global", "region", "relation", "masks_used")
+    }
+    return figures
 
 
 def report() -> None:

@@ -35,11 +35,13 @@ from prefect.states import Completed, Failed, Scheduled
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 
-from pipelines import artifacts, graph, history, listing, params, server
-from pipelines.errors import describe
-from pipelines.graph import Plan, Stage
+from pipelines import params
+from pipelines.orchestration import artifacts, fingerprint, server
+from pipelines.orchestration.workspace import Ended, Workspace, alone
+from pipelines.project.errors import describe
+from pipelines.repo import git_commit, graph
+from pipelines.repo.graph import Plan, Stage
 from pipelines.stage import PARENT, RESUME_ME, TRY_AGAIN
-from pipelines.workspace import Ended, Workspace, alone
 
 Log: TypeAlias = Logger | LoggerAdapter[Any]
 
@@ -116,7 +118,7 @@ def execute(
     )
     check(stage.name, ended)
     if work.must_list(stage):
-        listing.note(LISTED, str(work.listed))
+        fingerprint.note(LISTED, str(work.listed))
     if graph.outputs(stage.name) != before:
         work.changed.add(stage.name)
     return "Running stage" in ended.output
@@ -232,8 +234,8 @@ def prepare(workspace: Workspace, targets: list[str], timeouts: dict[str, float]
     if unknown := timeouts.keys() - known:
         raise ValueError(f"timeouts: no stage {', '.join(sorted(unknown))}: use {', '.join(sorted(known))}")
     root = params.read()["dataset"]["root"]
-    listed = f"{root} {listing.signature(Path(root).expanduser())}" if root else None
-    if listed is not None and listing.is_known(LISTED, listed):
+    listed = f"{root} {fingerprint.signature(Path(root).expanduser())}" if root else None
+    if listed is not None and fingerprint.is_known(LISTED, listed):
         listed = None
     return Work(workspace, plan, TIMEOUTS | timeouts, listed)
 
@@ -254,7 +256,7 @@ def drive(work: Work, log: Log, commit: bool) -> None:
     if work.plan.remote:
         push(work)
     if commit:
-        history.commit(log)
+        git_commit.commit(log)
 
 
 def give_back(run: FlowRun) -> None:
@@ -303,7 +305,7 @@ def plain(targets: list[str], commit: bool, log: Log) -> None:
         finally:
             workspace.stop()
     if commit:
-        history.commit(log)
+        git_commit.commit(log)
 
 
 def again(attempt: Callable[[], Any], log: Log) -> None:

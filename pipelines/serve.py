@@ -25,7 +25,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipelines import server
+from pipelines.orchestration import server
 
 logger = logging.getLogger("pipelines")
 
@@ -71,7 +71,7 @@ class Service:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pipelines.supervise", *self.command],
+                [sys.executable, "-m", "pipelines.orchestration.supervise", *self.command],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -156,7 +156,7 @@ def prepare() -> None:
     from prefect.exceptions import ObjectAlreadyExists
     from prefect.workers.process import ProcessWorker
 
-    from pipelines import alerts
+    from pipelines.orchestration import alerts
 
     with get_client(sync_client=True) as client:
         for pool, limit in POOLS.items():

@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from fra.data import beton, shards
-from fra.data.files import read_parquet
-from fra.data.records import root_of
-from fra.data.shards import ShardConfig
-from fra.data.spread import AHEAD, Spread, check_locks
-from fra.data.tar import Job
-from pipelines import params, paths
-from pipelines.dataset import chosen
+from fra.data.datasets.records import root_of
+from fra.data.shards import beton, write
+from fra.data.shards.config import ShardConfig
+from fra.data.shards.executors import AHEAD, Spread, check_locks
+from fra.data.shards.tar import Job
+from fra.files import read_parquet
+from pipelines import params
+from pipelines.project import paths
+from pipelines.project.dataset import chosen
 from pipelines.stage import logger, main
 
 
@@ -70,9 +71,9 @@ def shard() -> None:
         config,
         paths.WORK / "shards" / name,
     )
-    manifest = shards.write(records, *places, spread=spread)
+    manifest = write.write(records, *places, spread=spread)
     if broken := beton.write(manifest, paths.shards(name), paths.beton(name), config):
-        manifest = shards.write(records, *places, spread=spread, broken=broken)
+        manifest = write.write(records, *places, spread=spread, broken=broken)
         beton.write(manifest, paths.shards(name), paths.beton(name), config)
     sharded = manifest["shard"].notna()
     logger.info(

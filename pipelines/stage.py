@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from pipelines import paths, permissions
-from pipelines.errors import describe
-from pipelines.lineage import events, record
-from pipelines.supervise import die_with_parent
+from pipelines.lineage import openlineage, record
+from pipelines.orchestration.supervise import die_with_parent
+from pipelines.project import paths, permissions
+from pipelines.project.errors import describe
 
 TRY_AGAIN = 74
 """Exit code of a run that failed for a cause that can pass: a disk, a network (EX_IOERR)."""
@@ -93,7 +93,7 @@ def main(stage: Callable[[], None], limit: str | None = None, takes: str | None 
     try:
         with (
             alone(stage.__name__) if first else nullcontext(),
-            events.run(stage.__name__, os.environ.get(PARENT)) if recorded else nullcontext(),
+            openlineage.run(stage.__name__, os.environ.get(PARENT)) if recorded else nullcontext(),
         ):
             if watched:
                 as_flow(stage, limit)
@@ -158,7 +158,7 @@ def as_flow(stage: Callable[[], None], limit: str | None) -> None:
     from prefect.flow_engine import run_flow
     from prefect.states import Cancelled, Failed
 
-    from pipelines import server
+    from pipelines.orchestration import server
 
     ended: list[BaseException | None] = []
 

@@ -6,10 +6,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from fra import released
-from fra.quality import verdict
 from fra.transfer.evaluate import TransferConfig, evaluate
-from pipelines import params, paths
+from fra.validation import verdict
+from fra.weights import released
+from pipelines import params
+from pipelines.project import paths
 from pipelines.stage import logger, main
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from fra.data.loader import DataConfig
-from fra.data.views import ViewsConfig
-from fra.quality import gate, terminal
-from fra.quality.expectations import ValidateConfig
-from fra.quality.gate import Set
-from fra.quality.verdict import GateError
-from pipelines import params, paths
-from pipelines.dataset import chosen, validation_of
+from fra.data.loader.config import DataConfig
+from fra.data.views.views import ViewsConfig
+from fra.validation import terminal
+from fra.validation import validate as gate
+from fra.validation.config import ValidateConfig
+from fra.validation.validate import Set
+from fra.validation.verdict import GateError
+from pipelines import params
+from pipelines.project import paths
+from pipelines.project.dataset import chosen, validation_of
 from pipelines.stage import logger, main
 
 

@@ -14,8 +14,8 @@ from fra import dist
 from fra.method import losses
 from fra.method.networks import ModelConfig, ObjectiveConfig, build
 from fra.train import optim
-from fra.train.feed import Batch
-from fra.train.start import start_at_clusters
+from fra.train.mask_init import start_at_clusters
+from fra.train.prefetch import Batch
 from fra.train.step import Trainer
 
 BATCH = 32

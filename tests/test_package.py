@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from PIL import Image
-from workspace import ROOT, environment
+from support.workspace import ROOT, environment
 
 LINES = """
 import fra

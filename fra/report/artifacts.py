@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from fra.quality import verdict
-from fra.quality.verdict import Verdict
+from fra.validation import verdict
+from fra.validation.verdict import Verdict
 
 SUMMARY_KEYS = {"test"}
 """Keys of a task's metrics.json that are not models."""

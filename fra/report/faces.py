@@ -16,13 +16,13 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from fra.data.crops import crop_box
 from fra.data.images import decode, members, resize
-from fra.data.rng import epoch_key
-from fra.data.views import Crops, Views, ViewsConfig
-from fra.inference import FaceEncoder
-from fra.report import regions
-from fra.report.regions import Pixels
+from fra.data.views.crops import crop_box
+from fra.data.views.rng import epoch_key
+from fra.data.views.views import Crops, Views, ViewsConfig
+from fra.inference import drawing as regions
+from fra.inference.drawing import Pixels
+from fra.inference.encoder import FaceEncoder
 from fra.transfer.tasks import landmark_errors
 
 SHOWN = 8

@@ -13,17 +13,18 @@ from typing import Any
 import torch
 
 from fra import dist
-from fra.data.files import write_text
-from fra.data.views import Views
+from fra.data.views.views import Views
+from fra.files import write_text
 from fra.method.networks import ModelConfig, ObjectiveConfig, build
-from fra.train.board import Board
-from fra.train.checkpoint import Checkpoints, save_weights
-from fra.train.feed import Loader
+from fra.train.checkpoint import Checkpoints
+from fra.train.config import TrainConfig
+from fra.train.history import as_csv
+from fra.train.interrupt import StopSignal
+from fra.train.prefetch import Loader
 from fra.train.probe import Probe
-from fra.train.progress import as_csv
-from fra.train.recipe import TrainConfig
-from fra.train.run import Observer, Run
-from fra.train.watch import StopSignal
+from fra.train.tensorboard import Board
+from fra.train.trainer import Observer, Run
+from fra.weights.files import save_weights
 
 logger = logging.getLogger(__name__)
 

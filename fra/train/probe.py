@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fra.data import images
-from fra.data.files import read_parquet
-from fra.data.views import ViewsConfig, normalize
+from fra.data.views.views import ViewsConfig, normalize
+from fra.files import read_parquet
 
 SEED = 0
 """Draws the faces where there are more than `images`: the same ones in every run."""

@@ -2,39 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from tqdm import tqdm
-
-COLUMNS = (
-    "step",
-    "epoch",
-    "lr",
-    "target_momentum",
-    "total",
-    "global",
-    "region",
-    "relation",
-    "embedding_std",
-    "mask_entropy",
-    "masks_used",
-    "knn",
-)
-"""Of history.csv, which is the same whenever the run is: no times. Losses are means since the row before; the signs of
-collapse are those of the row's step; `knn` is the probe's latest score, empty without a probe."""
-
-
-def as_csv(history: Sequence[Mapping[str, float]]) -> str:
-    """The history as text: one row a reading, `COLUMNS` in order."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    return text.getvalue()
 
 
 class Progress:

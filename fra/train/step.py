@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from fra import dist
 from fra.method.networks import FRA, Direction, Embeddings
-from fra.train.recipe import PRECISIONS
+from fra.train.config import PRECISIONS
 
 logger = logging.getLogger(__name__)
 

@@ -11,17 +11,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fra.data.files import read_parquet
 from fra.transfer import features as frozen
 from fra.transfer import finetune
 from fra.transfer.finetune import Examples, FinetuneConfig
 from fra.transfer.heads import Array, choose
-from fra.transfer.pairs import compare, compare_folds, read_pairs
-from fra.transfer.results import GROUP, RUN, write
+from fra.transfer.manifest import read_faces, read_manifest
+from fra.transfer.results import GROUP, PRETRAINED, RANDOM, RUN, write
 from fra.transfer.splits import few_labels, people, redraw_validation, strata
 from fra.transfer.tasks import TASKS, Probe, Task
+from fra.transfer.verification import compare, compare_folds, read_pairs
 
-PRETRAINED, RANDOM = "pretrained", "random"
 FINETUNE = "finetune"
 
 
@@ -125,49 +124,6 @@ def evaluate(
     predictions = pd.concat(_runs(setting, backbone), ignore_index=True)
     predictions = predictions[[*RUN, *predictions.columns.drop(RUN)]]
     return write(task, predictions, out)
-
-
-def read_manifest(path: Path, aside: frozenset[str] = frozenset()) -> pd.DataFrame:
-    """The rows of a manifest whose images are in shards, less those of the keys `aside`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: train, val or test has no image, or a person is in two of them.
-    """
-    frame = _sharded(path, aside)
-    for split in ("train", "val", "test"):
-        if not (frame["split"] == split).any():
-            raise ValueError(f"{path}: no image in split {split!r}; transfer needs train, val and test")
-    splits = frame.groupby(people(frame))["split"].nunique()
-    if (splits > 1).any():
-        raise ValueError(
-            f"{path}: person {splits.idxmax()!r} is in {splits.max()} splits; people must not be shared"
-        )
-    return frame
-
-
-def read_faces(path: Path, pairs: pd.DataFrame, aside: frozenset[str] = frozenset()) -> pd.DataFrame:
-    """The rows of a manifest that given pairs name, in whatever split.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: an image of a pair is not in the manifest.
-    """
-    frame = _sharded(path, aside)
-    asked = pd.concat([pairs["key"], pairs["other"]])
-    absent = asked[~asked.isin(frame["key"])]
-    if len(absent):
-        raise ValueError(
-            f"{path}: image {absent.iloc[0]!r} of the pairs is missing, one of {absent.nunique()}"
-        )
-    return frame[frame["key"].isin(asked)].reset_index(drop=True)
-
-
-def _sharded(path: Path, aside: frozenset[str]) -> pd.DataFrame:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such manifest; run the stages ingest and shard first")
-    frame = read_parquet(path)
-    return frame[frame["shard"].notna() & ~frame["key"].isin(aside)].reset_index(drop=True)
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from fra import released
 from fra.data import images
-from fra.data.files import atomic, sha256
+from fra.files import atomic, sha256
 from fra.method import backbone as backbones
-from fra.train.checkpoint import read_network
 from fra.transfer import faces
+from fra.weights import released
+from fra.weights.files import read_network
 
 CHUNK = 1024
 """Images decoded at a time."""

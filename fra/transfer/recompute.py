@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from fra.data.files import read_parquet
+from fra.files import read_parquet
 from fra.transfer.results import files
 from fra.transfer.tasks import TASKS
 

@@ -11,11 +11,13 @@ import numpy as np
 import pandas as pd
 from fairlearn.metrics import MetricFrame
 
-from fra.data.files import write_parquet, write_text
+from fra.files import write_parquet, write_text
 from fra.transfer.curves import draw
 from fra.transfer.metrics import Array
 from fra.transfer.tasks import TASKS, Figures, Task
 
+PRETRAINED, RANDOM = "pretrained", "random"
+"""Names of the models that every task compares: the pre-trained backbone, and the same with random weights."""
 RUN = ["protocol", "fraction", "seed", "model"]
 """The columns that tell fits apart."""
 

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fra.data.files import write_json
-from fra.quality.verdict import read
-from pipelines import paths
-from pipelines.lineage.locks import LineageError
+from fra.files import write_json
+from fra.validation.verdict import read
+from pipelines.project import paths
+from pipelines.repo.lock import LineageError
 
 
 def approve(by: str, root: Path = Path()) -> list[Path]:

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fra.data.files import write_json
+from fra.files import write_json
 
 FOLDER = Path("artifacts/lineage")
 LIBRARIES = (
@@ -38,7 +38,9 @@ def code() -> dict[str, Any]:
     head = git("rev-parse", "--verify", "--quiet", "HEAD")
     if head is None:
         return {"commit": None, "modified": None}
-    changed = git("status", "--porcelain", "--", "fra", "pipelines", "dvc.yaml", ":!fra/conf/project.yaml")
+    changed = git(
+        "status", "--porcelain", "--", "fra", "pipelines", "dvc.yaml", ":!pipelines/conf/project.yaml"
+    )
     return {"commit": head, "modified": bool(changed)}
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 from rich.tree import Tree
 
-from fra.data.files import read_parquet
-from pipelines.lineage import approval, history, record
-from pipelines.lineage.locks import LineageError, Stage, above, maker, md5, read
+from fra.files import read_parquet
+from pipelines.lineage import approval, record
 from pipelines.lineage.record import metadata
 from pipelines.lineage.verify import ancestry
+from pipelines.repo import experiments
+from pipelines.repo.lock import LineageError, Stage, above, maker, md5, read
 
 FIGURES = {
     "alignment": "transfer@alignment",
@@ -57,7 +58,7 @@ def trace(artifact: str, root: Path = Path()) -> dict[str, Any]:
         )
     digest = md5(file)
     for name, known in [("workspace", stages)] + [
-        (run.name, run.stages()) for run in history.holding(digest, root)
+        (run.name, run.stages()) for run in experiments.holding(digest, root)
     ]:
         for stage in known.values():
             if digest in stage.outs.values():

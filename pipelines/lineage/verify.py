@@ -7,9 +7,7 @@ with the bytes it judged, weights with what their metadata says, and code with t
 
 from __future__ import annotations
 
-import hashlib
 import json
-import subprocess
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,13 +18,14 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError
 
-from fra.data.files import sha256, sha256_each
-from fra.quality.verdict import GateError
-from fra.quality.verdict import read as read_verdict
-from pipelines import paths
-from pipelines.lineage import approval, attest, record
-from pipelines.lineage.definition import definitions
-from pipelines.lineage.locks import Hashes, LineageError, Stage, above, contains, maker, md5, read
+from fra.files import sha256, sha256_each
+from fra.validation.verdict import GateError
+from fra.validation.verdict import read as read_verdict
+from pipelines.lineage import approval, in_toto, record
+from pipelines.project import paths
+from pipelines.repo.definition import definitions
+from pipelines.repo.git_commit import committed_digest
+from pipelines.repo.lock import Hashes, LineageError, Stage, above, contains, maker, md5, read
 
 
 @dataclass(frozen=True, order=True)
@@ -256,18 +255,16 @@ def commits(stages: dict[str, Stage], root: Path) -> Iterator[Problem]:
             continue
         if commit is None or modified:
             continue  # `show` tells that the code was in no commit
-        for file, digest in stage.code.items():
-            shown = subprocess.run(
-                ["git", "show", f"{commit}:{file}"], cwd=root, capture_output=True, check=False
-            )
-            if shown.returncode:
+        for dep, digest in stage.code.items():
+            committed = committed_digest(dep, commit, root)
+            if committed is None:
                 yield Problem(
-                    path.as_posix(), f"commit {commit[:12]} is not in this repository, or lacks {file}"
+                    path.as_posix(), f"commit {commit[:12]} is not in this repository, or lacks {dep}"
                 )
                 break
-            if hashlib.md5(shown.stdout, usedforsecurity=False).hexdigest() != digest:
+            if committed != digest:
                 yield Problem(
-                    file, f"not the code of commit {commit[:12]}, with which {stage.name} says it ran"
+                    dep, f"not the code of commit {commit[:12]}, with which {stage.name} says it ran"
                 )
 
 
@@ -298,7 +295,7 @@ def statements(stages: dict[str, Stage], root: Path, public_key: Path | None) ->
                 paths.STATEMENT.as_posix(), "not there: `fra lineage attest --key …` writes and signs it"
             )
     elif (root / backbone).is_file():
-        for message in attest.check(root / paths.STATEMENT, root / backbone, public_key, root):
+        for message in in_toto.check(root / paths.STATEMENT, root / backbone, public_key, root):
             yield Problem(paths.STATEMENT.as_posix(), message)
 
 

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fra.data import beton, datasets, shards
-from fra.data.records import DatasetConfig
-from fra.data.shards import ShardConfig
+from fra.data.datasets import ingest
+from fra.data.datasets.records import DatasetConfig
+from fra.data.shards import beton, write
+from fra.data.shards.config import ShardConfig
 
 RAW_BYTES = 10_000
 """Images of fewer bytes of pixels are kept raw in the betons."""
@@ -50,8 +51,8 @@ def prepared(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def prepare(faces: Path, out: Path, images_per_shard: int = 20) -> pd.DataFrame:
     config = ShardConfig(images_per_shard=images_per_shard, workers=2, raw_bytes=RAW_BYTES)
-    records = datasets.ingest(DatasetConfig("faces", "folder", str(faces), val=0.2, test=0.2), out / "raw")
-    manifest = shards.write(records, faces, out / "shards", out / "manifest.parquet", config, out / "state")
+    records = ingest.ingest(DatasetConfig("faces", "folder", str(faces), val=0.2, test=0.2), out / "raw")
+    manifest = write.write(records, faces, out / "shards", out / "manifest.parquet", config, out / "state")
     shutil.rmtree(out / "beton", ignore_errors=True)
     beton.write(manifest, out / "shards", out / "beton", config)
     return manifest

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fra.data.datasets import ADAPTERS, ingest
-from fra.data.records import DatasetConfig
+from fra.data.datasets.ingest import ADAPTERS, ingest
+from fra.data.datasets.records import DatasetConfig
 
 ATTRIBUTES = [f"Attribute_{number}" for number in range(38)] + ["Smiling", "Young"]
 
@@ -375,7 +375,7 @@ MAKERS = {
 
 
 def test_every_published_layout_is_tested_and_one_override_away() -> None:
-    confs = {path.stem for path in (Path(__file__).parents[2] / "fra/conf/dataset").glob("*.yaml")}
+    confs = {path.stem for path in (Path(__file__).parents[2] / "pipelines/conf/dataset").glob("*.yaml")}
     assert set(ADAPTERS) - {"folder", "generated", "orl", "webdataset"} == set(MAKERS)
     assert set(ADAPTERS) <= confs
 

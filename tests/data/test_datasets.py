@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from fra.data.adapters.folder import records as folder
-from fra.data.adapters.orl import records as orl
-from fra.data.datasets import ingest, keys_of
-from fra.data.records import DatasetConfig, split_of
+from fra.data.datasets.adapters.folder import records as folder
+from fra.data.datasets.adapters.orl import records as orl
+from fra.data.datasets.ingest import ingest, keys_of
+from fra.data.datasets.records import DatasetConfig, split_of
 
 
 def test_orl_is_whole_and_people_are_in_one_split(tmp_path: Path) -> None:

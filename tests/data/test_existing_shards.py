@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from moto.server import ThreadedMotoServer
 
-from fra.data import shards
-from fra.data.datasets import ingest
-from fra.data.records import DatasetConfig
-from fra.data.shards import ShardConfig
+from fra.data.datasets.ingest import ingest
+from fra.data.datasets.records import DatasetConfig
+from fra.data.shards import write
+from fra.data.shards.config import ShardConfig
 
 
 class Ranges(SimpleHTTPRequestHandler):
@@ -67,7 +67,7 @@ def bucket(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def rewritten(urls: str, out: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Records and manifest of existing shards."""
     records = ingest(DatasetConfig("web", "webdataset", urls=urls), out / "raw")
-    manifest = shards.write(
+    manifest = write.write(
         records,
         out,
         out / "shards",

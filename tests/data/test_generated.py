@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fra.data import shards
-from fra.data.adapters import generated
-from fra.data.datasets import ingest
-from fra.data.records import DatasetConfig
-from fra.data.shards import ShardConfig
+from fra.data.datasets.adapters import generated
+from fra.data.datasets.ingest import ingest
+from fra.data.datasets.records import DatasetConfig
+from fra.data.shards import write as shards
+from fra.data.shards.config import ShardConfig
 
 
 def config(images: int | None, seed: int = 0) -> DatasetConfig:

@@ -14,11 +14,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fra.data import beton, shards
-from fra.data.datasets import ingest
-from fra.data.files import sha256
-from fra.data.records import DatasetConfig
-from fra.data.shards import ShardConfig
+from fra.data.datasets.ingest import ingest
+from fra.data.datasets.records import DatasetConfig
+from fra.data.shards import beton
+from fra.data.shards import write as shards
+from fra.data.shards.config import ShardConfig
+from fra.data.shards.plan import order_of, plan
+from fra.files import sha256
 
 CONFIG = ShardConfig(images_per_shard=10, workers=2)
 IMAGES = 43
@@ -86,9 +88,9 @@ def test_every_shard_is_in_the_order_of_its_keys_hashes_whatever_was_there_befor
     records = pd.DataFrame({"key": keys, "split": ["train"] * 30 + ["test"] * 10})
     before, shard_before = keys[:0], pd.Series(dtype="string")
     for rows in (records.iloc[5:20], records.iloc[5:37], records):
-        planned = shards.plan(rows.assign(last=shards.rows_of(rows["key"], before)), 8, shard_before)
+        planned = plan(rows.assign(last=shards.rows_of(rows["key"], before)), 8, shard_before)
         for _, within in planned.groupby("shard"):
-            order = shards.order_of(within["key"])
+            order = order_of(within["key"])
             assert (order[1:] > order[:-1]).all()
         assert planned.set_index("key")["shard"][before].tolist() == shard_before.tolist()
         before, shard_before = (planned[name].reset_index(drop=True) for name in ("key", "shard"))

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from data.conftest import RAW_BYTES
-from fra.data import loader
-from fra.data.loader import DataConfig, Loader
-from fra.data.order import shuffled, shuffled_nearby
-from fra.data.views import ViewsConfig
+from fra.data.loader.build import build_loader
+from fra.data.loader.config import DataConfig, Loader
+from fra.data.loader.ffcv import ffcv_threads
+from fra.data.loader.samplers import shuffled, shuffled_nearby
+from fra.data.views.views import ViewsConfig
 
 EXCLUDE = frozenset({3, 11})
 Pairs = dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]]
@@ -22,7 +23,7 @@ Pairs = dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]]
 def build(prepared: Path, kind: str, batch_size: int = 4, workers: int = 2, **options: int) -> Loader:
     source = prepared / ("beton/train.beton" if kind == "ffcv" else "shards")
     config = DataConfig(kind, image_size=24, workers=workers, shuffle_buffer=16)
-    return loader.build(
+    return build_loader(
         config, ViewsConfig(), source=source, exclude=EXCLUDE, batch_size=batch_size, seed=7, **options
     )
 
@@ -159,7 +160,7 @@ def test_nearby_order_reads_runs_and_mixes_batches() -> None:
 
 def test_a_nearby_order_is_one_of_a_loader(prepared: Path, images: int) -> None:
     config = DataConfig("ffcv", "nearby", image_size=24, workers=2, shuffle_buffer=16)
-    pairs = loader.build(
+    pairs = build_loader(
         config,
         ViewsConfig(),
         source=prepared / "beton/train.beton",
@@ -183,7 +184,7 @@ def test_more_threads_than_numba_has_are_refused_and_none_asked_for_fits(
     with pytest.raises(ValueError, match=r"data\.workers is 9999, but Numba has \d+ threads here"):
         build(prepared, "ffcv", workers=9999)
     monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 1)
-    assert loader.ffcv_threads(0) == 1
+    assert ffcv_threads(0) == 1
 
 
 def test_a_batch_larger_than_the_set_says_what_fits(prepared: Path, images: int) -> None:
@@ -194,7 +195,7 @@ def test_a_batch_larger_than_the_set_says_what_fits(prepared: Path, images: int)
 @pytest.mark.parametrize("kind", ["ffcv", "webdataset"])
 def test_a_missing_source_is_named(tmp_path: Path, kind: str) -> None:
     with pytest.raises(FileNotFoundError, match="run `dvc repro shard`"):
-        loader.build(
+        build_loader(
             DataConfig(kind),
             ViewsConfig(),
             source=tmp_path / "none",

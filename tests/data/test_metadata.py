@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
-from fra.data import datasets, shards
+from fra.data.datasets import ingest
+from fra.data.datasets.records import DatasetConfig
 from fra.data.images import ImageError, decode, glance, inspect
-from fra.data.metadata import anew, without_metadata
-from fra.data.records import DatasetConfig
-from fra.data.shards import ShardConfig
+from fra.data.shards import write as shards
+from fra.data.shards.config import ShardConfig
+from fra.data.shards.strip_metadata import anew, without_metadata
 
 SECRET = b"Ann Example, Hauptstrasse 1"
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8))
@@ -188,7 +189,7 @@ def test_shards_say_what_is_asked_for(keep: bool, tmp_path: Path) -> None:
     root.mkdir()
     (root / "a.jpg").write_bytes(jpeg(6))
     (root / "b.png").write_bytes(png())
-    records = datasets.ingest(DatasetConfig("faces", "folder", str(root), val=0.0), tmp_path / "raw")
+    records = ingest.ingest(DatasetConfig("faces", "folder", str(root), val=0.0), tmp_path / "raw")
     places = (tmp_path / "shards", tmp_path / "m.parquet")
 
     def write(keep_metadata: bool) -> bytes:

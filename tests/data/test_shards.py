@@ -10,11 +10,12 @@ import pytest
 import webdataset
 
 from data.conftest import prepare
-from fra.data.datasets import ingest
-from fra.data.files import sha256
+from fra.data.datasets.ingest import ingest
+from fra.data.datasets.records import DatasetConfig
 from fra.data.images import decode, read
-from fra.data.records import DatasetConfig
-from fra.data.shards import ShardConfig, write
+from fra.data.shards.config import ShardConfig
+from fra.data.shards.write import write
+from fra.files import sha256
 
 
 @pytest.fixture(scope="module")

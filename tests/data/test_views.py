@@ -8,10 +8,10 @@ import torch
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
 
-from fra.data import views
-from fra.data.crops import crop_box
-from fra.data.rng import epoch_key, uniforms
-from fra.data.views import Crops, Draws, Views, ViewsConfig
+from fra.data.views import views
+from fra.data.views.crops import crop_box
+from fra.data.views.rng import epoch_key, uniforms
+from fra.data.views.views import Crops, Draws, Views, ViewsConfig
 
 IMAGES = torch.rand(6, 3, 24, 20, generator=torch.Generator().manual_seed(0))
 FACTORS = torch.tensor([0.6, 0.8, 1.0, 1.1, 1.3, 1.4])

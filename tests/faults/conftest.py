@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import COMMANDS, Command, contents, undisturbed
-from harm import FAULTS
-from workspace import few_faces, make_workspace, run
+from support.commands import COMMANDS, Command, contents, undisturbed
+from support.harm import FAULTS
+from support.workspace import few_faces, make_workspace, run
 
 Reference = tuple[float, dict[str, str]]
 """Seconds that an undisturbed run takes, and the files that it writes, by hash."""

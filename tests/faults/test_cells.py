@@ -17,8 +17,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from commands import COMMANDS, Command, contents, undisturbed
-from harm import FAULTS, Ended
+from support.commands import COMMANDS, Command, contents, undisturbed
+from support.harm import FAULTS, Ended
 
 from pipelines.lineage.verify import verify
 

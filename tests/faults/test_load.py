@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from workspace import ROOT, run
+from support.workspace import ROOT, run
 
 ROWS, SHARDS = 1_000_000, 10_000
 GIGABYTE = 2.0**30

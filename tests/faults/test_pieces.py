@@ -20,18 +20,18 @@ import torch
 from ffcv.fields import RGBImageField
 from PIL import Image
 from safetensors.torch import save_file
-from workspace import ROOT, run
+from support.workspace import ROOT, run
 
-from fra.data.adapters import orl
-from fra.data.beton import write_split
-from fra.data.files import atomic, read_parquet, write_parquet
-from fra.data.records import DatasetConfig
-from fra.train.checkpoint import read_weights, save_weights
+from fra.data.datasets.adapters import orl
+from fra.data.datasets.records import DatasetConfig
+from fra.data.shards.beton import write_split
+from fra.files import atomic, read_parquet, write_parquet
+from fra.weights.files import read_weights, save_weights
 
 WRITER = """
 import sys, time
 from pathlib import Path
-from fra.data.files import atomic
+from fra.files import atomic
 with atomic(Path(sys.argv[1])) as partial:
     partial.write_text(sys.argv[2])
     print("at it", flush=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from workspace import few_faces, make_workspace, run
+from support.workspace import few_faces, make_workspace, run
 
 NOBODY = 65534
 

@@ -28,20 +28,21 @@ from PIL import Image
 from safetensors.torch import save as save_safetensors
 
 from data import test_adapters as layouts
-from fra.data.adapters import webdataset
-from fra.data.datasets import ADAPTERS, check_names, table_of
-from fra.data.files import write_parquet
+from fra.data.datasets.adapters import webdataset
+from fra.data.datasets.ingest import ADAPTERS, check_names, table_of
+from fra.data.datasets.records import DatasetConfig, Record
 from fra.data.images import ImageError, decode, glance, inspect
-from fra.data.inspect_beton import Beton, BetonError
-from fra.data.loader import train_shards
-from fra.data.metadata import without_metadata
-from fra.data.records import DatasetConfig, Record
-from fra.quality import manifest, verdict
-from fra.train.checkpoint import Checkpoints, read_weights
-from fra.transfer import foreign
-from fra.transfer.pairs import read_pairs
+from fra.data.loader.webdataset import train_shards
+from fra.data.shards.beton_reader import Beton, BetonError
+from fra.data.shards.strip_metadata import without_metadata
+from fra.files import write_parquet
+from fra.train.checkpoint import Checkpoints
+from fra.transfer.verification import read_pairs
+from fra.validation import manifest, verdict
+from fra.weights import convert
+from fra.weights.files import read_weights
 from pipelines import params
-from pipelines.lineage import locks
+from pipelines.repo import lock as locks
 
 FOLDER = Path(tempfile.mkdtemp(prefix="hostile-"))
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
@@ -223,7 +224,7 @@ def beton(path: Path) -> None:
 
 
 def weights() -> list[bytes]:
-    from fra.released import find
+    from fra.weights.released import find
 
     tensors = {"a": torch.zeros(2, 3), "b": torch.ones(1)}
     return [save_safetensors(tensors, {"fra": '{"contents": "backbone"}'}), find("demo").read_bytes()[:4096]]
@@ -304,7 +305,7 @@ TARGETS: dict[str, Target] = {
     ),
     "beton": Target(lambda: list(beton_seeds()), refusing(beton, "train.beton", BetonError)),
     "weights": Target(weights, refusing(read_weights, "weights.safetensors")),
-    "foreign weights": Target(checkpoint, refusing(foreign.read_tensors, "theirs.pt")),
+    "foreign weights": Target(checkpoint, refusing(convert.read_tensors, "theirs.pt")),
     "checkpoint": Target(checkpoint, refusing(resumed, "step.pt")),
     "params": Target(lambda: [(PROJECT / "params.yaml").read_bytes()], refusing(params.read, "params.yaml")),
     "lock": Target(lock, refusing(lambda path: locks.parse(path.read_bytes()), "dvc.lock")),

@@ -12,9 +12,10 @@ import pytest
 from data.test_adapters import affectnet, celeba, fer2013, rafdb, table, wflw
 from PIL import Image
 
-from fra.data import datasets, shards
-from fra.data.records import DatasetConfig
-from fra.data.shards import ShardConfig
+from fra.data.datasets import ingest
+from fra.data.datasets.records import DatasetConfig
+from fra.data.shards import write
+from fra.data.shards.config import ShardConfig
 
 stream = io.BytesIO()
 Image.effect_noise((20, 20), 60).save(stream, "PNG")
@@ -34,7 +35,7 @@ def archive(path: Path, *names: str, **fields: object) -> str:
 
 def ingested(tmp_path: Path, **options: str) -> list[str]:
     config = DatasetConfig("set", **options)  # type: ignore[arg-type]
-    return datasets.ingest(config, tmp_path / "raw")["key"].tolist()
+    return ingest.ingest(config, tmp_path / "raw")["key"].tolist()
 
 
 @pytest.mark.parametrize("name", ["../../out.png", "/etc/cron.d/out.png", "a/../../out.png"])
@@ -83,9 +84,9 @@ def test_a_password_in_a_url_is_refused(tmp_path: Path) -> None:
 
 def test_the_manifest_tells_tars_by_name_alone(tmp_path: Path) -> None:
     urls = archive(tmp_path / "faces.tar", "a.png")
-    records = datasets.ingest(DatasetConfig("set", "webdataset", urls=urls), tmp_path / "raw")
+    records = ingest.ingest(DatasetConfig("set", "webdataset", urls=urls), tmp_path / "raw")
     out = tmp_path / "out"
-    made = shards.write(
+    made = write.write(
         records, tmp_path, out, tmp_path / "m.parquet", ShardConfig(workers=1), tmp_path / "state"
     )
     assert made["source"].tolist() == ["faces.tar"]

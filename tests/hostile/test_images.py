@@ -16,10 +16,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fra.data import beton, datasets, images, shards
+from fra.data import images
+from fra.data.datasets import ingest
+from fra.data.datasets.records import DatasetConfig
 from fra.data.images import ImageError, decode, read_file
-from fra.data.records import DatasetConfig
-from fra.data.shards import ShardConfig
+from fra.data.shards import beton, write
+from fra.data.shards.config import ShardConfig
 
 PICTURE = Image.effect_noise((40, 40), 60).convert("RGB")
 
@@ -120,13 +122,13 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     (root / "loop.jpg").symlink_to("loop.jpg")
     with (root / "huge.jpg").open("wb") as sparse:
         sparse.truncate(images.MAX_BYTES + 1)
-    records = datasets.ingest(DatasetConfig("set", "folder", str(root)), folder / "raw")
+    records = ingest.ingest(DatasetConfig("set", "folder", str(root)), folder / "raw")
     config = ShardConfig(workers=1)
     places = (root, folder / "shards", folder / "m.parquet", config, folder / "state")
-    manifest = shards.write(records, *places)
+    manifest = write.write(records, *places)
     broken = beton.write(manifest, folder / "shards", folder / "beton", config)
     assert set(broken) == {"deep_bomb"}, "decoding finds what a glance at the header does not"
-    manifest = shards.write(records, *places, broken=broken)
+    manifest = write.write(records, *places, broken=broken)
     contents = (folder / "shards/train-000000.tar").read_bytes()
     assert b"script" not in contents
     assert b"PK\3\4" not in contents
@@ -192,7 +194,7 @@ def test_programs_are_never_run_for_an_image() -> None:
 
 
 def ingested(root: Path, **options: bool) -> list[str]:
-    listed = datasets.ingest(DatasetConfig("set", "folder", str(root), **options), root.parent / "raw")  # type: ignore[arg-type]
+    listed = ingest.ingest(DatasetConfig("set", "folder", str(root), **options), root.parent / "raw")  # type: ignore[arg-type]
     return listed["source"].tolist()
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fra.data.records import DatasetConfig
+from fra.data.datasets.records import DatasetConfig
 from pipelines import params
+from pipelines.flows.sweep import combinations
 from pipelines.params import ParamsError
-from pipelines.sweep import combinations
 
 ROOT = Path(__file__).parents[2]
 SECRET = "swordfish"

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import fra
-from fra.data.inspect_beton import Beton, BetonError
+from fra.data.shards.beton_reader import Beton, BetonError
 from fra.train.checkpoint import Checkpoints
-from fra.transfer.foreign import import_weights
+from fra.weights.convert import import_weights
 from hostile.targets import beton_seeds
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from parity import official
+from support import official
 
 from fra.method.networks import FRA, ModelConfig, ObjectiveConfig, build
 

@@ -1,13 +1,13 @@
-"""Our networks and losses against the official code's numbers (tests/parity/tiny.npz)."""
+"""Our networks and losses against the official code's numbers (tests/support/tiny.npz)."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from parity import official
+from support import official
 
 from fra.method import losses, regions
-from fra.train.checkpoint import official_name
+from fra.weights.official import official_name
 
 DTYPES = [torch.float32, torch.float64]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from serving import Served, Toy, make_toy, serving
-from workspace import SECRET, USER, add_bad_files, few_faces, make_workspace, observed, run
+from support.serving import Served, Toy, make_toy, serving
+from support.workspace import SECRET, USER, add_bad_files, few_faces, make_workspace, observed, run
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from workspace import add_bad_files, environment, few_faces, make_workspace, run
+from support.workspace import add_bad_files, environment, few_faces, make_workspace, run
 
-from fra.train.checkpoint import read_weights
+from fra.weights.files import read_weights
 
 TASKS = ("expression", "attributes", "alignment", "verification")
 ARTIFACTS = (
@@ -117,7 +117,7 @@ def test_bad_files_are_named_and_set_aside(finished: Path) -> None:
 
 
 def test_the_backbone_tells_where_it_comes_from(finished: Path) -> None:
-    from fra.train.checkpoint import read_weights
+    from fra.weights.files import read_weights
 
     _, metadata = read_weights(finished / "artifacts/pretrain/backbone.safetensors")
     provenance = metadata["provenance"]

@@ -12,15 +12,15 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from serving import until
-from workspace import ROOT, environment, few_faces
+from support.serving import until
+from support.workspace import ROOT, environment, few_faces
 
-from fra.data import shards
-from fra.data.datasets import ingest
-from fra.data.files import sha256
-from fra.data.records import DatasetConfig
-from fra.data.shards import ShardConfig
-from fra.data.tar import Job
+from fra.data.datasets.ingest import ingest
+from fra.data.datasets.records import DatasetConfig
+from fra.data.shards import write
+from fra.data.shards.config import ShardConfig
+from fra.data.shards.tar import Job
+from fra.files import sha256
 from pipelines.shard import on_dask
 
 
@@ -81,7 +81,7 @@ def test_a_killed_worker_changes_nothing(
     for name, how in {"here": None, "dask": spread}.items():
         out = Path(tmp_path.name) / name
         config = ShardConfig(images_per_shard=5, workers=1)
-        table = shards.write(
+        table = write.write(
             records, faces, out / "shards", out / "manifest.parquet", config, out / "state", spread=how
         )
         written[name] = bytes_of(out)

@@ -12,10 +12,10 @@ from pathlib import Path
 import click
 import pytest
 import typer
-from workspace import ROOT, few_faces, run
+from support.workspace import ROOT, few_faces, run
 
 from pipelines import params
-from pipelines.cli import app
+from pipelines.cli.main import app
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROGRAMS = ("fra", "dvc", "make", "python", "prefect", "torchrun", "openssl", "pre-commit")
@@ -24,7 +24,7 @@ NOT_RUN = {
     "fra import-weights": "needs somebody's checkpoint; tests/transfer/test_foreign.py makes them",
     "fra transfer baseline": "needs an experiment of that name; tests/pipelines",
     "fra transfer pool": "needs several pre-trainings; tests/transfer/test_pool.py",
-    "fra export onnx": "tests/use/test_export.py",
+    "fra export onnx": "tests/inference/test_export.py",
 }
 FACES = "/where/they/are"
 
@@ -74,7 +74,7 @@ def test_a_command_is_there(command: str) -> None:
 
 def test_parameters_in_the_docs_compose(tmp_path: Path) -> None:
     conf = tmp_path / "conf"
-    shutil.copytree(ROOT / "fra/conf", conf)
+    shutil.copytree(ROOT / "pipelines/conf", conf)
     lines = {command for _, command in COMMANDS if command.startswith("python -m pipelines.params")}
     assert len(lines) > 4
     for line in sorted(lines):

@@ -14,18 +14,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from serving import commit
-from workspace import run
+from support.serving import commit
+from support.workspace import run
 
-from fra.quality import verdict
-from pipelines.compare import labels, side_by_side
+from fra.validation import verdict
+from pipelines.cli.compare import labels, side_by_side
 from pipelines.lineage.approval import approve
-from pipelines.lineage.definition import definitions
-from pipelines.lineage.locks import LineageError, read
+from pipelines.lineage.impact import made_from
 from pipelines.lineage.record import code, metadata
 from pipelines.lineage.show import page, trace
 from pipelines.lineage.verify import verify
-from pipelines.lineage.who import made_from
+from pipelines.repo.definition import definitions
+from pipelines.repo.lock import LineageError, read
 
 
 def replace(path: Path, content: bytes) -> None:
@@ -87,7 +87,7 @@ def on(name: str, action: Callable[[Path], None]) -> Callable[[Path], None]:
 
 def verdict_that_lies(workspace: Path) -> None:
     """A verdict edited with its seal made anew, as one who knows the format would."""
-    from fra.quality.verdict import seal
+    from fra.validation.verdict import seal
 
     path = workspace / "artifacts/validation/verdict.json"
     content = json.loads(path.read_text())
@@ -98,7 +98,7 @@ def verdict_that_lies(workspace: Path) -> None:
 
 def both_backbone_and_lock(workspace: Path) -> None:
     """A changed backbone whose new hash was put into dvc.lock: the transfer stages read another one."""
-    from pipelines.lineage.locks import md5
+    from pipelines.repo.lock import md5
 
     path = workspace / "artifacts/pretrain/backbone.safetensors"
     flip(path)
@@ -400,14 +400,14 @@ def test_code_that_is_not_the_commits_is_named(workspace: Path) -> None:
 
 def test_what_a_project_chose_is_no_change_of_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is in the parameters, which are recorded; code beside it is code."""
-    for name in ("fra/conf/project.yaml", "fra/conf/model/mini.yaml"):
+    for name in ("pipelines/conf/project.yaml", "pipelines/conf/model/mini.yaml"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("a: 1\n")
     commit(tmp_path)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "fra/conf/project.yaml").write_text("a: 2\n")
+    (tmp_path / "pipelines/conf/project.yaml").write_text("a: 2\n")
     assert code()["modified"] is False
-    (tmp_path / "fra/conf/model/mini.yaml").write_text("a: 2\n")
+    (tmp_path / "pipelines/conf/model/mini.yaml").write_text("a: 2\n")
     assert code()["modified"] is True
 
 

@@ -29,9 +29,10 @@ from huggingface_hub import ModelCard
 from openlineage.client import event_v2, facet_v2
 from openlineage.client.serde import Serde
 
-from fra.data.files import sha256
-from pipelines.lineage import attest, card, events, locks
+from fra.files import sha256
+from pipelines.lineage import in_toto, model_card, openlineage
 from pipelines.lineage.verify import verify
+from pipelines.repo import lock
 
 PARENT = "0192f1a0-5c3e-7b1a-9d2e-3f4a5b6c7d8e"
 BACKBONE = Path("artifacts/pretrain/backbone.safetensors")
@@ -45,7 +46,7 @@ def inside(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """In a workspace that a test may change, as DVC runs a stage there."""
     monkeypatch.chdir(workspace)
     monkeypatch.setenv("DVC_STAGE", "pretrain")
-    monkeypatch.delenv(events.URL, raising=False)
+    monkeypatch.delenv(openlineage.URL, raising=False)
     shutil.rmtree(".work/openlineage", ignore_errors=True)
     return workspace
 
@@ -55,12 +56,12 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """In a folder that holds no project."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_STAGE", raising=False)
-    monkeypatch.delenv(events.URL, raising=False)
+    monkeypatch.delenv(openlineage.URL, raising=False)
     return tmp_path
 
 
 def told() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in events.EVENTS.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in openlineage.EVENTS.read_text(encoding="utf-8").splitlines()]
 
 
 def versions(datasets: list[dict[str, Any]]) -> dict[str, str | None]:
@@ -135,9 +136,9 @@ def lean(value: Any) -> Any:
 def test_events_are_what_the_official_classes_would_write(inside: Path) -> None:
     for command in (["init", "-q"], ["add", "fra", "pipelines", "dvc.yaml"], ["commit", "-qm", "code"]):
         subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *command], check=True)
-    with events.run("pretrain", PARENT):
+    with openlineage.run("pretrain", PARENT):
         pass
-    with pytest.raises(ValueError, match="no good"), events.run("pretrain", PARENT):
+    with pytest.raises(ValueError, match="no good"), openlineage.run("pretrain", PARENT):
         raise ValueError("no good")
     found = told()
     assert [event["eventType"] for event in found] == ["START", "COMPLETE", "START", "FAIL"]
@@ -149,10 +150,10 @@ def test_events_are_what_the_official_classes_would_write(inside: Path) -> None:
 
 
 def test_a_run_names_its_data_by_the_hashes_of_dvc(inside: Path) -> None:
-    with events.run("pretrain"):
+    with openlineage.run("pretrain"):
         pass
     start, complete = told()
-    stages = locks.read()
+    stages = lock.read()
     assert start["run"]["runId"] == complete["run"]["runId"]
     # what pretrain reads is a file in shard's output: the event names the output, so that the two stages join
     assert versions(start["inputs"])["data/beton/orl"] == stages["shard"].outs["data/beton/orl"]
@@ -168,35 +169,35 @@ def test_a_run_names_its_data_by_the_hashes_of_dvc(inside: Path) -> None:
 
 
 def test_every_stage_has_an_event_that_joins_the_graph(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stages = locks.read()
+    stages = lock.read()
     made = {path for stage in stages.values() for path in stage.outs}
     for name in stages:
         monkeypatch.setenv("DVC_STAGE", name)
-        event = events.event(name.split("@")[0], PARENT, "COMPLETE")
+        event = openlineage.event(name.split("@")[0], PARENT, "COMPLETE")
         assert event["job"]["name"] == name
         assert lean(official(event)) == lean(event)
         assert versions(event["outputs"]).keys() == stages[name].outs.keys()
         for path in versions(event["inputs"]):
-            assert path in made or locks.maker(stages, path) is None  # or else two names for one thing
+            assert path in made or lock.maker(stages, path) is None  # or else two names for one thing
     monkeypatch.setenv("DVC_STAGE", "benchmark@rafdb")
-    assert events.event("shard", PARENT, "START")["job"]["name"] == "benchmark@rafdb.shard"
+    assert openlineage.event("shard", PARENT, "START")["job"]["name"] == "benchmark@rafdb.shard"
 
 
 def test_outside_of_dvc_hashes_are_those_of_the_files(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = "data/manifest/orl.parquet"
     Path(manifest).unlink()
     Path(manifest).write_bytes(b"other bytes")
-    locked = locks.read()["shard"].outs[manifest]
+    locked = lock.read()["shard"].outs[manifest]
     monkeypatch.setenv("DVC_STAGE", "validate")
-    assert versions(events.event("validate", PARENT, "START")["inputs"])[manifest] == locked
+    assert versions(openlineage.event("validate", PARENT, "START")["inputs"])[manifest] == locked
     monkeypatch.delenv("DVC_STAGE")
-    assert versions(events.event("validate", PARENT, "START")["inputs"])[manifest] == locks.md5(
+    assert versions(openlineage.event("validate", PARENT, "START")["inputs"])[manifest] == lock.md5(
         Path(manifest)
     )
 
 
 def test_a_run_that_was_told_to_stop_is_aborted_not_failed(inside: Path) -> None:
-    with pytest.raises(SystemExit), events.run("pretrain"):
+    with pytest.raises(SystemExit), openlineage.run("pretrain"):
         sys.exit(75)
     assert [event["eventType"] for event in told()] == ["START", "ABORT"]
 
@@ -212,17 +213,17 @@ def test_events_of_parallel_stages_do_not_mix(empty: Path) -> None:
         for letter in "abc"
     ]
     assert [process.wait(60) for process in running] == [0, 0, 0]
-    lines = events.EVENTS.read_text().splitlines()
+    lines = openlineage.EVENTS.read_text().splitlines()
     assert len(lines) == 120
     assert set(lines) == {letter * 50_000 for letter in "abc"}
 
 
 def test_an_event_after_a_torn_one_is_whole(empty: Path) -> None:
-    events.append('{"a": 1}')
-    with events.EVENTS.open("a") as file:
+    openlineage.append('{"a": 1}')
+    with openlineage.EVENTS.open("a") as file:
         file.write('{"torn": ')
-    events.append('{"b": 2}')
-    assert events.EVENTS.read_text().splitlines() == ['{"a": 1}', '{"torn": ', '{"b": 2}']
+    openlineage.append('{"b": 2}')
+    assert openlineage.EVENTS.read_text().splitlines() == ['{"a": 1}', '{"torn": ', '{"b": 2}']
 
 
 @contextmanager
@@ -257,9 +258,9 @@ def test_events_go_to_a_receiver_where_one_is_configured(
     inside: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with receiver(201) as (url, came):
-        monkeypatch.setenv(events.URL, url)
-        monkeypatch.setenv(events.API_KEY, "secret")
-        with events.run("pretrain"):
+        monkeypatch.setenv(openlineage.URL, url)
+        monkeypatch.setenv(openlineage.API_KEY, "secret")
+        with openlineage.run("pretrain"):
             pass
     assert [path for path, _, _ in came] == ["/api/v1/lineage"] * 2
     assert {token for _, token, _ in came} == {"Bearer secret"}
@@ -276,8 +277,8 @@ def test_a_receiver_that_refuses_costs_one_warning(
     headers: dict[str, str],
 ) -> None:
     with receiver(status, **headers) as (url, came):
-        monkeypatch.setenv(events.URL, url)
-        with events.run("pretrain"):
+        monkeypatch.setenv(openlineage.URL, url)
+        with openlineage.run("pretrain"):
             pass
     assert len(came) == 1
     assert len(caplog.records) == 1
@@ -288,9 +289,9 @@ def test_a_receiver_that_refuses_costs_one_warning(
 def test_a_receiver_that_is_away_costs_one_warning(
     inside: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, url: str
 ) -> None:
-    monkeypatch.setenv(events.URL, url)
+    monkeypatch.setenv(openlineage.URL, url)
     done = []
-    with events.run("pretrain"):
+    with openlineage.run("pretrain"):
         done.append(True)
     assert done
     assert len(told()) == 2
@@ -300,12 +301,12 @@ def test_a_receiver_that_is_away_costs_one_warning(
 def test_a_folder_without_a_project_or_room_for_events_stops_no_stage(
     empty: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with events.run("pretrain"):
+    with openlineage.run("pretrain"):
         pass
     assert [event["eventType"] for event in told()] == ["START", "COMPLETE"]
     shutil.rmtree(".work")
     Path(".work").write_text("a file in the way")
-    with pytest.raises(KeyError), events.run("pretrain"):
+    with pytest.raises(KeyError), openlineage.run("pretrain"):
         raise KeyError("the stage's own error comes through")
     assert len(caplog.records) == 1
 
@@ -325,12 +326,12 @@ def keys(tmp_path: Path) -> tuple[Path, Path]:
 
 @pytest.fixture(autouse=True)
 def no_key_around(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(attest.KEY, raising=False)
+    monkeypatch.delenv(in_toto.KEY, raising=False)
 
 
 def test_an_unsigned_statement_says_what_slsa_asks_for(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "backbone.intoto.json"
-    assert attest.write(finished / BACKBONE, out, root=finished) is False
+    assert in_toto.write(finished / BACKBONE, out, root=finished) is False
     said = json.loads(out.read_text())
     assert said["_type"] == "https://in-toto.io/Statement/v1"
     assert said["predicateType"] == "https://slsa.dev/provenance/v1"
@@ -341,13 +342,13 @@ def test_an_unsigned_statement_says_what_slsa_asks_for(finished: Path, tmp_path:
     depends = {entry["name"]: entry["digest"] for entry in built["resolvedDependencies"]}
     beton = "data/beton/orl/train.beton"
     assert depends[beton] == {
-        "md5": locks.md5(finished / beton),
+        "md5": lock.md5(finished / beton),
         "sha256": sha256(finished / beton),
     }
-    assert depends["fra/method/losses.py"] == {"md5": locks.md5(finished / "fra/method/losses.py")}
+    assert depends["fra/method/losses.py"] == {"md5": lock.md5(finished / "fra/method/losses.py")}
     assert depends["requirements.lock"] == {"sha256": sha256(finished / "requirements.lock")}
     assert said["predicate"]["runDetails"]["builder"]["id"]
-    assert attest.check(out, finished / BACKBONE, root=finished) == []
+    assert in_toto.check(out, finished / BACKBONE, root=finished) == []
 
 
 def test_a_signed_statement_is_an_envelope_of_dsse(
@@ -355,9 +356,9 @@ def test_a_signed_statement_is_an_envelope_of_dsse(
 ) -> None:
     private, public = keys
     out, again = tmp_path / "signed.json", tmp_path / "again.json"
-    assert attest.write(finished / BACKBONE, out, private, finished) is True
-    monkeypatch.setenv(attest.KEY, str(private))
-    assert attest.write(finished / BACKBONE, again, root=finished) is True
+    assert in_toto.write(finished / BACKBONE, out, private, finished) is True
+    monkeypatch.setenv(in_toto.KEY, str(private))
+    assert in_toto.write(finished / BACKBONE, again, root=finished) is True
     assert out.read_bytes() == again.read_bytes()
     envelope = json.loads(out.read_text())
     body = base64.b64decode(envelope["payload"])
@@ -368,9 +369,9 @@ def test_a_signed_statement_is_an_envelope_of_dsse(
     verify = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", public, "-rawin", "-in", message]
     done = subprocess.run([*map(str, verify), "-sigfile", str(signature)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert attest.check(out, finished / BACKBONE, public, finished) == []
+    assert in_toto.check(out, finished / BACKBONE, public, finished) == []
     copy = shutil.copy(finished / BACKBONE, tmp_path / "elsewhere.safetensors")
-    assert attest.check(out, Path(copy), public, root=None) == []
+    assert in_toto.check(out, Path(copy), public, root=None) == []
 
 
 def repacked(out: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -386,7 +387,7 @@ def resigned(out: Path, private: Path, change: Callable[[dict[str, Any]], None])
     """Changes the statement in an envelope, and signs it again: a lie by whoever has the key."""
     said = json.loads(base64.b64decode(json.loads(out.read_text())["payload"]))
     change(said)
-    out.write_text(json.dumps(attest.envelope(said, attest.private_key(private))))
+    out.write_text(json.dumps(in_toto.envelope(said, in_toto.private_key(private))))
 
 
 def depend(said: dict[str, Any], name: str) -> dict[str, Any]:
@@ -410,7 +411,7 @@ LOSSES = "fra/method/losses.py"
 TAMPERED: dict[str, tuple[Callable[[Path, Path, Path], None], str]] = {
     "backbone": (lambda w, out, key: longer(w / BACKBONE), "is about other bytes of that name"),
     "lock: a dependency": (
-        lambda w, out, key: edit(w / "dvc.lock", locks.read(w)["pretrain"].deps[LOSSES], "f" * 32),
+        lambda w, out, key: edit(w / "dvc.lock", lock.read(w)["pretrain"].deps[LOSSES], "f" * 32),
         f"dependency {LOSSES}",
     ),
     "lock: a parameter": (
@@ -483,11 +484,11 @@ def test_what_does_not_fit_is_named(
     private, public = keys
     root = Path(shutil.copytree(small_workspace, tmp_path / "root"))
     out = tmp_path / "signed.json"
-    attest.write(root / BACKBONE, out, private, root)
-    assert attest.check(out, root / BACKBONE, public, root) == []
+    in_toto.write(root / BACKBONE, out, private, root)
+    assert in_toto.check(out, root / BACKBONE, public, root) == []
     tamper, says = TAMPERED[case]
     tamper(root, out, private)
-    problems = attest.check(out, root / BACKBONE, public, root)
+    problems = in_toto.check(out, root / BACKBONE, public, root)
     assert any(says in problem for problem in problems), problems
 
 
@@ -500,9 +501,9 @@ def test_a_signature_by_somebody_else_does_not_fit(
         Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     )
     out = tmp_path / "signed.json"
-    attest.write(small_workspace / BACKBONE, out, other, small_workspace)
-    assert attest.check(out, small_workspace / BACKBONE, root=small_workspace) == []
-    assert attest.check(out, small_workspace / BACKBONE, public, small_workspace) == [
+    in_toto.write(small_workspace / BACKBONE, out, other, small_workspace)
+    assert in_toto.check(out, small_workspace / BACKBONE, root=small_workspace) == []
+    assert in_toto.check(out, small_workspace / BACKBONE, public, small_workspace) == [
         f"{out}: no signature in it fits {public}"
     ]
 
@@ -511,10 +512,10 @@ def test_verify_asks_for_a_signature_where_a_key_is_given(workspace: Path, keys:
     private, public = keys
     statement = workspace / "artifacts/attestation/backbone.intoto.json"
     assert ["not there" in str(found) for found in verify(workspace, public_key=public)] == [True]
-    attest.write(workspace / BACKBONE, statement, root=workspace)
+    in_toto.write(workspace / BACKBONE, statement, root=workspace)
     assert verify(workspace) == []
     assert ["not signed" in str(found) for found in verify(workspace, public_key=public)] == [True]
-    attest.write(workspace / BACKBONE, statement, private, root=workspace)
+    in_toto.write(workspace / BACKBONE, statement, private, root=workspace)
     assert verify(workspace, public_key=public) == []
     edit(statement, '"sig": "', '"sig": "AAAA')
     assert ["no signature in it fits" in str(found) for found in verify(workspace, public_key=public)] == [
@@ -525,8 +526,8 @@ def test_verify_asks_for_a_signature_where_a_key_is_given(workspace: Path, keys:
 def test_only_what_the_pipeline_made_is_attested(small_workspace: Path, tmp_path: Path) -> None:
     strange = tmp_path / "backbone.safetensors"
     strange.write_bytes(b"whatever")
-    with pytest.raises(locks.LineageError, match=r"not what dvc\.lock says was made"):
-        attest.write(strange, tmp_path / "out.json", root=small_workspace)
+    with pytest.raises(lock.LineageError, match=r"not what dvc\.lock says was made"):
+        in_toto.write(strange, tmp_path / "out.json", root=small_workspace)
     assert not (tmp_path / "out.json").exists()
 
 
@@ -539,14 +540,14 @@ def test_keys_that_cannot_be_used_are_named_without_their_content(
     rsa_key.write_bytes(made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     for wrong in (rsa_key, keys[1], small_workspace / "dvc.lock"):
         with pytest.raises(ValueError, match=re.escape(f"{wrong}: not an Ed25519 private key")) as error:
-            attest.write(small_workspace / BACKBONE, out, wrong, small_workspace)
+            in_toto.write(small_workspace / BACKBONE, out, wrong, small_workspace)
         assert "BEGIN" not in str(error.value)
     with pytest.raises(FileNotFoundError, match="no such key file"):
-        attest.write(small_workspace / BACKBONE, out, tmp_path / "none.pem", small_workspace)
+        in_toto.write(small_workspace / BACKBONE, out, tmp_path / "none.pem", small_workspace)
     assert not out.exists()
-    attest.write(small_workspace / BACKBONE, out, keys[0], small_workspace)
+    in_toto.write(small_workspace / BACKBONE, out, keys[0], small_workspace)
     with pytest.raises(ValueError, match="not an Ed25519 public key"):
-        attest.check(out, small_workspace / BACKBONE, keys[0], small_workspace)
+        in_toto.check(out, small_workspace / BACKBONE, keys[0], small_workspace)
 
 
 # model card ----------------------------------------------------------------------------------------------------
@@ -556,7 +557,7 @@ def test_the_card_is_read_by_hugging_face_and_says_what_the_run_recorded(
     finished: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "README.md"
-    card.write(out, finished)
+    model_card.write(out, finished)
     read = ModelCard.load(out)
     assert read.data.model_name == "fra-small-orl"
     results = {(e.dataset_config, e.metric_type): e for e in read.data.eval_results or []}
@@ -589,7 +590,7 @@ def test_the_card_is_read_by_hugging_face_and_says_what_the_run_recorded(
 
 
 def test_the_card_tells_neither_paths_of_the_machine_nor_people(finished: Path) -> None:
-    text = card.card(finished)
+    text = model_card.card(finished)
     assert str(finished.parent) not in text
     assert yaml.safe_load((finished / "params.yaml").read_text())["dataset"]["root"] not in text
     quarantine = pd.read_csv(finished / "artifacts/validation/quarantine.csv")
@@ -597,7 +598,7 @@ def test_the_card_tells_neither_paths_of_the_machine_nor_people(finished: Path) 
 
 
 def test_the_numbers_of_the_card_follow_the_records(workspace: Path) -> None:
-    before = card.card(workspace)
+    before = model_card.card(workspace)
     results = workspace / "artifacts/transfer/alignment/results.csv"
     table = pd.read_csv(results)
     chosen = (
@@ -612,7 +613,7 @@ def test_the_numbers_of_the_card_follow_the_records(workspace: Path) -> None:
     results.unlink()
     assert "Not measured: whether it serves groups" in before
     pd.concat([table, group]).to_csv(results, index=False)
-    text = card.card(workspace)
+    text = model_card.card(workspace)
     assert "43.2 % (41.2 to 45.7)" in text
     assert "Normalised mean error differs by 9.9 % between groups by `Eyeglasses`" in text
     assert "Not measured: whether it serves groups" not in text
@@ -620,15 +621,15 @@ def test_the_numbers_of_the_card_follow_the_records(workspace: Path) -> None:
 
 
 def test_a_card_about_a_withdrawn_backbone_says_so(workspace: Path) -> None:
-    assert "Do not use" not in card.card(workspace)
-    stale = {str(BACKBONE): locks.read(workspace)["pretrain"].outs[str(BACKBONE)]}
+    assert "Do not use" not in model_card.card(workspace)
+    stale = {str(BACKBONE): lock.read(workspace)["pretrain"].outs[str(BACKBONE)]}
     file = workspace / "data/withdrawn/orl/0001.json"
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps({"stale": stale}))
-    assert "**Do not use.**" in card.card(workspace)
+    assert "**Do not use.**" in model_card.card(workspace)
 
 
 def test_no_card_about_another_backbone_than_the_recorded_one(workspace: Path) -> None:
     longer(workspace / BACKBONE)
-    with pytest.raises(locks.LineageError, match=r"not what dvc\.lock says was made"):
-        card.write(workspace / "README.md", workspace)
+    with pytest.raises(lock.LineageError, match=r"not what dvc\.lock says was made"):
+        model_card.write(workspace / "README.md", workspace)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from serving import commit
-from workspace import run
+from support.serving import commit
+from support.workspace import run
 
 from pipelines import params
 from pipelines.params import SECTIONS, ParamsError
@@ -34,18 +34,18 @@ def test_params_yaml_is_what_the_defaults_compose(tmp_path: Path) -> None:
 
 @pytest.fixture
 def conf(tmp_path: Path) -> Path:
-    """A project's own `fra/conf`, beside where its params.yaml will be."""
-    return Path(shutil.copytree(ROOT / "fra/conf", tmp_path / "fra/conf"))
+    """A project's own `pipelines/conf`, beside where its params.yaml will be."""
+    return Path(shutil.copytree(ROOT / "pipelines/conf", tmp_path / "pipelines/conf"))
 
 
 def test_nothing_is_chosen_at_first(conf: Path, tmp_path: Path) -> None:
     params.choose(["recipe=tiny"], tmp_path / "params.yaml", conf)
     params.choose([], tmp_path / "params.yaml", conf)
-    for name in ("fra/conf/project.yaml", "params.yaml"):
+    for name in ("pipelines/conf/project.yaml", "params.yaml"):
         assert (tmp_path / name).read_text() == (ROOT / name).read_text()
 
 
-RECIPES = sorted(path.stem for path in (ROOT / "fra/conf/recipe").glob("*.yaml"))
+RECIPES = sorted(path.stem for path in (ROOT / "pipelines/conf/recipe").glob("*.yaml"))
 
 
 @pytest.mark.parametrize(

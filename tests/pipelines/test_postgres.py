@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import Toy, free_port, serving
+from support.serving import Toy, free_port, serving
 
 pytestmark = pytest.mark.slow
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from workspace import HOST, SECRET, USER, few_faces, make_workspace, may_unshare, observed, run
+from support.workspace import HOST, SECRET, USER, few_faces, make_workspace, may_unshare, observed, run
 
-from pipelines import permissions
+from pipelines.project import permissions
 
 MADE = ("artifacts", "data/raw", "data/shards", "data/beton", "data/manifest", ".work/openlineage")
 

@@ -8,9 +8,9 @@ import subprocess
 import time
 
 import psutil
-from serving import Toy, until
+from support.serving import Toy, until
 
-from pipelines import graph
+from pipelines.repo import graph
 
 ALL = ["ingest", "pretrain", "transfer-a", "transfer-b", "zreport"]
 

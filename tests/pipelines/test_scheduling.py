@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import Served, until
-from workspace import environment, few_faces, make_workspace, run
+from support.serving import Served, until
+from support.workspace import environment, few_faces, make_workspace, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

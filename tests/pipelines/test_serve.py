@@ -14,9 +14,9 @@ from uuid import uuid4
 import httpx
 import psutil
 import pytest
-from serving import Served, commit, free_port, make_toy, serving, until
+from support.serving import Served, commit, free_port, make_toy, serving, until
 
-from pipelines.server import answers
+from pipelines.orchestration.server import answers
 
 pytestmark = pytest.mark.slow
 
@@ -151,7 +151,7 @@ def test_server_away_in_the_middle(fresh: Served) -> None:
     server = next(
         child
         for child in psutil.Process(fresh.process.pid).children(recursive=True)
-        if "server" in child.cmdline() and "pipelines.supervise" not in child.cmdline()
+        if "server" in child.cmdline() and "pipelines.orchestration.supervise" not in child.cmdline()
     )
     server.kill()
     until(lambda: "pretrain" in fresh.toy.worked("end"), 60, "the end of pretrain")

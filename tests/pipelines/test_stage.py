@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from workspace import run
+from support.workspace import run
 
 READ_ONLY = 'mount -t tmpfs -o ro none /dev/shm && exec "$@"'
 

@@ -23,7 +23,9 @@ time.sleep(600)
 
 
 def start(folder: Path, *command: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "pipelines.supervise", *command], stdin=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipelines.orchestration.supervise", *command], stdin=subprocess.PIPE
+    )
 
 
 def started(folder: Path) -> list[psutil.Process]:
@@ -62,7 +64,7 @@ def test_parent_killed_ends_the_whole_group(tmp_path):
     command = [
         sys.executable,
         "-m",
-        "pipelines.supervise",
+        "pipelines.orchestration.supervise",
         sys.executable,
         "-c",
         PROGRAM,
@@ -113,7 +115,7 @@ def test_writing_goes_on_when_the_reader_is_dead(tmp_path):
         f"pathlib.Path({str(tmp_path / 'saved')!r}).touch()\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.supervise", sys.executable, "-c", program],
+        [sys.executable, "-m", "pipelines.orchestration.supervise", sys.executable, "-c", program],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.sweep import combinations
+from pipelines.flows.sweep import combinations
 
 
 def test_every_combination() -> None:

@@ -13,17 +13,17 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from fra.data.files import write_json, write_parquet
-from fra.data.shards import ShardConfig
-from fra.data.shards import write as write_shards
-from fra.data.views import ViewsConfig
+from fra.data.shards.config import ShardConfig
+from fra.data.shards.write import write as write_shards
+from fra.data.views.views import ViewsConfig
+from fra.files import write_json, write_parquet
 from fra.method import backbone
 from fra.method.networks import Encoder
-from fra.quality import verdict
-from fra.quality.verdict import Verdict
-from fra.train.checkpoint import save_weights
-from fra.train.progress import COLUMNS, as_csv
+from fra.train.history import COLUMNS, as_csv
 from fra.transfer.results import results, summarise
+from fra.validation import verdict
+from fra.validation.verdict import Verdict
+from fra.weights.files import save_weights
 
 WIDTH, HEIGHT, SIZE, MASKS = 48, 56, 32, 3
 NASTY = "<script>alert('x')</script> & \"co\".jpg"

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fra import inference
-from fra.data.views import ViewsConfig
+from fra.data.views.views import ViewsConfig
+from fra.inference import encoder as inference
 from fra.report import faces
 
 from .conftest import HEIGHT, MASKS, WIDTH, write_pretrain

@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from fra.quality.verdict import GateError
-from fra.report.page import label_of, write
+from fra.report.page import write
+from fra.report.sections.tasks import label_of
+from fra.validation.verdict import GateError
 
 from .conftest import NASTY
 

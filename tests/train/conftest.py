@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fra.data import beton
-from fra.data.shards import ShardConfig, write
+from fra.data.shards import beton
+from fra.data.shards.config import ShardConfig
+from fra.data.shards.write import write
 from fra.train.probe import ProbeConfig
 
 PEOPLE, IMAGES = 10, 4

@@ -4,22 +4,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from parity import official
+from support import official
 
 from fra.method.networks import FRA
 from fra.train import checkpoint
+from fra.weights import files
+from fra.weights import official as official_weights
 
 
 def test_official_weights_are_all_found_and_land_where_they_belong() -> None:
     model = official.networks()
     theirs = official.under("state/")
     for name, value in model.state_dict().items():
-        assert torch.equal(value.flatten().float(), theirs[checkpoint.official_name(name)].flatten()), name
+        assert torch.equal(value.flatten().float(), theirs[official_weights.official_name(name)].flatten()), (
+            name
+        )
 
 
 def test_official_weights_inside_a_training_checkpoint() -> None:
     wrapped = {"epoch": 3, "state_dict": {f"module.{k}": v for k, v in official.under("state/").items()}}
-    report = checkpoint.load_official(official.networks(), wrapped)
+    report = official_weights.load_official(official.networks(), wrapped)
     assert not report.missing
     assert not report.unexpected
 
@@ -28,7 +32,7 @@ def test_official_weights_missing_and_unexpected_are_reported() -> None:
     weights = official.under("state/")
     del weights["predictor.mlp.0.weight"]
     weights["stray"] = torch.ones(1)
-    report = checkpoint.load_official(official.networks(), weights)
+    report = official_weights.load_official(official.networks(), weights)
     assert report.missing == ["global_predictor.expand.weight"]
     assert report.unexpected == ["stray"]
 
@@ -36,17 +40,17 @@ def test_official_weights_missing_and_unexpected_are_reported() -> None:
 def test_official_weights_of_another_size_or_kind_are_refused() -> None:
     other = FRA(official.TinyBackbone(), feature_dim=32, num_masks=5, hidden_dim=48, projection_dim=32)
     with pytest.raises(ValueError, match="num_masks"):
-        checkpoint.load_official(other, official.under("state/"))
+        official_weights.load_official(other, official.under("state/"))
     with pytest.raises(ValueError, match="no name of an official"):
-        checkpoint.load_official(other, {"conv1.weight": torch.ones(2)})
+        official_weights.load_official(other, {"conv1.weight": torch.ones(2)})
 
 
 def test_weights_and_metadata_come_back(tmp_path: Path) -> None:
     weights = {"a": torch.randn(3, 4).T, "b": torch.tensor(7)}
     metadata = {"backbone": "small", "mean": [0.5, 0.4, 0.3], "provenance": {"commit": "abc", "é": None}}
     path = tmp_path / "new" / "weights.safetensors"
-    checkpoint.save_weights(path, weights, metadata)
-    back, about = checkpoint.read_weights(path)
+    files.save_weights(path, weights, metadata)
+    back, about = files.read_weights(path)
     assert about == metadata
     assert all(torch.equal(back[name], value) for name, value in weights.items())
     assert [p.name for p in path.parent.iterdir()] == ["weights.safetensors"]
@@ -54,12 +58,12 @@ def test_weights_and_metadata_come_back(tmp_path: Path) -> None:
 
 def test_unusable_weights_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"absent\.safetensors"):
-        checkpoint.read_weights(tmp_path / "absent.safetensors")
+        files.read_weights(tmp_path / "absent.safetensors")
     truncated = tmp_path / "truncated.safetensors"
-    checkpoint.save_weights(truncated, {"a": torch.ones(100)}, {})
+    files.save_weights(truncated, {"a": torch.ones(100)}, {})
     truncated.write_bytes(truncated.read_bytes()[:-10])
     with pytest.raises(ValueError, match=r"truncated\.safetensors: not a complete"):
-        checkpoint.read_weights(truncated)
+        files.read_weights(truncated)
 
 
 def test_the_last_checkpoints_are_kept_and_the_newest_loaded(tmp_path: Path) -> None:

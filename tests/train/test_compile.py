@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy import SIZE, run
+from support import toy_training
+from support.toy_training import SIZE, run
 
-from fra.data.views import ViewsConfig
+from fra.data.views.views import ViewsConfig
 from fra.train import probe as probes
-from fra.train.checkpoint import read_weights
 from fra.train.probe import ProbeConfig
+from fra.weights.files import read_weights
 
-TOY = Path(__file__).with_name("toy.py")
+TOY = Path(toy_training.__file__)
 
 
 def differing(folder: Path, other: Path) -> list[str]:

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy import MODEL, ToyLoader, run
+from support.toy_training import MODEL, ToyLoader, run
 
-from fra.data.views import Views, ViewsConfig
+from fra.bench import step
+from fra.data.views.views import Views, ViewsConfig
 from fra.method.networks import ModelConfig, ObjectiveConfig, build
-from fra.train import bench, optim
-from fra.train.feed import batches
+from fra.train import optim
+from fra.train.memory import free_memory
+from fra.train.prefetch import batches
 from fra.train.step import Late, Trainer
-from fra.train.watch import free_memory
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
@@ -59,7 +60,7 @@ def test_making_views_waits_for_nothing() -> None:
 def test_a_step_waits_for_nothing(precision: torch.dtype) -> None:
     torch.manual_seed(0)
     trainer = Trainer(build(MODEL, ObjectiveConfig()), GPU, precision)
-    lars = optim.lars(trainer.model.trained_parameters(), **bench.RECIPE)
+    lars = optim.lars(trainer.model.trained_parameters(), **step.RECIPE)
     view1, view2 = (torch.randn(8, 3, 32, 32, device=GPU) for _ in range(2))
     trainer.step(view1, view2, lars, 0.1, 0.99, 0.9)  # copies to the GPU what it needs once
     with no_waiting():

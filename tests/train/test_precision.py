@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from support.toy_training import ToyLoader
 from torch import Tensor
-from toy import ToyLoader
 
-from fra.data.views import Views, ViewsConfig
+from fra.data.views.views import Views, ViewsConfig
 from fra.method.networks import FRA, ModelConfig, ObjectiveConfig, build
 from fra.train import optim
 from fra.train.schedule import target_momentum, warmup_cosine

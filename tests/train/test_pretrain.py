@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from toy import MODEL, SIZE, ToyLoader, run
+from support.toy_training import MODEL, SIZE, ToyLoader, run
 
 import fra
-from fra.data.views import Crops, Views, ViewsConfig
+from fra.data.views.views import Crops, Views, ViewsConfig
 from fra.method.networks import ModelConfig, ObjectiveConfig
-from fra.train.checkpoint import read_weights
+from fra.train.history import COLUMNS
 from fra.train.pretrain import TrainConfig
-from fra.train.progress import COLUMNS
 from fra.train.step import Trainer
+from fra.weights.files import read_weights
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

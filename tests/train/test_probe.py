@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
-from toy import SIZE, run
+from support.toy_training import SIZE, run
 
-from fra.data.views import ViewsConfig
+from fra.data.views.views import ViewsConfig
 from fra.method import backbone as backbones
 from fra.train import probe as probes
-from fra.train.checkpoint import read_weights
 from fra.train.probe import Probe, ProbeConfig, knn_accuracy
+from fra.weights.files import read_weights
 
 
 def loaded(config: ProbeConfig, aside: frozenset[str] = frozenset()) -> Probe:

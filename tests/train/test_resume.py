@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 import torch
+from support import toy_training
 
-from fra.train.checkpoint import Checkpoints, read_weights
-from fra.train.watch import RESUME_ME
+from fra.train.checkpoint import Checkpoints
+from fra.train.interrupt import RESUME_ME
+from fra.weights.files import read_weights
 
-TOY = Path(__file__).with_name("toy.py")
+TOY = Path(toy_training.__file__)
 OPTIONS = {"epochs": 6, "checkpoint_every": 3, "log_every": 1, "seconds_per_batch": 0.1}
 MANY = {
     "epochs": 30,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from parity import official
+from support import official
 
 from fra.train.schedule import target_momentum, warmup_cosine
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from toy import SIZE, run
+from support.toy_training import SIZE, run
 
-from fra.data import loader
-from fra.data.loader import DataConfig
-from fra.data.views import Views, ViewsConfig
+from fra.data.loader.build import build_loader
+from fra.data.loader.config import DataConfig
+from fra.data.views.views import Views, ViewsConfig
 from fra.method.networks import ModelConfig
 from fra.train import probe as probes
 from fra.train.probe import ProbeConfig
@@ -33,7 +33,7 @@ def test_two_thousand_steps_take_no_more_than_two_hundred(
 
     source = labelled / ("beton/train.beton" if kind == "ffcv" else "shards")
     config, views = DataConfig(kind, image_size=SIZE, workers=2), ViewsConfig()
-    batches = loader.build(config, views, source=source, exclude=frozenset(), batch_size=8, seed=0)
+    batches = build_loader(config, views, source=source, exclude=frozenset(), batch_size=8, seed=0)
     run(
         tmp_path,
         loader=batches,

@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException as AskedForValueError
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from fra.bench import step
 from fra.method.networks import FRA, ModelConfig, ObjectiveConfig, build
 from fra.method.regions import sine_position
-from fra.train import bench, optim
+from fra.train import optim
+from fra.train.diagnostics import collapse
 from fra.train.step import Trainer
-from fra.train.watch import collapse
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 OPTIMIZERS = {
-    "lars": lambda model: optim.lars(model.trained_parameters(), **bench.RECIPE),
+    "lars": lambda model: optim.lars(model.trained_parameters(), **step.RECIPE),
     "adamw": lambda model: optim.adamw(model.trained_parameters(), 1e-3, 0.01),
 }
 
@@ -67,9 +68,9 @@ def test_a_whole_step_asks_for_no_value(model: FRA, optimizer: str, regional: bo
 
 def test_the_plain_step_does_ask(model: FRA) -> None:
     plain = on(CPU, model)
-    lars = bench.PlainLARS(optim.adaptation_groups(plain.trained_parameters()))
+    lars = step.PlainLARS(optim.adaptation_groups(plain.trained_parameters()))
     with pytest.raises(AskedForValueError):
-        bench.plain_step(plain, lars, *views(CPU))
+        step.plain_step(plain, lars, *views(CPU))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

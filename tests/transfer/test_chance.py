@@ -7,14 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from support.labelled_set import LABELS, Set, run
 
 from fra.transfer import heads
 from fra.transfer.evaluate import Rows, choose_rows, probe, tidy
 from fra.transfer.results import plain
 from fra.transfer.tasks import TASKS
-
-from .conftest import Set
-from .test_evaluate import LABELS, run
 
 SHUFFLES = 8
 FITS = [

@@ -11,24 +11,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from support.labelled_set import Set, draw, run
 
-from fra.data.shards import ShardConfig, write
-from fra.train.checkpoint import read_weights, save_weights
-from fra.transfer.evaluate import TransferConfig, evaluate, read_manifest
+from fra.data.shards.config import ShardConfig
+from fra.data.shards.write import write
+from fra.transfer.evaluate import TransferConfig
 from fra.transfer.finetune import FinetuneConfig
+from fra.transfer.manifest import read_manifest
 from fra.transfer.recompute import differences
 from fra.transfer.results import COLUMNS
 from fra.transfer.tasks import TASKS
-
-from .conftest import Set, draw
-
-LABELS = {"attributes": ("Smiling", "Eyeglasses"), "action_units": ("Eyeglasses",)}
-
-
-def run(task: str, faces: Set, out: Path, manifest: Path | None = None, **settings: Any) -> dict[str, Any]:
-    cache = str(faces.manifest.parent / "cache")
-    config = TransferConfig(**{"seeds": 2, "labels": LABELS, "cache": cache} | settings)
-    return evaluate(task, config, manifest or faces.manifest, faces.shards, faces.backbone, out)
+from fra.weights.files import read_weights, save_weights
 
 
 @pytest.mark.parametrize("task", TASKS)

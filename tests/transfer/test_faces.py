@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from support.labelled_set import Set
 
 from fra.transfer import faces
-
-from .conftest import Set
 
 
 def test_a_similarity_is_recovered_exactly() -> None:
@@ -33,7 +32,8 @@ def test_the_eye_of_a_turned_face_comes_to_its_place(faces_turned: tuple[pd.Data
 def faces_turned(tmp_path: Path) -> tuple[pd.DataFrame, Path]:
     from PIL import Image, ImageDraw
 
-    from fra.data.shards import ShardConfig, write
+    from fra.data.shards.config import ShardConfig
+    from fra.data.shards.write import write
 
     generator, rows = np.random.default_rng(1), []
     for number in range(6):

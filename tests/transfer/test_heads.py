@@ -9,8 +9,8 @@ from sklearn.metrics import log_loss
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 
+from fra.bench.probe import probing
 from fra.transfer import heads
-from fra.transfer.bench import probing
 
 RNG = np.random.default_rng(0)
 

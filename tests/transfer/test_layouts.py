@@ -9,19 +9,19 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from support import miniatures
+from support.labelled_set import Set
 
-from fra.data.datasets import ingest
-from fra.data.records import DatasetConfig
-from fra.data.shards import ShardConfig, write
+from fra.data.datasets.ingest import ingest
+from fra.data.datasets.records import DatasetConfig
+from fra.data.shards.config import ShardConfig
+from fra.data.shards.write import write
 from fra.transfer.evaluate import TransferConfig, evaluate
 from fra.transfer.finetune import FinetuneConfig
 from fra.transfer.recompute import differences
 from fra.transfer.tasks import TASKS
 
-from . import miniatures
-from .conftest import Set
-
-CONF = Path(__file__).parents[2] / "fra/conf/dataset"
+CONF = Path(__file__).parents[2] / "pipelines/conf/dataset"
 SHARES = {"val": 0.2, "test": 0.4}
 LEARNT, COMPARED = {"linear", "knn", "finetune"}, {"cosine"}
 

@@ -10,13 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from support.labelled_set import Set, run
 from typer.testing import CliRunner
 
 from fra.transfer.recompute import differences
-from pipelines.cli import app
-
-from .conftest import Set
-from .test_evaluate import run
+from pipelines.cli.main import app
 
 
 @pytest.fixture(scope="module")

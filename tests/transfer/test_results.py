@@ -9,12 +9,10 @@ import pandas as pd
 import pytest
 from fairlearn.metrics import MetricFrame
 from sklearn.metrics import accuracy_score
+from support.labelled_set import Set, run
 
 from fra.transfer.results import Resamples, results, summarise
 from fra.transfer.tasks import TASKS
-
-from .conftest import Set
-from .test_evaluate import run
 
 
 def predictions(right: dict[str, float], people: int = 40, images: int = 5, seeds: int = 2) -> pd.DataFrame:

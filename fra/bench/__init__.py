@@ -1,0 +1,1 @@
+"""Benchmarks: each compares this project with what a user would use instead, in one run."""

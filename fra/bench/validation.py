@@ -1,0 +1,114 @@
+"""How long a large manifest takes to judge, and how much memory.
+
+    python -m fra.bench.validation 1000000    rows made from those of the embedded set; the last line is JSON
+
+Every row is a real row with a name, person, bytes and perceptual hash of its own; one in a thousand is nearly a copy of
+another. The manifest, landmarks included, is written and read as parquet; rules, verdict, quarantine list and pages are
+the gate's. Decoding the images is not in it: that is `fra.validation.measure`, whose rate is shown in its progress bar.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from fra.files import sha256
+from fra.validation import manifest, validate
+from fra.validation.config import ValidateConfig
+from fra.validation.measure import Measures, measure
+from fra.validation.rules.suite import suite
+from fra.validation.validate import Case, Set
+
+NEAR = 1000
+"""One row in so many is nearly a copy of another."""
+
+
+def multiply(path: Path, rows: int) -> pa.Table:
+    """A manifest of `rows` rows made from those of the manifest at `path`."""
+    table = pq.read_table(path)
+    take = np.arange(rows) % len(table)
+    large = table.take(pa.array(take))
+    turn = np.arange(rows) // len(table)
+    index = pd.Series(1, index=range(rows)).groupby(large["split"].to_pandas()).cumsum() - 1
+    new = {
+        "key": [f"{key}-{number}" for key, number in zip(large["key"].to_pylist(), turn, strict=True)],
+        "source": [
+            f"{number}/{source}" for source, number in zip(large["source"].to_pylist(), turn, strict=True)
+        ],
+        "person": [
+            f"{person}-{number}" for person, number in zip(large["person"].to_pylist(), turn, strict=True)
+        ],
+        "sha256": [f"{row:064x}" for row in range(rows)],
+        "index": index.tolist(),
+    }
+    for name, values in new.items():
+        large = large.set_column(large.column_names.index(name), name, pa.array(values))
+    return large
+
+
+def hashes_like(measured: Measures, rows: int) -> NDArray[np.uint64]:
+    """(rows, 4) hashes: real ones with 64 of 256 bits drawn anew, one in `NEAR` 4 bits from its neighbour's."""
+    random = np.random.default_rng(0)
+    real = measured.hashes[np.arange(rows) % len(measured.hashes)]
+    masks = [random.integers(0, 2**64, real.shape, dtype=np.uint64, endpoint=False) for _ in range(2)]
+    made = real ^ (masks[0] & masks[1])
+    near = np.arange(NEAR, rows, NEAR)
+    made[near] = made[near - 1] ^ np.array([1 << 7, 1 << 40, 1 << 3, 1 << 62], dtype=np.uint64)
+    return made
+
+
+def prepare(data: Set, rows: int, large: Path) -> Measures:
+    """Writes a manifest of `rows` rows like those of `data` to `large`; returns what would be measured of it."""
+    measured = measure(manifest.read(data.manifest), data.shards, [])
+    pq.write_table(multiply(data.manifest, rows), large)
+    columns = measured.images.iloc[np.arange(rows) % len(measured.images)].reset_index(drop=True)
+    return Measures(columns, hashes_like(measured, rows), measured.files.iloc[:0], {})
+
+
+def main(rows: int, name: str = "orl") -> None:
+    data = Set(name, Path("data/manifest") / f"{name}.parquet", Path("data/shards") / name)
+    config = ValidateConfig()
+    with tempfile.TemporaryDirectory() as folder:
+        large = Path(folder) / "large.parquet"
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # its memory is not the gate's
+            measured = pool.submit(prepare, data, rows, large).result()
+        started, worked = time.perf_counter(), time.process_time()
+        listed = manifest.read(large)
+        read = time.perf_counter()
+        case = Case(data, listed, measured, {large.as_posix(): sha256(large)})
+        verdict, aside = validate.decide(case, suite(config, listed.labels), Path(folder), config)
+        ended, worked = time.perf_counter(), time.process_time() - worked
+    print(
+        json.dumps(
+            {
+                "rows": verdict.rows,
+                "rules": len(verdict.expectations),
+                "seconds": round(ended - started, 1),
+                "seconds_of_cpu": round(worked, 1),
+                "seconds_reading": round(read - started, 1),
+                "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+                "set_aside": len(aside),
+                "does_not_hold": {
+                    rule["name"]: rule["unexpected_count"]
+                    for rule in verdict.expectations
+                    if not rule["success"]
+                },
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)

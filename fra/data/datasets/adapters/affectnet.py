@@ -1,0 +1,84 @@
+"""AffectNet, manually annotated: as published (CSV lists beside images), or sorted as `{train,val}/<label>/`.
+
+Label `expression`: 0 Neutral, 1 Happy, 2 Sad, 3 Surprise, 4 Fear, 5 Disgust, 6 Anger, 7 Contempt; images marked as
+none, uncertain or no face (8 to 10) are left out. The published validation images are the test split, as in the
+literature: their true test set was never released. Landmarks: 68, in pixels of the published file.
+287,568 training and 4,000 test images of 8 expressions.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from fra.data.datasets.records import (
+    DatasetConfig,
+    Record,
+    carved,
+    expect,
+    image_files,
+    malformed,
+    number,
+    opened,
+)
+
+LISTS, IMAGES = "Manually_Annotated_file_lists", "Manually_Annotated_Images"
+COLUMNS = (
+    "subDirectory_filePath",
+    "face_x",
+    "face_y",
+    "face_width",
+    "face_height",
+    "facial_landmarks",
+    "expression",
+    "valence",
+    "arousal",
+)
+EXPRESSIONS = 8
+
+
+def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
+    if (root / LISTS).is_dir():
+        for name, split in (("training", "train"), ("validation", "test")):
+            yield from annotated(root, name, split, config)
+    elif (root / "train").is_dir() and (root / "val").is_dir():
+        for folder, split in (("train", "train"), ("val", "test")):
+            yield from sorted_by_label(root, folder, split, config)
+    else:
+        raise FileNotFoundError(
+            f"{root}: neither {LISTS}/ (as published) nor train/ and val/ (sorted) is in it; check dataset.root"
+        )
+
+
+def annotated(root: Path, name: str, split: str, config: DatasetConfig) -> Iterator[Record]:
+    """The images of one CSV list; the published validation list has no header."""
+    listed = expect(root / LISTS / f"{name}.csv", "AffectNet's list of images")
+    expect(root / IMAGES, "AffectNet's images")
+    columns = list(COLUMNS)
+    with opened(listed) as stream:
+        for line, row in enumerate(csv.reader(stream), start=1):
+            if not row:
+                continue
+            if line == 1 and row[0].strip() == COLUMNS[0]:
+                columns = [column.strip() for column in row]
+                continue
+            values = dict(zip(columns, row, strict=False))
+            try:
+                label = int(values["expression"])
+                points = tuple(number(value) for value in values["facial_landmarks"].split(";") if value)
+                source = f"{IMAGES}/{values[COLUMNS[0]]}"
+            except (KeyError, ValueError):
+                raise malformed(listed, line, f"the columns {', '.join(columns)}", ",".join(row)) from None
+            if 0 <= label < EXPRESSIONS:
+                landmarks = points if len(points) == 2 * 68 else None
+                yield Record(source, carved(split, source, config), None, {"expression": label}, landmarks)
+
+
+def sorted_by_label(root: Path, folder: str, split: str, config: DatasetConfig) -> Iterator[Record]:
+    for file in image_files(root / folder):
+        label, name = file.partition("/")[0], f"{folder}/{file}"
+        if not label.isdecimal():
+            raise ValueError(f"{root / name}: expected {folder}/<label>/ with a number, found {label!r}")
+        if int(label) < EXPRESSIONS:
+            yield Record(name, carved(split, name, config), labels={"expression": int(label)})

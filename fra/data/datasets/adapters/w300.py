@@ -1,0 +1,69 @@
+"""300-W: 68 landmarks in `.pts` files beside the images of AFW, HELEN, LFPW and iBUG.
+
+Training: AFW and the training parts of HELEN and LFPW (3,148). Test: their test parts (common, 554) and iBUG
+(challenging, 135; label `challenging`). Points are published counted from 1. Each image is the face, cut out around
+its landmarks with a margin of a quarter of its side (ours).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from fra.data.datasets.records import (
+    IMAGE_SUFFIXES,
+    DatasetConfig,
+    Record,
+    carved,
+    cropped,
+    expect,
+    number,
+    opened,
+)
+
+POINTS = 68
+MARGIN = 0.25
+PARTS = (
+    ("afw", "train", 0),
+    ("helen/trainset", "train", 0),
+    ("lfpw/trainset", "train", 0),
+    ("helen/testset", "test", 0),
+    ("lfpw/testset", "test", 0),
+    ("ibug", "test", 1),
+)
+
+
+def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
+    for part, split, challenging in PARTS:
+        annotations = sorted(expect(root / part, "a part of 300-W").glob("*.pts"))
+        if not annotations:
+            raise FileNotFoundError(f"{root / part}: no .pts file in it; 300-W has one beside each image")
+        for path in annotations:
+            box, landmarks = cropped(read_points(path), MARGIN)
+            source = image_of(path).relative_to(root).as_posix()
+            labels = {"challenging": challenging} if split == "test" else {}
+            yield Record(source, carved(split, source, config), None, labels, landmarks, box)
+
+
+def image_of(path: Path) -> Path:
+    """The image beside a `.pts` file."""
+    found = [path.with_suffix(suffix) for suffix in sorted(IMAGE_SUFFIXES)]
+    for image in (*found, *(image.with_suffix(image.suffix.upper()) for image in found)):
+        if image.is_file():
+            return image
+    raise FileNotFoundError(f"{path.with_suffix('.jpg')}: no image (.jpg or .png) beside {path.name}")
+
+
+def read_points(path: Path) -> tuple[float, ...]:
+    """x0, y0, x1 … counted from 0."""
+    with opened(path) as stream:
+        head, _, body = stream.read().partition("{")
+    try:
+        values = tuple(number(word) - 1 for word in body.partition("}")[0].split())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if "n_points" not in head or len(values) != 2 * POINTS:
+        raise ValueError(
+            f"{path}: expected n_points: {POINTS} and as many lines `x y`, found {len(values) // 2}"
+        )
+    return values

@@ -1,0 +1,241 @@
+"""Pairs of crops from FFCV betons."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fra.data.ffcv import (
+    IMAGE_MODES,
+    AllocationQuery,
+    Compiler,
+    EpochIterator,
+    IntDecoder,
+    PipelineSpec,
+    ResizedCropRGBImageDecoder,
+    State,
+    TraversalOrder,
+    imdecode,
+    resize_crop,
+)
+from fra.data.ffcv import Loader as CompiledLoader
+from fra.data.loader.config import DataConfig, steps
+from fra.data.loader.samplers import CHUNK_BYTES, shuffled, shuffled_nearby
+from fra.data.views.crops import crop_box
+from fra.data.views.rng import epoch_key
+from fra.data.views.views import Crops, ViewsConfig
+
+logger = logging.getLogger(__name__)
+
+
+Shuffle = Callable[[NDArray[np.int64], np.random.Generator], NDArray[np.int64]]
+
+
+class EpochOrder(TraversalOrder):  # type: ignore[misc]
+    """The images of one rank in one epoch: its part of an order drawn from (seed, epoch)."""
+
+    def __init__(
+        self, index: NDArray[np.int64], shuffle: Shuffle, seed: int, rank: int, world_size: int
+    ) -> None:
+        self.index, self.shuffle, self.seed = index, shuffle, seed
+        self.rank, self.world_size = rank, world_size
+        self.start = 0
+
+    def __call__(self, loader: CompiledLoader) -> EpochOrder:
+        return self  # FFCV calls what it is given as `order` with the loader
+
+    def sample_order(self, epoch: int) -> NDArray[np.int64]:
+        order = self.shuffle(self.index, np.random.default_rng((self.seed, epoch)))
+        share = len(order) // self.world_size * self.world_size
+        return order[self.rank : share : self.world_size][self.start :]
+
+
+class TwoCrops(ResizedCropRGBImageDecoder):  # type: ignore[misc]
+    """Decodes an image once and cuts both crops out of it: (2, size, size, 3), the boxes from `crop_box`.
+
+    The key of the epoch must reach compiled code that is compiled only once: it travels in the operation's memory,
+    which FFCV allocates anew at the start of each epoch (`FFCVPairs` fills it then).
+    """
+
+    def __init__(self, size: int, views: ViewsConfig) -> None:
+        super().__init__((size, size))
+        self.views = views
+
+    def declare_state_and_memory(self, previous_state: State) -> tuple[State, tuple[AllocationQuery, ...]]:
+        compressed = bool((self.metadata["mode"] == IMAGE_MODES["jpg"]).any())
+        pixels = (
+            int(self.metadata["height"].max()) * int(self.metadata["width"].max()) * 3 if compressed else 1
+        )
+        shape = (2, *self.output_size, 3)
+        state = replace(previous_state, jit_mode=True, shape=shape, dtype=np.dtype("<u1"))
+        return state, (
+            AllocationQuery(shape, np.dtype("<u1")),
+            AllocationQuery((pixels,), np.dtype("<u1")),
+            AllocationQuery((1,), np.dtype("<i8")),
+        )
+
+    @property
+    def get_crop_generator(self) -> Callable[..., tuple[int, int, int, int]]:
+        return crop_box
+
+    def generate_code(self) -> Callable[..., Any]:
+        jpg = IMAGE_MODES["jpg"]
+        read = self.memory_read
+        parallel_range = Compiler.get_iterator()
+        decode_jpg = Compiler.compile(imdecode)
+        cut = Compiler.compile(resize_crop)
+        scale, ratio = self.views.crop_scale, self.views.crop_ratio
+
+        def decode_and_cut(batch_indices, memory, metadata, storage_state):  # type: ignore[no-untyped-def]
+            destination, scratch, key = memory
+            for place in parallel_range(len(batch_indices)):
+                index = batch_indices[place]
+                field = metadata[index]
+                content = read(field["data_ptr"], storage_state)
+                height, width = np.uint32(field["height"]), np.uint32(field["width"])
+                if field["mode"] == jpg:
+                    pixels = scratch[place][: np.uint64(3) * height * width]
+                    decode_jpg(content, pixels, height, width, height, width, 0, 0, 1, 1, False, False)
+                    image = pixels.reshape(height, width, 3)
+                else:
+                    image = content.reshape(height, width, 3)
+                for view in range(2):
+                    i, j, h, w = crop_box(
+                        np.uint64(key[place][0]),
+                        np.int64(index),  # type: ignore[arg-type]  # Numba's own integers
+                        view,
+                        np.int64(height),  # type: ignore[arg-type]
+                        np.int64(width),  # type: ignore[arg-type]
+                        scale,
+                        ratio,
+                    )
+                    cut(image, i, i + h, j, j + w, destination[place][view])
+            return destination[: len(batch_indices)]
+
+        decode_and_cut.is_parallel = True  # type: ignore[attr-defined]
+        return decode_and_cut
+
+
+def shuffle_of(config: DataConfig, beton: Path, images: int) -> Shuffle:
+    """How `config.order` shuffles; a warning where a random order will read a file larger than memory."""
+    size = beton.stat().st_size
+    if config.order == "nearby":
+        chunk = max(1, CHUNK_BYTES * images // size)
+        return lambda index, generator: shuffled_nearby(index, chunk, config.shuffle_buffer, generator)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > 0.8 * memory:
+        logger.warning(
+            "%s has %.0f GB, this machine's memory %.0f GB: if reading is slow, set data.order=nearby",
+            beton,
+            size / 1e9,
+            memory / 1e9,
+        )
+    return shuffled
+
+
+def ffcv_threads(workers: int) -> int:
+    """How many threads FFCV decodes with: `workers`, or one a core; it asks Numba for them, which has a limit.
+
+    Raises ValueError where `workers` is above that limit.
+    """
+    limit: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # made at import
+    if workers > limit:
+        raise ValueError(
+            f"data.workers is {workers}, but Numba has {limit} threads here: set data.workers to 0 (one a core), or "
+            "NUMBA_NUM_THREADS to more"
+        )
+    return workers or min(limit, len(os.sched_getaffinity(0)))
+
+
+class Epoch(EpochIterator):  # type: ignore[misc]
+    """FFCV's epoch, but an error in its thread is raised where the batches are read, instead of leaving it to wait."""
+
+    error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except BaseException as error:
+            self.error = error
+            self.output_queue.put(None)
+
+    def __next__(self) -> Any:
+        try:
+            return super().__next__()
+        except StopIteration:
+            if self.error is not None:
+                raise RuntimeError(
+                    f"{self.loader.fname}: a batch could not be read: {self.error}"
+                ) from self.error
+            raise
+
+
+class FFCVPairs:
+    """Pairs from a beton. FFCV compiles the pipeline once, at the first epoch (some 15 s)."""
+
+    def __init__(
+        self,
+        config: DataConfig,
+        views: ViewsConfig,
+        beton: Path,
+        index: NDArray[np.int64],
+        batch_size: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        self.steps_per_epoch = steps(len(index), batch_size, world_size)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.order = EpochOrder(index, shuffle_of(config, beton, len(index)), seed, rank, world_size)
+        self.key = np.int64(0)
+        threads = torch.get_num_threads()
+        self.loader = CompiledLoader(
+            str(beton),
+            batch_size=batch_size,
+            num_workers=ffcv_threads(config.workers),
+            order=self.order,
+            indices=index,
+            drop_last=True,
+            batches_ahead=config.batches_ahead,
+            pipelines={
+                "image": None,
+                "index": [IntDecoder()],
+                "pair": PipelineSpec("image", decoder=TwoCrops(config.image_size, views), transforms=[]),
+            },
+        )
+        torch.set_num_threads(threads)  # FFCV sets torch's threads to its own number
+        self.allocate, self.loader.graph.allocate_memory = (
+            self.loader.graph.allocate_memory,
+            self.allocate_with_key,
+        )
+
+    def allocate_with_key(self, batch_size: int, batches_ahead: int) -> Any:
+        memory = self.allocate(batch_size, batches_ahead)
+        for buffers in memory["operation"].values():
+            if isinstance(buffers, tuple):  # TwoCrops' own: destination, scratch, key
+                buffers[2][...] = self.key
+        return memory
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Crops]:
+        self.order.start = start_step * self.batch_size
+        self.key = epoch_key(self.seed, epoch).astype(np.int64)
+        batches = Epoch(
+            self.loader,
+            self.order.sample_order(epoch)[: (self.steps_per_epoch - start_step) * self.batch_size],
+        )
+        try:
+            for index, pair in batches:
+                pairs = torch.as_tensor(pair)
+                yield Crops(pairs[:, 0], pairs[:, 1], torch.as_tensor(index).view(-1).clone())
+        finally:
+            batches.terminate_event.set()  # its thread ends, also where the epoch was left half-way

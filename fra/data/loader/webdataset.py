@@ -1,0 +1,132 @@
+"""Pairs of crops from WebDataset tar shards, streamed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import webdataset
+from numpy.typing import NDArray
+
+from fra.data.images import decode, resize
+from fra.data.loader.config import DataConfig, steps
+from fra.data.views.crops import crop_box
+from fra.data.views.rng import epoch_key
+from fra.data.views.views import Crops, ViewsConfig
+
+IMAGE_SUFFIXES = ("jpg", "png", "pgm", "bmp", "webp", "tif")
+
+
+class Shard(NamedTuple):
+    """A tar shard: how many images it holds, and the index of the first of them within the split."""
+
+    path: Path
+    images: int
+    first: int
+
+
+def train_shards(folder: Path) -> list[Shard]:
+    """The shards of the training split, as `index.json` lists them.
+
+    Raises:
+        FileNotFoundError: there is no `index.json`: the folder is not a finished set of shards.
+        ValueError: it is no index.
+    """
+    index = folder / "index.json"
+    if not index.is_file():
+        raise FileNotFoundError(f"{index}: not there, so the shards are not finished: run `dvc repro shard`")
+    shards, first = [], 0
+    try:
+        for entry in json.loads(index.read_text(encoding="utf-8"))["splits"]["train"]["shards"]:
+            shards.append(Shard(folder / str(entry["name"]), int(entry["images"]), first))
+            first += shards[-1].images
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{index}: no index of shards ({error!r}): run `dvc repro -f shard`") from None
+    return shards
+
+
+class WebDatasetPairs:
+    """Pairs from tar shards, streamed: shards in a drawn order, images through a shuffle buffer, decoded in threads."""
+
+    def __init__(
+        self,
+        config: DataConfig,
+        views: ViewsConfig,
+        shards: list[Shard],
+        exclude: frozenset[int],
+        batch_size: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        images = sum(shard.images for shard in shards) - len(exclude)
+        self.steps_per_epoch = steps(images, batch_size, world_size)
+        self.config, self.views, self.exclude = config, views, exclude
+        self.first = {str(shard.path): shard.first for shard in shards}
+        self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
+
+    def numbered(self, samples: Iterator[dict[str, Any]]) -> Iterator[tuple[int, bytes]]:
+        """(index, image bytes) of each sample that was not set aside; a sample's index is its place in the split."""
+        url, place = "", 0
+        for sample in samples:
+            place = place + 1 if sample["__url__"] == url else 0
+            url = sample["__url__"]
+            index = self.first[url] + place
+            if index not in self.exclude:
+                yield index, next(sample[suffix] for suffix in IMAGE_SUFFIXES if suffix in sample)
+
+    def samples(self, epoch: int) -> Iterator[tuple[int, bytes]]:
+        """(index, image bytes) of this rank's images, shuffled by (seed, epoch)."""
+        generator = random.Random(f"{self.seed}/{epoch}")
+        shards = list(self.first)
+        generator.shuffle(shards)
+        buffer = self.config.shuffle_buffer
+        stream = webdataset.DataPipeline(
+            webdataset.SimpleShardList(shards),
+            webdataset.tarfile_to_samples(),
+            self.numbered,
+            webdataset.shuffle(buffer, initial=buffer, rng=generator),
+        )
+        return itertools.islice(iter(stream), self.rank, None, self.world_size)
+
+    def pair(self, key: np.uint64, index: int, content: bytes) -> NDArray[np.uint8]:
+        """Both crops of one image: (2, size, size, 3)."""
+        image = decode(content)
+        size = self.config.image_size
+        crops = np.empty((2, size, size, 3), dtype=np.uint8)
+        for view in range(2):
+            top, left, height, width = crop_box(
+                key, index, view, image.shape[0], image.shape[1], self.views.crop_scale, self.views.crop_ratio
+            )
+            crops[view] = resize(image[top : top + height, left : left + width], size)
+        return crops
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Crops]:
+        key = epoch_key(self.seed, epoch)
+        workers = self.config.workers or len(os.sched_getaffinity(0))
+        ahead = self.batch_size * self.config.batches_ahead
+        with ThreadPoolExecutor(workers) as pool:
+            waiting: deque[tuple[int, Future[NDArray[np.uint8]]]] = deque()
+            samples = self.samples(epoch)
+            for _ in range(start_step * self.batch_size):
+                next(samples)
+            for _ in range(start_step, self.steps_per_epoch):
+                while len(waiting) < ahead:
+                    sample = next(samples, None)
+                    if sample is None:
+                        break
+                    waiting.append((sample[0], pool.submit(self.pair, key, *sample)))
+                batch = [waiting.popleft() for _ in range(self.batch_size)]
+                pairs = torch.from_numpy(np.stack([pair.result() for _, pair in batch]))
+                yield Crops(pairs[:, 0], pairs[:, 1], torch.tensor([index for index, _ in batch]))
+            for _, pair in waiting:
+                pair.cancel()

@@ -1,0 +1,1 @@
+"""Views: two random crops of an image and their photometric augmentation."""

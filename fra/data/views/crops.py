@@ -1,0 +1,47 @@
+"""Random resized crops, drawn by counter (`fra.data.views.rng`): the same for every loader."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from fra.data.views.rng import join, uniform
+
+ATTEMPTS = 10
+
+
+@njit(cache=True)
+def crop_box(
+    key: np.uint64,
+    index: int,
+    view: int,
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> tuple[int, int, int, int]:
+    """Top, left, height and width of view `view` (0 or 1) of image `index`, in pixels.
+
+    The distribution is that of torchvision's RandomResizedCrop: an area uniform in `scale` (of the image's area), an
+    aspect log-uniform in `ratio`, ten attempts to place it, then the largest central crop within `ratio`.
+    """
+    stream = join(join(key, index), view)
+    area = float(height * width)
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for attempt in range(ATTEMPTS):
+        target = area * (scale[0] + (scale[1] - scale[0]) * uniform(stream, 4 * attempt))
+        aspect = math.exp(low + (high - low) * uniform(stream, 4 * attempt + 1))
+        w = round(math.sqrt(target * aspect))
+        h = round(math.sqrt(target / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            top = int(uniform(stream, 4 * attempt + 2) * (height - h + 1))
+            left = int(uniform(stream, 4 * attempt + 3) * (width - w + 1))
+            return top, left, h, w
+    h, w = height, width
+    if width < height * ratio[0]:
+        h = round(width / ratio[0])
+    elif width > height * ratio[1]:
+        w = round(height * ratio[1])
+    return (height - h) // 2, (width - w) // 2, h, w

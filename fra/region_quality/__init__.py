@@ -1,0 +1,1 @@
+"""Region quality: how well the heatmaps of a model match facial parts."""

@@ -1,0 +1,258 @@
+"""How well heatmaps find the parts of a face that nobody showed them, and whether a mask keeps its meaning.
+
+Parts are drawn from 68 or 98 landmarks. Each pixel belongs to its mask of the highest heatmap. Beside the
+models stands what masks of place alone would get (`place`): the image cut into as many compact cells (k-means
+of the pixels' places), the same for every face.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans
+from sklearn.metrics import cohen_kappa_score, confusion_matrix, normalized_mutual_info_score
+from torch import Tensor
+from torch.nn import functional
+
+from fra.data import images
+from fra.files import write_json
+from fra.transfer.manifest import read_manifest
+from fra.transfer.metrics import Array
+from fra.transfer.splits import people
+
+PARTS: dict[int, dict[str, list[Sequence[int]]]] = {
+    68: {
+        "skin": [[*range(17), 26, 25, 24, 19, 18, 17]],
+        "brows": [range(17, 22), range(22, 27)],
+        "eyes": [range(36, 42), range(42, 48)],
+        "nose": [[27, 31, 32, 33, 34, 35]],
+        "mouth": [range(48, 60)],
+    },
+    98: {
+        "skin": [[*range(33), 46, 45, 44, 35, 34, 33]],
+        "brows": [range(33, 42), range(42, 51)],
+        "eyes": [range(60, 68), range(68, 76)],
+        "nose": [[51, 55, 56, 57, 58, 59]],
+        "mouth": [range(76, 88)],
+    },
+}
+"""Outlines by number of landmarks (iBUG 300-W, WFLW), each drawn over those before; the rest is background."""
+
+NAMES = ["background", *PARTS[68]]
+
+Pixels = NDArray[np.uint8]
+Figures = dict[str, float | dict[str, float]]
+
+
+class Heatmaps(Protocol):
+    """What `fra.load` gives for a model with region branch."""
+
+    image_size: int
+
+    def heatmaps(self, images: list[Pixels]) -> Tensor:
+        """(N, K, h, w), sums to 1 over K."""
+
+
+def judged(manifest: Path) -> pd.DataFrame:
+    """The test images whose landmarks parts can be drawn from; empty where there are none."""
+    frame = read_manifest(manifest)
+    points = frame["landmarks"].map(lambda row: 0 if row is None else len(row) // 2)
+    return frame[points.isin(PARTS) & (frame["split"] == "test")].reset_index(drop=True)
+
+
+def faces(manifest: Path, shards: Path, size: int) -> list[Pixels]:
+    """The images that are `judged`, `size` pixels a side."""
+    frame = judged(manifest)
+    return list(images.read(frame, shards, size)) if len(frame) else []
+
+
+def evaluate(
+    models: Mapping[str, Sequence[Heatmaps]], manifest: Path, shards: Path, out: Path, seed: int = 0
+) -> dict[str, Figures]:
+    """Region quality on the test people that have landmarks; writes and returns `out` (a JSON file).
+
+    `models` by row, such as "pretrained" and "random"; of several models in a row the mean is given. By row, and
+    for "place": `nmi`, the normalised mutual information of masks and parts over all pixels; `matched_iou` (mean
+    over parts) and `iou` (of each); `view_kappa` and `people_kappa`: see the functions of these names. All are 1
+    at best; `nmi` and both kappas are 0 by chance. All models take images of one size.
+
+    Raises:
+        ValueError: no test image has 68 or 98 landmarks.
+    """
+    frame = judged(manifest)
+    if not len(frame):
+        raise ValueError(
+            f"{manifest}: no test image has 68 or 98 landmarks; parts of faces are drawn from these"
+        )
+    size = next(iter(models.values()))[0].image_size
+    test = _read(frame, shards, size, seed)
+    masks = {name: [_see(model, test) for model in row] for name, row in models.items()}
+    count = next(iter(masks.values()))[0].kinds
+    place = np.broadcast_to(cells(count, size, seed), test.part_NHW.shape)
+    masks["place"] = [Masks(place, place, count)]
+    figures = {name: _mean([_figures(test, seen) for seen in row]) for name, row in masks.items()}
+    write_json(figures, out)
+    return figures
+
+
+class Test(NamedTuple):
+    """What is asked: whole images, a part of each (`boxes`) seen alone, and where the truth lies in the whole."""
+
+    whole: list[Pixels]
+    views: list[Pixels]
+    boxes: list[tuple[slice, slice]]
+    part_NHW: Array
+    point_NL2: Array
+    person_N: NDArray[np.str_]
+
+
+class Masks(NamedTuple):
+    """The mask of each pixel of the whole images and of their views, and how many masks there are."""
+
+    whole_NHW: Array
+    view_NHW: Array
+    kinds: int
+
+
+def _read(frame: pd.DataFrame, shards: Path, size: int, seed: int) -> Test:
+    whole = list(images.read(frame, shards, size))
+    point_NL2 = np.stack(frame["landmarks"].to_list()).reshape(len(frame), -1, 2)
+    point_NL2 = point_NL2 * (size / frame[["width", "height"]].to_numpy(dtype=float))[:, None]
+    boxes = draw_boxes(len(frame), size, seed)
+    return Test(
+        whole=whole,
+        views=[images.resize(image[box], size) for image, box in zip(whole, boxes, strict=True)],
+        boxes=boxes,
+        part_NHW=np.stack([draw_parts(point_L2, size) for point_L2 in point_NL2]),
+        point_NL2=point_NL2,
+        person_N=people(frame).to_numpy(dtype=str),
+    )
+
+
+def _see(model: Heatmaps, test: Test) -> Masks:
+    whole_NHW, count = assign(model, test.whole)
+    return Masks(whole_NHW, assign(model, test.views)[0], count)
+
+
+def _figures(test: Test, masks: Masks) -> Figures:
+    iou = matched_iou(masks.whole_NHW, test.part_NHW)
+    return {
+        "nmi": float(normalized_mutual_info_score(test.part_NHW.ravel(), masks.whole_NHW.ravel())),
+        "matched_iou": float(np.mean(list(iou.values()))),
+        "view_kappa": view_kappa(masks.whole_NHW, masks.view_NHW, test.boxes),
+        "people_kappa": people_kappa(masks.whole_NHW, test.point_NL2, test.person_N, masks.kinds),
+        "iou": iou,
+    }
+
+
+def _mean(rows: list[Any]) -> Any:
+    """The mean of figures, or of dictionaries of them."""
+    if isinstance(rows[0], dict):
+        return {name: _mean([row[name] for row in rows]) for name in rows[0]}
+    return float(np.mean(rows))
+
+
+def assign(model: Heatmaps, pixels: list[Pixels]) -> tuple[Array, int]:
+    """The mask of the highest heatmap at each pixel of the images, (N, H, W), and the number of masks.
+
+    Heatmaps are enlarged to the image's size first, between the centres of their cells.
+    """
+    parts, count = [], 0
+    for start in range(0, len(pixels), 64):
+        heat_BKHW = model.heatmaps(pixels[start : start + 64])
+        large_BKHW = functional.interpolate(heat_BKHW, size=(model.image_size,) * 2, mode="bilinear")
+        parts.append(large_BKHW.argmax(dim=1).cpu())
+        count = heat_BKHW.shape[1]
+    return torch.cat(parts).numpy(), count
+
+
+def cells(count: int, size: int, seed: int) -> Array:
+    """A square image cut into `count` compact cells, by k-means of the pixels' places: (size, size)."""
+    place_P2 = np.stack(np.meshgrid(*[np.arange(size)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
+    cell_P: Array = KMeans(count, n_init=3, random_state=seed).fit_predict(place_P2)
+    return cell_P.reshape(size, size)
+
+
+def draw_parts(point_L2: Array, size: int) -> Array:
+    """The part of each pixel, by its place in `NAMES`: (size, size). Points in pixels, 68 or 98 of them."""
+    part_HW = np.zeros((size, size), dtype=np.uint8)
+    shift = 4  # OpenCV takes coordinates in sixteenths of a pixel
+    for number, outlines in enumerate(PARTS[len(point_L2)].values(), start=1):
+        for outline in outlines:
+            corners = np.round(point_L2[list(outline)] * 2**shift).astype(np.int32)
+            cv2.fillPoly(part_HW, [corners], number, shift=shift)
+    return part_HW
+
+
+def matched_iou(mask_NHW: Array, part_NHW: Array) -> dict[str, float]:
+    """Intersection over union of each part with the mask matched to it, over all images together.
+
+    Masks and parts are matched one to one so that the sum is largest (Hungarian method); a part left
+    without a mask has 0.
+    """
+    count = max(int(mask_NHW.max()) + 1, len(NAMES))
+    both = confusion_matrix(part_NHW.ravel(), mask_NHW.ravel(), labels=np.arange(count))[: len(NAMES)]
+    of_mask = np.bincount(mask_NHW.ravel(), minlength=count)
+    union = both.sum(axis=1, keepdims=True) + of_mask - both
+    iou = both / np.maximum(union, 1)
+    rows, columns = linear_sum_assignment(-iou)
+    return {NAMES[part]: float(iou[part, mask]) for part, mask in zip(rows, columns, strict=True)}
+
+
+def draw_boxes(count: int, size: int, seed: int) -> list[tuple[slice, slice]]:
+    """A square of half to all of the side, somewhere in each image: (rows, columns)."""
+    generator = np.random.default_rng([seed, 5])
+    sides = generator.integers(size // 2, size + 1, size=count)
+    corners = generator.integers(0, size - sides[:, None] + 1, size=(count, 2))
+    return [
+        (slice(int(y), int(y + side)), slice(int(x), int(x + side)))
+        for side, (y, x) in zip(sides, corners, strict=True)
+    ]
+
+
+def view_kappa(whole_NHW: Array, view_NHW: Array, boxes: list[tuple[slice, slice]]) -> float:
+    """Cohen's kappa between the masks of a part of an image, and of that part seen alone and enlarged.
+
+    The share of pixels with the same mask, corrected for chance: 1 where a mask does not depend on the
+    framing.
+    """
+    size = whole_NHW.shape[1]
+    seen = [
+        cv2.resize(masks[box].astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
+        for masks, box in zip(whole_NHW, boxes, strict=True)
+    ]
+    return _kappa(np.stack(seen).ravel(), view_NHW.ravel())
+
+
+def _kappa(one_P: Array, other_P: Array) -> float:
+    if len(np.union1d(one_P, other_P)) == 1:
+        return 0.0  # a single mask everywhere tells nothing
+    return float(cohen_kappa_score(one_P, other_P))
+
+
+def people_kappa(mask_NHW: Array, point_NL2: Array, person_N: NDArray[np.str_], count: int) -> float:
+    """Fleiss' kappa of the mask at the same landmark of two people, over pairs of different people.
+
+    How often they agree, corrected for chance: 1 where a mask means the same place of every face. Landmarks
+    outside the image count at its edge.
+    """
+    size = mask_NHW.shape[1]
+    x_NL, y_NL = np.clip(np.round(point_NL2).astype(int), 0, size - 1).transpose(2, 0, 1)
+    mask_NL = mask_NHW[np.arange(len(mask_NHW))[:, None], y_NL, x_NL]
+    share_NLK = np.eye(count)[mask_NL]
+    names = np.unique(person_N)
+    if len(names) < 2:
+        raise ValueError("consistency across people needs at least two people with landmarks in test")
+    share_PLK = np.stack([share_NLK[person_N == name].mean(axis=0) for name in names])
+    pairs = len(names) * (len(names) - 1)
+    agree = ((share_PLK.sum(axis=0) ** 2 - (share_PLK**2).sum(axis=0)).sum(axis=-1) / pairs).mean()
+    chance = float(np.sum(share_PLK.mean(axis=(0, 1)) ** 2))
+    return 0.0 if chance == 1 else float((agree - chance) / (1 - chance))

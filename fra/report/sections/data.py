@@ -1,0 +1,111 @@
+"""The sections on the data and on provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from fra.report.artifacts import Run
+from fra.report.elements import Table
+
+SMALL = 2000
+"""Labelled images below which figures are marked as those of a small set."""
+
+
+def subtitle(run: Run) -> str:
+    """What was trained, from which code, in one line, as far as the provenance tells."""
+    model, code = run.provenance.get("params", {}).get("model", {}), run.provenance.get("code", {})
+    parts = []
+    if "backbone" in model:
+        parts.append(f"backbone {model['backbone']}")
+    if "num_masks" in model:
+        parts.append(f"{model['num_masks']} masks")
+    if code.get("commit"):
+        parts.append(f"commit {code['commit'][:10]}{' with local changes' if code.get('modified') else ''}")
+    return ", ".join(parts)
+
+
+def small_set(manifest: pd.DataFrame) -> str:
+    """How small the labelled set is, where it is too small for figures that rank methods; else empty."""
+    images, people = int(manifest["shard"].notna().sum()), manifest["person"].nunique()
+    if images >= SMALL:
+        return ""
+    of_people = f" of {people} people" if people else ""
+    return f"{images} photographs{of_people}"
+
+
+def split_table(manifest: pd.DataFrame) -> Table:
+    """Images, people, sizes and bytes of each split."""
+    parts = [(split, manifest[manifest["split"] == split]) for split in ("train", "val", "test")]
+    rows = []
+    for name, part in [*((name, part) for name, part in parts if len(part)), ("all", manifest)]:
+        decoded = part[part["width"] > 0]
+        sizes = ""
+        if len(decoded):
+            small, large = decoded[["width", "height"]].min(), decoded[["width", "height"]].max()
+            sizes = f"{small['width']}×{small['height']}"
+            if not small.equals(large):
+                sizes += f" to {large['width']}×{large['height']}"
+        rows.append(
+            [
+                name,
+                f"{len(part):,}",
+                f"{part['person'].nunique():,}",
+                sizes,
+                f"{part['bytes'].sum() / 1e6:,.1f} MB",
+            ]
+        )
+    return Table("Images of each split", ["Split", "Images", "People", "Width × height", "Files"], rows)
+
+
+def label_table(manifest: pd.DataFrame) -> Table | None:
+    """How many images have each label, and each of its values; None where there are no labels."""
+    rows = []
+    for column in (name for name in manifest if str(name).startswith("label.")):
+        known = manifest[column].dropna()
+        values = known.value_counts().sort_index()
+        rows.append(
+            [
+                str(column).removeprefix("label.").replace("_", " "),
+                f"{len(known):,}",
+                ", ".join(f"{value:g}: {count:,}" for value, count in values.items()),
+            ]
+        )
+    landmarks_known = int(manifest["landmarks"].notna().sum())
+    if landmarks_known:
+        points = len(manifest["landmarks"].dropna().iloc[0]) // 2
+        rows.append(["Landmarks", f"{landmarks_known:,}", f"{points} points"])
+    return Table("Labels", ["Label", "Images", "Values: images"], rows) if rows else None
+
+
+def provenance_tables(run: Run) -> Iterator[Table]:
+    """What the run was made from, a table a part; nested names are joined by dots. Judged files last, by hash."""
+    scalars = [
+        [key, written(value)] for key, value in run.provenance.items() if not isinstance(value, Mapping)
+    ]
+    if scalars:
+        yield Table("General", ["Name", "Value"], scalars)
+    for part, values in run.provenance.items():
+        if isinstance(values, Mapping) and values:
+            yield Table(part.replace("_", " ").capitalize(), ["Name", "Value"], list(flat(values)))
+    judged = [[file, digest] for file, digest in run.verdict.judged.items()]
+    yield Table("Files that validation judged", ["File", "SHA-256"], judged)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[list[str]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield [f"{prefix}{name}", written(value)]
+
+
+def written(value: Any) -> str:
+    """A parameter as one would write it in YAML."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(written, value))}]"
+    return "none" if value is None else str(value)

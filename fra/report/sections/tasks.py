@@ -1,0 +1,221 @@
+"""The sections on the tasks: error curves, ROC, confusion matrices, attributes, few labels, groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from fra.report import charts, faces, headline
+from fra.report.artifacts import Run, TaskResult
+from fra.report.elements import SERIES, Chart, Confusion, Table, curve
+from fra.transfer import metrics
+from fra.transfer.tasks import blocks, landmark_errors
+
+
+def predictions_of(task: TaskResult) -> pd.DataFrame:
+    """The task's predictions in the setting of metrics.json: its first protocol, at the largest fraction of labels.
+
+    Raises:
+        ValueError: they are missing.
+    """
+    rows = task.predictions()
+    if rows is None:
+        raise ValueError("The predictions of this task (predictions.parquet) are missing.")
+    first = rows["protocol"] == rows["protocol"].iloc[0]
+    chosen: pd.DataFrame = rows[first & (rows["fraction"] == rows["fraction"].max())]
+    return chosen
+
+
+def error_curve(task: TaskResult) -> Chart:
+    """The cumulative error curve of each model, all seeds together."""
+    rows = predictions_of(task)
+    errors = {
+        model: np.concatenate(
+            [landmark_errors(fit)[1] for _, fit in rows[rows["model"] == model].groupby("seed")]
+        )
+        for model in task.models
+    }
+    limit = max(0.10, float(np.quantile(np.concatenate(list(errors.values())), 0.98)))
+    limits_T = np.linspace(0, np.ceil(100 * limit) / 100, 61)
+    frame = pd.DataFrame(
+        {"error": 100 * limits_T}
+        | {m: 100 * metrics.cumulative_errors(e, limits_T) for m, e in errors.items()}
+    )
+    names = {model: headline.model_label(model) for model in task.models}
+    return curve(
+        "Cumulative error",
+        frame,
+        "error",
+        "Normalised error in %",
+        names,
+        "Images within, in %",
+        ".1f",
+        x_format=".1f",
+        note="Share of test images whose error is at most the value below; higher and further left is better.",
+    )
+
+
+def landmarks(task: TaskResult, run: Run) -> list[faces.Landmarks]:
+    """The worst and some typical faces of the first model. Raises ValueError where their files are missing."""
+    rows = predictions_of(task)
+    if run.shards is None:
+        raise ValueError("The shards, which hold the photographs, are missing.")
+    return faces.draw_landmarks(rows[rows["model"] == task.models[0]], run.manifest, run.shards)
+
+
+def roc(task: TaskResult) -> Chart:
+    """ROC curves, averaged over seeds at each false accept rate (Fawcett 2006, vertical averaging)."""
+    rows = predictions_of(task)
+    far_T = np.linspace(0, 1, 101)
+    frame = pd.DataFrame({"far": far_T})
+    for model in task.models:
+        curves = []
+        for _, fit in rows[rows["model"] == model].groupby("seed"):
+            ranking = metrics.rank(
+                metrics.by_score(fit["truth"].to_numpy(), fit["score"].to_numpy()), np.ones((1, len(fit)))
+            )
+            true_T, false_T = (np.append(0, side[0] / side[0, -1]) for side in ranking)
+            curves.append(np.array([true_T[false_T <= far + 1e-12][-1] for far in far_T]))
+        frame[model] = np.mean(curves, axis=0)
+    names = {model: headline.model_label(model) for model in task.models}
+    return curve(
+        "ROC of verification",
+        frame,
+        "far",
+        "False accept rate",
+        names,
+        "True accept rate",
+        ".3f",
+        x_format=".2f",
+        diagonal=True,
+        note="Mean over seeds. The dotted diagonal is chance.",
+    )
+
+
+def confusions(task: TaskResult, manifest: pd.DataFrame) -> list[Confusion]:
+    """A confusion matrix a model, the test images of all seeds together."""
+    rows = predictions_of(task)
+    label = label_of(rows, manifest)
+    matrices = []
+    for model in task.models:
+        fits = rows[rows["model"] == model]
+        classes = list(dict.fromkeys(fits["output"]))
+        count = np.zeros((len(classes), len(classes)))
+        for _, fit in fits.groupby("seed"):
+            _, (truth_NO, pred_NO) = blocks(fit, "truth", "prediction")
+            np.add.at(count, (truth_NO.argmax(axis=1), pred_NO.argmax(axis=1)), 1)
+        share = count / np.maximum(count.sum(axis=1, keepdims=True), 1)
+        matrices.append(
+            Confusion(
+                label,
+                headline.model_label(model),
+                classes,
+                [
+                    (name, [(f"{100 * share[i, j]:.0f} %", float(share[i, j])) for j in range(len(classes))])
+                    for i, name in enumerate(classes)
+                ],
+            )
+        )
+    return matrices
+
+
+def label_of(rows: pd.DataFrame, manifest: pd.DataFrame) -> str | None:
+    """The one label of the manifest whose values are the true classes of the predictions, or None."""
+    truth = rows[rows["truth"] > 0].drop_duplicates("key").set_index("key")["output"].astype(float)
+    labels = manifest.set_index("key").filter(like="label.").reindex(truth.index).astype("Float64")
+    equal = [name for name, values in labels.items() if values.eq(truth).fillna(False).all()]
+    return str(equal[0]).removeprefix("label.").replace("_", " ") if len(equal) == 1 else None
+
+
+def attribute_chart(task: TaskResult) -> Chart:
+    """The primary figure of each attribute, with the 95 % interval of its mean over seeds."""
+    if task.results is None:
+        raise ValueError("The figures of single attributes (results.csv) are missing.")
+    primary = headline.PRIMARY["attributes"]
+    rows = means(task.results, task.models)
+    rows = rows[rows["metric"].str.startswith(f"{primary}/") & (rows["fraction"] == rows["fraction"].max())]
+    if rows.empty:
+        raise ValueError("There are no figures of single attributes in results.csv.")
+    rows = rows[rows["protocol"] == rows["protocol"].iloc[0]]
+    frame = pd.DataFrame(
+        {
+            "row": rows["metric"].str.split("/").str[1].str.replace("_", " "),
+            "series": rows["model"].map(headline.model_label),
+            "mean": rows["value"],
+            "low": rows["low"],
+            "high": rows["high"],
+        }
+    )
+    label = headline.metric_of(primary).label
+    shown = [
+        [row, series, f"{mean:.3f}", f"{low:.3f} to {high:.3f}"]
+        for row, series, mean, low, high in frame.itertuples(index=False)
+    ]
+    summary = "; ".join(f"{row}, {series}: {mean}" for row, series, mean, _ in shown)
+    return Chart(
+        "Each attribute",
+        charts.intervals(frame, colours=SERIES, x_title=label),
+        f"{label} of each attribute: {summary}.",
+        Table("Each attribute", ["Attribute", "Model", label, "95 % interval"], shown),
+        "Mean over seeds; bars are 95 % intervals over people. Chance depends on how common the attribute is.",
+    )
+
+
+def few_labels(task: TaskResult) -> Iterator[Chart]:
+    """The task's primary figure over the fraction of labels, a chart a protocol; none where one fraction was run."""
+    if task.results is None:
+        return
+    name = headline.table(task).primary.metric
+    metric = headline.metric_of(name)
+    rows = means(task.results, task.models)
+    for protocol, part in rows[rows["metric"] == name].groupby("protocol", sort=False):
+        if part["fraction"].nunique() < 2:
+            continue
+        frame = (
+            part.pivot_table(index="fraction", columns="model", values="value")
+            .mul(metric.scale)
+            .reset_index()
+        )
+        frame["fraction"] *= 100
+        names = {model: headline.model_label(model) for model in task.models if model in frame}
+        yield curve(
+            f"{headline.task_title(task.name)}, {protocol}",
+            frame,
+            "fraction",
+            "Labels used in %",
+            names,
+            f"{metric.label}{f' in {metric.unit}' if metric.unit else ''}",
+            f".{metric.digits}f",
+            x_format=".3g",
+            from_zero=False,
+            log_x=True,
+            note="Lower is better." if headline.lower_is_better(task.name, name) else "Higher is better.",
+        )
+
+
+def groups(task: TaskResult) -> Iterator[Table]:
+    """The task's primary figure in each group of people, where groups are known: one table a task."""
+    if task.results is None or not task.results["group"].notna().any():
+        return
+    row = headline.table(task).primary
+    metric = headline.metric_of(row.metric)
+    known = task.results[task.results["group"].notna() & (task.results["metric"] == row.metric)]
+    known = known[
+        (known["protocol"] == known["protocol"].iloc[0]) & (known["fraction"] == known["fraction"].max())
+    ]
+    frame = known.groupby(["group", "model"], sort=False)["value"].mean().unstack()
+    yield Table(
+        f"{headline.task_title(task.name)}: {metric.label} by group",
+        ["Group", *(headline.model_label(model) for model in task.models)],
+        [
+            [str(group).replace(":", ", "), *(metric.with_unit(values[model]) for model in task.models)]
+            for group, values in frame.iterrows()
+        ],
+    )
+
+
+def means(results: pd.DataFrame, models: list[str]) -> pd.DataFrame:
+    """The rows of results.csv that are means over seeds of `models`, over all people."""
+    return results[results["seed"].isna() & results["group"].isna() & results["model"].isin(models)]

@@ -1,0 +1,1 @@
+"""Validation rules: what a data set must satisfy before a network is trained on it."""

@@ -1,0 +1,190 @@
+"""The tables that the rules look at, made from a manifest and what was measured: columnar, a million rows in seconds.
+
+Columns that begin with `same_` or `like_` hold the row number of another image (of `other` where it is another set's),
+null where there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fra.data.datasets.records import SPLITS
+from fra.validation.config import ValidateConfig
+from fra.validation.duplicates import first_conflict, first_other, nearest
+from fra.validation.image_stats import HASH_WORDS
+from fra.validation.manifest import REQUIRED, Manifest
+from fra.validation.measure import Measures
+
+HELD_OUT = len(SPLITS)
+"""The side of another data set's test images, after those of the splits."""
+
+
+@dataclass(frozen=True)
+class Others:
+    """Test images of other data sets: their hashes, and what to call them."""
+
+    sha256: NDArray[np.object_]
+    hashes: NDArray[np.uint64]
+    sources: list[str]
+
+
+NOBODY = Others(np.empty(0, object), np.empty((0, HASH_WORDS), np.uint64), [])
+
+
+def together(others: Sequence[Others]) -> Others:
+    """The images of several sets as those of one."""
+    parts = [NOBODY, *others]
+    return Others(
+        np.concatenate([part.sha256 for part in parts]),
+        np.concatenate([part.hashes for part in parts]),
+        [source for part in parts for source in part.sources],
+    )
+
+
+def nullable(rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Row numbers with NaN for none (-1)."""
+    return np.where(rows >= 0, rows, np.nan).astype(np.float64)
+
+
+def columns(manifest: Manifest) -> pd.DataFrame:
+    """One row a column that is required or a label's."""
+    names = [*REQUIRED, *manifest.labels]
+    return pd.DataFrame({"source": names, "there": [float(name not in manifest.missing) for name in names]})
+
+
+def images(manifest: Manifest, measured: Measures, config: ValidateConfig, others: Others) -> pd.DataFrame:
+    """One row an image: the manifest, what was measured, and what follows from both.
+
+    `source` gets the key where one file holds several images (a tar, a photograph of a group).
+    """
+    table = pd.concat([manifest.table, measured.images], axis=1)
+    shared = table["source"].duplicated(keep=False)
+    table["source"] = table["source"].mask(shared, table["source"] + ": " + table["key"])
+    sharded = table["shard"].notna()
+    sides = table[["width", "height"]].astype("float32").where(sharded)
+    longest, shortest = sides.max(axis=1), sides.min(axis=1)
+    sha256 = table["sha256"].where(sharded)
+    usual = table["landmark_count"].mode()
+    table = table.assign(
+        mode=table["mode"].where(sharded),
+        bytes=table["bytes"].astype("float64"),
+        shortest_side=shortest,
+        longest_side=longest,
+        aspect=longest / shortest.where(shortest > 0),
+        index_fits=index_fits(table, sharded),
+        format=table["format"].where(table["readable"] == 1),
+        landmark_count_fits=(table["landmark_count"] == (usual.iloc[0] if len(usual) else 0))
+        .astype("float32")
+        .where(table["landmark_count"].notna()),
+        same_person_in_other_split=nullable(first_conflict(table["person"], table["split"])),
+        same_bytes_in_other_split=nullable(first_conflict(sha256, table["split"])),
+        same_bytes_other_person=nullable(first_conflict(sha256, table["person"])),
+        same_bytes_other_label=nullable(other_label(table, sha256)),
+        same_bytes=nullable(first_other(sha256)),
+    )
+    return table.assign(**alike(table, sha256, measured.hashes, config, others))
+
+
+def index_fits(table: pd.DataFrame, sharded: pd.Series) -> pd.Series:
+    """1 where `index` is the row's place among its split's sharded rows, -1 elsewhere; 0 where it is not."""
+    place = sharded.groupby(table["split"].fillna("?"), sort=False).cumsum() - 1
+    return (table["index"] == place.where(sharded, -1)).fillna(False).astype("float32")
+
+
+def other_label(table: pd.DataFrame, sha256: pd.Series) -> NDArray[np.int64]:
+    """For every row one of the same bytes that has another value of any label, or -1."""
+    found = np.full(len(table), -1, np.int64)
+    for name in table.columns:
+        if name.startswith("label."):
+            found = np.maximum(found, first_conflict(sha256, table[name]))
+    return found
+
+
+def alike(
+    table: pd.DataFrame,
+    sha256: pd.Series,
+    hashes: NDArray[np.uint64],
+    config: ValidateConfig,
+    others: Others,
+) -> dict[str, NDArray[np.float64]]:
+    """like_other, like_held_out, like_test_of_other_set: row numbers of pictures that look the same.
+
+    Copies (same bytes) within the set are left to their own rules; pictures without content have no hash to go by.
+    `like_held_out` is set on the row to take out: the one in train for one in val or test, in val for one in test.
+    """
+    sides = {split: side for side, split in enumerate(SPLITS)}
+    side_N = table["split"].map(sides).fillna(-1).to_numpy(dtype=np.int64)
+    seen = (table["readable"] == 1) & (table["contrast"] >= config.min_contrast)
+    rows = np.flatnonzero((seen & ~sha256.duplicated()).to_numpy() & (side_N >= 0))
+    side_R = side_N[rows]
+    hash_M4 = np.concatenate([hashes[rows], others.hashes])
+    side_M = np.concatenate([side_R, np.full(len(others.hashes), HELD_OUT)])
+    near_RS = nearest(hash_M4, side_M, HELD_OUT + 1, config.near_duplicate_bits)[: len(rows)]
+    names = np.concatenate([rows, np.arange(len(others.hashes))])
+    like_other, like_held_out = np.full(len(table), np.nan), np.full(len(table), np.nan)
+    for side in range(HELD_OUT):
+        near_R = near_RS[:, side]
+        mine, later = (near_R >= 0) & (side_R == side), (near_R >= 0) & (side_R < side)
+        like_other[rows[mine]] = names[near_R[mine]]
+        like_held_out[rows[later]] = names[near_R[later]]
+    place = pd.Series(np.arange(len(others.sha256)), index=others.sha256)
+    like_test = sha256.map(place[~place.index.duplicated()]).to_numpy(dtype=float, na_value=np.nan, copy=True)
+    near_R = near_RS[:, HELD_OUT]
+    found = (near_R >= 0) & np.isnan(like_test[rows])
+    like_test[rows[found]] = names[near_R[found]]
+    return {"like_other": like_other, "like_held_out": like_held_out, "like_test_of_other_set": like_test}
+
+
+def labels(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a label (classes, unlabelled) and one a class of it (share of the labelled, in_train)."""
+    rows = []
+    for name in [column for column in table.columns if column.startswith("label.")]:
+        known = table[name].dropna()
+        rows.append(
+            {
+                "source": name,
+                "classes": float(known.nunique()) if len(known) else None,
+                "unlabelled": 1 - len(known) / max(len(table), 1),
+            }
+        )
+        counts = known.value_counts().sort_index()
+        trained = set(known[table.loc[known.index, "split"] == "train"])
+        has_train = bool((table["split"] == "train").any())
+        for value, count in counts.items():
+            rows.append(
+                {
+                    "source": f"{name} = {value}",
+                    "share": count / len(known),
+                    "in_train": float(value in trained) if has_train else None,
+                }
+            )
+    return pd.DataFrame(rows, columns=["source", "classes", "unlabelled", "share", "in_train"])
+
+
+def files(measured: Measures) -> pd.DataFrame:
+    """One row a shard or beton."""
+    table = measured.files
+    wanted = (table["kind"] == "shard") & table["listed"].astype(bool)
+    return table.assign(
+        there=table["there"].astype(float),
+        listed=table["listed"].astype(float),
+        indexed=table["images_indexed"].notna().astype(float).where(wanted),
+    )
+
+
+def batches(facts: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """One row a view: what was measured of it, and which image it is of."""
+    train = table[(table["split"] == "train") & table["shard"].notna()]
+    source = train.set_index("index")["source"]
+    inside = (facts["low"] >= -1e-3) & (facts["high"] <= 1 + 1e-3) & facts["finite"]
+    named = [
+        f"{source.get(index, index)} (view {view})"
+        for index, view in zip(facts["index"], facts["view"], strict=True)
+    ]
+    flags = {"finite": facts["finite"].astype(float), "in_range": inside.astype(float)}
+    return facts.assign(source=named, **flags).rename(columns={"deviation": "batch_deviation"})

@@ -1,0 +1,1 @@
+"""Weight files: reading, writing, released weights, and converters of other projects' layouts."""

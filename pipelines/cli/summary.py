@@ -1,0 +1,62 @@
+"""The few figures that matter: a table in the terminal after a run, and what `dvc exp show` compares.
+
+python -m pipelines.cli.summary
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from fra.report.artifacts import MINUS
+from fra.report.headline import metric_of
+from fra.transfer.results import PRETRAINED
+from fra.transfer.tasks import TASKS
+from pipelines import params
+from pipelines.project import paths
+
+
+def summary() -> Table:
+    """The headline figure of each task: mean ± standard deviation over seeds, beside random weights."""
+    table = Table(
+        title="Frozen features of unseen people", caption="small data: see the report for what these can say"
+    )
+    for column in ("task", "figure", "pre-trained", "random weights"):
+        table.add_column(column)
+    for task in params.read()["tasks"]:
+        metrics = json.loads((paths.TRANSFER / task / "metrics.json").read_text(encoding="utf-8"))
+        metric = metric_of(TASKS[task].primary)
+        figures = [
+            f"{metric.text(entry['mean'])} ± {metric.with_unit(entry['std'])}"
+            for entry in (metrics[model][TASKS[task].primary] for model in ("pretrained", "random"))
+        ]
+        table.add_row(task, metric.label, *figures)
+    return table
+
+
+def differences(summaries: Mapping[str, dict[str, Any]]) -> Table:
+    """Of each task its one figure for every model, and the pre-trained one's less each other's with its interval."""
+    table = Table("", "mean ± deviation over seeds", "pre-trained less it (95 % interval)")
+    for task, metrics in summaries.items():
+        name = TASKS[task].primary
+        metric = metric_of(name)
+        table.add_section()
+        table.add_row(f"[bold]{task}[/bold]", f"[bold]{metric.label}[/bold]")
+        for model in (model for model in metrics if "std" in metrics[model].get(name, {})):
+            figure, less = metrics[model][name], metrics.get(f"{PRETRAINED}{MINUS}{model}", {}).get(name)
+            cells = [f"{metric.text(figure['mean'])} ± {metric.with_unit(figure['std'])}"]
+            if less is not None:
+                value, low, high = (metric.text(less[part], signed=True) for part in ("mean", "low", "high"))
+                cells.append(f"{value} ({low} … {high})")
+            table.add_row(model, *cells)
+    return table
+
+
+if __name__ == "__main__":
+    console = Console()
+    console.print(summary())
+    console.print(f"report: {paths.REPORT / 'index.html'}")

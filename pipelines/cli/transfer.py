@@ -1,0 +1,105 @@
+"""`fra transfer`: baselines, stored metrics and region quality."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+transfer = typer.Typer(help="What a backbone is worth on tasks.", no_args_is_help=True)
+
+
+SHOWN = 20
+"""Differences of a task that are named; more would hide the other tasks'."""
+
+
+@transfer.command()
+def baseline(
+    experiment: Annotated[
+        str, typer.Argument(help="A DVC experiment or a git branch, as `dvc exp show` names it")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Else data/baselines/<experiment>.safetensors")
+    ] = None,
+) -> None:
+    """Takes the backbone that an experiment trained out of DVC's cache, to judge others beside it."""
+    from fra.files import atomic
+    from pipelines.cli.compare import content
+    from pipelines.project import paths
+    from pipelines.repo import experiments as history
+    from pipelines.repo.lock import LineageError
+
+    known = {run.name: run for run in history.runs()}
+    if experiment not in known:
+        raise LineageError(f"no experiment {experiment!r}; there are: {', '.join(sorted(known)) or 'none'}")
+    target = out or paths.BASELINES / f"{experiment}.safetensors"
+    weights = content(known[experiment].stages(), paths.PRETRAIN / "backbone.safetensors", Path())
+    with atomic(target) as partial:
+        partial.write_bytes(weights)
+    print(target)
+
+
+@transfer.command()
+def recompute(
+    task: Annotated[
+        str | None, typer.Argument(help="One task; all that were evaluated where none is named")
+    ] = None,
+    folder: Annotated[Path, typer.Option(help="Where the tasks' folders are")] = Path("artifacts/transfer"),
+) -> None:
+    """Computes every stored figure anew from the stored predictions. Exit code 1 if any is not what they give."""
+    from fra.transfer.recompute import differences
+
+    tasks = [task] if task else sorted(path.parent.name for path in folder.glob("*/predictions.parquet"))
+    if not tasks:
+        raise FileNotFoundError(f"{folder}: no task's predictions in it; run `dvc repro transfer` first")
+    found = {name: differences(name, folder / name) for name in tasks}
+    for name, lines in found.items():
+        print(f"{name}: " + (f"{len(lines):,} differences" if lines else "pass"))
+        for line in lines[:SHOWN]:
+            print(f"  {line}")
+        if len(lines) > SHOWN:
+            print(f"  … and {len(lines) - SHOWN:,} more")
+    if any(found.values()):
+        raise typer.Exit(1)
+
+
+@transfer.command("pool")
+def pool_runs(
+    runs: Annotated[list[Path], typer.Argument(help="The artifacts/transfer of each pre-training")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the figures of all together")] = Path(
+        "pooled"
+    ),
+) -> None:
+    """Figures as means over several pre-trainings (their seeds), with intervals. Alike but for their seed, that is."""
+    from rich.console import Console
+
+    from fra.transfer.aggregate import pool
+    from pipelines.cli.summary import differences
+
+    Console().print(differences(pool(runs, out)))
+    print(out)
+
+
+@transfer.command("regions")
+def judge_regions(
+    model: Annotated[Path, typer.Option(help="The model, with its region branch")] = Path(
+        "artifacts/pretrain/model.safetensors"
+    ),
+    dataset: Annotated[str, typer.Option(help="A data set with 68 or 98 landmarks, by name")] = "orl",
+    beside: Annotated[
+        list[Path] | None, typer.Option(help="Further weights, whose features are clustered")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The figures (JSON)")] = Path("regions.json"),
+) -> None:
+    """How well a model's heatmaps find facial parts without labels, beside clusters, untrained networks and place."""
+    from pipelines.project import paths
+    from pipelines.report import judge_regions as judge
+
+    for row, figures in judge(
+        model, paths.manifest(dataset), paths.shards(dataset), out, beside or []
+    ).items():
+        print(
+            f"{row}: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if name != "iou")
+        )
+    print(out)

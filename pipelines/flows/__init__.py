@@ -1,0 +1,1 @@
+"""Prefect flows beside the pipeline itself: parameter sweep, sensor for new data, audit."""

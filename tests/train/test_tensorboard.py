@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from support.toy_training import run
+
+from fra.train.history import COLUMNS
+
+
+def test_tensorboard_has_the_history_once_although_the_run_was_broken_off(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def stop(reading: dict[str, Any]) -> None:
+        if reading["step"] == 8:  # the checkpoint of step 4 is the last: rows 6 and 8 come once more
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, tensorboard=True, checkpoint_every=4, observe=stop)
+    run(tmp_path, tensorboard=True, checkpoint_every=4)
+    events = EventAccumulator(str(tmp_path / "checkpoints" / "tensorboard")).Reload()
+    history = pd.read_csv(tmp_path / "out" / "history.csv").drop(columns="knn")
+    assert sorted(events.Tags()["scalars"]) == sorted([*history.columns.drop("step"), "images_per_second"])
+    for name in history.columns.drop("step"):
+        scalars = events.Scalars(name)
+        assert [scalar.step for scalar in scalars] == history["step"].tolist()
+        assert [scalar.value for scalar in scalars] == pytest.approx(history[name].tolist())
+    assert set(history.columns) < set(COLUMNS)
+
+
+def test_a_missing_tensorboard_is_told_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)  # as Python does where there is no such package
+    with pytest.raises(
+        RuntimeError, match="tensorboard is not installed: `pip install tensorboard`, or set it"
+    ):
+        run(tmp_path, tensorboard=True)
+    assert not (tmp_path / "out").exists()

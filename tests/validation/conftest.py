@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import data_faults as faults
+from support.data_faults import DRAFT_FAULTS, Prepared, judge, views
+
+from fra.validation import validate
+from fra.validation.verdict import Verdict
+
+
+@pytest.fixture(scope="session")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Faces without a fault, sharded. Tests must not change it."""
+    folder = tmp_path_factory.mktemp("clean")
+    return faults.prepare(faults.draft(folder), folder / "set")
+
+
+@pytest.fixture(scope="session")
+def clean_verdict(clean: Prepared) -> Verdict:
+    return judge(clean, training=views())
+
+
+@pytest.fixture(scope="session")
+def spoiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], Verdict, Path]:
+    """All faults of drafts in one set: what each must name, the verdict, and the folder."""
+    folder = tmp_path_factory.mktemp("spoiled")
+    other = faults.others(folder)
+    draft = faults.draft(folder)
+    named = {fault.name: fault.plant(draft) for fault in DRAFT_FAULTS}
+    prepared = faults.prepare(draft, folder / "set")
+    before = validate.EXAMPLES
+    validate.EXAMPLES = 1000  # the verdict names all, so that nothing can hide behind the first five
+    try:
+        verdict = judge(prepared, held_out=[other])
+    finally:
+        validate.EXAMPLES = before
+    return named, verdict, prepared.folder

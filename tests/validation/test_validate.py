@@ -1,0 +1,182 @@
+"""What is around the rules: seal and hashes, severities, own rules, limits, pages."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support import data_faults as faults
+from support.data_faults import CONFIG, Prepared, judge
+
+from fra.validation import verdict
+from fra.validation.verdict import GateError, Verdict
+
+OWN = """
+import great_expectations.expectations as gxe
+from fra.validation.rules.rule import Rule
+
+RULES = [
+    Rule("not tiny", "{severity}", "fewer than 10,320 bytes",
+         gxe.ExpectColumnValuesToBeBetween(column="{column}", min_value=10_320), tell="bytes"),
+]
+"""
+
+
+@pytest.fixture
+def judged(clean: Prepared, clean_verdict: Verdict) -> Prepared:
+    assert clean_verdict.success
+    return clean
+
+
+def own(folder: Path, severity: str = "quarantine", column: str = "bytes") -> str:
+    path = folder / "own.py"
+    path.write_text(OWN.format(severity=severity, column=column))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "shards/train-000000.tar",
+        "shards/index.json",
+        "beton/train.beton",
+        "orl.parquet",
+        "out/quarantine.csv",
+        "out/profile.json",
+    ],
+)
+def test_one_byte_is_noticed_and_named(name: str, judged: Prepared) -> None:
+    path = judged.folder / name
+    check = judged.folder / "out/verdict.json"
+    train = judged.folder / "beton/train.beton"
+    assert verdict.check(check, [train]).success
+    content = path.read_bytes()
+    try:
+        path.write_bytes(faults.flip(content, len(content) // 2))
+        with pytest.raises(GateError, match=re.escape(f"{path}: changed since it was validated")):
+            verdict.check(check, [train])
+    finally:
+        path.write_bytes(content)
+
+
+def test_of_the_ranks_of_a_machine_one_hashes(judged: Prepared, tmp_path: Path) -> None:
+    """The others take its word for the bytes, and for nothing else."""
+    path, check = judged.folder / "beton/train.beton", judged.folder / "out/verdict.json"
+    content = path.read_bytes()
+    try:
+        path.write_bytes(faults.flip(content, len(content) // 2))
+        assert verdict.check(check, [path], hashed=False).judged == verdict.read(check).judged
+        path.unlink()
+        with pytest.raises(GateError, match="gone since it was validated"):
+            verdict.check(check, [path], hashed=False)
+    finally:
+        path.write_bytes(content)
+    with pytest.raises(GateError, match="not among what"):
+        verdict.check(check, [tmp_path / "other.beton"], hashed=False)
+
+
+def test_every_byte_of_the_verdict_counts(judged: Prepared) -> None:
+    path = judged.folder / "out/verdict.json"
+    content = path.read_bytes()
+    try:
+        for place in range(0, len(content), 97):
+            changed = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+            path.write_bytes(changed)
+            if content[place : place + 1].isspace() and changed[place : place + 1].isspace():
+                continue
+            with pytest.raises(GateError, match=re.escape(str(path))):
+                verdict.read(path)
+    finally:
+        path.write_bytes(content)
+
+
+def test_a_file_that_was_never_judged_is_refused(judged: Prepared, tmp_path: Path) -> None:
+    with pytest.raises(GateError, match="not among what"):
+        verdict.check(judged.folder / "out/verdict.json", [tmp_path / "other.beton"])
+
+
+def test_the_same_data_give_the_same_bytes(clean: Prepared, tmp_path: Path) -> None:
+    def outputs(name: str) -> dict[str, bytes]:
+        prepared = faults.copied(clean, tmp_path / name)
+        prepared.change(1, width=93)  # so that the pages have something to show
+        (tmp_path / "set").unlink(missing_ok=True)
+        (tmp_path / "set").symlink_to(tmp_path / name)  # one path for both
+        judge(Prepared(tmp_path / "set"))
+        out = tmp_path / "set" / "out"
+        return {
+            str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()
+        }
+
+    first, second = outputs("one"), outputs("two")
+    assert {
+        "verdict.json",
+        "quarantine.csv",
+        "profile.json",
+        "data_docs/index.html",
+        "data_docs/images.html",
+    } <= set(first)
+    assert first == second
+
+
+def test_the_pages_load_nothing_from_elsewhere_and_show_the_faces(clean: Prepared, tmp_path: Path) -> None:
+    prepared = faults.copied(clean, tmp_path / "set")
+    source = prepared.change(1, width=93)
+    judge(prepared)
+    pages = sorted((prepared.folder / "out/data_docs").glob("*.html"))
+    assert len(pages) >= 4
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert not re.search(r"<script|<link|<iframe|@import", text, re.IGNORECASE)
+        assert not re.search(r"\bsrc=(?![\"']?data:)", text)
+        assert not re.search(r"url\(", text)
+    index = (prepared.folder / "out/data_docs/index.html").read_text(encoding="utf-8")
+    assert '<img src="data:image/jpeg;base64,' in index
+    assert f'alt="{source}"' in index
+    assert "Did not pass" in index
+    assert 'href="images.html"' in index
+
+
+def test_an_own_rule_sets_rows_aside(clean: Prepared, tmp_path: Path) -> None:
+    prepared = faults.copied(clean, tmp_path / "set")
+    found = judge(prepared, replace(CONFIG, expectations=own(tmp_path), max_quarantined=1.0))
+    assert found.success
+    assert 0 < found.quarantined < found.rows
+    assert "fewer than 10,320 bytes (103" in (prepared.folder / "out/quarantine.csv").read_text()
+    assert str(tmp_path / "own.py") in found.judged
+
+
+def test_too_many_set_aside_stop_the_run(clean: Prepared, tmp_path: Path) -> None:
+    found = judge(
+        faults.copied(clean, tmp_path / "set"),
+        replace(CONFIG, expectations=own(tmp_path), max_quarantined=0.0),
+    )
+    assert not found.success
+    assert "would be set aside, more than validate.max_quarantined 0.0%" in found.reasons[0]
+
+
+def test_a_severity_is_the_users_to_change(clean: Prepared, tmp_path: Path) -> None:
+    config = replace(CONFIG, expectations=own(tmp_path), severities={"not tiny": "warn"})
+    found = judge(faults.copied(clean, tmp_path / "set"), config)
+    assert found.success
+    assert found.quarantined == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"severities": {"no such rule": "warn"}}, "no rule is named 'no such rule'"),
+        ({"expectations": "nowhere.py"}, "nowhere.py: no such file"),
+        ({"reference": "nowhere.json"}, "nowhere.json: no such file"),
+    ],
+)
+def test_a_wrong_setting_is_named(change: dict[str, object], message: str, clean: Prepared) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
+        judge(clean, replace(CONFIG, **change))
+
+
+def test_an_own_rule_on_a_column_that_is_not_there_is_named(clean: Prepared, tmp_path: Path) -> None:
+    config = replace(CONFIG, expectations=own(tmp_path, column="beauty"))
+    with pytest.raises(ValueError, match="the rule 'not tiny' could not be evaluated"):
+        judge(faults.copied(clean, tmp_path / "set"), config)
