@@ -28,7 +28,7 @@ class ModelConfig:
     """Sizes of the networks. `num_masks` = 1 is BYOL: no region branch is built.
 
     `query_std` is what the masks' queries are drawn with. The paper's 1 leaves attention nearly even at first, and so
-    the mask embeddings nearly alike: the longer the queries, the sooner masks differ (docs/demo.md).
+    the mask embeddings nearly alike: the longer the queries, the sooner masks differ (docs/results/recipe-search.md).
     """
 
     backbone: str = "resnet50"

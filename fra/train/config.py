@@ -16,7 +16,8 @@ class TrainConfig:
     and Sinkhorn's sums are then those of a micro-batch. `trust` is LARS's alone, `momentum` too. Periods are
     in steps. `region_start` is after how many epochs regions join: until then training is at image level, and takes the
     time of that; `region_init` is where masks begin then: at "random", as the decoder's weights have it (the paper's),
-    or at "clusters" of the pixels (`fra.train.mask_init`). docs/demo.md tells what that is worth. `tensorboard` writes the
+    or at "clusters" of the pixels (`fra.train.mask_init`). docs/results/recipe-search.md has the
+    measurements. `tensorboard` writes the
     history beside the checkpoints too, for TensorBoard.
     """
 

@@ -25,7 +25,8 @@ def start_at_clusters(model: FRA, feed: Iterable[Batch], seed: int) -> None:
     """Aim the mask embeddings at K clusters of pixel projections, those of the first batches of `feed` (view 1).
 
     Masks that begin at random divide pixels at random, and largely stay so, since the relation only asks for an even
-    and certain division; clusters of trained features are close to facial parts (docs/demo.md). Clusters are k-means's
+    and certain division; clusters of trained features are close to facial parts
+    (docs/results/recipe-search.md). Clusters are k-means's
     of directions, as scores are cosines, of at least `PIXELS` places where `feed` has as many. Nothing but the last
     layer of both decoders and the prototypes is changed: a copy of the online network looks, as in training. The same
     images give the same bits again; on another number of ranks the same masks, to rounding, where there is no dropout.

@@ -23,7 +23,8 @@ lineage verify` passed; and where no temporary file, lock, checkpoint or process
 notes in `.dvc/tmp/rwlock` who reads and writes what. A DVC process that was killed stays in there, but DVC passes over
 entries whose process is no longer alive: these are not counted.
 
-Written by the run itself, as root on Linux: `pytest tests/faults/test_cells.py --table docs/faults.md`; with `-k` the
+Written by the run itself, as root on Linux: `pytest tests/faults/test_cells.py --table docs/reference/faults.md`;
+with `-k` the
 rows of a part are renewed (no row: not run yet).
 The disk is full, or read-only, by a mounted tmpfs; memory is limited by `prlimit --as`; the
 clock is moved in the files' times; signals go to the process alone, at a moment drawn by a seed. Input is harmed in one

@@ -1,8 +1,9 @@
 """Every fault × every stage and command: no lost or silently wrong result, and nothing left over.
 
-    pytest tests/faults/test_cells.py --table docs/faults.md
+    pytest tests/faults/test_cells.py --table docs/reference/faults.md
 
-writes what was seen into docs/faults.md. Needs root, for the full disk and the read-only folder: they are mounted.
+writes what was seen into docs/reference/faults.md.
+Needs root, for the full disk and the read-only folder: they are mounted.
 """
 
 from __future__ import annotations

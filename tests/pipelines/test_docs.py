@@ -17,7 +17,7 @@ from support.workspace import ROOT, few_faces, run
 from pipelines import params
 from pipelines.cli.main import app
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PROGRAMS = ("fra", "dvc", "make", "python", "prefect", "torchrun", "openssl", "pre-commit")
 NOT_RUN = {
     "fra bench": "minutes of measuring; its functions have tests of their own",

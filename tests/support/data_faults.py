@@ -1,6 +1,6 @@
-"""Faults that data have, planted one by one in real faces; the table in docs/validation.md is made from this list.
+"""Faults planted one by one in real faces; docs/reference/validation-rules.md lists them.
 
-python tests/support/data_faults.py    writes the table
+`python tests/support/data_faults.py` writes that table.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from fra.validation.validate import Set
 from fra.validation.verdict import Verdict
 
 ROOT = Path(__file__).parents[2]
-DOC = ROOT / "docs" / "validation.md"
+DOC = ROOT / "docs/reference/validation-rules.md"
 SHARDS = ShardConfig(images_per_shard=40, workers=1, raw_bytes=0, beton_mode="smart")
 CONFIG = ValidateConfig(
     max_quarantined=0.9,

@@ -1,4 +1,4 @@
-"""The figures that docs/demo.md gives of the released weights are those of the predictions beside it."""
+"""The metrics in docs/results/released-weights.md equal those computed from the stored predictions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from fra.transfer.recompute import differences
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs/results"
 FROZEN = {
     "expression, balanced accuracy": ("expression", "balanced_accuracy"),
     "expression, ROC AUC": ("expression", "roc_auc"),
@@ -26,8 +26,12 @@ FOLDERS = {"frozen": FROZEN, "tenth": TENTH}
 
 
 def told(row: str, folder: str) -> list[list[float]]:
-    """The numbers in each cell of a row of docs/demo.md, in the table of that folder."""
-    lines = [line for line in (DOCS / "demo.md").read_text().splitlines() if line.startswith(f"| {row} |")]
+    """The numbers in each cell of a row of the page, in the table of that folder."""
+    lines = [
+        line
+        for line in (DOCS / "released-weights.md").read_text().splitlines()
+        if line.startswith(f"| {row} |")
+    ]
     cells = lines[list(FOLDERS).index(folder)].replace("−", "-").split("|")[2:-1]
     return [[float(number) for number in re.findall(r"-?\d+\.\d+", cell)] for cell in cells]
 
@@ -63,7 +67,7 @@ def test_its_figures_follow_from_the_predictions(folder: str) -> None:
 
 def test_heatmaps_are_as_told() -> None:
     found = [json.loads((DOCS / f"evidence/regions-{seed}.json").read_text()) for seed in (0, 1, 2)]
-    page = (DOCS / "demo.md").read_text()
+    page = (DOCS / "released-weights.md").read_text()
     for name, row in {
         "pretrained": "heatmaps (released: the first)",
         "features": "k-means of these features",

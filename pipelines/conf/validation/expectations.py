@@ -9,7 +9,7 @@ Rule(
 )
 
 with `import great_expectations.expectations as gxe`. Columns of the table `images`: those of the manifest, and what the
-gate measures (`docs/validation.md` lists them).
+gate measures (`docs/guides/validation.md` lists them).
 """
 
 from __future__ import annotations
