@@ -36,7 +36,7 @@ def judge_regions(
     encoder = inference.load(model)
     if encoder.neck is None:
         raise ValueError(f"{model}: trained without regions, so there is nothing to judge")
-    untrained = [inference.untrained(model, seed) for seed in range(RANDOM_NETWORKS)]
+    untrained = [inference.load(model, seed) for seed in range(RANDOM_NETWORKS)]
     rows: dict[str, list[Heatmaps]] = {"pretrained": [encoder], "random": [*untrained]}
     size, count = encoder.image_size, int(encoder.metadata["num_masks"])
     if faces := evaluate.faces(manifest, shards, size):

@@ -1,10 +1,10 @@
-"""A trained encoder from its weights file: embeddings of faces, heatmaps of their regions."""
+"""A trained encoder: embeddings of faces, and heatmaps of their regions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -14,53 +14,46 @@ from torch import Tensor, nn
 
 from fra.data.images import decode, read_file, resize, upright
 from fra.method import backbone as backbones
+from fra.method.backbone import Backbone
 from fra.method.networks import Encoder
-from fra.weights import released
-from fra.weights.files import read_network
+from fra.weights.pretrained import PretrainedBackbone, Stored, read, restore
 
 AnyImage: TypeAlias = Image.Image | NDArray[np.uint8] | Path | str
-REQUIRED = {
-    "backbone": ("backbone", "image_size", "mean", "std"),
-    "model": ("backbone", "image_size", "mean", "std", "num_masks", "projection_dim", "hidden_dim"),
-}
-"""What a file of weights must say of itself, by its contents."""
 
 
-class FaceEncoder(nn.Module):
-    """Turns images into what pre-training taught the backbone to see. Made by `load`, in eval mode.
+class FaceEncoder(PretrainedBackbone):
+    """Embeddings and region heatmaps of face images; built by `load`, in eval mode.
 
-    Images are a list of PIL images, paths, or uint8 arrays (H, W, 3), of any sizes; or a uint8 tensor (N, 3,
-    H, W). They are scaled to `image_size` squared (the aspect is not kept) and normalised as in training.
-    Faces should fill most of the image, upright, as in the training set.
+    Images are a list of PIL images, paths or uint8 arrays (H, W, 3) of any sizes, or one uint8 tensor (N, 3, H, W).
+    They are resized to `image_size` × `image_size` (the aspect ratio is not kept) and normalised as in training. Faces
+    should be upright and fill most of the image, as in the training set.
     """
 
-    def __init__(self, backbone: nn.Module, neck: nn.Module | None, metadata: dict[str, Any]) -> None:
-        super().__init__()
-        self.backbone = backbone
+    def __init__(self, backbone: Backbone, neck: nn.Module | None, metadata: dict[str, Any]) -> None:
+        super().__init__(backbone, metadata)
         self.neck = neck
-        self.metadata = metadata
-        self.image_size: int = metadata["image_size"]
-        self.register_buffer("mean", torch.tensor(metadata["mean"]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(metadata["std"]).view(1, 3, 1, 1), persistent=False)
 
     @torch.inference_mode()
     def embed(self, images: Sequence[AnyImage] | Tensor, batch_size: int = 64) -> Tensor:
-        """Pooled features (N, feature_dim), float32, on the module's device."""
+        """Return spatially averaged features (N, feature_dim), float32, on the module's device."""
         parts = [self._features(batch).mean((2, 3)) for batch in self._batches(images, batch_size)]
         return torch.cat(parts) if parts else self._empty(self.feature_dim)
 
     @torch.inference_mode()
     def feature_maps(self, images: Sequence[AnyImage] | Tensor, batch_size: int = 64) -> Tensor:
-        """The backbone's feature maps (N, feature_dim, H, W), float32, on the module's device."""
+        """Return the backbone's feature maps (N, feature_dim, H, W), float32, on the module's device."""
         parts = [self._features(batch) for batch in self._batches(images, batch_size)]
         return torch.cat(parts) if parts else self._empty(self.feature_dim, 0, 0)
 
     @torch.inference_mode()
     def heatmaps(self, images: Sequence[AnyImage] | Tensor, batch_size: int = 64) -> Tensor:
-        """How much each pixel of the feature map belongs to each of the K masks: (N, K, H, W), sums to 1
-        over K.
+        """Return the probability of each of the K masks at each position of the feature map.
 
-        Raises RuntimeError where the file holds the backbone alone, or a model trained without region branch.
+        Returns:
+            Heatmaps (N, K, H, W), float32, which sum to 1 over K.
+
+        Raises:
+            RuntimeError: The file holds the backbone only, or a model that was trained without region branch.
         """
         neck = self.neck
         if neck is None:
@@ -78,15 +71,16 @@ class FaceEncoder(nn.Module):
         return torch.cat(parts)
 
     def forward(self, images: Sequence[AnyImage] | Tensor) -> Tensor:
-        """Same as `embed`."""
+        """Return the same as `embed`."""
         return self.embed(images)
 
-    @property
-    def feature_dim(self) -> int:
-        return int(self.backbone.feature_dim)  # type: ignore[arg-type]
-
     def prepare(self, images: Sequence[AnyImage] | Tensor) -> Tensor:
-        """Scaled, normalised images (N, 3, image_size, image_size), float32, on the module's device."""
+        """Resize and normalise images: float32 (N, 3, image_size, image_size) on the module's device.
+
+        Raises:
+            ValueError: An image has another type or shape, or cannot be decoded.
+            OSError: A file cannot be read.
+        """
         size = self.image_size
         if isinstance(images, Tensor):
             if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
@@ -97,9 +91,7 @@ class FaceEncoder(nn.Module):
         else:
             pixels = [_pixels(image) for image in images]
         sized = [image if image.shape[:2] == (size, size) else resize(image, size) for image in pixels]
-        mean, std = self.get_buffer("mean"), self.get_buffer("std")
-        batch = torch.from_numpy(np.stack(sized)).to(mean.device).permute(0, 3, 1, 2)
-        return (batch.float() / 255 - mean) / std
+        return self.normalise(np.stack(sized))
 
     def _batches(self, images: Sequence[AnyImage] | Tensor, batch_size: int) -> Iterator[Tensor]:
         if isinstance(images, str | Path | Image.Image | np.ndarray):
@@ -129,58 +121,35 @@ def _pixels(image: AnyImage) -> NDArray[np.uint8]:
     return image
 
 
-def load(path: str | Path) -> FaceEncoder:
-    """The encoder in a weights file that pre-training wrote, on the CPU, in eval mode.
+def load(path: str | Path, seed: int | None = None) -> FaceEncoder:
+    """Load the encoder of a weights file, on the CPU, in eval mode.
 
-    `model.safetensors` gives embeddings and heatmaps, `backbone.safetensors` embeddings; "demo" is a small
-    model that comes with the package. Raises FileNotFoundError, or ValueError where the file is damaged or
-    is not one of these.
+    Args:
+        path: `model.safetensors` (embeddings and heatmaps), `backbone.safetensors` (embeddings), or the name of
+            released weights ("demo").
+        seed: Where given, the same architecture with random weights of this seed, as at the start of pre-training.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: The file is damaged, or its weights do not fit its metadata.
     """
-    weights, metadata = _read(path)
-    encoder, weighed = _build(weights, metadata)
-    try:
-        weighed.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"{path}: its weights do not fit its metadata: {error}") from error
-    return encoder.eval()
+    stored = read(path)
+    if stored.metadata["contents"] == "backbone":
+        backbone = restore(stored, lambda: backbones.build(stored.metadata["backbone"]), seed)
+        return FaceEncoder(backbone, None, stored.metadata).eval()
+    online = restore(stored, lambda: _online_network(stored), seed)
+    return FaceEncoder(cast(Backbone, online.backbone), online.region_neck, stored.metadata).eval()
 
 
-def untrained(path: str | Path, seed: int) -> FaceEncoder:
-    """The architecture in a weights file with random weights: where pre-training starts. Raises as `load` does."""
-    weights, metadata = _read(path)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return _build(weights, metadata)[0].eval()
-
-
-def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    file = released.find(path)
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such weights file; pre-training writes it, and {', '.join(released.names())} comes with the "
-            "package: give the name instead of a path"
-        )
-    weights, metadata = read_network(file)
-    required = REQUIRED.get(metadata.get("contents", ""), ("contents",))
-    absent = [name for name in required if name not in metadata]
-    if absent:
-        raise ValueError(
-            f"{path}: its metadata lacks {', '.join(absent)}; load a file that pre-training wrote"
-        )
-    return weights, metadata
-
-
-def _build(weights: dict[str, Tensor], metadata: dict[str, Any]) -> tuple[FaceEncoder, nn.Module]:
-    """The encoder that a file describes, and the part of it whose weights the file holds."""
-    backbone = backbones.build(metadata["backbone"])
-    if metadata["contents"] == "backbone":
-        return FaceEncoder(backbone, None, metadata), backbone
-    online = Encoder(
+def _online_network(stored: Stored) -> Encoder:
+    backbone, metadata = backbones.build(stored.metadata["backbone"]), stored.metadata
+    return Encoder(
         backbone,
         feature_dim=backbone.feature_dim,
-        num_masks=metadata["num_masks"] if any(name.startswith("region_neck.") for name in weights) else 1,
+        num_masks=metadata["num_masks"]
+        if any(name.startswith("region_neck.") for name in stored.weights)
+        else 1,
         hidden_dim=metadata["hidden_dim"],
         projection_dim=metadata["projection_dim"],
         dropout=0.0,
     )
-    return FaceEncoder(online.backbone, online.region_neck, metadata), online

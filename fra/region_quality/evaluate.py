@@ -55,7 +55,9 @@ Figures = dict[str, float | dict[str, float]]
 class Heatmaps(Protocol):
     """What `fra.load` gives for a model with region branch."""
 
-    image_size: int
+    @property
+    def image_size(self) -> int:
+        """Side of the input images in pixels."""
 
     def heatmaps(self, images: list[Pixels]) -> Tensor:
         """(N, K, h, w), sums to 1 over K."""

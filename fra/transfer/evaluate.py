@@ -20,6 +20,7 @@ from fra.transfer.results import GROUP, PRETRAINED, RANDOM, RUN, write
 from fra.transfer.splits import few_labels, people, redraw_validation, strata
 from fra.transfer.tasks import TASKS, Probe, Task
 from fra.transfer.verification import compare, compare_folds, read_pairs
+from fra.weights.pretrained import PretrainedBackbone, load
 
 FINETUNE = "finetune"
 
@@ -141,7 +142,7 @@ class _Setting:
     def task(self) -> Task:
         return TASKS[self.name]
 
-    def features(self, encoder: frozen.Encoder) -> Array:
+    def features(self, encoder: PretrainedBackbone) -> Array:
         return frozen.extract(encoder, self.frame, self.source, self.task.view, self.config.grid, self.device)
 
 
@@ -153,7 +154,7 @@ def _runs(setting: _Setting, backbone: Path) -> Iterator[pd.DataFrame]:
     for seed in range(config.seeds):
         split = redraw_validation(frame, seed) if redrawn else frame
         for model, path, weights in ((PRETRAINED, backbone, None), (RANDOM, backbone, seed), *others):
-            encoder = frozen.load(path, weights)
+            encoder = load(path, weights)
             fits = _learn if setting.task.probe else _compare
             for protocol, fraction, rows in fits(setting, encoder, split, seed):
                 rows = _with_groups(rows, frame, config.groups.get(setting.name, ()))
@@ -161,7 +162,7 @@ def _runs(setting: _Setting, backbone: Path) -> Iterator[pd.DataFrame]:
 
 
 def _compare(
-    setting: _Setting, encoder: frozen.Encoder, split: pd.DataFrame, seed: int
+    setting: _Setting, encoder: PretrainedBackbone, split: pd.DataFrame, seed: int
 ) -> Iterator[tuple[str, float, pd.DataFrame]]:
     x_ND = setting.features(encoder)
     if setting.pairs is None:
@@ -171,7 +172,7 @@ def _compare(
 
 
 def _learn(
-    setting: _Setting, encoder: frozen.Encoder, split: pd.DataFrame, seed: int
+    setting: _Setting, encoder: PretrainedBackbone, split: pd.DataFrame, seed: int
 ) -> Iterator[tuple[str, float, pd.DataFrame]]:
     config, entry = setting.config, setting.task.probe
     assert entry is not None
@@ -220,7 +221,7 @@ def probe(entry: Probe, protocol: str, x_ND: Array, truth: pd.DataFrame, rows: R
 
 
 def tune(
-    encoder: frozen.Encoder,
+    encoder: PretrainedBackbone,
     entry: Probe,
     pixels: Array,
     truth: pd.DataFrame,

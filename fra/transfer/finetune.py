@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from fra.train.optim import adamw
 from fra.train.schedule import warmup_cosine
-from fra.transfer.features import Encoder, normalise
+from fra.weights.pretrained import PretrainedBackbone
 
 Array = NDArray[Any]
 
@@ -202,7 +202,7 @@ class Examples(NamedTuple):
 
 
 def fit(
-    encoder: Encoder,
+    encoder: PretrainedBackbone,
     objective: Objective,
     train: Examples,
     val: Examples,
@@ -216,9 +216,10 @@ def fit(
     known.
     """
     loss_of = LANDMARK_LOSSES[config.landmark_loss] if objective.moves else objective.loss
+    encoder.to(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        head = objective.head(int(encoder.backbone.feature_dim), train.truth_NO.shape[1])  # type: ignore[arg-type]
+        head = objective.head(encoder.feature_dim, train.truth_NO.shape[1])
         model = nn.Sequential(copy.deepcopy(encoder.backbone), head).to(device)
         best, best_loss = copy.deepcopy(model.state_dict()), float("inf")
         batch_size = min(config.batch_size, len(train.pixels))
@@ -231,19 +232,19 @@ def fit(
             for step, rows in enumerate(_batches(train, batch_size, steps, config.balanced, generator)):
                 for group in optimiser.param_groups:
                     group["lr"] = rates[epoch * steps + step]
-                images, truth = augment(_batch(encoder, train, rows, device), objective, config)
+                images, truth = augment(_batch(encoder, train, rows), objective, config)
                 loss = loss_of(model(images), truth)
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
-            raw = torch.from_numpy(_outputs(model, encoder, val.pixels, device))
+            raw = torch.from_numpy(_outputs(model, encoder, val.pixels))
             val_loss = float(loss_of(raw, torch.from_numpy(val.truth_NO).float()))
             if val_loss < best_loss:
                 best, best_loss = copy.deepcopy(model.state_dict()), val_loss
         model.load_state_dict(best)
 
     def predict(pixels: NDArray[np.uint8]) -> Array:
-        raw = torch.from_numpy(_outputs(model, encoder, pixels, device))
+        raw = torch.from_numpy(_outputs(model, encoder, pixels))
         scores: Array = objective.scores(raw).numpy()
         return scores
 
@@ -291,9 +292,9 @@ def _erase(images_B3HW: Tensor, chance: float) -> Tensor:
     return images_B3HW.masked_fill(inside_y & inside_x & chosen, 0.0)
 
 
-def _batch(encoder: Encoder, data: Examples, rows: Array, device: torch.device) -> tuple[Tensor, Tensor]:
-    images = normalise(data.pixels[rows], encoder, device)
-    return images, torch.from_numpy(data.truth_NO[rows]).float().to(device)
+def _batch(encoder: PretrainedBackbone, data: Examples, rows: Array) -> tuple[Tensor, Tensor]:
+    images = encoder.normalise(data.pixels[rows])
+    return images, torch.from_numpy(data.truth_NO[rows]).float().to(images.device)
 
 
 def _batches(
@@ -311,8 +312,8 @@ def _batches(
 
 
 @torch.inference_mode()
-def _outputs(model: nn.Module, encoder: Encoder, pixels: NDArray[np.uint8], device: torch.device) -> Array:
+def _outputs(model: nn.Module, encoder: PretrainedBackbone, pixels: NDArray[np.uint8]) -> Array:
     model.eval()
-    parts = [model(normalise(pixels[i : i + 256], encoder, device)).cpu() for i in range(0, len(pixels), 256)]
+    parts = [model(encoder.normalise(pixels[i : i + 256])).cpu() for i in range(0, len(pixels), 256)]
     outputs: Array = torch.cat(parts).float().numpy()
     return outputs

@@ -56,7 +56,7 @@ def test_released_weights_go_by_their_name(faces: Path, tmp_path: Path) -> None:
 
 def test_weights_that_are_not_there_are_one_clear_error(faces: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        FileNotFoundError, match=r"nobody: no such weights file.* demo comes with the package"
+        FileNotFoundError, match=r"nobody: no such weights file.* released weights .*\(demo\)"
     ):
         embed([str(faces)], Path("nobody"), tmp_path / "out.parquet")
     assert not list(tmp_path.iterdir())

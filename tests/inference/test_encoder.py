@@ -9,7 +9,7 @@ from PIL import Image
 
 import fra
 from fra.data.views.views import ViewsConfig, normalize
-from fra.inference.encoder import FaceEncoder, untrained
+from fra.inference.encoder import FaceEncoder
 from fra.method.networks import FRA, ModelConfig, ObjectiveConfig, build
 from fra.weights.files import save_weights
 
@@ -142,7 +142,7 @@ def test_wrong_files_are_named(tmp_path: Path, trained: FRA) -> None:
 
 
 def test_an_untrained_encoder_has_the_architecture_and_weights_of_its_own(path: Path) -> None:
-    trained, one, same, other = fra.load(path), *(untrained(path, seed) for seed in (1, 1, 2))
+    trained, one, same, other = fra.load(path), *(fra.load(path, seed) for seed in (1, 1, 2))
     assert trained.state_dict().keys() == one.state_dict().keys()
     image = [np.full((8, 8, 3), 99, np.uint8)]
     assert torch.equal(one.heatmaps(image), same.heatmaps(image))

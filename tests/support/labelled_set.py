@@ -70,7 +70,13 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Set:
     config = ShardConfig(images_per_shard=60, workers=1)
     write(records, root, root / "shards", root / "manifest.parquet", config, root / "state")
     torch.manual_seed(11)
-    description = {"backbone": "small", "image_size": 32, "mean": [0.5] * 3, "std": [0.25] * 3}
+    description = {
+        "contents": "backbone",
+        "backbone": "small",
+        "image_size": 32,
+        "mean": [0.5] * 3,
+        "std": [0.25] * 3,
+    }
     save_weights(root / "backbone.safetensors", build("small").state_dict(), description)
     return Set(root / "manifest.parquet", root / "shards", root / "backbone.safetensors")
 

@@ -9,10 +9,16 @@ from torch import nn
 
 from fra.method.backbone import build
 from fra.transfer import finetune
-from fra.transfer.features import Encoder
 from fra.transfer.finetune import Examples, FinetuneConfig
+from fra.weights.pretrained import PretrainedBackbone
 
 STILL = {"rotation": 0.0, "shift": 0.0, "jitter": 0.0, "erase": 0.0}
+
+
+def untrained(image_size: int) -> PretrainedBackbone:
+    torch.manual_seed(0)
+    metadata = {"image_size": image_size, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    return PretrainedBackbone(build("small"), metadata).eval()
 
 
 def test_landmarks_follow_their_image() -> None:
@@ -133,8 +139,7 @@ def bright_and_dark(count: int) -> Examples:
 
 @pytest.mark.parametrize("balanced", [False, True])
 def test_what_can_be_learnt_is_learnt_and_the_encoder_stays_as_it_was(balanced: bool) -> None:
-    torch.manual_seed(0)
-    encoder = Encoder(build("small").eval(), 16, (0.5,) * 3, (0.25,) * 3)
+    encoder = untrained(16)
     before = {name: value.clone() for name, value in encoder.backbone.state_dict().items()}
     config = FinetuneConfig(epochs=4, warmup_epochs=1, batch_size=16, lr=1e-3, balanced=balanced)
     device, test = torch.device("cpu"), bright_and_dark(31)
@@ -151,8 +156,7 @@ def test_what_can_be_learnt_is_learnt_and_the_encoder_stays_as_it_was(balanced: 
 @pytest.mark.parametrize("loss", finetune.LANDMARK_LOSSES)
 def test_a_dot_is_found_by_either_landmark_loss(loss: str) -> None:
     """After a few epochs far closer than the mean place is."""
-    torch.manual_seed(0)
-    encoder = Encoder(build("small").eval(), 32, (0.5,) * 3, (0.25,) * 3)
+    encoder = untrained(32)
     parts = [dots(count) for count in (64, 16, 32)]
     config = FinetuneConfig(epochs=12, warmup_epochs=1, batch_size=16, lr=2e-3, landmark_loss=loss, **STILL)
     predict = finetune.fit(encoder, finetune.LANDMARKS, parts[0], parts[1], config, 0, torch.device("cpu"))
@@ -173,8 +177,7 @@ def dots(count: int) -> Examples:
 
 def test_the_epoch_of_lowest_validation_loss_is_kept() -> None:
     """Validation labels are turned round: the longer the training the worse, so the first epoch is best."""
-    torch.manual_seed(0)
-    encoder = Encoder(build("small").eval(), 16, (0.5,) * 3, (0.25,) * 3)
+    encoder = untrained(16)
     val = bright_and_dark(20)
     wrong = Examples(val.pixels, val.truth_NO[:, ::-1].copy())
     device, train = torch.device("cpu"), bright_and_dark(64)

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import fra
 from fra.method.backbone import build
-from fra.transfer import features
+from fra.weights import pretrained
 from fra.weights.convert import import_weights
 from fra.weights.files import read_weights
 from pipelines.cli.main import app
@@ -89,7 +89,7 @@ def test_each_layout_gives_the_very_features_of_its_backbone(
     whole = torchvision.models.resnet18(weights=None)
     whole.load_state_dict(resnet)
     whole.fc = torch.nn.Identity()
-    encoder = features.load(tmp_path / "ours.safetensors")
+    encoder = pretrained.load(tmp_path / "ours.safetensors")
     images = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
         assert encoder.backbone(images).mean((2, 3)).numpy() == pytest.approx(

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 import fra
-from fra.transfer import features
-from fra.weights import released
+from fra.weights import pretrained, released
 
 
 @pytest.mark.parametrize("name", released.names())
@@ -34,7 +33,7 @@ def test_the_demo_sees_faces() -> None:
 
 
 def test_transfer_takes_the_backbone_out_of_a_model() -> None:
-    backbone = features.load(Path("demo")).backbone.state_dict()
+    backbone = pretrained.load(Path("demo")).backbone.state_dict()
     whole = fra.load("demo").backbone.state_dict()
     assert backbone.keys() == whole.keys()
     assert all(torch.equal(backbone[name], whole[name]) for name in whole)
