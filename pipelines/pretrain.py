@@ -1,4 +1,4 @@
-"""pretrain: betons or shards that passed the gate → backbone, whole model, history"""
+"""pretrain: betons or shards that passed validation → backbone, whole model, history"""
 
 from __future__ import annotations
 
@@ -38,15 +38,17 @@ def inputs(dataset: str, data: DataConfig) -> tuple[Path, list[Path]]:
 def labelled_faces(
     config: ProbeConfig, image_size: int, views: ViewsConfig
 ) -> tuple[Probe | None, dict[str, str]]:
-    """The probe, if there is to be one, and the files that it read, by hash. They passed the gate too."""
+    """The probe, if there is to be one, and the files that it read, by hash. They passed validation too."""
     if not config.every:
         return None, {}
     manifest, shards, validation = Path(config.manifest), Path(config.shards), Path(config.validation)
     files = [manifest, shards / "index.json", *sorted(shards.glob("*.tar"))]
-    judged = verdict.check(validation / "verdict.json", files, hashed=dist.first_of_machine()).judged
-    aside = frozenset(verdict.set_aside(validation / "quarantine.csv")["key"])
-    return probes.load(config, image_size, views, aside), {
-        file.as_posix(): judged[file.as_posix()] for file in files
+    validated = verdict.check(
+        validation / "verdict.json", files, hashed=dist.first_of_machine()
+    ).validated_files
+    quarantined = frozenset(verdict.read_quarantine(validation / "quarantine.csv")["key"])
+    return probes.load(config, image_size, views, quarantined), {
+        file.as_posix(): validated[file.as_posix()] for file in files
     }
 
 
@@ -58,12 +60,14 @@ def pretrain() -> None:
     source, files = inputs(dataset, data)
     if params.read()["source"] != source.as_posix():  # dvc.yaml depends on `source`
         raise params.ParamsError(f"params.yaml: source must be {source} where data.loader is {data.loader}")
-    # Of the ranks on a machine one hashes what was judged; should it refuse, the others end with it.
-    gate = verdict.check(paths.VALIDATION / "verdict.json", files, hashed=dist.first_of_machine())
-    aside = verdict.set_aside(paths.VALIDATION / "quarantine.csv")
-    exclude = frozenset(aside.loc[(aside["split"] == "train") & (aside["index"] >= 0), "index"])
-    read = {file.as_posix(): gate.judged[file.as_posix()] for file in files}
-    read[(paths.VALIDATION / "quarantine.csv").as_posix()] = gate.written["quarantine.csv"]
+    # Of the ranks on a machine one hashes the validated files; should it refuse, the others end with it.
+    validation = verdict.check(paths.VALIDATION / "verdict.json", files, hashed=dist.first_of_machine())
+    quarantined = verdict.read_quarantine(paths.VALIDATION / "quarantine.csv")
+    exclude = frozenset(
+        quarantined.loc[(quarantined["split"] == "train") & (quarantined["index"] >= 0), "index"]
+    )
+    read = {file.as_posix(): validation.validated_files[file.as_posix()] for file in files}
+    read[(paths.VALIDATION / "quarantine.csv").as_posix()] = validation.written["quarantine.csv"]
     values = params.read()
     chosen = {"dataset": {"name": dataset}, **{name: values[name] for name in SECTIONS}}
     origin = record.provenance(chosen, read)

@@ -36,9 +36,9 @@ def transfer() -> None:
     verdict.check(
         Path(where.validation) / "verdict.json", [manifest, shards / "index.json", *shards.glob("*.tar")]
     )
-    aside = frozenset(verdict.set_aside(Path(where.validation) / "quarantine.csv")["key"])
+    quarantined = frozenset(verdict.read_quarantine(Path(where.validation) / "quarantine.csv")["key"])
     backbone, out = paths.PRETRAIN / "backbone.safetensors", paths.TRANSFER / task
-    result = evaluate(task, config, manifest, shards, backbone, out, aside)
+    result = evaluate(task, config, manifest, shards, backbone, out, quarantined)
     figures = ", ".join(f"{name} {figure['mean']:.3f}" for name, figure in result["pretrained"].items())
     logger.info("%s: %s", task, figures)
 

@@ -7,47 +7,58 @@ import sys
 from fra.data.loader.config import DataConfig
 from fra.data.views.views import ViewsConfig
 from fra.validation import terminal
-from fra.validation import validate as gate
+from fra.validation import validate as validation
 from fra.validation.config import ValidateConfig
-from fra.validation.validate import Set
-from fra.validation.verdict import GateError
+from fra.validation.validate import DatasetFiles
+from fra.validation.verdict import ValidationFailed
 from pipelines import params
 from pipelines.project import paths
 from pipelines.project.dataset import chosen, validation_of
 from pipelines.stage import logger, main
 
 
-def on_disk(name: str) -> Set:
-    """A data set's files."""
-    return Set(
+def files_of(name: str) -> DatasetFiles:
+    """Returns the files of a data set in this workspace."""
+    return DatasetFiles(
         name, paths.manifest(name), paths.shards(name), tuple(sorted(paths.beton(name).glob("*.beton")))
     )
 
 
 def validate() -> None:
+    """Validates the chosen data set.
+
+    Raises:
+        ValidationFailed: The data set did not pass.
+    """
     dataset, config = chosen(), params.section("validate", ValidateConfig)
     out = validation_of(dataset)
     values = params.read()
     trained = dataset.name == values["dataset"]["name"]
-    elsewhere = sorted({str(task["dataset"]) for task in values["tasks"].values()} - {dataset.name})
-    verdict, aside = gate.judge(
-        on_disk(dataset.name),
+    others = sorted({str(task["dataset"]) for task in values["tasks"].values()} - {dataset.name})
+    result, quarantined = validation.validate(
+        files_of(dataset.name),
         out,
         config,
-        # what is trained on must hold no test image of the tasks' sets, and must make sound batches
-        held_out=[on_disk(name) for name in elsewhere] if trained else [],
+        # a set that is trained on must hold no test image of the tasks' sets, and must give sound batches
+        held_out=[files_of(name) for name in others] if trained else [],
         training=(params.section("data", DataConfig), params.section("views", ViewsConfig))
         if trained
         else None,
     )
-    terminal.show(verdict, sys.stderr)
-    for row in aside.itertuples():
-        logger.info("set aside: %s: %s", row.source, row.reason)
-    if not verdict.success:
-        raise GateError(
-            f"{dataset.name} did not pass: {'; '.join(verdict.reasons)}. See {out}/data_docs/index.html"
+    terminal.show(result, sys.stderr)
+    for row in quarantined.itertuples():
+        logger.info("quarantined: %s: %s", row.source, row.reason)
+    if not result.success:
+        raise ValidationFailed(
+            f"{dataset.name} did not pass validation: {'; '.join(result.reasons)}. "
+            f"See {out}/data_docs/index.html"
         )
-    logger.info("%s passed: %s images, %s set aside", dataset.name, f"{verdict.rows:,}", verdict.quarantined)
+    logger.info(
+        "%s passed validation: %s images, %s quarantined",
+        dataset.name,
+        f"{result.rows:,}",
+        result.quarantined,
+    )
 
 
 if __name__ == "__main__":

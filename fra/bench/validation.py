@@ -1,10 +1,10 @@
-"""How long a large manifest takes to judge, and how much memory.
+"""Time and memory needed to validate a large manifest.
 
     python -m fra.bench.validation 1000000    rows made from those of the embedded set; the last line is JSON
 
 Every row is a real row with a name, person, bytes and perceptual hash of its own; one in a thousand is nearly a copy of
-another. The manifest, landmarks included, is written and read as parquet; rules, verdict, quarantine list and pages are
-the gate's. Decoding the images is not in it: that is `fra.validation.measure`, whose rate is shown in its progress bar.
+another. The manifest, landmarks included, is written and read as parquet; rules, result, quarantine list and pages are
+those of validation. Decoding the images is not included: `fra.validation.measure` shows its rate in a progress bar.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fra.validation import manifest, validate
 from fra.validation.config import ValidateConfig
 from fra.validation.measure import Measures, measure
 from fra.validation.rules.suite import suite
-from fra.validation.validate import Case, Set
+from fra.validation.validate import DatasetFiles, ValidationInputs
 
 NEAR = 1000
 """One row in so many is nearly a copy of another."""
@@ -69,7 +69,7 @@ def hashes_like(measured: Measures, rows: int) -> NDArray[np.uint64]:
     return made
 
 
-def prepare(data: Set, rows: int, large: Path) -> Measures:
+def prepare(data: DatasetFiles, rows: int, large: Path) -> Measures:
     """Writes a manifest of `rows` rows like those of `data` to `large`; returns what would be measured of it."""
     measured = measure(manifest.read(data.manifest), data.shards, [])
     pq.write_table(multiply(data.manifest, rows), large)
@@ -78,31 +78,31 @@ def prepare(data: Set, rows: int, large: Path) -> Measures:
 
 
 def main(rows: int, name: str = "orl") -> None:
-    data = Set(name, Path("data/manifest") / f"{name}.parquet", Path("data/shards") / name)
+    data = DatasetFiles(name, Path("data/manifest") / f"{name}.parquet", Path("data/shards") / name)
     config = ValidateConfig()
     with tempfile.TemporaryDirectory() as folder:
         large = Path(folder) / "large.parquet"
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # its memory is not the gate's
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # its memory does not count
             measured = pool.submit(prepare, data, rows, large).result()
         started, worked = time.perf_counter(), time.process_time()
         listed = manifest.read(large)
         read = time.perf_counter()
-        case = Case(data, listed, measured, {large.as_posix(): sha256(large)})
-        verdict, aside = validate.decide(case, suite(config, listed.labels), Path(folder), config)
+        case = ValidationInputs(data, listed, measured, {large.as_posix(): sha256(large)})
+        result, quarantined = validate.evaluate(case, suite(config, listed.labels), Path(folder), config)
         ended, worked = time.perf_counter(), time.process_time() - worked
     print(
         json.dumps(
             {
-                "rows": verdict.rows,
-                "rules": len(verdict.expectations),
+                "rows": result.rows,
+                "rules": len(result.expectations),
                 "seconds": round(ended - started, 1),
                 "seconds_of_cpu": round(worked, 1),
                 "seconds_reading": round(read - started, 1),
                 "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
-                "set_aside": len(aside),
+                "quarantined": len(quarantined),
                 "does_not_hold": {
                     rule["name"]: rule["unexpected_count"]
-                    for rule in verdict.expectations
+                    for rule in result.expectations
                     if not rule["success"]
                 },
             }

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from fra.validation import verdict
-from fra.validation.verdict import Verdict
+from fra.validation.verdict import ValidationResult
 
 SUMMARY_KEYS = {"test"}
 """Keys of a task's metrics.json that are not models."""
@@ -56,7 +56,7 @@ class Run:
     `files` are all files of the stages, for links to them.
     """
 
-    verdict: Verdict
+    verdict: ValidationResult
     quarantine: pd.DataFrame | None
     data_docs: Path | None
     metrics: dict[str, Any]
@@ -83,14 +83,14 @@ def read(
 
     Raises:
         FileNotFoundError: there is no manifest, or no metrics.json (or history.csv, of pre-training).
-        GateError: there is no verdict, or it was edited.
+        ValidationFailed: there is no verdict, or it was edited.
         ValueError: one of them is damaged.
     """
     quarantine, weights = validation / "quarantine.csv", pretrain / "model.safetensors"
     docs = validation / "data_docs" / "index.html"
     return Run(
         verdict=verdict.read(validation / "verdict.json"),
-        quarantine=verdict.set_aside(quarantine) if quarantine.is_file() else None,
+        quarantine=verdict.read_quarantine(quarantine) if quarantine.is_file() else None,
         data_docs=docs if docs.is_file() else None,
         metrics=_json(pretrain / "metrics.json", "pretrain"),
         history=_table(pretrain / "history.csv", "pretrain"),

@@ -50,7 +50,7 @@ def write(
 
     Raises:
         FileNotFoundError: a piece is missing without which there is nothing to report.
-        GateError: there is no verdict, or it was edited.
+        ValidationFailed: there is no verdict, or it was edited.
         ValueError: a file is damaged.
     """
     run = artifacts.read(

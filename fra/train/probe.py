@@ -115,8 +115,8 @@ def knn_accuracy(unit_ND: Tensor, class_N: Tensor, person_N: Tensor, neighbours:
     return (member_NC[right_N].sum(0) / member_NC.sum(0)).mean()
 
 
-def load(config: ProbeConfig, image_size: int, views: ViewsConfig, aside: Set[str]) -> Probe:
-    """The labelled faces of a manifest's training and validation people, less the keys `aside`; never its test.
+def load(config: ProbeConfig, image_size: int, views: ViewsConfig, quarantined: Set[str]) -> Probe:
+    """The labelled faces of a manifest's training and validation people, less the keys `quarantined`; never its test.
 
     Raises:
         FileNotFoundError: there is no such manifest.
@@ -128,7 +128,7 @@ def load(config: ProbeConfig, image_size: int, views: ViewsConfig, aside: Set[st
             f"{path}: no such manifest; run the stages ingest and shard of that set first"
         )
     frame = read_parquet(path)
-    usable = frame["split"].isin(["train", "val"]) & frame["shard"].notna() & ~frame["key"].isin(aside)
+    usable = frame["split"].isin(["train", "val"]) & frame["shard"].notna() & ~frame["key"].isin(quarantined)
     frame = frame[usable].reset_index(drop=True)
     chosen = np.random.default_rng(SEED).permutation(len(frame))[: config.images]
     frame = frame.iloc[np.sort(chosen)]

@@ -100,11 +100,11 @@ def evaluate(
     shards: Path,
     backbone: Path,
     out: Path,
-    aside: frozenset[str] = frozenset(),
+    quarantined: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
     """Evaluates a backbone beside random weights of its architecture and the configured baselines.
 
-    `aside` are keys that validation set aside: neither learnt from nor asked.
+    `quarantined` are keys that validation quarantined: neither learnt from nor asked.
     Writes to `out` `predictions.parquet` and what follows from it: `results.csv` (see
     `fra.transfer.results.results`), `curves/` (see `fra.transfer.curves`) and `metrics.json` (see
     `fra.transfer.results.summarise`), whose content it returns.
@@ -117,7 +117,9 @@ def evaluate(
         raise ValueError(f"no task {task!r}; there are: {', '.join(TASKS)}")
     entry = TASKS[task]
     pairs = None if entry.probe or config.pairs_file is None else read_pairs(Path(config.pairs_file))
-    frame = read_manifest(manifest, aside) if pairs is None else read_faces(manifest, pairs, aside)
+    frame = (
+        read_manifest(manifest, quarantined) if pairs is None else read_faces(manifest, pairs, quarantined)
+    )
     source = frozen.Source(shards, Path(config.cache), entry.aligned and config.align)
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(automatic if config.device == "auto" else config.device)

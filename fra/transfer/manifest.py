@@ -10,14 +10,14 @@ from fra.files import read_parquet
 from fra.transfer.splits import people
 
 
-def read_manifest(path: Path, aside: frozenset[str] = frozenset()) -> pd.DataFrame:
-    """The rows of a manifest whose images are in shards, less those of the keys `aside`.
+def read_manifest(path: Path, quarantined: frozenset[str] = frozenset()) -> pd.DataFrame:
+    """The rows of a manifest whose images are in shards, less those of the keys `quarantined`.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: train, val or test has no image, or a person is in two of them.
     """
-    frame = _sharded(path, aside)
+    frame = _sharded(path, quarantined)
     for split in ("train", "val", "test"):
         if not (frame["split"] == split).any():
             raise ValueError(f"{path}: no image in split {split!r}; transfer needs train, val and test")
@@ -29,14 +29,14 @@ def read_manifest(path: Path, aside: frozenset[str] = frozenset()) -> pd.DataFra
     return frame
 
 
-def read_faces(path: Path, pairs: pd.DataFrame, aside: frozenset[str] = frozenset()) -> pd.DataFrame:
+def read_faces(path: Path, pairs: pd.DataFrame, quarantined: frozenset[str] = frozenset()) -> pd.DataFrame:
     """The rows of a manifest that given pairs name, in whatever split.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: an image of a pair is not in the manifest.
     """
-    frame = _sharded(path, aside)
+    frame = _sharded(path, quarantined)
     asked = pd.concat([pairs["key"], pairs["other"]])
     absent = asked[~asked.isin(frame["key"])]
     if len(absent):
@@ -46,8 +46,8 @@ def read_faces(path: Path, pairs: pd.DataFrame, aside: frozenset[str] = frozense
     return frame[frame["key"].isin(asked)].reset_index(drop=True)
 
 
-def _sharded(path: Path, aside: frozenset[str]) -> pd.DataFrame:
+def _sharded(path: Path, quarantined: frozenset[str]) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such manifest; run the stages ingest and shard first")
     frame = read_parquet(path)
-    return frame[frame["shard"].notna() & ~frame["key"].isin(aside)].reset_index(drop=True)
+    return frame[frame["shard"].notna() & ~frame["key"].isin(quarantined)].reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""Judges tables by rules with Great Expectations, and tells in words what was found."""
+"""Evaluates rules on tables with Great Expectations, and explains the rows that break them."""
 
 from __future__ import annotations
 
@@ -16,50 +16,60 @@ from numpy.typing import NDArray
 from fra.validation.rules.rule import Rule, Table
 
 Frames = Mapping[Table, pd.DataFrame]
-"""The tables that rules look at (`fra.validation.tables`); each has the column `source`: what to call a row."""
+"""The tables of `fra.validation.tables`, by name; the column `source` of each names its rows."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a rule found: the rows that break it (none for rules on a table as a whole).
+class RuleResult:
+    """The outcome of one rule.
 
-    `judged` is false where its table is not there: no reference to drift from, no batch of a set that is not trained
-    on. `result` is Great Expectations' own.
+    Attributes:
+        rule: The rule.
+        success: Whether it holds.
+        rows: Positions of the rows that break it, ascending; empty for rules on a table as a whole.
+        evaluated: False where its table is missing: no reference profile, or no training on the set.
+        outcome: The result object of Great Expectations, for its own pages.
     """
 
     rule: Rule
     success: bool = True
     rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    judged: bool = False
-    result: Any = None
+    evaluated: bool = False
+    outcome: Any = None
 
 
-def judge_tables(frames: Frames, rules: Sequence[Rule]) -> list[Found]:
-    """Judges each table by its rules; one finding a rule, in their order.
+def evaluate_rules(frames: Frames, rules: Sequence[Rule]) -> list[RuleResult]:
+    """Evaluates each rule on its table; returns one result per rule, in the order of `rules`.
 
     Raises:
-        ValueError: a rule names a column that its table does not have, or cannot be evaluated.
+        ValueError: A rule names a column that its table does not have, or cannot be evaluated.
     """
-    found: dict[str, Found] = {}
+    results: dict[str, RuleResult] = {}
     for table in dict.fromkeys(rule.table for rule in rules):
-        chosen = [rule for rule in rules if rule.table == table]
+        selected = [rule for rule in rules if rule.table == table]
         frame = frames.get(table, pd.DataFrame())
-        judged = [Found(rule) for rule in chosen] if frame.empty else judge_table(table, frame, chosen)
-        found |= {one.rule.name: one for one in judged}
-    return [found[rule.name] for rule in rules]
+        of_table = (
+            [RuleResult(rule) for rule in selected] if frame.empty else evaluate_table(table, frame, selected)
+        )
+        results |= {result.rule.name: result for result in of_table}
+    return [results[rule.name] for rule in rules]
 
 
-def judge_table(table: str, frame: pd.DataFrame, rules: Sequence[Rule]) -> list[Found]:
-    """Judges one table by its rules. Raises ValueError."""
+def evaluate_table(table: str, frame: pd.DataFrame, rules: Sequence[Rule]) -> list[RuleResult]:
+    """Evaluates the rules of one table.
+
+    Raises:
+        ValueError: A rule cannot be evaluated.
+    """
     for name in ("great_expectations", "great_expectations.data_context.types.base"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # it tells of temporary folders
+        logging.getLogger(name).setLevel(logging.ERROR)  # it logs its temporary folders
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     for rule in rules:
         rule.expectation.meta = {"rule": rule.name, "severity": rule.severity}
         rule.expectation.notes = f"**{rule.name}** ({rule.severity}): fails where {rule.reason}."
-    asset = context.data_sources.add_pandas("gate").add_dataframe_asset(table)
-    result = (
+    asset = context.data_sources.add_pandas("validation").add_dataframe_asset(table)
+    validation = (
         asset.add_batch_definition_whole_dataframe("all")
         .get_batch({"dataframe": frame})
         .validate(
@@ -74,71 +84,84 @@ def judge_table(table: str, frame: pd.DataFrame, rules: Sequence[Rule]) -> list[
     )
     outcomes: dict[str, Any] = {
         outcome.expectation_config.meta["rule"]: outcome
-        for outcome in result.results
+        for outcome in validation.results
         if outcome.expectation_config is not None and outcome.expectation_config.meta is not None
     }
-    return [found(rule, outcomes[rule.name]) for rule in rules]
+    return [rule_result(rule, outcomes[rule.name]) for rule in rules]
 
 
-def found(rule: Rule, outcome: Any) -> Found:
-    """Great Expectations' result of one rule, in our terms. Raises ValueError."""
+def rule_result(rule: Rule, outcome: Any) -> RuleResult:
+    """Converts Great Expectations' result of one rule.
+
+    Raises:
+        ValueError: Great Expectations could not evaluate the rule.
+    """
     if not outcome.success and not outcome.result:
         problem = " ".join(str(outcome.exception_info).split())[:500]
         raise ValueError(
             f"the rule {rule.name!r} could not be evaluated on the table {rule.table!r}: {problem}"
         )
     rows = np.unique(np.asarray(outcome.result.get("unexpected_index_list") or [], dtype=np.int64))
-    return Found(rule, bool(outcome.success), rows, True, outcome)
+    return RuleResult(rule, bool(outcome.success), rows, True, outcome)
 
 
 @dataclass(frozen=True)
-class Words:
-    """Tells what is wrong with a row. `elsewhere`: the images of other sets that `like_test_of_other_set` counts."""
+class Explainer:
+    """Explains which rows break a rule and why.
+
+    Attributes:
+        frames: The tables that were evaluated.
+        held_out: Names of the images of other sets, whose positions the column `like_test_of_other_set` holds.
+    """
 
     frames: Frames
-    elsewhere: Sequence[str] = ()
+    held_out: Sequence[str] = ()
 
     def source(self, rule: Rule, row: int) -> str:
-        """What the row is called."""
+        """Returns the name of a row of the rule's table."""
         return str(self.frames[rule.table]["source"].iat[row])
 
     def other(self, rule: Rule, row: int) -> int | None:
-        """The row of the other image of this set that the rule names, if it names one."""
-        if not rule.told.startswith(("same_", "like_")) or rule.told == "like_test_of_other_set":
+        """Returns the row of the other image of this set that the rule compares with, if there is one."""
+        column = rule.reported_column
+        if not column.startswith(("same_", "like_")) or column == "like_test_of_other_set":
             return None
-        value: Any = self.frames[rule.table][rule.told].iat[row]
+        value: Any = self.frames[rule.table][column].iat[row]
         return None if pd.isna(value) else int(value)
 
     def detail(self, rule: Rule, row: int) -> str:
-        """The value that shows what is wrong with the row, or what the other image is called; "" for neither."""
+        """Returns the reported value of a row, or the name of the other image; an empty string for neither."""
         other = self.other(rule, row)
         if other is not None:
             return self.source(rule, other)
-        value: Any = self.frames[rule.table][rule.told].iat[row] if rule.told else None
+        column = rule.reported_column
+        value: Any = self.frames[rule.table][column].iat[row] if column else None
         if pd.isna(value):
             return ""
-        if rule.told == "like_test_of_other_set":
-            return self.elsewhere[int(value)]
+        if column == "like_test_of_other_set":
+            return self.held_out[int(value)]
         if isinstance(value, (float, np.floating)):
             return f"{value:.0f}" if float(value).is_integer() else f"{value:.4g}"
         return str(value)
 
     def reason(self, rule: Rule, row: int) -> str:
-        """What is wrong with the row, with its detail; what could not be decoded speaks for itself."""
+        """Returns what is wrong with a row, with its detail; of an image that cannot be decoded, the error alone."""
         detail = self.detail(rule, row)
-        if rule.told == "error" and detail:
+        if rule.reported_column == "error" and detail:
             return detail
-        if rule.told.startswith(("same_", "like_")) and detail:
+        if rule.reported_column.startswith(("same_", "like_")) and detail:
             return f"{rule.reason}: {detail}"
         return f"{rule.reason} ({detail})" if detail else rule.reason
 
-    def summary(self, one: Found, most: int) -> str:
-        """What a rule found, in a line: the reason, the first rows with their details, how many more there are."""
-        details = [(self.source(one.rule, row), self.detail(one.rule, row)) for row in one.rows[:most]]
+    def summary(self, result: RuleResult, most: int) -> str:
+        """Returns a rule's outcome in one line: the reason, at most `most` rows, and how many more there are."""
+        details = [
+            (self.source(result.rule, row), self.detail(result.rule, row)) for row in result.rows[:most]
+        ]
         few = ", ".join(f"{source} ({detail})" if detail else source for source, detail in details)
-        more = f" and {len(one.rows) - most:,} more" if len(one.rows) > most else ""
-        return f"{one.rule.reason}: {few}{more}" if few else one.rule.reason
+        more = f" and {len(result.rows) - most:,} more" if len(result.rows) > most else ""
+        return f"{result.rule.reason}: {few}{more}" if few else result.rule.reason
 
-    def examples(self, one: Found, most: int) -> list[tuple[str, str]]:
-        """(what it is called, what is wrong with it) of the first rows that break a rule."""
-        return [(self.source(one.rule, row), self.reason(one.rule, row)) for row in one.rows[:most]]
+    def examples(self, result: RuleResult, most: int) -> list[tuple[str, str]]:
+        """Returns (name, reason) of the first `most` rows that break a rule."""
+        return [(self.source(result.rule, row), self.reason(result.rule, row)) for row in result.rows[:most]]

@@ -25,7 +25,7 @@ HELD_OUT = len(SPLITS)
 
 
 @dataclass(frozen=True)
-class Others:
+class HeldOutImages:
     """Test images of other data sets: their hashes, and what to call them."""
 
     sha256: NDArray[np.object_]
@@ -33,13 +33,13 @@ class Others:
     sources: list[str]
 
 
-NOBODY = Others(np.empty(0, object), np.empty((0, HASH_WORDS), np.uint64), [])
+NO_IMAGES = HeldOutImages(np.empty(0, object), np.empty((0, HASH_WORDS), np.uint64), [])
 
 
-def together(others: Sequence[Others]) -> Others:
+def concatenate(others: Sequence[HeldOutImages]) -> HeldOutImages:
     """The images of several sets as those of one."""
-    parts = [NOBODY, *others]
-    return Others(
+    parts = [NO_IMAGES, *others]
+    return HeldOutImages(
         np.concatenate([part.sha256 for part in parts]),
         np.concatenate([part.hashes for part in parts]),
         [source for part in parts for source in part.sources],
@@ -57,7 +57,9 @@ def columns(manifest: Manifest) -> pd.DataFrame:
     return pd.DataFrame({"source": names, "there": [float(name not in manifest.missing) for name in names]})
 
 
-def images(manifest: Manifest, measured: Measures, config: ValidateConfig, others: Others) -> pd.DataFrame:
+def images(
+    manifest: Manifest, measured: Measures, config: ValidateConfig, others: HeldOutImages
+) -> pd.DataFrame:
     """One row an image: the manifest, what was measured, and what follows from both.
 
     `source` gets the key where one file holds several images (a tar, a photograph of a group).
@@ -110,7 +112,7 @@ def alike(
     sha256: pd.Series,
     hashes: NDArray[np.uint64],
     config: ValidateConfig,
-    others: Others,
+    others: HeldOutImages,
 ) -> dict[str, NDArray[np.float64]]:
     """like_other, like_held_out, like_test_of_other_set: row numbers of pictures that look the same.
 

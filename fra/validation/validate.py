@@ -1,4 +1,4 @@
-"""Judges a data set: measures, tables, rules; then verdict, quarantine list, profile and Data Docs."""
+"""Validates a data set: measurements, tables and rules in; result, quarantine list, profile and Data Docs out."""
 
 from __future__ import annotations
 
@@ -19,21 +19,23 @@ from fra.validation.config import ValidateConfig
 from fra.validation.manifest import Manifest
 from fra.validation.measure import Measures
 from fra.validation.page import docs
-from fra.validation.results import Found, Words, judge_tables
+from fra.validation.results import Explainer, RuleResult, evaluate_rules
 from fra.validation.rules.rule import Rule, Table
 from fra.validation.rules.suite import suite
-from fra.validation.tables import NOBODY, Others
-from fra.validation.verdict import Verdict, write
+from fra.validation.tables import NO_IMAGES, HeldOutImages
+from fra.validation.verdict import ValidationResult, write
 
 EXAMPLES = 5
+"""The number of rows named in each reason and for each rule of `verdict.json`."""
 SEED = 0
+"""The seed of the views in the inspected batch."""
 Training = tuple[DataConfig, ViewsConfig]
-"""The settings with which a network will see a set."""
+"""Loader and augmentation settings of the training that will read the set."""
 
 
 @dataclass(frozen=True)
-class Set:
-    """A data set on disk."""
+class DatasetFiles:
+    """The files of a prepared data set: its manifest, the folder of its shards, its betons."""
 
     name: str
     manifest: Path
@@ -42,160 +44,188 @@ class Set:
 
 
 @dataclass(frozen=True)
-class Case:
-    """What is judged: a set, its manifest and measures; `judged` has the SHA-256 of every file that this came from.
+class ValidationInputs:
+    """Everything the rules are evaluated on.
 
-    `reference` is the profile of an earlier version, if there is one; `others` are test images of other sets.
+    Attributes:
+        data: The files of the data set.
+        manifest: Its manifest.
+        measures: What was measured of its shards, images and betons.
+        validated_files: The SHA-256 of each file that was read, by path.
+        reference: The profile of an earlier version, or None.
+        held_out: Test images of other data sets, which must not be among the images.
     """
 
-    data: Set
-    listed: Manifest
-    measured: Measures
-    judged: dict[str, str] = field(default_factory=dict)
+    data: DatasetFiles
+    manifest: Manifest
+    measures: Measures
+    validated_files: dict[str, str] = field(default_factory=dict)
     reference: dict[str, Any] | None = None
-    others: Others = NOBODY
+    held_out: HeldOutImages = NO_IMAGES
 
 
-def judge(
-    data: Set,
+def validate(
+    data: DatasetFiles,
     out: Path,
     config: ValidateConfig,
     *,
-    held_out: Sequence[Set] = (),
+    held_out: Sequence[DatasetFiles] = (),
     training: Training | None = None,
     workers: int = 0,
-) -> tuple[Verdict, pd.DataFrame]:
-    """Judges a data set and writes `out/{verdict.json, quarantine.csv, profile.json, data_docs/}`.
+) -> tuple[ValidationResult, pd.DataFrame]:
+    """Validates a data set and writes `verdict.json`, `quarantine.csv`, `profile.json` and `data_docs/` to `out`.
 
-    `held_out` are other sets, whose test images must not be among these; `training` says how a network will see this
-    set, if it will be trained on. Returns the verdict and the quarantine list.
+    Args:
+        data: The data set.
+        out: The folder to write to.
+        config: The limits.
+        held_out: Other data sets whose test images must not be among the images of this one.
+        training: Settings of the training that will use the set; None where nothing is trained on it.
+        workers: Number of threads that read shards; 0 for one per core.
+
+    Returns:
+        The validation result and the quarantined rows.
 
     Raises:
-        FileNotFoundError, ValueError: the manifest, the reference or the own rules cannot be read.
+        FileNotFoundError: The reference or the file of own rules is missing.
+        ValueError: The manifest, the reference or the file of own rules cannot be read.
     """
     listed = manifest.read(data.manifest)
     rules = suite(config, listed.labels)
     reference = drift.read(Path(config.reference), data.name)
-    measured = measure.measure(listed, data.shards, list(data.betons), workers)
+    measures = measure.measure(listed, data.shards, list(data.betons), workers)
     files = [data.manifest, data.shards / "index.json", Path(config.reference), Path(config.expectations)]
     files += [other.shards / "index.json" for other in held_out]
-    judged = measured.digests | {file.as_posix(): sha256(file) for file in files if file.is_file()}
-    others = tables.together([test_images(other, workers) for other in held_out])
-    return decide(Case(data, listed, measured, judged, reference, others), rules, out, config, training)
+    hashes = measures.digests | {file.as_posix(): sha256(file) for file in files if file.is_file()}
+    others = tables.concatenate([held_out_images(other, workers) for other in held_out])
+    inputs = ValidationInputs(data, listed, measures, hashes, reference, others)
+    return evaluate(inputs, rules, out, config, training)
 
 
-def test_images(other: Set, workers: int) -> Others:
-    """Hashes of the test images of another data set. Raises ValueError for a manifest that cannot be read."""
+def held_out_images(other: DatasetFiles, workers: int) -> HeldOutImages:
+    """Returns the hashes of the test images of another data set.
+
+    Raises:
+        ValueError: Its manifest cannot be read.
+    """
     listed = manifest.read(other.manifest)
     rows = np.flatnonzero(((listed.table["split"] == "test") & listed.table["shard"].notna()).to_numpy(bool))
     hashes, readable = measure.hash_images(listed.table.iloc[rows], other.shards, workers)
     table = listed.table.iloc[rows[readable]]
     names = [f"{other.name}/{source}" for source in table["source"]]
-    return Others(table["sha256"].to_numpy(dtype=object), hashes[readable], names)
+    return HeldOutImages(table["sha256"].to_numpy(dtype=object), hashes[readable], names)
 
 
-def decide(
-    case: Case, rules: list[Rule], out: Path, config: ValidateConfig, training: Training | None = None
-) -> tuple[Verdict, pd.DataFrame]:
-    """From measures to verdict, quarantine list, profile and Data Docs, which are written to `out`."""
-    images = tables.images(case.listed, case.measured, config, case.others)
+def evaluate(
+    inputs: ValidationInputs,
+    rules: list[Rule],
+    out: Path,
+    config: ValidateConfig,
+    training: Training | None = None,
+) -> tuple[ValidationResult, pd.DataFrame]:
+    """Evaluates rules on measurements and writes all outputs to `out`; returns the result and the quarantined rows."""
+    images = tables.images(inputs.manifest, inputs.measures, config, inputs.held_out)
     profile = drift.profile(images)
     frames: dict[Table, pd.DataFrame] = {
-        "columns": tables.columns(case.listed),
+        "columns": tables.columns(inputs.manifest),
         "images": images,
         "labels": tables.labels(images),
-        "files": tables.files(case.measured),
+        "files": tables.files(inputs.measures),
     }
-    if case.reference is not None:
-        frames["drift"] = drift.compare(profile, case.reference, config.max_drift)
-    words = Words(frames, case.others.sources)
-    findings = judge_tables(frames, rules)
-    aside = quarantine(images, findings, words)
-    if training is not None and not any(stops(found) for found in findings):
-        frames["batches"] = first_batch(case, training, images, aside)
-        late = judge_tables(frames, [rule for rule in rules if rule.table == "batches"])
-        findings = [found for found in findings if found.rule.table != "batches"] + late
+    if inputs.reference is not None:
+        frames["drift"] = drift.compare(profile, inputs.reference, config.max_drift)
+    explainer = Explainer(frames, inputs.held_out.sources)
+    results = evaluate_rules(frames, rules)
+    quarantined = quarantine(images, results, explainer)
+    if training is not None and not any(stops(result) for result in results):
+        frames["batches"] = first_batch(inputs, training, images, quarantined)
+        of_batches = evaluate_rules(frames, [rule for rule in rules if rule.table == "batches"])
+        results = [result for result in results if result.rule.table != "batches"] + of_batches
     with atomic(out / "quarantine.csv") as partial:
-        aside.to_csv(partial, index=False)
-    write_json({case.data.name: profile}, out / "profile.json")
+        quarantined.to_csv(partial, index=False)
+    write_json({inputs.data.name: profile}, out / "profile.json")
     written = {name: sha256(out / name) for name in ("quarantine.csv", "profile.json")}
-    verdict = conclude(case, findings, aside, words, config.max_quarantined, written)
-    docs.write(out / docs.SITE, verdict, findings, words, aside, case.data.shards)
-    write(verdict, out / "verdict.json")  # last: where it is, everything is
-    return verdict, aside
+    result = conclude(inputs, results, quarantined, explainer, config.max_quarantined, written)
+    docs.write(out / docs.SITE, result, results, explainer, quarantined, inputs.data.shards)
+    write(result, out / "verdict.json")  # last: where this file exists, the others are complete
+    return result, quarantined
 
 
-def stops(found: Found) -> bool:
-    """Whether nothing may be trained on the data."""
-    return found.rule.severity == "error" and not found.success
+def stops(result: RuleResult) -> bool:
+    """Whether a rule's result forbids any training on the data."""
+    return result.rule.severity == "error" and not result.success
 
 
-def quarantine(images: pd.DataFrame, findings: list[Found], words: Words) -> pd.DataFrame:
-    """The rows to set aside (key, split, index, source, reason), each with every reason that applies."""
+def quarantine(images: pd.DataFrame, results: list[RuleResult], explainer: Explainer) -> pd.DataFrame:
+    """Returns the rows to quarantine (key, split, index, source, reason), each with every reason that applies."""
     reasons: dict[int, list[str]] = {}
-    for found in findings:
-        if found.rule.severity == "quarantine" and found.rule.table == "images":
-            for row in found.rows.tolist():
-                reason = words.reason(found.rule, row)
+    for result in results:
+        if result.rule.severity == "quarantine" and result.rule.table == "images":
+            for row in result.rows.tolist():
+                reason = explainer.reason(result.rule, row)
                 if reason not in reasons.setdefault(row, []):
                     reasons[row].append(reason)
-    chosen = sorted(reasons)
-    aside = images.loc[chosen, ["key", "split", "index", "source"]]
-    return aside.assign(reason=["; ".join(reasons[row]) for row in chosen]).sort_values("key")
+    rows = sorted(reasons)
+    quarantined = images.loc[rows, ["key", "split", "index", "source"]]
+    return quarantined.assign(reason=["; ".join(reasons[row]) for row in rows]).sort_values("key")
 
 
-def first_batch(case: Case, training: Training, images: pd.DataFrame, aside: pd.DataFrame) -> pd.DataFrame:
-    """The views of the first batch that a network will see; an empty table where nothing is left to train on."""
-    train = aside["split"] == "train"
-    exclude = frozenset(int(index) for index in aside.loc[train & (aside["index"] >= 0), "index"])
+def first_batch(
+    inputs: ValidationInputs, training: Training, images: pd.DataFrame, quarantined: pd.DataFrame
+) -> pd.DataFrame:
+    """Returns measurements of the views in the first training batch; an empty table where no image is left."""
+    train = quarantined["split"] == "train"
+    exclude = frozenset(int(index) for index in quarantined.loc[train & (quarantined["index"] >= 0), "index"])
     count = int(((images["split"] == "train") & images["shard"].notna()).sum())
     if count <= len(exclude):
         return pd.DataFrame()
-    facts = inspect.facts(*training, case.data.shards, exclude, count, SEED)
+    facts = inspect.facts(*training, inputs.data.shards, exclude, count, SEED)
     return tables.batches(facts, images)
 
 
 def conclude(
-    case: Case,
-    findings: list[Found],
-    aside: pd.DataFrame,
-    words: Words,
+    inputs: ValidationInputs,
+    results: list[RuleResult],
+    quarantined: pd.DataFrame,
+    explainer: Explainer,
     limit: float,
     written: dict[str, str],
-) -> Verdict:
-    """The verdict: what was judged, whether it passed, why not, and what each rule found."""
-    rows = len(case.listed.table)
-    reasons = [f"{found.rule.name}: {words.summary(found, EXAMPLES)}" for found in findings if stops(found)]
-    if len(aside) > limit * rows:
-        few = "; ".join(f"{row.source}: {row.reason}" for row in aside.head(EXAMPLES).itertuples())
+) -> ValidationResult:
+    """Returns the validation result: whether the data passed, why not, and the outcome of each rule."""
+    rows = len(inputs.manifest.table)
+    reasons = [
+        f"{result.rule.name}: {explainer.summary(result, EXAMPLES)}" for result in results if stops(result)
+    ]
+    if len(quarantined) > limit * rows:
+        few = "; ".join(f"{row.source}: {row.reason}" for row in quarantined.head(EXAMPLES).itertuples())
         reasons.append(
-            f"{len(aside)} of {rows} images would be set aside, more than validate.max_quarantined "
+            f"{len(quarantined)} of {rows} images would be quarantined, more than validate.max_quarantined "
             f"{limit:.1%} ({few})"
         )
-    return Verdict(
+    return ValidationResult(
         success=not reasons,
-        dataset=case.data.name,
-        judged=dict(sorted(case.judged.items())),
+        dataset=inputs.data.name,
+        validated_files=dict(sorted(inputs.validated_files.items())),
         written=written,
         rows=rows,
-        quarantined=len(aside),
+        quarantined=len(quarantined),
         limit=limit,
         reasons=reasons,
-        expectations=[entry(found, words) for found in findings],
+        expectations=[entry(result, explainer) for result in results],
     )
 
 
-def entry(found: Found, words: Words) -> dict[str, Any]:
-    """What a rule found, as the verdict keeps it."""
-    examples = words.examples(found, EXAMPLES)
+def entry(result: RuleResult, explainer: Explainer) -> dict[str, Any]:
+    """Returns a rule's outcome as `verdict.json` stores it."""
+    examples = explainer.examples(result, EXAMPLES)
     return {
-        "name": found.rule.name,
-        "table": found.rule.table,
-        "severity": found.rule.severity,
-        "reason": found.rule.reason,
-        "success": found.success,
-        "judged": found.judged,
-        "unexpected_count": len(found.rows),
+        "name": result.rule.name,
+        "table": result.rule.table,
+        "severity": result.rule.severity,
+        "reason": result.rule.reason,
+        "success": result.success,
+        "evaluated": result.evaluated,
+        "unexpected_count": len(result.rows),
         "examples": [source for source, _ in examples],
         "explanations": [reason for _, reason in examples],
     }

@@ -1,6 +1,6 @@
-"""The gate's verdict: what was judged (by hash), whether it passed, and what was set aside.
+"""The result of validating a data set (`verdict.json`) and the list of quarantined rows (`quarantine.csv`).
 
-Kept apart from the judging (which needs Great Expectations): training only reads verdicts.
+Training and transfer only read these files; this module therefore does not import Great Expectations.
 """
 
 from __future__ import annotations
@@ -16,20 +16,29 @@ import pandas as pd
 from fra.files import sha256_each, write_json
 
 
-class GateError(RuntimeError):
-    """The data did not pass, or are not the data that passed; the message names the file and the remedy."""
+class ValidationFailed(RuntimeError):
+    """The data did not pass validation, or differ from the data that passed; the message names file and remedy."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """`judged` maps each file to its SHA-256; `reasons` says why `success` is false; `expectations` has a rule each.
+class ValidationResult:
+    """Whether a data set passed validation, and for which files that holds.
 
-    `written` maps the files beside the verdict (the quarantine list, the profile) to their SHA-256.
+    Attributes:
+        success: Whether the data may be used.
+        dataset: The data set's name.
+        validated_files: The SHA-256 of each file that was validated, by path.
+        rows: Number of rows in the manifest.
+        quarantined: Number of rows in the quarantine list.
+        limit: The share of rows that may be quarantined, 0 to 1.
+        reasons: Why `success` is false; empty where it is true.
+        expectations: The outcome of each rule.
+        written: The SHA-256 of the files written with the result (quarantine list, profile), by file name.
     """
 
     success: bool
     dataset: str
-    judged: dict[str, str]
+    validated_files: dict[str, str]
     rows: int
     quarantined: int
     limit: float
@@ -38,73 +47,85 @@ class Verdict:
     written: dict[str, str] = field(default_factory=dict)
 
 
-def seal(content: dict[str, Any]) -> str:
-    """SHA-256 of a verdict's content: shows an edit by hand (it is no signature)."""
+def digest(content: dict[str, Any]) -> str:
+    """Returns the SHA-256 of a result's content: it reveals a later edit, but is no signature."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def write(verdict: Verdict, path: Path) -> None:
-    """Writes the verdict with its seal."""
-    content = asdict(verdict)
-    write_json({**content, "seal": seal(content)}, path)
+def write(result: ValidationResult, path: Path) -> None:
+    """Writes a result together with its digest."""
+    content = asdict(result)
+    write_json({**content, "digest": digest(content)}, path)
 
 
-def read(path: Path) -> Verdict:
-    """Reads a verdict. Raises `GateError` where there is none, or it was edited."""
+def read(path: Path) -> ValidationResult:
+    """Reads a validation result.
+
+    Raises:
+        ValidationFailed: The file is missing, is no validation result, or was edited.
+    """
     if not path.is_file():
-        raise GateError(f"{path}: no verdict; the data were not validated: run `dvc repro validate`")
+        raise ValidationFailed(f"{path}: missing; the data were not validated: run `dvc repro validate`")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        given = content.pop("seal")
-        verdict = Verdict(**content)
+        expected = content.pop("digest")
+        result = ValidationResult(**content)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise GateError(f"{path}: not a verdict ({error}): run `dvc repro -f validate`") from None
-    if given != seal(content):
-        raise GateError(
-            f"{path}: edited after it was written (its seal does not fit): run `dvc repro -f validate`"
+        raise ValidationFailed(
+            f"{path}: not a validation result ({error}): run `dvc repro -f validate`"
+        ) from None
+    if expected != digest(content):
+        raise ValidationFailed(
+            f"{path}: edited after it was written (its digest does not match): run `dvc repro -f validate`"
         )
-    return verdict
+    return result
 
 
-def check(path: Path, files: list[Path], hashed: bool = True) -> Verdict:
-    """The verdict at `path`, if it passed and judged these very `files`.
+def check(path: Path, files: list[Path], hashed: bool = True) -> ValidationResult:
+    """Returns the result at `path` if the data passed and `files` are the files that were validated.
 
-    All else that it judged, and what was written with it, is compared too as far as it is here: a verdict holds for the
-    whole set. (A machine that only trains need not have the shards beside the betons.) Without `hashed`, files are
-    taken for what they were: another process of this machine compares them.
+    Every other validated file and every file written with the result is compared as well where it exists: a result
+    holds for the whole data set. (A machine that only trains may have the betons without the shards.)
+
+    Args:
+        path: The file `verdict.json`.
+        files: Files that the caller is going to read; each must have been validated and must exist.
+        hashed: Whether to compare SHA-256 hashes; false where another process of this machine compares them.
 
     Raises:
-        GateError: it failed, never saw a file, or a file changed since.
+        ValidationFailed: The data did not pass, a file was not validated, is missing, or has changed.
     """
-    verdict = read(path)
-    if not verdict.success:
-        raise GateError(f"{path}: the data did not pass: {'; '.join(verdict.reasons)}")
+    result = read(path)
+    if not result.success:
+        raise ValidationFailed(f"{path}: the data did not pass validation: {'; '.join(result.reasons)}")
     for file in files:
-        if file.as_posix() not in verdict.judged:
-            raise GateError(f"{file}: not among what {path} judged: run `dvc repro validate`")
+        if file.as_posix() not in result.validated_files:
+            raise ValidationFailed(
+                f"{file}: not among the files validated in {path}: run `dvc repro validate`"
+            )
         if not file.is_file():
-            raise GateError(f"{file}: gone since it was validated: run `dvc repro shard validate`")
+            raise ValidationFailed(f"{file}: missing since it was validated: run `dvc repro shard validate`")
     if not hashed:
-        return verdict
-    beside = {path.parent / name: digest for name, digest in verdict.written.items()}
-    known = {Path(name): digest for name, digest in verdict.judged.items()} | beside
-    for file, digest in sha256_each(file for file in known if file.is_file()).items():
-        if digest != known[file]:
-            raise GateError(
+        return result
+    written = {path.parent / name: value for name, value in result.written.items()}
+    known = {Path(name): value for name, value in result.validated_files.items()} | written
+    for file, value in sha256_each(file for file in known if file.is_file()).items():
+        if value != known[file]:
+            raise ValidationFailed(
                 f"{file.as_posix()}: changed since it was validated: run `dvc repro -f shard validate`"
             )
-    return verdict
+    return result
 
 
-def set_aside(quarantine: Path) -> pd.DataFrame:
-    """The rows that were set aside: key, split, index (-1: in no shard), source, reason.
+def read_quarantine(path: Path) -> pd.DataFrame:
+    """Reads the quarantined rows: key, split, index (-1 for an image in no shard), source, reason.
 
     Raises:
-        GateError: there is no such list, or the file is none.
+        ValidationFailed: The file is missing, or is no quarantine list.
     """
-    if not quarantine.is_file():
-        raise GateError(f"{quarantine}: not there; the data were not validated: run `dvc repro validate`")
+    if not path.is_file():
+        raise ValidationFailed(f"{path}: missing; the data were not validated: run `dvc repro validate`")
     try:
-        return pd.read_csv(quarantine, dtype={"index": "int64"}, keep_default_na=False)
-    except (ValueError, OverflowError) as error:  # what pandas makes of a file that is no such table
-        raise GateError(f"{quarantine}: no quarantine list ({error}): run `dvc repro -f validate`") from None
+        return pd.read_csv(path, dtype={"index": "int64"}, keep_default_na=False)
+    except (ValueError, OverflowError) as error:  # raised by pandas for a file that is no such table
+        raise ValidationFailed(f"{path}: no quarantine list ({error}): run `dvc repro -f validate`") from None

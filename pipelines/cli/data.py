@@ -11,7 +11,9 @@ data = typer.Typer(help="Who approved the data, and who left them.", no_args_is_
 
 
 @data.command()
-def approve(by: Annotated[str, typer.Option(help="Who signs the gate's verdict off")]) -> None:
+def approve(
+    by: Annotated[str, typer.Option(help="Name of the person who signs the validation result off")],
+) -> None:
     """Puts a person's name under the verdict on the data that are here; `fra lineage show` tells it."""
     from pipelines.lineage.approval import approve as write
 
@@ -27,7 +29,7 @@ def approve(by: Annotated[str, typer.Option(help="Who signs the gate's verdict o
 def withdraw(
     subject: Annotated[str, typer.Option(help="The person, as in the manifest")],
     by: Annotated[str, typer.Option(help="Who signs the withdrawal off")],
-    run: Annotated[bool, typer.Option(help="Shard and judge the data again at once")] = True,
+    run: Annotated[bool, typer.Option(help="Shard and validate the data again at once")] = True,
 ) -> None:
     """Takes a person out of the data, and says what was made from their pictures."""
     from pipelines.lineage.withdraw import reshard

@@ -1,4 +1,4 @@
-"""Who approved the data: a person's name under the gate's verdict, which names the bytes that it judged."""
+"""Who approved the data: a person's name under the validation result, which names the validated bytes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from pipelines.repo.lock import LineageError
 
 
 def approve(by: str, root: Path = Path()) -> list[Path]:
-    """Writes one record for each data set that was judged: who signed which verdict off, and when.
+    """Writes one record for each data set that was validated: who signed which result off, and when.
 
     Raises:
         LineageError: no name, no verdict, or one that did not pass.
-        GateError: a verdict was edited.
+        ValidationFailed: a verdict was edited.
     """
     if not by.strip():
         raise LineageError("--by is empty: name the person who approves the data")
-    files = judged(root)
+    files = results(root)
     if not files:
         raise LineageError(f"{root / paths.VALIDATION}: no verdict; run `dvc repro validate`")
     refused = [path.relative_to(root).as_posix() for path in files if not read(path).success]
@@ -32,14 +32,14 @@ def approve(by: str, root: Path = Path()) -> list[Path]:
     return [write(path, by.strip(), root) for path in files]
 
 
-def judged(root: Path) -> list[Path]:
+def results(root: Path) -> list[Path]:
     """The verdicts that are there: on the set to pre-train on, and on each labelled set."""
     return sorted((root / paths.VALIDATION).glob("**/verdict.json"))
 
 
-def seal(verdict_file: Path) -> str:
-    """The hash over a verdict's content, and by that over the hashes of all that it judged."""
-    return str(json.loads(verdict_file.read_text(encoding="utf-8"))["seal"])
+def digest(verdict_file: Path) -> str:
+    """The hash over a verdict's content, and by that over the hashes of all validated files."""
+    return str(json.loads(verdict_file.read_text(encoding="utf-8"))["digest"])
 
 
 def write(verdict_file: Path, by: str, root: Path) -> Path:
@@ -48,7 +48,7 @@ def write(verdict_file: Path, by: str, root: Path) -> Path:
     record = {
         "dataset": verdict.dataset,
         "verdict": verdict_file.relative_to(root).as_posix(),
-        "seal": seal(verdict_file),
+        "digest": digest(verdict_file),
         "rows": verdict.rows,
         "quarantined": verdict.quarantined,
         "signed_off_by": by,
@@ -66,15 +66,15 @@ def of(verdict: dict[str, Any], root: Path) -> dict[str, Any] | None:
     """The approval of a verdict (its content), or None: nobody signed this one off."""
     file = record_of(verdict["dataset"], root)
     record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return record if record.get("seal") == verdict["seal"] else None
+    return record if record.get("digest") == verdict["digest"] else None
 
 
 def outdated(root: Path) -> Iterator[tuple[str, str]]:
     """(record, what is off) of every approval of other data than those that are there."""
-    seals = {path.relative_to(root).as_posix(): seal(path) for path in judged(root)}
+    digests = {path.relative_to(root).as_posix(): digest(path) for path in results(root)}
     for file in sorted((root / paths.APPROVED).glob("*.json")):
         record = json.loads(file.read_text(encoding="utf-8"))
-        if seals.get(record["verdict"]) != record["seal"]:
+        if digests.get(record["verdict"]) != record["digest"]:
             yield (
                 file.relative_to(root).as_posix(),
                 f"{record['signed_off_by']} approved other data than {record['verdict']} judged: "

@@ -13,7 +13,7 @@ from fra.files import read_parquet, sha256, write_text
 from fra.report import artifacts, headline
 from fra.report.artifacts import MINUS, TaskResult
 from fra.report.sections.data import small_set
-from fra.validation.verdict import set_aside
+from fra.validation.verdict import read_quarantine
 from pipelines.lineage import show
 from pipelines.lineage.in_toto import made_by
 from pipelines.lineage.record import metadata
@@ -73,7 +73,8 @@ def write(out: Path, root: Path = Path()) -> None:
 
     Raises:
         LineageError: nothing ran, or the backbone is not the one that dvc.lock says was made.
-        FileNotFoundError, GateError, ValueError: a record of the run is missing or damaged; the message names it.
+        FileNotFoundError, ValidationFailed, ValueError: a record of the run is missing or damaged; the message
+            names it.
     """
     write_text(card(root), out)
 
@@ -188,7 +189,7 @@ def value_of(task: TaskResult, model: str, metric: str) -> float | None:
 
 
 def data(origin: dict[str, Any], stages: dict[str, Stage], root: Path) -> str:
-    """Which images the backbone was trained on, whether they passed, and what was set aside."""
+    """Which images the backbone was trained on, whether they passed, and what was quarantined."""
     lines = ["## Training data\n"]
     for found in origin["images"]:
         splits = ", ".join(f"{count:,} {split}" for split, count in found["splits"].items())
@@ -199,12 +200,12 @@ def data(origin: dict[str, Any], stages: dict[str, Stage], root: Path) -> str:
     for verdict in origin["verdicts"]:
         word = "passed" if verdict["success"] else "did not pass"
         lines.append(
-            f"- Validation `{verdict['path']}`: {word}; {verdict['quarantined']:,} of {verdict['rows']:,} images set "
-            f"aside (at most {verdict['limit']:.1%} may be). Seal `{verdict['seal']}`."
+            f"- Validation `{verdict['path']}`: {word}; {verdict['quarantined']:,} of {verdict['rows']:,} images "
+            f"quarantined (at most {verdict['limit']:.1%} may be). Digest `{verdict['digest']}`."
         )
-        aside = set_aside((root / verdict["path"]).parent / "quarantine.csv")
-        for reason, count in aside["reason"].value_counts(sort=False).items():
-            lines.append(f"  - {count:,} set aside: {reason}")
+        quarantined = read_quarantine((root / verdict["path"]).parent / "quarantine.csv")
+        for reason, count in quarantined["reason"].value_counts(sort=False).items():
+            lines.append(f"  - {count:,} quarantined: {reason}")
     for adapter in sorted(set(adapters(stages))):
         if adapter in CREDITS:
             lines.append(f"- Source: {CREDITS[adapter]}")

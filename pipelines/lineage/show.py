@@ -124,7 +124,7 @@ def verdict(path: str, root: Path) -> dict[str, Any]:
     content = json.loads(file.read_text(encoding="utf-8"))
     return {
         "path": path,
-        **{key: content[key] for key in ("success", "rows", "quarantined", "limit", "reasons", "seal")},
+        **{key: content[key] for key in ("success", "rows", "quarantined", "limit", "reasons", "digest")},
         "approved": approval.of(content, root),
     }
 
@@ -180,7 +180,7 @@ def tree(origin: dict[str, Any]) -> Tree:
         signed = found.get("approved")
         by = f"approved by {signed['signed_off_by']} on {signed['date']}" if signed else "approved by nobody"
         top.add(
-            f"verdict {found['path']}: {word}; {found.get('quarantined')} of {found.get('rows')} set aside; {by}"
+            f"verdict {found['path']}: {word}; {found.get('quarantined')} of {found.get('rows')} quarantined; {by}"
         )
     for found in origin["images"]:
         top.add(

@@ -19,7 +19,7 @@ import yaml
 from safetensors import SafetensorError
 
 from fra.files import sha256, sha256_each
-from fra.validation.verdict import GateError
+from fra.validation.verdict import ValidationFailed
 from fra.validation.verdict import read as read_verdict
 from pipelines.lineage import approval, in_toto, record
 from pipelines.project import paths
@@ -207,13 +207,13 @@ def verdicts(stages: dict[str, Stage], root: Path) -> Iterator[Problem]:
                 continue
             try:
                 verdict = read_verdict(root / path)
-            except GateError as error:
+            except ValidationFailed as error:
                 yield Problem(path, str(error).removeprefix(f"{root / path}: "))
                 continue
             if not verdict.success:
                 yield Problem(path, f"the data did not pass: {'; '.join(verdict.reasons)}")
-            now = sha256_each(file for file in map(root.joinpath, verdict.judged) if file.is_file())
-            for name, digest in verdict.judged.items():
+            now = sha256_each(file for file in map(root.joinpath, verdict.validated_files) if file.is_file())
+            for name, digest in verdict.validated_files.items():
                 if root / name not in now:
                     yield Problem(name, f"gone; {path} judged it")
                 elif now[root / name] != digest:

@@ -43,7 +43,7 @@ def withdraw(person: str, by: str, root: Path = Path()) -> list[Path]:
 
 
 def reshard(record: dict[str, Any]) -> int:
-    """Lists, shards and judges the record's data set again, through DVC; the exit code."""
+    """Lists, shards and validates the record's data set again, through DVC; the exit code."""
     name = record["dataset"]
     stages = ["ingest", "shard", "validate"] if name == primary() else [f"benchmark@{name}"]
     return subprocess.run([sys.executable, "-m", "dvc", "repro", "-s", *stages], check=False).returncode

@@ -157,11 +157,11 @@ def made(plan: Plan) -> list[Row]:
 
 
 def verdict_text(path: Path) -> str:
-    """A verdict in a few lines: passed or not, why, how many images were set aside."""
+    """A verdict in a few lines: passed or not, why, how many images were quarantined."""
     verdict = json.loads(path.read_text(encoding="utf-8"))
     lines = [
         f"## {verdict['dataset']}: {'passed' if verdict['success'] else 'did not pass'}",
-        f"{verdict['rows']:,} images, {verdict['quarantined']:,} set aside.",
+        f"{verdict['rows']:,} images, {verdict['quarantined']:,} quarantined.",
         *(f"- {reason}" for reason in verdict["reasons"]),
         "",
         "| expectation | severity | met | exceptions |",

@@ -81,7 +81,7 @@ def test_crops_do_not_depend_on_the_number_of_workers(prepared: Path) -> None:
     assert all(torch.equal(one[key][view], three[key][view]) for key in one for view in (0, 1))
 
 
-def test_what_was_set_aside_never_comes(ffcv: Loader, prepared: Path) -> None:
+def test_quarantined_images_are_never_loaded(ffcv: Loader, prepared: Path) -> None:
     for pairs in (ffcv, build(prepared, "webdataset")):
         assert not {index for _, index in collect(pairs, range(5))} & EXCLUDE
 

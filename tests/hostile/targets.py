@@ -293,11 +293,12 @@ TARGETS: dict[str, Target] = {
     ),
     "manifest": Target(lambda: [listing()], refusing(manifest.read, "manifest.parquet")),
     "verdict": Target(
-        lambda: [b'{"success": true, "seal": "0"}'], refusing(verdict.read, "verdict.json", verdict.GateError)
+        lambda: [b'{"success": true, "digest": "0"}'],
+        refusing(verdict.read, "verdict.json", verdict.ValidationFailed),
     ),
     "quarantine": Target(
         lambda: [b"key,split,index,source,reason\na,train,1,a.png,broken\n"],
-        refusing(verdict.set_aside, "quarantine.csv", verdict.GateError),
+        refusing(verdict.read_quarantine, "quarantine.csv", verdict.ValidationFailed),
     ),
     "index": Target(
         lambda: [b'{"splits": {"train": {"shards": [{"name": "train-000000.tar", "images": 3}]}}}'],

@@ -1,4 +1,4 @@
-"""A folder of images from the internet: each bad one is set aside with a reason, the others are used."""
+"""A folder of images from the internet: each bad one is quarantined with a reason, the others are used."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("name", LAUGHS)
-def test_a_hostile_file_is_set_aside_with_a_reason(name: str, table: pd.DataFrame) -> None:
+def test_a_hostile_file_is_quarantined_with_a_reason(name: str, table: pd.DataFrame) -> None:
     assert pd.isna(table.loc[name, "shard"])
     assert re.search(LAUGHS[name][1], table.loc[name, "error"]), table.loc[name, "error"]
 

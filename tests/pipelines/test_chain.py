@@ -105,15 +105,15 @@ def test_again_runs_nothing(workspace: Path) -> None:
     assert ran(done.stdout) == []
 
 
-def test_bad_files_are_named_and_set_aside(finished: Path) -> None:
-    aside = pd.read_csv(finished / "artifacts/validation/quarantine.csv").set_index("source")["reason"]
-    assert set(aside.index) == {
+def test_bad_files_are_named_and_quarantined(finished: Path) -> None:
+    quarantined = pd.read_csv(finished / "artifacts/validation/quarantine.csv").set_index("source")["reason"]
+    assert set(quarantined.index) == {
         f"s1/{name}" for name in ("text.jpg", "truncated.pgm", "empty.png", "dot.png")
     }
-    assert "0 bytes" in aside["s1/empty.png"]
-    assert "shorter than 32 pixels" in aside["s1/dot.png"]
+    assert "0 bytes" in quarantined["s1/empty.png"]
+    assert "shorter than 32 pixels" in quarantined["s1/dot.png"]
     log = (finished / "log.txt").read_text()
-    assert all(f"set aside: {name}" in log for name in aside.index)
+    assert all(f"quarantined: {name}" in log for name in quarantined.index)
 
 
 def test_the_backbone_tells_where_it_comes_from(finished: Path) -> None:
@@ -147,7 +147,7 @@ def test_too_many_bad_files_stop_the_run(tmp_path: Path) -> None:
     )
     done = run(workspace, "dvc", "repro", "pretrain")
     assert done.returncode != 0
-    assert "4 of 164 images would be set aside, more than validate.max_quarantined 1.0%" in done.stdout
+    assert "4 of 164 images would be quarantined, more than validate.max_quarantined 1.0%" in done.stdout
     assert "pretrain" not in ran(done.stdout)
     verdict = json.loads((workspace / "artifacts/validation/verdict.json").read_text())
     assert not verdict["success"]
@@ -162,7 +162,7 @@ def test_too_many_bad_files_stop_the_run(tmp_path: Path) -> None:
         ("artifacts/validation/quarantine.csv", "{victim}: changed since it was validated"),
         (
             "artifacts/validation/verdict.json",
-            "{victim}: not a verdict|{victim}: edited after it was written",
+            "{victim}: not a validation result|{victim}: edited after it was written",
         ),
     ],
 )

@@ -86,14 +86,14 @@ def on(name: str, action: Callable[[Path], None]) -> Callable[[Path], None]:
 
 
 def verdict_that_lies(workspace: Path) -> None:
-    """A verdict edited with its seal made anew, as one who knows the format would."""
-    from fra.validation.verdict import seal
+    """A verdict edited and given a matching digest, as somebody who knows the format would."""
+    from fra.validation.verdict import digest
 
     path = workspace / "artifacts/validation/verdict.json"
     content = json.loads(path.read_text())
-    del content["seal"]
+    del content["digest"]
     content["quarantined"] = 0
-    replace(path, json.dumps({**content, "seal": seal(content)}, indent=2, sort_keys=True).encode())
+    replace(path, json.dumps({**content, "digest": digest(content)}, indent=2, sort_keys=True).encode())
 
 
 def both_backbone_and_lock(workspace: Path) -> None:
@@ -121,7 +121,7 @@ TAMPERINGS: dict[str, tuple[Callable[[Path], None], str]] = {
         on("artifacts/validation/verdict.json", lambda path: edit(path, '"rows": 164', '"rows": 163')),
         "artifacts/validation/verdict.json",
     ),
-    "the verdict, sealed anew": (verdict_that_lies, "artifacts/validation/verdict.json"),
+    "the verdict, with a matching digest": (verdict_that_lies, "artifacts/validation/verdict.json"),
     "the quarantine list": (
         on("artifacts/validation/quarantine.csv", lambda path: edit(path, "empty", "full")),
         "artifacts/validation/quarantine.csv",

@@ -574,7 +574,7 @@ def test_the_card_is_read_by_hugging_face_and_says_what_the_run_recorded(
             assert low <= high
     quarantine = pd.read_csv(finished / "artifacts/validation/quarantine.csv")
     for reason, count in quarantine["reason"].value_counts().items():
-        assert f"{count} set aside: {reason}" in read.text
+        assert f"{count} quarantined: {reason}" in read.text
     assert read.text.count("**Small data**") == len(params["tasks"])
     assert sha256(finished / BACKBONE) in read.text
     assert str(params["train"]["lr"]) in read.text

@@ -22,7 +22,7 @@ from fra.method.networks import Encoder
 from fra.train.history import COLUMNS, as_csv
 from fra.transfer.results import results, summarise
 from fra.validation import verdict
-from fra.validation.verdict import Verdict
+from fra.validation.verdict import ValidationResult
 from fra.weights.files import save_weights
 
 WIDTH, HEIGHT, SIZE, MASKS = 48, 56, 32, 3
@@ -88,10 +88,10 @@ def write_validation(folder: Path) -> None:
         ("rows", "error", "too few images", True),
     ]
     verdict.write(
-        Verdict(
+        ValidationResult(
             success=True,
             dataset="toy",
-            judged={"data/manifest/toy.parquet": "cd" * 32},
+            validated_files={"data/manifest/toy.parquet": "cd" * 32},
             rows=38,
             quarantined=2,
             limit=0.1,
@@ -110,7 +110,7 @@ def write_validation(folder: Path) -> None:
         ),
         folder / "verdict.json",
     )
-    aside = pd.DataFrame(
+    quarantined = pd.DataFrame(
         {
             "key": ["bad/0", "bad/1"],
             "split": ["train", "train"],
@@ -119,7 +119,7 @@ def write_validation(folder: Path) -> None:
             "reason": ["the file is empty (0 bytes)", "not an image: no known format begins like this"],
         }
     )
-    aside.to_csv(folder / "quarantine.csv", index=False)
+    quarantined.to_csv(folder / "quarantine.csv", index=False)
     (folder / "data_docs").mkdir()
     (folder / "data_docs" / "index.html").write_text(
         "<!doctype html><title>Data Docs</title>", encoding="utf-8"

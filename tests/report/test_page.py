@@ -12,7 +12,7 @@ import pytest
 
 from fra.report.page import write
 from fra.report.sections.tasks import label_of
-from fra.validation.verdict import GateError
+from fra.validation.verdict import ValidationFailed
 
 from .conftest import NASTY
 
@@ -135,14 +135,14 @@ def test_sections_are_there(outline: Outline) -> None:
         assert text in outline.text, text
 
 
-def test_what_was_set_aside_is_named_and_harmless(report: Path, outline: Outline) -> None:
+def test_quarantined_images_are_named_and_harmless(report: Path, outline: Outline) -> None:
     assert NASTY in outline.text
     assert "the file is empty (0 bytes)" in outline.text
     assert "<script>alert" not in report.read_text(encoding="utf-8")
 
 
 OPTIONAL = {
-    "validation/quarantine.csv": "the list of what was set aside (quarantine.csv) is missing",
+    "validation/quarantine.csv": "the list of quarantined images (quarantine.csv) is missing",
     "pretrain/model.safetensors": "The weights of the whole model (model.safetensors) are missing.",
     "transfer/attributes/results.csv": "The figures of single attributes (results.csv) are missing.",
     "transfer/expression/predictions.parquet": "The predictions of this task (predictions.parquet) are missing.",
@@ -202,7 +202,7 @@ def test_a_missing_required_piece_is_one_error_with_its_remedy(
 
 def test_no_verdict_no_report(run: dict[str, Any]) -> None:
     (run["validation"] / "verdict.json").unlink()
-    with pytest.raises(GateError, match="were not validated"):
+    with pytest.raises(ValidationFailed, match="were not validated"):
         page_of(run)
 
 

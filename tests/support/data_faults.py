@@ -31,8 +31,8 @@ from fra.data.views.views import ViewsConfig
 from fra.files import write_parquet
 from fra.validation import drift, validate
 from fra.validation.config import ValidateConfig
-from fra.validation.validate import Set
-from fra.validation.verdict import Verdict
+from fra.validation.validate import DatasetFiles
+from fra.validation.verdict import ValidationResult
 
 ROOT = Path(__file__).parents[2]
 DOC = ROOT / "docs/reference/validation-rules.md"
@@ -92,8 +92,8 @@ class Prepared:
     folder: Path
 
     @property
-    def data(self) -> Set:
-        return Set(
+    def data(self) -> DatasetFiles:
+        return DatasetFiles(
             "orl",
             self.folder / "orl.parquet",
             self.folder / "shards",
@@ -131,7 +131,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Fault:
-    """`plant` spoils a draft or a prepared set and returns what the gate must name; `rule` is what must catch it."""
+    """`plant` spoils a draft or a prepared set and returns what validation must name; `rule` is what must catch it."""
 
     name: str
     rule: str
@@ -759,7 +759,7 @@ def prepare(made: Draft, folder: Path) -> Prepared:
     return Prepared(folder)
 
 
-def others(folder: Path) -> Set:
+def others(folder: Path) -> DatasetFiles:
     """Another labelled set with a test split: three photographs of person 40."""
     from importlib.metadata import files
 
@@ -773,7 +773,7 @@ def others(folder: Path) -> Set:
     shards.write(
         records, root, folder / "other_shards", folder / "theirs.parquet", SHARDS, folder / "other_state"
     )
-    return Set("theirs", folder / "theirs.parquet", folder / "other_shards")
+    return DatasetFiles("theirs", folder / "theirs.parquet", folder / "other_shards")
 
 
 def copied(prepared: Prepared, folder: Path) -> Prepared:
@@ -782,8 +782,8 @@ def copied(prepared: Prepared, folder: Path) -> Prepared:
     return Prepared(folder)
 
 
-def caught(verdict: Verdict, rule: str) -> list[str]:
-    """What a rule names in a verdict, with its words."""
+def caught(verdict: ValidationResult, rule: str) -> list[str]:
+    """What a rule names in a verdict, with its explainer."""
     (found,) = [found for found in verdict.expectations if found["name"] == rule]
     return (
         []
@@ -798,9 +798,9 @@ def views(**changes: Any) -> tuple[DataConfig, ViewsConfig]:
     )
 
 
-def judge(prepared: Prepared, config: ValidateConfig = CONFIG, **options: Any) -> Verdict:
-    verdict, _ = validate.judge(prepared.data, prepared.folder / "out", config, workers=1, **options)
-    return verdict
+def validated(prepared: Prepared, config: ValidateConfig = CONFIG, **options: Any) -> ValidationResult:
+    result, _ = validate.validate(prepared.data, prepared.folder / "out", config, workers=1, **options)
+    return result
 
 
 def profile_of(prepared: Prepared, change: Callable[[dict[str, Any]], None], path: Path) -> str:
@@ -814,14 +814,14 @@ def profile_of(prepared: Prepared, change: Callable[[dict[str, Any]], None], pat
 
 def table() -> str:
     """The table of faults, in Markdown."""
+    from fra.validation.rules.rule import ACTIONS
     from fra.validation.rules.suite import suite
 
     severity = {rule.name: rule.severity for rule in suite(CONFIG, ["label.Smiling", "label.Age"])}
-    then = {"error": "stops", "quarantine": "sets aside", "warn": "warns"}
     rows = [(fault.name, fault.rule) for fault in [*DRAFT_FAULTS, *PREPARED_FAULTS]]
     rows += [(name, rule) for name, (rule, _) in [*DRIFTED.items(), *WRONG_VIEWS.items()]]
-    lines = ["| Fault | Caught by | Then it |", "|---|---|---|"]
-    return "\n".join([*lines, *(f"| {name} | {rule} | {then[severity[rule]]} |" for name, rule in rows)])
+    lines = ["| Fault | Rule that finds it | Action |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| {name} | {rule} | {ACTIONS[severity[rule]]} |" for name, rule in rows)])
 
 
 BEGIN, END = "<!-- faults: made by tests/support/data_faults.py -->", "<!-- end of faults -->"

@@ -24,8 +24,8 @@ from fra.train.probe import Probe, ProbeConfig, knn_accuracy
 from fra.weights.files import read_weights
 
 
-def loaded(config: ProbeConfig, aside: frozenset[str] = frozenset()) -> Probe:
-    return probes.load(config, SIZE, ViewsConfig(), aside)
+def loaded(config: ProbeConfig, quarantined: frozenset[str] = frozenset()) -> Probe:
+    return probes.load(config, SIZE, ViewsConfig(), quarantined)
 
 
 def test_accuracy_is_scikit_learns_where_nothing_weighs() -> None:

@@ -187,7 +187,7 @@ def test_other_mistakes_are_explained(faces: Set, tmp_path: Path) -> None:
         TransferConfig(fractions=(1.5,))
 
 
-def test_what_was_set_aside_is_not_read(faces: Set) -> None:
+def test_quarantined_images_are_not_read(faces: Set) -> None:
     whole = read_manifest(faces.manifest)
     gone = frozenset(whole["key"].iloc[[0, 5]])
     assert set(read_manifest(faces.manifest, gone)["key"]) == set(whole["key"]) - gone

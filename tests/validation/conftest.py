@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from support import data_faults as faults
-from support.data_faults import DRAFT_FAULTS, Prepared, judge, views
+from support.data_faults import DRAFT_FAULTS, Prepared, validated, views
 
 from fra.validation import validate
-from fra.validation.verdict import Verdict
+from fra.validation.verdict import ValidationResult
 
 
 @pytest.fixture(scope="session")
@@ -18,12 +18,12 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 
 @pytest.fixture(scope="session")
-def clean_verdict(clean: Prepared) -> Verdict:
-    return judge(clean, training=views())
+def clean_result(clean: Prepared) -> ValidationResult:
+    return validated(clean, training=views())
 
 
 @pytest.fixture(scope="session")
-def spoiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], Verdict, Path]:
+def spoiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], ValidationResult, Path]:
     """All faults of drafts in one set: what each must name, the verdict, and the folder."""
     folder = tmp_path_factory.mktemp("spoiled")
     other = faults.others(folder)
@@ -33,7 +33,7 @@ def spoiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], V
     before = validate.EXAMPLES
     validate.EXAMPLES = 1000  # the verdict names all, so that nothing can hide behind the first five
     try:
-        verdict = judge(prepared, held_out=[other])
+        verdict = validated(prepared, held_out=[other])
     finally:
         validate.EXAMPLES = before
     return named, verdict, prepared.folder

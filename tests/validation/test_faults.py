@@ -17,11 +17,11 @@ from support.data_faults import (
     Fault,
     Prepared,
     caught,
-    judge,
+    validated,
     views,
 )
 
-from fra.validation.verdict import Verdict
+from fra.validation.verdict import ValidationResult
 
 
 def test_the_corpus_is_large_enough() -> None:
@@ -29,24 +29,24 @@ def test_the_corpus_is_large_enough() -> None:
     assert len(set(names)) == len(names) >= 40
 
 
-def test_clean_faces_raise_no_alarm(clean_verdict: Verdict) -> None:
-    assert clean_verdict.success
-    assert clean_verdict.quarantined == 0
-    assert [found["name"] for found in clean_verdict.expectations if not found["success"]] == []
+def test_clean_faces_raise_no_alarm(clean_result: ValidationResult) -> None:
+    assert clean_result.success
+    assert clean_result.quarantined == 0
+    assert [found["name"] for found in clean_result.expectations if not found["success"]] == []
 
 
 def test_a_set_that_grew_raises_no_alarm(tmp_path: Path) -> None:
     draft = faults.draft(tmp_path)
     few = faults.Draft(draft.root, draft.records[draft.records.index % 3 > 0])
     faults.prepare(few, tmp_path / "set")
-    verdict = judge(faults.prepare(draft, tmp_path / "set"))
+    verdict = validated(faults.prepare(draft, tmp_path / "set"))
     assert verdict.rows == len(draft.records)
     assert [found["name"] for found in verdict.expectations if not found["success"]] == []
 
 
 @pytest.mark.parametrize("fault", DRAFT_FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_in_the_images_or_records_is_caught(
-    fault: Fault, spoiled: tuple[dict[str, str], Verdict, Path]
+    fault: Fault, spoiled: tuple[dict[str, str], ValidationResult, Path]
 ) -> None:
     named, verdict, folder = spoiled
     source = named[fault.name]
@@ -60,7 +60,7 @@ def test_a_fault_in_the_images_or_records_is_caught(
         assert any(reason.startswith(f"{fault.rule}: ") for reason in verdict.reasons)
 
 
-def test_nothing_stops_but_what_should(spoiled: tuple[dict[str, str], Verdict, Path]) -> None:
+def test_nothing_stops_but_what_should(spoiled: tuple[dict[str, str], ValidationResult, Path]) -> None:
     _, verdict, _ = spoiled
     stopped = {
         rule["name"] for rule in verdict.expectations if rule["severity"] == "error" and not rule["success"]
@@ -68,7 +68,7 @@ def test_nothing_stops_but_what_should(spoiled: tuple[dict[str, str], Verdict, P
     assert stopped <= {fault.rule for fault in DRAFT_FAULTS}
 
 
-def test_only_what_is_faulty_is_set_aside(spoiled: tuple[dict[str, str], Verdict, Path]) -> None:
+def test_only_faulty_rows_are_quarantined(spoiled: tuple[dict[str, str], ValidationResult, Path]) -> None:
     named, _, folder = spoiled
     aside = set(pd.read_csv(folder / "out/quarantine.csv")["source"])
     copied = {"s1/copy.pgm", "s_a/copy.pgm"}  # whose originals are held out elsewhere
@@ -82,7 +82,7 @@ def test_a_fault_in_shards_betons_or_manifest_is_caught(
 ) -> None:
     prepared = faults.copied(clean, tmp_path / "set")
     named = fault.plant(prepared)
-    verdict = judge(prepared)
+    verdict = validated(prepared)
     found = caught(verdict, fault.rule)
     assert any(line.startswith(f"{named}: ") for line in found), (named, found)
     assert not verdict.success
@@ -93,7 +93,7 @@ def test_several_faces_of_one_file_are_told_apart(clean: Prepared, tmp_path: Pat
     prepared = faults.copied(clean, tmp_path / "set")
     table = prepared.manifest()
     prepared.write(table.assign(source="group.jpg", width=table["width"].where(table.index != 1, 93)))
-    (named,) = caught(judge(prepared), "size as listed")
+    (named,) = caught(validated(prepared), "size as listed")
     assert named.startswith(f"group.jpg: {table['key'][1]}: ")
 
 
@@ -101,19 +101,21 @@ def test_a_manifest_that_is_no_table_is_one_clear_error(clean: Prepared, tmp_pat
     prepared = faults.copied(clean, tmp_path / "set")
     prepared.replace("orl.parquet", b"key,split\n")
     with pytest.raises(ValueError, match=r"orl\.parquet: not a readable manifest"):
-        judge(prepared)
+        validated(prepared)
 
 
 @pytest.mark.parametrize("name", WRONG_VIEWS)
 def test_wrong_batches_are_caught(name: str, clean: Prepared, tmp_path: Path) -> None:
     rule, changes = WRONG_VIEWS[name]
-    verdict = judge(faults.copied(clean, tmp_path / "set"), training=views(**changes))
+    verdict = validated(faults.copied(clean, tmp_path / "set"), training=views(**changes))
     assert not verdict.success
     assert "(view 1)" in caught(verdict, rule)[0]
 
 
 @pytest.mark.parametrize("name", DRIFTED)
-def test_drift_is_reported(name: str, clean: Prepared, clean_verdict: Verdict, tmp_path: Path) -> None:
+def test_drift_is_reported(
+    name: str, clean: Prepared, clean_result: ValidationResult, tmp_path: Path
+) -> None:
     rule, feature = DRIFTED[name]
 
     def change(profile: dict[str, Any]) -> None:
@@ -125,18 +127,18 @@ def test_drift_is_reported(name: str, clean: Prepared, clean_verdict: Verdict, t
     reference = faults.profile_of(clean, change, tmp_path / "reference.json")
     from dataclasses import replace
 
-    verdict = judge(faults.copied(clean, tmp_path / "set"), replace(CONFIG, reference=reference))
+    verdict = validated(faults.copied(clean, tmp_path / "set"), replace(CONFIG, reference=reference))
     assert verdict.success  # drift is for people to know
     assert [line.split(":")[0] for line in caught(verdict, rule)] == [feature]
 
 
-def test_no_drift_from_itself(clean: Prepared, clean_verdict: Verdict, tmp_path: Path) -> None:
+def test_no_drift_from_itself(clean: Prepared, clean_result: ValidationResult, tmp_path: Path) -> None:
     from dataclasses import replace
 
     reference = faults.profile_of(clean, lambda profile: None, tmp_path / "reference.json")
-    verdict = judge(faults.copied(clean, tmp_path / "set"), replace(CONFIG, reference=reference))
+    verdict = validated(faults.copied(clean, tmp_path / "set"), replace(CONFIG, reference=reference))
     (found,) = [found for found in verdict.expectations if found["name"] == "no drift"]
-    assert found["judged"]
+    assert found["evaluated"]
     assert found["success"]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fra.validation.verdict import Verdict
+from fra.validation.verdict import ValidationResult
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
@@ -24,7 +24,7 @@ MORE_QUIET = ["--disable-component-update", "--disable-sync"]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: install Debian's package chromium")
-def test_the_pages_ask_for_nothing_and_fit(spoiled: tuple[dict[str, str], Verdict, Path]) -> None:
+def test_the_pages_ask_for_nothing_and_fit(spoiled: tuple[dict[str, str], ValidationResult, Path]) -> None:
     site = spoiled[2] / "out/data_docs"
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *MORE_QUIET])

@@ -1,4 +1,4 @@
-"""What is around the rules: seal and hashes, severities, own rules, limits, pages."""
+"""What is around the rules: digest and hashes, severities, own rules, limits, pages."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from support import data_faults as faults
-from support.data_faults import CONFIG, Prepared, judge
+from support.data_faults import CONFIG, Prepared, validated
 
 from fra.validation import verdict
-from fra.validation.verdict import GateError, Verdict
+from fra.validation.verdict import ValidationFailed, ValidationResult
 
 OWN = """
 import great_expectations.expectations as gxe
@@ -19,14 +19,14 @@ from fra.validation.rules.rule import Rule
 
 RULES = [
     Rule("not tiny", "{severity}", "fewer than 10,320 bytes",
-         gxe.ExpectColumnValuesToBeBetween(column="{column}", min_value=10_320), tell="bytes"),
+         gxe.ExpectColumnValuesToBeBetween(column="{column}", min_value=10_320), report_column="bytes"),
 ]
 """
 
 
 @pytest.fixture
-def judged(clean: Prepared, clean_verdict: Verdict) -> Prepared:
-    assert clean_verdict.success
+def checked(clean: Prepared, clean_result: ValidationResult) -> Prepared:
+    assert clean_result.success
     return clean
 
 
@@ -47,38 +47,38 @@ def own(folder: Path, severity: str = "quarantine", column: str = "bytes") -> st
         "out/profile.json",
     ],
 )
-def test_one_byte_is_noticed_and_named(name: str, judged: Prepared) -> None:
-    path = judged.folder / name
-    check = judged.folder / "out/verdict.json"
-    train = judged.folder / "beton/train.beton"
+def test_one_byte_is_noticed_and_named(name: str, checked: Prepared) -> None:
+    path = checked.folder / name
+    check = checked.folder / "out/verdict.json"
+    train = checked.folder / "beton/train.beton"
     assert verdict.check(check, [train]).success
     content = path.read_bytes()
     try:
         path.write_bytes(faults.flip(content, len(content) // 2))
-        with pytest.raises(GateError, match=re.escape(f"{path}: changed since it was validated")):
+        with pytest.raises(ValidationFailed, match=re.escape(f"{path}: changed since it was validated")):
             verdict.check(check, [train])
     finally:
         path.write_bytes(content)
 
 
-def test_of_the_ranks_of_a_machine_one_hashes(judged: Prepared, tmp_path: Path) -> None:
+def test_of_the_ranks_of_a_machine_one_hashes(checked: Prepared, tmp_path: Path) -> None:
     """The others take its word for the bytes, and for nothing else."""
-    path, check = judged.folder / "beton/train.beton", judged.folder / "out/verdict.json"
+    path, check = checked.folder / "beton/train.beton", checked.folder / "out/verdict.json"
     content = path.read_bytes()
     try:
         path.write_bytes(faults.flip(content, len(content) // 2))
-        assert verdict.check(check, [path], hashed=False).judged == verdict.read(check).judged
+        assert verdict.check(check, [path], hashed=False) == verdict.read(check)
         path.unlink()
-        with pytest.raises(GateError, match="gone since it was validated"):
+        with pytest.raises(ValidationFailed, match="missing since it was validated"):
             verdict.check(check, [path], hashed=False)
     finally:
         path.write_bytes(content)
-    with pytest.raises(GateError, match="not among what"):
+    with pytest.raises(ValidationFailed, match="not among the files validated"):
         verdict.check(check, [tmp_path / "other.beton"], hashed=False)
 
 
-def test_every_byte_of_the_verdict_counts(judged: Prepared) -> None:
-    path = judged.folder / "out/verdict.json"
+def test_every_byte_of_the_verdict_counts(checked: Prepared) -> None:
+    path = checked.folder / "out/verdict.json"
     content = path.read_bytes()
     try:
         for place in range(0, len(content), 97):
@@ -86,15 +86,15 @@ def test_every_byte_of_the_verdict_counts(judged: Prepared) -> None:
             path.write_bytes(changed)
             if content[place : place + 1].isspace() and changed[place : place + 1].isspace():
                 continue
-            with pytest.raises(GateError, match=re.escape(str(path))):
+            with pytest.raises(ValidationFailed, match=re.escape(str(path))):
                 verdict.read(path)
     finally:
         path.write_bytes(content)
 
 
-def test_a_file_that_was_never_judged_is_refused(judged: Prepared, tmp_path: Path) -> None:
-    with pytest.raises(GateError, match="not among what"):
-        verdict.check(judged.folder / "out/verdict.json", [tmp_path / "other.beton"])
+def test_a_file_that_was_not_validated_is_refused(checked: Prepared, tmp_path: Path) -> None:
+    with pytest.raises(ValidationFailed, match="not among the files validated"):
+        verdict.check(checked.folder / "out/verdict.json", [tmp_path / "other.beton"])
 
 
 def test_the_same_data_give_the_same_bytes(clean: Prepared, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_the_same_data_give_the_same_bytes(clean: Prepared, tmp_path: Path) -> N
         prepared.change(1, width=93)  # so that the pages have something to show
         (tmp_path / "set").unlink(missing_ok=True)
         (tmp_path / "set").symlink_to(tmp_path / name)  # one path for both
-        judge(Prepared(tmp_path / "set"))
+        validated(Prepared(tmp_path / "set"))
         out = tmp_path / "set" / "out"
         return {
             str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()
@@ -123,7 +123,7 @@ def test_the_same_data_give_the_same_bytes(clean: Prepared, tmp_path: Path) -> N
 def test_the_pages_load_nothing_from_elsewhere_and_show_the_faces(clean: Prepared, tmp_path: Path) -> None:
     prepared = faults.copied(clean, tmp_path / "set")
     source = prepared.change(1, width=93)
-    judge(prepared)
+    validated(prepared)
     pages = sorted((prepared.folder / "out/data_docs").glob("*.html"))
     assert len(pages) >= 4
     for page in pages:
@@ -138,27 +138,27 @@ def test_the_pages_load_nothing_from_elsewhere_and_show_the_faces(clean: Prepare
     assert 'href="images.html"' in index
 
 
-def test_an_own_rule_sets_rows_aside(clean: Prepared, tmp_path: Path) -> None:
+def test_an_own_rule_quarantines_rows(clean: Prepared, tmp_path: Path) -> None:
     prepared = faults.copied(clean, tmp_path / "set")
-    found = judge(prepared, replace(CONFIG, expectations=own(tmp_path), max_quarantined=1.0))
+    found = validated(prepared, replace(CONFIG, expectations=own(tmp_path), max_quarantined=1.0))
     assert found.success
     assert 0 < found.quarantined < found.rows
     assert "fewer than 10,320 bytes (103" in (prepared.folder / "out/quarantine.csv").read_text()
-    assert str(tmp_path / "own.py") in found.judged
+    assert str(tmp_path / "own.py") in found.validated_files
 
 
-def test_too_many_set_aside_stop_the_run(clean: Prepared, tmp_path: Path) -> None:
-    found = judge(
+def test_too_many_quarantined_rows_stop_the_run(clean: Prepared, tmp_path: Path) -> None:
+    found = validated(
         faults.copied(clean, tmp_path / "set"),
         replace(CONFIG, expectations=own(tmp_path), max_quarantined=0.0),
     )
     assert not found.success
-    assert "would be set aside, more than validate.max_quarantined 0.0%" in found.reasons[0]
+    assert "would be quarantined, more than validate.max_quarantined 0.0%" in found.reasons[0]
 
 
 def test_a_severity_is_the_users_to_change(clean: Prepared, tmp_path: Path) -> None:
     config = replace(CONFIG, expectations=own(tmp_path), severities={"not tiny": "warn"})
-    found = judge(faults.copied(clean, tmp_path / "set"), config)
+    found = validated(faults.copied(clean, tmp_path / "set"), config)
     assert found.success
     assert found.quarantined == 0
 
@@ -173,10 +173,10 @@ def test_a_severity_is_the_users_to_change(clean: Prepared, tmp_path: Path) -> N
 )
 def test_a_wrong_setting_is_named(change: dict[str, object], message: str, clean: Prepared) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
-        judge(clean, replace(CONFIG, **change))
+        validated(clean, replace(CONFIG, **change))
 
 
 def test_an_own_rule_on_a_column_that_is_not_there_is_named(clean: Prepared, tmp_path: Path) -> None:
     config = replace(CONFIG, expectations=own(tmp_path, column="beauty"))
     with pytest.raises(ValueError, match="the rule 'not tiny' could not be evaluated"):
-        judge(faults.copied(clean, tmp_path / "set"), config)
+        validated(faults.copied(clean, tmp_path / "set"), config)

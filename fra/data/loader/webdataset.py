@@ -75,7 +75,7 @@ class WebDatasetPairs:
         self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
 
     def numbered(self, samples: Iterator[dict[str, Any]]) -> Iterator[tuple[int, bytes]]:
-        """(index, image bytes) of each sample that was not set aside; a sample's index is its place in the split."""
+        """(index, image bytes) of each sample that is not quarantined; a sample's index is its place in the split."""
         url, place = "", 0
         for sample in samples:
             place = place + 1 if sample["__url__"] == url else 0

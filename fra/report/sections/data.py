@@ -90,8 +90,8 @@ def provenance_tables(run: Run) -> Iterator[Table]:
     for part, values in run.provenance.items():
         if isinstance(values, Mapping) and values:
             yield Table(part.replace("_", " ").capitalize(), ["Name", "Value"], list(flat(values)))
-    judged = [[file, digest] for file, digest in run.verdict.judged.items()]
-    yield Table("Files that validation judged", ["File", "SHA-256"], judged)
+    validated = [[file, digest] for file, digest in run.verdict.validated_files.items()]
+    yield Table("Validated files", ["File", "SHA-256"], validated)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[list[str]]:

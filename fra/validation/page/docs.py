@@ -1,8 +1,8 @@
-"""Data Docs: the specification and what became of it, in pages that need nothing but a browser.
+"""Data Docs: the rules and their outcome, as self-contained HTML pages.
 
-`index.html` is ours: verdict, what failed with thumbnails, every rule, what was set aside, the files that were judged.
-Beside it are Great Expectations' own pages of each table, their scripts and remote styles taken out. The same data give
-the same bytes: no page tells when or where it was made.
+`index.html` is ours: result, broken rules with thumbnails, all rules, quarantined images, validated files. The other
+pages are Great Expectations' own, one per table, without their scripts and remote styles. Equal data give equal bytes:
+no page contains a time or a path of the machine.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 
 from fra.data.images import ImageError, decode, members
 from fra.files import write_text
-from fra.validation.results import Found, Words
-from fra.validation.rules.rule import TABLES, THEN, Rule, Table
-from fra.validation.verdict import Verdict
+from fra.validation.results import Explainer, RuleResult
+from fra.validation.rules.rule import ACTIONS, TABLES, Rule, Table
+from fra.validation.verdict import ValidationResult
 
 SITE = "data_docs"
 EXAMPLES = 8
@@ -40,33 +40,37 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class Example:
-    """One row that breaks a rule: what it is called, what is wrong, its picture and the one it is like (data URIs)."""
+    """One row that breaks a rule: its name and the reason; for an image its thumbnail, and the image it resembles.
+
+    Thumbnails are data URIs, None for images that cannot be decoded.
+    """
 
     source: str
     reason: str
-    picture: str | None = None
-    other: str | None = None
+    thumbnail: str | None = None
+    other_thumbnail: str | None = None
     other_source: str | None = None
 
 
 @dataclass(frozen=True)
-class Line:
-    """One rule on the page."""
+class RuleView:
+    """One rule as the page shows it: its outcome and CSS class, how many rows break it, the first of them."""
 
     rule: Rule
-    state: str
+    outcome: str
+    style: str
     count: int
     examples: list[Example]
     anchor: str
 
 
 def anchor(name: str) -> str:
-    """A rule's name as an anchor."""
+    """Returns a rule's name as an HTML anchor."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def thumbnail(image: NDArray[np.uint8]) -> str:
-    """An image as a small JPEG in a data URI; its aspect is kept."""
+    """Returns an image (H, W, 3) as a small JPEG of the same aspect ratio, in a data URI."""
     height, width = image.shape[:2]
     scale = THUMB / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -76,10 +80,10 @@ def thumbnail(image: NDArray[np.uint8]) -> str:
 
 
 def thumbnails(images: pd.DataFrame, rows: set[int], shards: Path) -> dict[int, str]:
-    """Thumbnails of some rows, of those that can be decoded from their shards."""
+    """Returns thumbnails of the given rows, without those whose image cannot be decoded from its shard."""
     found: dict[int, str] = {}
-    chosen = images.loc[sorted(rows), ["key", "shard"]].dropna()
-    for shard, wanted in chosen.groupby("shard", sort=True):
+    selected = images.loc[sorted(rows), ["key", "shard"]].dropna()
+    for shard, wanted in selected.groupby("shard", sort=True):
         row_of = dict(zip(wanted["key"], wanted.index.tolist(), strict=True))
         try:
             for key, content in members(shards / str(shard), set(row_of)):
@@ -89,45 +93,63 @@ def thumbnails(images: pd.DataFrame, rows: set[int], shards: Path) -> dict[int, 
     return found
 
 
-def pictures_of(findings: Sequence[Found], words: Words, shards: Path) -> dict[int, str]:
-    """Thumbnails of the images that the page shows: the first that break each rule, and those they are like."""
+def thumbnails_of(results: Sequence[RuleResult], explainer: Explainer, shards: Path) -> dict[int, str]:
+    """Returns thumbnails of the first images that break each rule, and of the images they resemble."""
     rows: set[int] = set()
-    for found in findings:
-        if found.rule.table == "images":
-            for row in found.rows[:EXAMPLES].tolist():
-                other = words.other(found.rule, row)
+    for result in results:
+        if result.rule.table == "images":
+            for row in result.rows[:EXAMPLES].tolist():
+                other = explainer.other(result.rule, row)
                 rows |= {row} if other is None else {row, other}
-    return thumbnails(words.frames["images"], rows, shards)
+    return thumbnails(explainer.frames["images"], rows, shards)
 
 
-def state(found: Found) -> str:
-    """What became of a rule, in a word."""
-    if not found.judged:
-        return "not judged"
-    return "holds" if found.success else THEN[found.rule.severity]
+def outcome(result: RuleResult) -> str:
+    """Returns the outcome of a rule: "holds", "fails" or "not evaluated"."""
+    if not result.evaluated:
+        return "not evaluated"
+    return "holds" if result.success else "fails"
 
 
-def line(found: Found, words: Words, pictures: dict[int, str]) -> Line:
-    """One rule with its examples."""
-    examples = []
-    for row, (source, reason) in zip(found.rows.tolist(), words.examples(found, EXAMPLES), strict=False):
-        if found.rule.table != "images":
+def rule_view(result: RuleResult, explainer: Explainer, images: dict[int, str]) -> RuleView:
+    """Returns one rule with its examples; `images` maps rows to thumbnails."""
+    rule, examples = result.rule, []
+    for row, (source, reason) in zip(
+        result.rows.tolist(), explainer.examples(result, EXAMPLES), strict=False
+    ):
+        if rule.table != "images":
             examples.append(Example(source, reason))
-        elif (other := words.other(found.rule, row)) is None:
-            examples.append(Example(source, reason, pictures.get(row)))
+        elif (other := explainer.other(rule, row)) is None:
+            examples.append(Example(source, reason, images.get(row)))
         else:
-            name = words.source(found.rule, other)
-            examples.append(Example(source, reason, pictures.get(row), pictures.get(other), name))
-    return Line(found.rule, state(found), len(found.rows), examples, anchor(found.rule.name))
+            name = explainer.source(rule, other)
+            examples.append(Example(source, reason, images.get(row), images.get(other), name))
+    text = outcome(result)
+    style = f"fails-{rule.severity}" if text == "fails" else text.replace(" ", "-")
+    return RuleView(rule, text, style, len(result.rows), examples, anchor(rule.name))
 
 
 def write(
-    site: Path, verdict: Verdict, findings: Sequence[Found], words: Words, aside: pd.DataFrame, shards: Path
+    site: Path,
+    result: ValidationResult,
+    results: Sequence[RuleResult],
+    explainer: Explainer,
+    quarantined: pd.DataFrame,
+    shards: Path,
 ) -> None:
-    """Writes the pages into the folder `site`, instead of those that are there."""
-    pictures = pictures_of(findings, words, shards)
-    lines = [line(found, words, pictures) for found in findings]
-    pages = {name: page for name in TABLES if (page := great_expectations_page(name, findings)) is not None}
+    """Writes the pages into the folder `site`, replacing the present ones.
+
+    Args:
+        site: The folder `data_docs`.
+        result: The validation result.
+        results: The result of each rule.
+        explainer: The explanations of broken rules.
+        quarantined: The quarantined rows.
+        shards: The folder of the shards, to read thumbnails from.
+    """
+    images = thumbnails_of(results, explainer, shards)
+    views = [rule_view(one, explainer, images) for one in results]
+    pages = {name: page for name in TABLES if (page := great_expectations_page(name, results)) is not None}
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -136,16 +158,16 @@ def write(
         lstrip_blocks=True,
     )
     page = environment.get_template("docs.html").render(
-        verdict=verdict,
-        lines=lines,
-        broken=[line for then in THEN.values() for line in lines if line.state == then],
+        result=result,
+        views=views,
+        broken=[view for severity in ACTIONS for view in views if view.style == f"fails-{severity}"],
         tables={
-            name: title for name, title in TABLES.items() if any(line.rule.table == name for line in lines)
+            name: title for name, title in TABLES.items() if any(view.rule.table == name for view in views)
         },
-        then=THEN,
+        actions=ACTIONS,
         pages=pages,
-        aside=aside.head(LISTED),
-        left=max(0, len(aside) - LISTED),
+        quarantined=quarantined.head(LISTED),
+        more=max(0, len(quarantined) - LISTED),
         style=(TEMPLATES / "docs.css").read_text(encoding="utf-8"),
     )
     shutil.rmtree(site, ignore_errors=True)
@@ -154,17 +176,17 @@ def write(
         write_text(content, site / f"{name}.html")
 
 
-def great_expectations_page(name: Table, findings: Sequence[Found]) -> str | None:
-    """Great Expectations' own page of the results on one table; None where nothing was judged."""
-    outcomes = [found.result for found in findings if found.rule.table == name and found.judged]
+def great_expectations_page(name: Table, results: Sequence[RuleResult]) -> str | None:
+    """Returns Great Expectations' own page of one table; None where no rule of the table was evaluated."""
+    outcomes = [result.outcome for result in results if result.rule.table == name and result.evaluated]
     if not outcomes:
         return None
-    for outcome in outcomes:  # a million row numbers are no reading
+    for outcome in outcomes:  # up to a million row numbers
         for key in ("unexpected_index_list", "partial_unexpected_index_list", "unexpected_list"):
             outcome.result.pop(key, None)
         outcome.expectation_config.id = None
     good = sum(bool(outcome.success) for outcome in outcomes)
-    result = ExpectationSuiteValidationResult(
+    suite_result = ExpectationSuiteValidationResult(
         success=good == len(outcomes),
         results=outcomes,
         suite_name=TABLES[name],
@@ -177,11 +199,11 @@ def great_expectations_page(name: Table, findings: Sequence[Found]) -> str | Non
         meta={
             "great_expectations_version": "",
             "batch_kwargs": {},
-            "run_id": {"run_name": "gate", "run_time": None},
+            "run_id": {"run_name": "validation", "run_time": None},
         },
     )
     page: Any = DefaultJinjaPageView()
-    return offline(page.render(ValidationResultsPageRenderer().render(result)))
+    return offline(page.render(ValidationResultsPageRenderer().render(suite_result)))
 
 
 PAIRED = re.compile(r"<script\b[^>]*>.*?</script>|<svg\b[^>]*>.*?</svg>", re.IGNORECASE | re.DOTALL)
@@ -191,9 +213,9 @@ RANDOM = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-
 
 
 def offline(page: str) -> str:
-    """A page of Great Expectations that loads nothing and has the same bytes each time.
+    """Returns a page of Great Expectations that loads nothing and has the same bytes each time.
 
-    Scripts, pictures and styles from elsewhere are taken out, our style is put in, random names are numbered.
+    Scripts, images and remote styles are removed, our style is inserted, random identifiers are numbered.
     """
     page = REMOTE.sub("", SINGLE.sub("", PAIRED.sub("", page)))
     names: dict[str, str] = {}

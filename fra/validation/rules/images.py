@@ -7,14 +7,14 @@ from fra.validation.config import ValidateConfig
 from fra.validation.rules.rule import (
     Rule,
     Severity,
-    absent,
     at_least,
     between,
+    is_null,
+    is_true,
+    not_matching,
+    not_null,
     one_of,
-    there,
-    true,
     unique,
-    without,
 )
 
 
@@ -25,7 +25,7 @@ def columns() -> list[Rule]:
             "column is there",
             "error",
             "the manifest lacks the column, or it holds another type",
-            true("there"),
+            is_true("there"),
             "columns",
             "",
         ),
@@ -38,21 +38,23 @@ def files_of_images(config: ValidateConfig) -> list[Rule]:
     formats, modes = config.formats, config.modes
     size, low, high = config.max_bytes, config.min_side, config.max_side
     return [
-        Rule("not empty", aside, "the file is empty", without("error", r"0 bytes")),
-        Rule("is an image", aside, "no image format begins like this", without("error", r"not an image")),
+        Rule("not empty", aside, "the file is empty", not_matching("error", r"0 bytes")),
+        Rule(
+            "is an image", aside, "no image format begins like this", not_matching("error", r"not an image")
+        ),
         Rule(
             "no decompression bomb",
             aside,
             "refused before decoding: too many pixels",
-            without("error", r"pixels are more|more than .* pixels"),
+            not_matching("error", r"pixels are more|more than .* pixels"),
         ),
         Rule(
             "not cut off",
             aside,
             "the file ends too early",
-            without("error", r"(?i)truncated|not enough|broken data|EOF"),
+            not_matching("error", r"(?i)truncated|not enough|broken data|EOF"),
         ),
-        Rule("decodable", aside, "cannot be decoded", absent("error")),
+        Rule("decodable", aside, "cannot be decoded", is_null("error")),
         Rule("colour mode", aside, f"pixels are none of {', '.join(modes)}", one_of("mode", list(modes))),
         Rule(
             "file format",
@@ -117,9 +119,9 @@ def identity(config: ValidateConfig) -> list[Rule]:
             f"there are fewer than {config.min_images} images",
             at_least(config.min_images),
         ),
-        Rule("has a key", "error", "there is no key", there("key")),
+        Rule("has a key", "error", "there is no key", not_null("key")),
         Rule("key is unique", "error", "two rows share a key", unique("key")),
-        Rule("has a split", "error", "there is no split", there("split")),
+        Rule("has a split", "error", "there is no split", not_null("split")),
         Rule(
             "split is known", "error", f"split is none of {', '.join(SPLITS)}", one_of("split", list(SPLITS))
         ),
@@ -127,7 +129,7 @@ def identity(config: ValidateConfig) -> list[Rule]:
             "people in one split",
             "error",
             "the person is also in another split",
-            absent("same_person_in_other_split"),
+            is_null("same_person_in_other_split"),
         ),
     ]
 
@@ -140,33 +142,33 @@ def copies(config: ValidateConfig) -> list[Rule]:
             "no copy across splits",
             "error",
             "the same bytes are in another split",
-            absent("same_bytes_in_other_split"),
+            is_null("same_bytes_in_other_split"),
         ),
         Rule(
             "one person a picture",
             "error",
             "the same bytes are said to show another person",
-            absent("same_bytes_other_person"),
+            is_null("same_bytes_other_person"),
         ),
         Rule(
             "one label a picture",
             "error",
             "the same bytes are labelled differently",
-            absent("same_bytes_other_label"),
+            is_null("same_bytes_other_label"),
         ),
-        Rule("no copy", "warn", "the same bytes twice", absent("same_bytes")),
+        Rule("no copy", "warn", "the same bytes twice", is_null("same_bytes")),
         Rule(
             "no near copy across splits",
             "quarantine",
             f"{near} is held out for validation or test",
-            absent("like_held_out"),
+            is_null("like_held_out"),
         ),
-        Rule("no near copy", "warn", f"{near} twice", absent("like_other")),
+        Rule("no near copy", "warn", f"{near} twice", is_null("like_other")),
         Rule(
             "no copy of a test image",
             "quarantine",
             f"the same or {near} is in the test set of another data set",
-            absent("like_test_of_other_set"),
+            is_null("like_test_of_other_set"),
         ),
     ]
 
@@ -180,10 +182,16 @@ def landmarks(config: ValidateConfig) -> list[Rule]:
             "landmark count",
             aside,
             "not as many landmarks as the others have",
-            true("landmark_count_fits"),
-            tell="landmark_count",
+            is_true("landmark_count_fits"),
+            report_column="landmark_count",
         ),
-        Rule("landmarks are numbers", aside, "a landmark is not a number", true("landmarks_finite"), tell=""),
+        Rule(
+            "landmarks are numbers",
+            aside,
+            "a landmark is not a number",
+            is_true("landmarks_finite"),
+            report_column="",
+        ),
         Rule(
             "landmarks in the image",
             aside,
@@ -236,7 +244,7 @@ def labels(config: ValidateConfig, names: list[str]) -> list[Rule]:
             "class can be learnt",
             "error",
             "the class is in val or test, but not in train",
-            true("in_train"),
+            is_true("in_train"),
             "labels",
             "",
         ),

@@ -1,4 +1,4 @@
-"""One line of the gate's specification, and the words to write it in."""
+"""A validation rule, and the functions that build its expectation."""
 
 from __future__ import annotations
 
@@ -16,25 +16,30 @@ from great_expectations.expectations.expectation import Expectation
 
 Severity = Literal["error", "warn", "quarantine"]
 Table = Literal["columns", "images", "labels", "files", "drift", "batches"]
-THEN: dict[Severity, str] = {"error": "stops", "quarantine": "sets aside", "warn": "warns"}
-"""What a rule does where it does not hold, in a word; the gravest first."""
+ACTIONS: dict[Severity, str] = {"error": "stop the run", "quarantine": "quarantine the rows", "warn": "warn"}
+"""What happens where a rule fails, by its severity; the most severe first."""
 TABLES: dict[Table, str] = {
     "columns": "Columns of the manifest",
     "images": "Images",
     "labels": "Labels",
     "files": "Shards and betons",
-    "drift": "Drift against the reference",
-    "batches": "Batches that the network will see",
+    "drift": "Drift from the reference",
+    "batches": "First training batch",
 }
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What must hold for every row of a table.
+    """An expectation that each row of a table must meet.
 
-    `name` identifies it; `reason` completes "fails where …"; `table` is what it looks at; `tell` names the column whose
-    value is told with the reason (another image where the column begins with "same_" or "like_"): where it is not
-    given, the column that the expectation is on; "" for none.
+    Attributes:
+        name: Identifies the rule, e.g. in `validate.severities`.
+        severity: What happens where it fails (see `ACTIONS`).
+        reason: Completes the sentence "fails where …".
+        expectation: The expectation, an object of Great Expectations.
+        table: The table that it is evaluated on.
+        report_column: The column whose value is reported with the reason (of columns that begin with "same_" or
+            "like_", the name of the other image). None stands for the expectation's own column, "" for no value.
     """
 
     name: str
@@ -42,67 +47,69 @@ class Rule:
     reason: str
     expectation: Expectation
     table: Table = "images"
-    tell: str | None = None
+    report_column: str | None = None
 
     @property
-    def told(self) -> str:
-        """The column whose value is told, "" for none."""
-        return str(getattr(self.expectation, "column", "")) if self.tell is None else self.tell
+    def reported_column(self) -> str:
+        """The column whose value is reported; "" for none."""
+        if self.report_column is not None:
+            return self.report_column
+        return str(getattr(self.expectation, "column", ""))
 
 
 def between(column: str, low: float | None = None, high: float | None = None) -> Expectation:
-    """Values are neither below `low` nor above `high`; null values do not count, here and below."""
+    """Expects values from `low` to `high`, both included. Nulls are ignored, here and in the functions below."""
     return gxe.ExpectColumnValuesToBeBetween(column=column, min_value=low, max_value=high)
 
 
 def one_of(column: str, values: list[str] | list[int]) -> Expectation:
-    """Values are among these."""
+    """Expects values that are in the list."""
     return gxe.ExpectColumnValuesToBeInSet(column=column, value_set=values)
 
 
-def true(column: str) -> Expectation:
-    """Values are 1, not 0."""
+def is_true(column: str) -> Expectation:
+    """Expects flags that are 1, not 0."""
     return one_of(column, [1])
 
 
-def there(column: str) -> Expectation:
-    """Each row has a value."""
+def not_null(column: str) -> Expectation:
+    """Expects a value in each row."""
     return gxe.ExpectColumnValuesToNotBeNull(column=column)
 
 
-def absent(column: str) -> Expectation:
-    """No row has a value: the column says what is wrong, or with which other image."""
+def is_null(column: str) -> Expectation:
+    """Expects no value in any row: the column holds problems, or the positions of conflicting images."""
     return gxe.ExpectColumnValuesToBeNull(column=column)
 
 
 def unique(column: str) -> Expectation:
-    """No two rows have the same value."""
+    """Expects each value only once."""
     return gxe.ExpectColumnValuesToBeUnique(column=column)
 
 
-def without(column: str, pattern: str) -> Expectation:
-    """No value has the pattern (a regular expression) in it."""
+def not_matching(column: str, pattern: str) -> Expectation:
+    """Expects that the regular expression is found in no value."""
     return gxe.ExpectColumnValuesToNotMatchRegex(column=column, regex=pattern)
 
 
 def equal(first: str, second: str) -> Expectation:
-    """Two columns agree, where both have a value."""
+    """Expects equal values in two columns, where both have one."""
     return gxe.ExpectColumnPairValuesToBeEqual(
         column_A=first, column_B=second, ignore_row_if="either_value_is_missing"
     )
 
 
 def at_least(rows: int) -> Expectation:
-    """The table has so many rows."""
+    """Expects at least `rows` rows."""
     return gxe.ExpectTableRowCountToBeBetween(min_value=rows)
 
 
 def own(path: Path) -> list[Rule]:
-    """The list `RULES` of a user's file.
+    """Reads the list `RULES` from a user's Python file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be loaded, or holds something else than rules.
+        FileNotFoundError: The file does not exist.
+        ValueError: It cannot be loaded, or holds something else than rules.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; see validate.expectations")
@@ -113,11 +120,11 @@ def own(path: Path) -> list[Rule]:
     try:
         spec.loader.exec_module(module)
         rules = list(module.RULES)
-    except Exception as error:  # the user's own code
+    except Exception as error:  # whatever the user's code raises
         raise ValueError(
             f"{path}: cannot be loaded ({type(error).__name__}: {error}); see validate.expectations"
         ) from error
     for rule in rules:
-        if not isinstance(rule, Rule) or rule.severity not in THEN or rule.table not in TABLES:
-            raise ValueError(f"{path}: {rule!r} is not a Rule with a severity and a table that exist")
+        if not isinstance(rule, Rule) or rule.severity not in ACTIONS or rule.table not in TABLES:
+            raise ValueError(f"{path}: {rule!r} is not a Rule with a known severity and table")
     return rules

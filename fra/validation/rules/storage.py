@@ -5,10 +5,10 @@ from __future__ import annotations
 from fra.validation.config import ValidateConfig
 from fra.validation.rules.rule import (
     Rule,
-    absent,
     between,
     equal,
-    true,
+    is_null,
+    is_true,
 )
 
 
@@ -16,46 +16,68 @@ def stored_images(config: ValidateConfig) -> list[Rule]:
     """Each image in its shard and its beton, against the manifest."""
     tolerance = config.beton_tolerance
     return [
-        Rule("in its shard", "error", "listed in a shard that does not hold it", true("found"), tell="shard"),
+        Rule(
+            "in its shard",
+            "error",
+            "listed in a shard that does not hold it",
+            is_true("found"),
+            report_column="shard",
+        ),
         Rule(
             "bytes as listed",
             "error",
             "the shard's bytes are not those of the manifest",
-            true("bytes_fit"),
-            tell="shard",
+            is_true("bytes_fit"),
+            report_column="shard",
         ),
         Rule(
             "decodes from its shard",
             "error",
             "the manifest has no error, but the shard's bytes cannot be decoded",
-            true("readable"),
-            tell="shard",
+            is_true("readable"),
+            report_column="shard",
         ),
         Rule(
-            "order of the shard", "error", "not at its place in the shard", true("order_fits"), tell="shard"
+            "order of the shard",
+            "error",
+            "not at its place in the shard",
+            is_true("order_fits"),
+            report_column="shard",
         ),
         Rule(
             "index counts",
             "error",
             "the index is not the row's place in its split",
-            true("index_fits"),
-            tell="index",
+            is_true("index_fits"),
+            report_column="index",
         ),
-        Rule("size as listed", "error", "width or height are not the image's", true("size_fits"), tell=""),
-        Rule("mode as listed", "error", "the mode is not the image's", true("mode_fits"), tell="mode"),
+        Rule(
+            "size as listed",
+            "error",
+            "width or height are not the image's",
+            is_true("size_fits"),
+            report_column="",
+        ),
+        Rule(
+            "mode as listed",
+            "error",
+            "the mode is not the image's",
+            is_true("mode_fits"),
+            report_column="mode",
+        ),
         Rule(
             "annotation as in the shard",
             "error",
             "person, labels or landmarks are not those that its shard has beside it",
-            true("annotation_fits"),
-            tell="",
+            is_true("annotation_fits"),
+            report_column="",
         ),
         Rule(
             "order of the beton",
             "error",
             "the beton holds another image's number at its place",
-            true("beton_order_fits"),
-            tell="index",
+            is_true("beton_order_fits"),
+            report_column="index",
         ),
         Rule(
             "pixels of the beton",
@@ -69,9 +91,9 @@ def stored_images(config: ValidateConfig) -> list[Rule]:
 def stored_files() -> list[Rule]:
     """Shards and betons as files."""
     return [
-        Rule("file is there", "error", "the file is missing", true("there"), "files", ""),
-        Rule("file is wanted", "error", "the manifest lists no image in it", true("listed"), "files", ""),
-        Rule("file is whole", "error", "it cannot be read to its end", absent("problem"), "files"),
+        Rule("file is there", "error", "the file is missing", is_true("there"), "files", ""),
+        Rule("file is wanted", "error", "the manifest lists no image in it", is_true("listed"), "files", ""),
+        Rule("file is whole", "error", "it cannot be read to its end", is_null("problem"), "files"),
         Rule(
             "hash as indexed",
             "error",
@@ -79,7 +101,7 @@ def stored_files() -> list[Rule]:
             equal("sha256", "sha256_listed"),
             "files",
         ),
-        Rule("is indexed", "error", "index.json does not list it", true("indexed"), "files", ""),
+        Rule("is indexed", "error", "index.json does not list it", is_true("indexed"), "files", ""),
         Rule(
             "count as listed",
             "error",
@@ -100,7 +122,7 @@ def stored_files() -> list[Rule]:
             "nothing unlisted",
             "error",
             "it holds images that the manifest does not list",
-            absent("strange"),
+            is_null("strange"),
             "files",
         ),
     ]
@@ -126,13 +148,18 @@ def batches(config: ValidateConfig) -> list[Rule]:
     wrong = "mean and std of `views` are not these images'"
     return [
         Rule(
-            "views are numbers", "error", "a value is infinite or not a number", true("finite"), "batches", ""
+            "views are numbers",
+            "error",
+            "a value is infinite or not a number",
+            is_true("finite"),
+            "batches",
+            "",
         ),
         Rule(
             "range of the views",
             "error",
             "values lie outside what normalisation makes of 0…255",
-            true("in_range"),
+            is_true("in_range"),
             "batches",
             "",
         ),

@@ -1,7 +1,7 @@
-"""What data must be: the rules of the gate, tables that read like a specification.
+"""The specification of valid data: all rules, each with a severity and its meaning in words.
 
-A rule is an expectation on one of the tables that the gate measures (`fra.validation.tables`), how much it matters, and
-what it means in words. Severities: `error` stops the run; `quarantine` sets the rows aside; `warn` is reported.
+A rule is an expectation on one of the tables of `fra.validation.tables`. Severities: `error` stops the run,
+`quarantine` excludes the rows that break the rule, `warn` reports them.
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ from pathlib import Path
 
 from fra.validation.config import ValidateConfig
 from fra.validation.rules.images import columns, content, copies, files_of_images, identity, labels, landmarks
-from fra.validation.rules.rule import (
-    Rule,
-    own,
-)
+from fra.validation.rules.rule import Rule, own
 from fra.validation.rules.storage import batches, drift, stored_files, stored_images
 
 
 def suite(config: ValidateConfig, label_columns: list[str]) -> list[Rule]:
-    """All rules for a set with these labels, one's own among them, with the severities that `config` gives.
+    """Returns all rules for a data set, the user's own included, with the severities that `config` sets.
+
+    Args:
+        config: Limits, severities and the file of own rules.
+        label_columns: The label columns of the manifest.
 
     Raises:
-        FileNotFoundError, ValueError: the file of own rules is missing or wrong; two rules share a name; `severities`
-            names a rule that does not exist.
+        FileNotFoundError: The file of own rules does not exist.
+        ValueError: It cannot be loaded, two rules share a name, or `severities` names an unknown rule.
     """
     rules = [
         *columns(),
@@ -42,9 +43,7 @@ def suite(config: ValidateConfig, label_columns: list[str]) -> list[Rule]:
     names = [rule.name for rule in rules]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(
-                f"{config.expectations}: the rule {name!r} is there already; choose another name"
-            )
+            raise ValueError(f"{config.expectations}: the rule {name!r} already exists; choose another name")
     for name in config.severities:
         if name not in names:
             raise ValueError(

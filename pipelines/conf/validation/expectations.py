@@ -5,7 +5,7 @@ Rule(
     "quarantine",
     "fewer than 2,000 bytes",
     gxe.ExpectColumnValuesToBeBetween(column="bytes", min_value=2000),
-    tell="bytes",
+    report_column="bytes",
 )
 
 with `import great_expectations.expectations as gxe`. Columns of the table `images`: those of the manifest, and what the
