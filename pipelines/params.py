@@ -48,6 +48,17 @@ SECTIONS = {
 """The dataclass of each section, by name: a stage depends on the code of its own sections alone."""
 FAMILIES = {"benchmarks": SECTIONS["dataset"], "tasks": "pipelines.transfer.TaskConfig"}
 """… and of each part of a section that has parts, as `benchmarks.celeba`."""
+RENAMED = {
+    "train.trust": "train.trust_coefficient",
+    "train.accumulate": "train.accumulation_steps",
+    "train.explosion": "train.max_loss_ratio",
+    "train.region_start": "train.region_start_epoch",
+    "train.region_init": "train.mask_init",
+    "data.order=nearby": "data.order=chunk_shuffle",
+    "shard.raw_bytes": "shard.smart_threshold",
+    "shard.runner": "shard.executor",
+}
+"""Former names of parameters, and `name=value` of values, with the present ones."""
 T = TypeVar("T")
 
 
@@ -97,13 +108,23 @@ def under(name: str, values: Any) -> Any:
 def parse(name: str, cls: type[T], values: Any) -> T:
     """The section `name` from its `values`; as `section`, but for the file's name in the error."""
     if strange := unknown(cls, values, name):
+        check_renamed(strange[0])
         raise ParamsError(f"{strange[0]}: no such parameter")
+    for key, value in values.items():
+        check_renamed(f"{name}.{key}", value)
     if endless := infinite(values, name):
         raise ParamsError(f"{endless[0]}: must be a finite number")
     try:
         return TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         raise ParamsError("; ".join(explain(name, found) for found in error.errors())) from None
+
+
+def check_renamed(name: str, value: object = None) -> None:
+    """Raises `ParamsError` with the present name for a parameter, or a parameter's value, that was renamed."""
+    for former in (name, f"{name}={value}"):
+        if former in RENAMED:
+            raise ParamsError(f"{former} has been renamed: use {RENAMED[former]}")
 
 
 def unknown(cls: Any, values: Any, name: str) -> list[str]:
@@ -139,11 +160,12 @@ def explain(name: str, found: Any) -> str:
 
 def check(override: str) -> None:
     """Raises `ParamsError` where an override would read anything but the parameters (the environment, files)."""
-    name = override.partition("=")[0]
+    name, _, value = override.partition("=")
     if not NAME.fullmatch(name):
         raise ParamsError(f"{override!r}: not of the form NAME=VALUE")
     if re.match(r"[+~]*hydra\b", name):
         raise ParamsError(f"{override!r}: Hydra's own settings are no parameters")
+    check_renamed(name.lstrip("+~"), value)
     if "${" in REFERENCE.sub("", override):
         raise ParamsError(
             f"{override!r}: only other parameters can be referred to (${{dataset.name}}): "

@@ -62,7 +62,7 @@ def shard() -> None:
     check_locks()
     dataset, config = chosen(), params.section("shard", ShardConfig)
     raw, name = paths.raw(dataset.name), dataset.name
-    spread = None if config.runner == "local" else on_dask(config.dask_address)
+    spread = None if config.executor == "local" else on_dask(config.dask_address)
     records = read_parquet(raw / "records.parquet")
     places = (
         root_of(dataset, raw),

@@ -40,23 +40,23 @@ def views(step: int) -> tuple[Tensor, Tensor]:
     )
 
 
-def share(batch: Tensor, accumulate: int) -> Tensor:
+def share(batch: Tensor, accumulation_steps: int) -> Tensor:
     """A rank's part of a batch: its part of each micro-batch, so that micro-batches hold the same images."""
     ranks = dist.world_size()
-    return torch.cat([micro.chunk(ranks)[dist.rank()] for micro in batch.chunk(accumulate)])
+    return torch.cat([micro.chunk(ranks)[dist.rank()] for micro in batch.chunk(accumulation_steps)])
 
 
-def train(accumulate: int, num_masks: int, region_start: int) -> Result:
+def train(accumulation_steps: int, num_masks: int, region_start: int) -> Result:
     """Gradients of the first step, then what three steps of LARS make of the weights."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = build(ModelConfig("small", num_masks, 16, 24, dropout=0.0), ObjectiveConfig()).double()
-    trainer = Trainer(model, torch.device("cpu"), accumulate=accumulate)
+    trainer = Trainer(model, torch.device("cpu"), accumulation_steps=accumulation_steps)
     lars = optim.lars(model.trained_parameters(), 0.5, 0.9, 1e-4, 1e-3)
     results = []
     gradients: dict[str, Tensor] = {}
     for step in range(3):
-        pair = [share(view, accumulate) for view in views(step)]
+        pair = [share(view, accumulation_steps) for view in views(step)]
         results.append(trainer.step(*pair, lars, 0.5, 0.99, 0.9, step >= region_start).losses)
         if step == 0:
             gradients = {name: p.grad.clone() for name, p in model.trained_parameters() if p.grad is not None}

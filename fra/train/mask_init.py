@@ -62,7 +62,7 @@ def start_at_clusters(model: FRA, feed: Iterable[Batch], seed: int) -> None:
     masks = len(neck.masks_KD)
     if seen <= masks:
         raise ValueError(
-            f"train.region_init=clusters: {seen} places with finite features are too few for {masks} masks"
+            f"train.mask_init=clusters: {seen} places with finite features are too few for {masks} masks"
         )
     clusters = KMeans(masks, n_init=4, random_state=int(for_clusters.generate_state(1)[0]))
     with threadpool_limits(1):  # several threads add up in the order in which they end

@@ -56,10 +56,10 @@ def pretrain(
     continue. Raises ValueError where there would be no loss before regions join, RuntimeError when the loss
     diverges more often than `max_rollbacks`, MemoryError with a batch size that fits.
     """
-    if train_config.region_start and not objective_config.global_weight:
+    if train_config.region_start_epoch and not objective_config.global_weight:
         raise ValueError(
-            f"train.region_start is {train_config.region_start} with objective.global_weight 0: nothing would "
-            "be learnt until regions join; set train.region_start to 0"
+            f"train.region_start_epoch is {train_config.region_start_epoch} with objective.global_weight 0: "
+            "nothing would be learnt until regions join; set train.region_start_epoch to 0"
         )
     torch.manual_seed(train_config.seed)
     model = build(model_config, objective_config)

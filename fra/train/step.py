@@ -67,7 +67,7 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
 class Trainer:
     """The networks on their device, ready to be stepped, by one rank or many.
 
-    `accumulate` splits each batch into that many micro-batches and takes one step from their mean gradient.
+    `accumulation_steps` splits each batch into that many micro-batches and takes one step from their mean gradient.
     Batch-norm statistics, the mean mask embedding and Sinkhorn's sums are then those of a micro-batch (over
     all ranks).
     """
@@ -77,7 +77,7 @@ class Trainer:
         model: FRA,
         device: torch.device,
         precision: torch.dtype = torch.float32,
-        accumulate: int = 1,
+        accumulation_steps: int = 1,
         compiled: bool = False,
     ) -> None:
         if device.type == "cuda":
@@ -95,7 +95,7 @@ class Trainer:
         self.model = model.train()
         self.device = device
         self.precision = precision
-        self.accumulate = accumulate
+        self.accumulation_steps = accumulation_steps
         self._parallel: DistributedDataParallel | None = None
         self._parallel_regional = False
 
@@ -127,16 +127,18 @@ class Trainer:
 
         Backward runs on one direction before the other is computed: half the memory of both at once.
         """
-        if view1_B3HW.shape[0] % self.accumulate:
+        if view1_B3HW.shape[0] % self.accumulation_steps:
             raise ValueError(
-                f"{view1_B3HW.shape[0]} images cannot be split into {self.accumulate} equal micro-batches: "
-                "set train.accumulate to a divisor of the batch size per rank"
+                f"{view1_B3HW.shape[0]} images cannot be split into {self.accumulation_steps} equal micro-batches: "
+                "set train.accumulation_steps to a divisor of the batch size per rank"
             )
         networks = self._networks(regional)
         losses: list[Tensor] = []
         online: list[Embeddings] = []
         target: list[Embeddings] = []
-        chunks = zip(view1_B3HW.chunk(self.accumulate), view2_B3HW.chunk(self.accumulate), strict=True)
+        chunks = zip(
+            view1_B3HW.chunk(self.accumulation_steps), view2_B3HW.chunk(self.accumulation_steps), strict=True
+        )
         for number, pair in enumerate(chunks, start=1):
             view1, view2 = (view.contiguous(memory_format=torch.channels_last) for view in pair)
             with self.autocast():
@@ -144,17 +146,17 @@ class Trainer:
             target += [target1, target2]
             for view, same, other, last in (
                 (view1, target1, target2, False),
-                (view2, target2, target1, number == self.accumulate),
+                (view2, target2, target1, number == self.accumulation_steps),
             ):
                 with nullcontext() if last or self._parallel is None else self._parallel.no_sync():
                     with self.autocast():
                         direction: Direction = networks(view, same, other)
-                    torch.autograd.backward(direction.total / self.accumulate)
+                    torch.autograd.backward(direction.total / self.accumulation_steps)
                 parts = (direction.total.detach(), direction.global_, direction.region, direction.relation)
                 losses.append(torch.stack(parts))
                 online.append(direction.online)
         return (
-            Outcome(torch.stack(losses).sum(0) / self.accumulate, online[-1]),
+            Outcome(torch.stack(losses).sum(0) / self.accumulation_steps, online[-1]),
             _masks_by_view(online),
             _masks_by_view(target),
         )

@@ -80,10 +80,10 @@ class Run:
         self.probe = probe
         self.device = dist.choose_device(config.device)
         precision = choose_precision(config.precision, self.device)
-        self.trainer = Trainer(model, self.device, precision, config.accumulate, config.compile)
+        self.trainer = Trainer(model, self.device, precision, config.accumulation_steps, config.compile)
         self.optimizer = _optimizer(model, config)
         self.steps = config.epochs * loader.steps_per_epoch
-        self.region_start = config.region_start * loader.steps_per_epoch
+        self.region_start = config.region_start_epoch * loader.steps_per_epoch
         self.lr = warmup_cosine(config.lr, config.epochs, config.warmup_epochs, loader.steps_per_epoch)
         self.agreement = dist.Agreement()
         self.collapse_watch = CollapseWatch()
@@ -96,7 +96,7 @@ class Run:
         self.probed: dict[str, float] = {}
         self.sums = [0.0] * len(LOSSES)
         self.summed = 0
-        self.divergence = Divergence(config.explosion)
+        self.divergence = Divergence(config.max_loss_ratio)
         self.rollbacks = 0
         self.skipped: list[int] = []
 
@@ -230,7 +230,7 @@ class Run:
         """What is done once, before the first step that sees regions."""
         self.divergence.mean = None  # the loss has more terms from here on
         model = self.trainer.model
-        if self.config.region_init == "clusters" and model.online.region_neck is not None:
+        if self.config.mask_init == "clusters" and model.online.region_neck is not None:
             self._check_weights()
             with closing(self._micro_batches(epoch)) as feed, self.trainer.autocast():
                 start_at_clusters(model, feed, self.config.seed)
@@ -242,7 +242,7 @@ class Run:
             for step, batch in enumerate(feed, first):
                 if step not in self.skipped:
                     self._check_size(batch)  # ranks wait for each other's rows: these must be as many
-                    parts = (tensor.chunk(self.config.accumulate) for tensor in batch)
+                    parts = (tensor.chunk(self.config.accumulation_steps) for tensor in batch)
                     yield from map(Batch, *parts)
 
     def _check_size(self, batch: Batch) -> None:
@@ -289,10 +289,11 @@ class Run:
 
     def _memory_advice(self, batch: Batch) -> str:
         """Which batch would fit, by trying."""
-        size = len(batch.view1_B3HW) // self.config.accumulate
+        size = len(batch.view1_B3HW) // self.config.accumulation_steps
         said = f"out of memory on {self.device} with {size} images at once"
         if dist.world_size() > 1:
-            return f"{said}: halve train.batch_size, or double train.accumulate ({self.config.accumulate})"
+            present = self.config.accumulation_steps
+            return f"{said}: halve train.batch_size, or double train.accumulation_steps ({present})"
 
         trial = Trainer(self.trainer.model, self.device, self.trainer.precision)
 
@@ -306,7 +307,7 @@ class Run:
         if found is None:
             return f"{said}, and with two: use a smaller model.backbone, model.hidden_dim or data.image_size"
         accumulate = math.ceil(self.config.batch_size / found)
-        return f"{said}: {found} fit, so set train.batch_size to {found}, or train.accumulate to {accumulate}"
+        return f"{said}: {found} fit, so set train.batch_size to {found}, or train.accumulation_steps to {accumulate}"
 
     def _read(self, unread: deque[Unread], leave: int) -> None:
         """Read losses of past steps back from the device; all ranks raise DivergedError if any has a bad
@@ -390,7 +391,7 @@ def _optimizer(model: FRA, config: TrainConfig) -> Optimizer:
     named = model.trained_parameters()
     if config.optimizer == "adamw":
         return optim.adamw(named, config.lr, config.weight_decay)
-    return optim.lars(named, config.lr, config.momentum, config.weight_decay, config.trust)
+    return optim.lars(named, config.lr, config.momentum, config.weight_decay, config.trust_coefficient)
 
 
 def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:

@@ -50,7 +50,7 @@ def prepared(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def prepare(faces: Path, out: Path, images_per_shard: int = 20) -> pd.DataFrame:
-    config = ShardConfig(images_per_shard=images_per_shard, workers=2, raw_bytes=RAW_BYTES)
+    config = ShardConfig(images_per_shard=images_per_shard, workers=2, smart_threshold=RAW_BYTES)
     records = ingest.ingest(DatasetConfig("faces", "folder", str(faces), val=0.2, test=0.2), out / "raw")
     manifest = write.write(records, faces, out / "shards", out / "manifest.parquet", config, out / "state")
     shutil.rmtree(out / "beton", ignore_errors=True)

@@ -13,7 +13,7 @@ from data.conftest import RAW_BYTES
 from fra.data.loader.build import build_loader
 from fra.data.loader.config import DataConfig, Loader
 from fra.data.loader.ffcv import ffcv_threads
-from fra.data.loader.samplers import shuffled, shuffled_nearby
+from fra.data.loader.samplers import chunk_shuffled, shuffled
 from fra.data.views.views import ViewsConfig
 
 EXCLUDE = frozenset({3, 11})
@@ -136,21 +136,21 @@ def test_hundreds_of_epochs_hold_no_more_than_the_first_few(ffcv: Loader) -> Non
     assert memory_later - memory < 40  # a tenth of a megabyte an epoch
 
 
-def test_nearby_order_reads_runs_and_mixes_batches() -> None:
+def test_chunk_shuffle_reads_runs_and_mixes_batches() -> None:
     """All images once; few pages at a time; neighbours in the file share a batch hardly more often than by chance."""
     index, batch, generator = np.arange(100_000), 500, np.random.default_rng(0)
-    order = shuffled_nearby(index, chunk=700, buffer=10_000, generator=generator)
+    order = chunk_shuffled(index, chunk=700, buffer=10_000, generator=generator)
     assert np.array_equal(np.sort(order), index)
     pages = [len(np.unique(order[start : start + 10_000] // 700)) for start in range(0, len(index), 10_000)]
     assert max(pages) <= 10_000 // 700 + 3  # in memory at a time, of 143
     together = {}
-    for name, one in {"nearby": order, "random": shuffled(index, generator)}.items():
+    for name, one in {"chunk_shuffle": order, "random": shuffled(index, generator)}.items():
         of = np.empty(len(index), dtype=int)
         of[one] = np.arange(len(index)) // batch
         together[name] = np.mean(of[:-1] == of[1:])
     assert together["random"] < 0.01
-    assert together["nearby"] < 0.06  # 500 of a window of 10,000: neighbours in one epoch, …
-    again = shuffled_nearby(index, chunk=700, buffer=10_000, generator=generator)
+    assert together["chunk_shuffle"] < 0.06  # 500 of a window of 10,000: neighbours in one epoch, …
+    again = chunk_shuffled(index, chunk=700, buffer=10_000, generator=generator)
     first = set(order[:10_000].tolist())
     overlap = [
         len(first & set(again[start : start + 10_000].tolist())) for start in range(0, 100_000, 10_000)
@@ -158,8 +158,8 @@ def test_nearby_order_reads_runs_and_mixes_batches() -> None:
     assert max(overlap) < 4_000  # … and other windows in the next
 
 
-def test_a_nearby_order_is_one_of_a_loader(prepared: Path, images: int) -> None:
-    config = DataConfig("ffcv", "nearby", image_size=24, workers=2, shuffle_buffer=16)
+def test_a_loader_shuffles_in_chunks(prepared: Path, images: int) -> None:
+    config = DataConfig("ffcv", "chunk_shuffle", image_size=24, workers=2, shuffle_buffer=16)
     pairs = build_loader(
         config,
         ViewsConfig(),

@@ -186,3 +186,20 @@ def test_a_broken_file_says_what_to_do(content: str | None, message: str, tmp_pa
         path.write_text(content)
     with pytest.raises(ParamsError, match=message):
         params.section("model", config_class(SECTIONS["model"]), path)
+
+
+@pytest.mark.parametrize(("former", "present"), params.RENAMED.items())
+def test_a_former_name_is_answered_with_the_present_one(former: str, present: str, tmp_path: Path) -> None:
+    name, _, value = former.partition("=")
+    section, _, key = name.partition(".")
+    with pytest.raises(ParamsError, match=f"{former} has been renamed: use {present}$"):
+        params.choose([f"{name}={value or 2}"], tmp_path / "params.yaml")
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content[section][key] = value or 2
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ParamsError, match=f"{former} has been renamed: use {present}$"):
+        params.section(section, config_class(SECTIONS[section]), tmp_path / "params.yaml")
+    new = present.partition("=")[0]
+    assert new.partition(".")[2] in {
+        field.name for field in dataclasses.fields(config_class(SECTIONS[section]))
+    }

@@ -36,7 +36,7 @@ from fra.validation.verdict import ValidationResult
 
 ROOT = Path(__file__).parents[2]
 DOC = ROOT / "docs/reference/validation-rules.md"
-SHARDS = ShardConfig(images_per_shard=40, workers=1, raw_bytes=0, beton_mode="smart")
+SHARDS = ShardConfig(images_per_shard=40, workers=1, smart_threshold=0, beton_mode="smart")
 CONFIG = ValidateConfig(
     max_quarantined=0.9,
     max_side=1024,

@@ -112,7 +112,7 @@ class Greedy(TinyBackbone):
 @pytest.mark.parametrize(
     ("limit", "advice"),
     [
-        (10, "with 32 images at once: 8 fit, so set train.batch_size to 8, or train.accumulate to 4"),
+        (10, "with 32 images at once: 8 fit, so set train.batch_size to 8, or train.accumulation_steps to 4"),
         (1, "with 32 images at once, and with two: use a smaller"),
     ],
 )
@@ -145,7 +145,7 @@ def out_of_memory(rank: int, folder: Path) -> None:
         config = TrainConfig(**{**DEFAULTS, "batch_size": 32})
         views = Views(ViewsConfig(), seed=0)
         training = Run(model, config, ToyLoader(32), views, Checkpoints(folder), {}, ())
-        advice = r"with 16 images at once: halve train.batch_size, or double train.accumulate \(1\)"
+        advice = r"with 16 images at once: halve train.batch_size, or double train.accumulation_steps \(1\)"
         with StopSignal() as stop, pytest.raises(MemoryError, match=advice):
             training.train(stop)
     finally:

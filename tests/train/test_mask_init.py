@@ -98,14 +98,14 @@ def test_masks_divide_new_images_by_what_they_show_better_than_random_ones() -> 
 
 def test_training_takes_them_up_as_regions_join(tmp_path: Path) -> None:
     """Scores differ between masks from the first step on, and so the assignment is more certain."""
-    late = {"epochs": 2, "region_start": 1, "log_every": 1, "lr": 0.0}
+    late = {"epochs": 2, "region_start_epoch": 1, "log_every": 1, "lr": 0.0}
     for name in ("random", "clusters"):
-        run(tmp_path / name, **late, region_init=name)
+        run(tmp_path / name, **late, mask_init=name)
     random, clusters = (history(tmp_path / name) for name in ("random", "clusters"))
     assert [row["total"] for row in random[:4]] == [row["total"] for row in clusters[:4]]
     assert float(clusters[4]["mask_entropy"]) < 0.9 * float(random[4]["mask_entropy"])
 
 
 def test_without_region_branch_there_is_nothing_to_begin(tmp_path: Path) -> None:
-    metrics = run(tmp_path, epochs=1, region_init="clusters", model=ModelConfig("small", 1, 16, 32))
+    metrics = run(tmp_path, epochs=1, mask_init="clusters", model=ModelConfig("small", 1, 16, 32))
     assert metrics["region"] == 0

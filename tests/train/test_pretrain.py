@@ -114,7 +114,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> Non
         run(tmp_path, lr=0.25)
 
 
-LATE = {"epochs": 3, "region_start": 2, "explosion": 1.5}
+LATE = {"epochs": 3, "region_start_epoch": 2, "max_loss_ratio": 1.5}
 """The loss doubles as regions join: that is no explosion."""
 
 
@@ -128,17 +128,17 @@ def test_regions_join_late(tmp_path: Path) -> None:
 
 
 def test_without_global_loss_regions_cannot_join_late(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"train\.region_start is 2 with objective\.global_weight 0"):
+    with pytest.raises(ValueError, match=r"train\.region_start_epoch is 2 with objective\.global_weight 0"):
         run(tmp_path, **LATE, objective=ObjectiveConfig(global_weight=0.0))
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("region_init", ["random", "clusters"])
+@pytest.mark.parametrize("mask_init", ["random", "clusters"])
 @pytest.mark.parametrize("step", [6, 8, 10, 12])
 def test_a_run_broken_off_as_regions_join_ends_as_if_it_had_not_been(
-    tmp_path: Path, step: int, region_init: str
+    tmp_path: Path, step: int, mask_init: str
 ) -> None:
-    late = {**LATE, "region_init": region_init}
+    late = {**LATE, "mask_init": mask_init}
     run(tmp_path / "whole", **late)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "broken", observe=StopsAt(step), **late)
@@ -172,10 +172,10 @@ def test_the_line_that_goes_on_says_what_one_wants_to_know(
 
 
 def test_accumulation_takes_one_step_a_batch(tmp_path: Path) -> None:
-    metrics = run(tmp_path, epochs=1, accumulate=2)
+    metrics = run(tmp_path, epochs=1, accumulation_steps=2)
     assert metrics["step"] == 4
     with pytest.raises(ValueError, match="equal micro-batches"):
-        run(tmp_path / "odd", accumulate=3)
+        run(tmp_path / "odd", accumulation_steps=3)
 
 
 def test_bfloat16_stays_close_to_float32(tmp_path: Path) -> None:
@@ -208,11 +208,15 @@ def test_a_batch_that_breaks_the_loss_is_left_out(tmp_path: Path, caplog: pytest
     assert all(value.isfinite().all() for value in weights(tmp_path).values())
 
 
-@pytest.mark.parametrize("region_start", [1, 2])
-def test_what_breaks_around_the_join_is_rolled_back_too(tmp_path: Path, region_start: int) -> None:
+@pytest.mark.parametrize("region_start_epoch", [1, 2])
+def test_what_breaks_around_the_join_is_rolled_back_too(tmp_path: Path, region_start_epoch: int) -> None:
     """A batch without numbers in the epoch in which regions join, and in the one before."""
     metrics = run(
-        tmp_path, views=Poisoned(5), region_start=region_start, region_init="clusters", checkpoint_every=3
+        tmp_path,
+        views=Poisoned(5),
+        region_start_epoch=region_start_epoch,
+        mask_init="clusters",
+        checkpoint_every=3,
     )
     assert metrics["rollbacks"] == 1
     assert 4 <= metrics["skipped_steps"][0] < 8
@@ -233,7 +237,7 @@ def test_weights_without_numbers_do_not_begin_masks(
         return outcome
 
     monkeypatch.setattr(Trainer, "step", breaks_once)
-    metrics = run(tmp_path, **LATE, region_init="clusters", checkpoint_every=3)
+    metrics = run(tmp_path, **LATE, mask_init="clusters", checkpoint_every=3)
     assert metrics["rollbacks"] == 1
     assert "a weight is not finite after step 8" in caplog.text
 
@@ -262,9 +266,9 @@ def test_divergence_before_the_first_checkpoint_stops_the_run(tmp_path: Path) ->
 
 
 def test_a_loader_of_the_wrong_size_is_named(tmp_path: Path) -> None:
-    for region_init in ("random", "clusters"):  # the latter looks at batches before the first step
+    for mask_init in ("random", "clusters"):  # the latter looks at batches before the first step
         with pytest.raises(ValueError, match=r"train\.batch_size is 8, but 1 loader\(s\) gave 4"):
-            run(tmp_path / region_init, loader=ToyLoader(4), region_init=region_init)
+            run(tmp_path / mask_init, loader=ToyLoader(4), mask_init=mask_init)
 
     class Short(ToyLoader):
         def epoch(self, epoch: int, start_step: int = 0):
@@ -282,10 +286,10 @@ def test_a_loader_of_the_wrong_size_is_named(tmp_path: Path) -> None:
         {"optimizer": "sgd"},
         {"precision": "float16"},
         {"warmup_epochs": 9},
-        {"region_start": 3},
-        {"region_init": "centres"},
+        {"region_start_epoch": 3},
+        {"mask_init": "centres"},
         {"target_momentum": 1.5},
-        {"explosion": 1.0},
+        {"max_loss_ratio": 1.0},
     ],
 )
 def test_impossible_recipes_are_refused(wrong: dict[str, Any]) -> None:

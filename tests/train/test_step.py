@@ -56,7 +56,7 @@ def views(device: torch.device) -> list[Tensor]:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("regional", [True, False])
 def test_a_whole_step_asks_for_no_value(model: FRA, optimizer: str, regional: bool) -> None:
-    trainer = Trainer(on(CPU, model), CPU, torch.bfloat16, accumulate=2)
+    trainer = Trainer(on(CPU, model), CPU, torch.bfloat16, accumulation_steps=2)
     chosen = OPTIMIZERS[optimizer](model)
     for _ in range(2):
         outcome = trainer.step(*views(CPU), chosen, 0.1, 0.99, 0.9, regional)

@@ -13,7 +13,7 @@ from fra.data.views.views import Crops
 class DataConfig:
     """How batches are read. `workers` 0 = one a core.
 
-    `order` is for ffcv: "random" over the whole epoch, or "nearby" for betons larger than memory, which reads runs of
+    `order` is for ffcv: "random" over the whole epoch, or "chunk_shuffle" for betons larger than memory, which reads runs of
     the file and shuffles them in windows of `shuffle_buffer` images; WebDataset's streams are always shuffled so.
     """
 
@@ -27,8 +27,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.loader not in ("ffcv", "webdataset"):
             raise ValueError(f"data.loader is {self.loader!r}: choose ffcv or webdataset")
-        if self.order not in ("random", "nearby"):
-            raise ValueError(f"data.order is {self.order!r}: choose random or nearby")
+        if self.order not in ("random", "chunk_shuffle"):
+            raise ValueError(f"data.order is {self.order!r}: choose random or chunk_shuffle")
         if self.image_size < 8:
             raise ValueError(f"data.image_size is {self.image_size}: must be at least 8 pixels")
 

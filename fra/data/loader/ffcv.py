@@ -29,7 +29,7 @@ from fra.data.ffcv import (
 )
 from fra.data.ffcv import Loader as CompiledLoader
 from fra.data.loader.config import DataConfig, steps
-from fra.data.loader.samplers import CHUNK_BYTES, shuffled, shuffled_nearby
+from fra.data.loader.samplers import CHUNK_BYTES, chunk_shuffled, shuffled
 from fra.data.views.crops import crop_box
 from fra.data.views.rng import epoch_key
 from fra.data.views.views import Crops, ViewsConfig
@@ -128,13 +128,13 @@ class TwoCrops(ResizedCropRGBImageDecoder):  # type: ignore[misc]
 def shuffle_of(config: DataConfig, beton: Path, images: int) -> Shuffle:
     """How `config.order` shuffles; a warning where a random order will read a file larger than memory."""
     size = beton.stat().st_size
-    if config.order == "nearby":
+    if config.order == "chunk_shuffle":
         chunk = max(1, CHUNK_BYTES * images // size)
-        return lambda index, generator: shuffled_nearby(index, chunk, config.shuffle_buffer, generator)
+        return lambda index, generator: chunk_shuffled(index, chunk, config.shuffle_buffer, generator)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if size > 0.8 * memory:
         logger.warning(
-            "%s has %.0f GB, this machine's memory %.0f GB: if reading is slow, set data.order=nearby",
+            "%s has %.0f GB, this machine's memory %.0f GB: if reading is slow, set data.order=chunk_shuffle",
             beton,
             size / 1e9,
             memory / 1e9,

@@ -14,7 +14,7 @@ def shuffled(index: NDArray[np.int64], generator: np.random.Generator) -> NDArra
     return generator.permutation(index)
 
 
-def shuffled_nearby(
+def chunk_shuffled(
     index: NDArray[np.int64], chunk: int, buffer: int, generator: np.random.Generator
 ) -> NDArray[np.int64]:
     """An order (N,) that reads the file in runs of `chunk` images, for files larger than memory.

@@ -50,7 +50,7 @@ def image_field(config: ShardConfig) -> Any:
     return RGBImageField(
         write_mode=config.beton_mode,
         max_resolution=config.max_side,
-        smart_threshold=config.raw_bytes,
+        smart_threshold=config.smart_threshold,
         jpeg_quality=config.jpeg_quality,
     )
 

@@ -10,9 +10,9 @@ class ShardConfig:
     """How records become shards and betons. `workers` 0 = one a core.
 
     `beton_mode` is how FFCV keeps pixels: "raw" (exact, large), "jpg" (at `jpeg_quality`), or "smart" (raw where an
-    image has fewer than `raw_bytes` bytes of pixels). Sides longer than `max_side` are scaled down in the beton; the
+    image has fewer than `smart_threshold` bytes of pixels). Sides longer than `max_side` are scaled down in the beton; the
     tar shards keep the file's own pixels. `keep_metadata` keeps what image files say beside their picture (place,
-    time, camera, comments, previews; see `fra.data.shards.strip_metadata`). `runner` is who writes the shards: the processes of
+    time, camera, comments, previews; see `fra.data.shards.strip_metadata`). `executor` is who writes the shards: the processes of
     this machine ("local"), or the workers of a Dask scheduler at `dask_address`, which see the same folders.
     """
 
@@ -20,10 +20,10 @@ class ShardConfig:
     workers: int = 0
     beton_mode: str = "smart"
     jpeg_quality: int = 95
-    raw_bytes: int = 65536
+    smart_threshold: int = 65536
     max_side: int = 512
     keep_metadata: bool = False
-    runner: str = "local"
+    executor: str = "local"
     dask_address: str | None = None
 
     def __post_init__(self) -> None:
@@ -33,7 +33,7 @@ class ShardConfig:
             raise ValueError(f"shard.beton_mode is {self.beton_mode!r}: choose raw, jpg or smart")
         if not 1 <= self.jpeg_quality <= 100:
             raise ValueError(f"shard.jpeg_quality is {self.jpeg_quality}: must be 1 to 100")
-        if self.runner not in ("local", "dask"):
-            raise ValueError(f"shard.runner is {self.runner!r}: choose local or dask")
-        if self.runner == "dask" and not self.dask_address:
+        if self.executor not in ("local", "dask"):
+            raise ValueError(f"shard.executor is {self.executor!r}: choose local or dask")
+        if self.executor == "dask" and not self.dask_address:
             raise ValueError("shard.dask_address is not set: where is the Dask scheduler (tcp://host:8786)?")
