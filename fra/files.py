@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Atomic writing of files, tables with checksums, and file hashes."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What `OSError.errno` says where the disk, a quota or a limit (`ulimit -f`) has no room for a file."""
+OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Values of `OSError.errno` where the disk, a quota or a limit (`ulimit -f`) has no room for a file."""
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; moved into its place at the end, removed if anything goes wrong.
+    """Yields a temporary path next to `path`; it replaces `path` at the end and is removed on any error.
 
-    It always has the same name: what a killed process left is written over. Who else writes `path` waits; the lock is
-    the system's, so whoever dies gives it back.
+    The temporary path always has the same name, so that the remains of a killed process are overwritten. Another
+    process that writes the same `path` waits for a file lock, which the kernel releases when its holder dies.
 
     Raises:
-        OSError: there is no room for it. It names `path`, in whatever words a library said so.
+        OSError: There is no space for the file. The message names `path`, whichever library failed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    with _held(partial):
+    with _locked(partial):
         try:
             yield partial
             os.replace(partial, path)
         except Exception as error:
-            if (number := _no_room(error, partial)) is None:
+            if (number := _out_of_space(error, partial)) is None:
                 raise
             remedy = "make room for it (disk, quota, ulimit -f), then run it again"
             raise OSError(number, f"{os.strerror(number)}: {remedy}", str(path)) from error
@@ -47,31 +47,31 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _held(partial: Path) -> Iterator[None]:
-    """Holds the lock on the file `partial`, which is made where it is missing."""
+def _locked(partial: Path) -> Iterator[None]:
+    """Holds an exclusive lock on the file `partial`, which is created where it is missing."""
     while True:
         with partial.open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if partial.exists() and partial.stat().st_ino == os.fstat(lock.fileno()).st_ino:
                 yield
                 return
-        # else whoever held it has moved it into its place meanwhile
+        # otherwise the previous holder has moved the file away in the meantime: lock the new one
 
 
-def _no_room(error: Exception, partial: Path) -> int | None:
-    """Which of `NO_ROOM` broke off the writing of a file; None where there is room.
+def _out_of_space(error: Exception, partial: Path) -> int | None:
+    """Which of `OUT_OF_SPACE` interrupted the writing of a file; None where the reason was another one.
 
-    Python and pyarrow say so by number. NumPy, safetensors and torch have words of their own, or none: then one more
-    block is tried.
+    Python and pyarrow set `errno`. NumPy, safetensors and torch raise errors of their own: then the function tries to
+    write one more block.
     """
     number = error.errno if isinstance(error, OSError) else None
     if number is None:
         try:
             with partial.open("ab") as file:
                 file.write(bytes(4096))
-        except OSError as refused:
-            number = refused.errno
-    return number if number in NO_ROOM else None
+        except OSError as failure:
+            number = failure.errno
+    return number if number in OUT_OF_SPACE else None
 
 
 def write_text(text: str, path: Path) -> None:
@@ -81,12 +81,12 @@ def write_text(text: str, path: Path) -> None:
 
 
 def write_json(value: Any, path: Path) -> None:
-    """Writes `value` as sorted, indented JSON: the same value, the same bytes."""
+    """Writes `value` as sorted, indented JSON: equal values give equal bytes."""
     write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", path)
 
 
 def write_parquet(table: pd.DataFrame, path: Path) -> None:
-    """Writes a table: the same rows, the same bytes, with checksums. Lists of numbers are stored as float32."""
+    """Writes a table with checksums: equal rows give equal bytes. Landmarks are stored as float32."""
     arrow = pa.Table.from_pandas(table, preserve_index=False)
     for place, column in enumerate(arrow.schema):
         if column.name == "landmarks":
@@ -99,18 +99,20 @@ def write_parquet(table: pd.DataFrame, path: Path) -> None:
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """Reads a table, and compares its checksums.
+    """Reads a table (`columns` only, where given) and compares its checksums.
 
     Raises:
-        FileNotFoundError: it is not there.
-        ValueError: it is no table, or not the bytes that were written.
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged or not a Parquet table.
     """
     try:
         return pd.read_parquet(path, columns=columns, page_checksum_verification=True)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such table: `dvc repro` makes it") from None
+        raise FileNotFoundError(f"{path}: no such table: run `dvc repro`, which writes it") from None
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: damaged, or no table ({error}): `dvc repro` makes it again") from None
+        raise ValueError(
+            f"{path}: damaged, or not a table ({error}): run `dvc repro`, which writes it again"
+        ) from None
 
 
 def sha256(path: Path) -> str:
@@ -120,7 +122,7 @@ def sha256(path: Path) -> str:
 
 
 def sha256_each(paths: Iterable[Path]) -> dict[Path, str]:
-    """The SHA-256 of each file, some at a time on all cores (hashing lets go of the interpreter)."""
+    """The SHA-256 of each file, computed on all cores (hashing releases Python's global lock)."""
     files = list(paths)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         return dict(zip(files, pool.map(sha256, files), strict=True))

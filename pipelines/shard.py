@@ -9,8 +9,8 @@ from itertools import islice
 from fra.data.datasets.records import root_of
 from fra.data.shards import beton, write
 from fra.data.shards.config import ShardConfig
-from fra.data.shards.executors import AHEAD, Spread, check_locks
-from fra.data.shards.tar import Job
+from fra.data.shards.executors import QUEUED_PER_WORKER, Executor, check_locks
+from fra.data.shards.tar import ShardJob
 from fra.files import read_parquet
 from pipelines import params
 from pipelines.project import paths
@@ -18,12 +18,12 @@ from pipelines.project.dataset import chosen
 from pipelines.stage import logger, main
 
 
-def absolute(job: Job) -> Job:
+def absolute(job: ShardJob) -> ShardJob:
     """The same job for a process that works in another folder."""
     return replace(job, root=job.root.resolve(), out=job.out.resolve(), state=job.state.resolve())
 
 
-def on_dask(address: str | None, workers: int = 1, patience: float = 60) -> Spread:
+def on_dask(address: str | None, workers: int = 1, patience: float = 60) -> Executor:
     """Runs the work on the workers of a Dask scheduler; what a worker had in hand when it died goes to another.
 
     It begins once `workers` of them are there. Workers need this project's code, and the same folders under the same
@@ -33,7 +33,7 @@ def on_dask(address: str | None, workers: int = 1, patience: float = 60) -> Spre
         ConnectionError: no scheduler answers, or no worker came, within `patience` seconds.
     """
 
-    def spread(work: Callable[[Job], int], jobs: Sequence[Job]) -> Iterator[int]:
+    def execute(work: Callable[[ShardJob], int], jobs: Sequence[ShardJob]) -> Iterator[int]:
         from distributed import Client, as_completed
 
         try:
@@ -46,7 +46,7 @@ def on_dask(address: str | None, workers: int = 1, patience: float = 60) -> Spre
             except TimeoutError:
                 raise ConnectionError(f"shard.dask_address {address}: its scheduler has no workers") from None
             waiting = map(absolute, jobs)
-            ahead = AHEAD * sum(client.nthreads().values())
+            ahead = QUEUED_PER_WORKER * sum(client.nthreads().values())
             running = as_completed(
                 [client.submit(work, job, pure=False, retries=2) for job in islice(waiting, ahead)]
             )
@@ -55,14 +55,14 @@ def on_dask(address: str | None, workers: int = 1, patience: float = 60) -> Spre
                     running.add(client.submit(work, job, pure=False, retries=2))
                 yield done.result()
 
-    return spread
+    return execute
 
 
 def shard() -> None:
     check_locks()
     dataset, config = chosen(), params.section("shard", ShardConfig)
     raw, name = paths.raw(dataset.name), dataset.name
-    spread = None if config.executor == "local" else on_dask(config.dask_address)
+    executor = None if config.executor == "local" else on_dask(config.dask_address)
     records = read_parquet(raw / "records.parquet")
     places = (
         root_of(dataset, raw),
@@ -71,9 +71,9 @@ def shard() -> None:
         config,
         paths.WORK / "shards" / name,
     )
-    manifest = write.write(records, *places, spread=spread)
+    manifest = write.write(records, *places, executor=executor)
     if broken := beton.write(manifest, paths.shards(name), paths.beton(name), config):
-        manifest = write.write(records, *places, spread=spread, broken=broken)
+        manifest = write.write(records, *places, executor=executor, broken=broken)
         beton.write(manifest, paths.shards(name), paths.beton(name), config)
     sharded = manifest["shard"].notna()
     logger.info(

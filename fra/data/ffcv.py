@@ -1,7 +1,7 @@
-"""The parts of FFCV that are used, imported without a wait.
+"""The parts of FFCV that this project uses, imported without compilation.
 
-FFCV keeps the numbers of its two image formats in a dictionary of numba's, for which numba compiles for some four
-seconds in every process. They are only ever looked up by Python, for which a plain dictionary does.
+FFCV stores the codes of its image formats in a Numba dictionary, which takes Numba some four seconds to compile in
+every process. Only Python reads them, so a plain dictionary replaces it.
 """
 
 from unittest.mock import patch

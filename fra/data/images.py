@@ -1,4 +1,4 @@
-"""From the bytes of an image file to pixels, in one way everywhere."""
+"""Decodes image files to pixels: one decoding for data sets, training and inference."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from PIL import Image, UnidentifiedImageError
 MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded (decompression bombs)."""
 MAX_SIDE = 65_535
-"""Longer sides are refused: no camera makes them, and Pillow takes minutes over a single row of millions."""
+"""Longer sides are refused: no camera produces them, and Pillow takes minutes for a single row of millions."""
 MAX_BYTES = 512 * 2**20
 """Larger files are refused before they are read: no image of `MAX_PIXELS` needs more."""
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""What is decoded (MPO is a kind of JPEG). Pillow knows many more, and runs another program for one of them (EPS)."""
+"""Formats that are decoded (MPO is a kind of JPEG). Pillow has many more; for one of them (EPS) it runs a program."""
 ORIENTATION = 0x0112
-"""The Exif tag of which way up the picture is: 1 to 8."""
-TURNS = {
+"""The Exif tag of the orientation, 1 (upright) to 8."""
+TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -40,16 +40,23 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes a picture upright, by its orientation."""
+"""The transposition that makes an image upright, by its Exif orientation."""
 
 
 class ImageError(ValueError):
-    """The bytes are not an image that can be decoded whole; the message says why."""
+    """The bytes are not an image that can be decoded completely; the message gives the reason."""
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What the manifest keeps of an image: size in pixels (as displayed, EXIF rotation applied), mode, file format."""
+class ImageInfo:
+    """What the manifest stores about an image file.
+
+    Attributes:
+        width: In pixels, after the Exif rotation.
+        height: In pixels, after the Exif rotation.
+        mode: Pillow's mode (`RGB`, `L` …).
+        format: Pillow's format in lower case (`jpeg`, `png` …).
+    """
 
     width: int
     height: int
@@ -61,8 +68,8 @@ def read_file(path: str | Path) -> bytes:
     """The bytes of an image file.
 
     Raises:
-        ImageError: it is larger than `MAX_BYTES`, or no plain file (a pipe or a device would be read for ever).
-        OSError: it cannot be read.
+        ImageError: The file is larger than `MAX_BYTES`, or is a pipe, a device or a folder.
+        OSError: The file cannot be read.
     """
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as stream:
         status = os.fstat(stream.fileno())
@@ -75,7 +82,7 @@ def read_file(path: str | Path) -> bytes:
 
 @contextmanager
 def decoding() -> Iterator[None]:
-    """Decoders raise many kinds of errors: they become one `ImageError`, as all mean that the bytes are no image."""
+    """Turns any exception of a decoder into an `ImageError`, and silences its warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -91,19 +98,24 @@ def decoding() -> Iterator[None]:
 
 
 def open_image(content: bytes) -> Image.Image:
-    """Opens and decodes an image whole.
+    """The completely decoded image in the bytes of a file.
 
     Raises:
-        ImageError: empty, not an image of `FORMATS`, truncated, or larger than `MAX_PIXELS` or `MAX_SIDE`.
+        ImageError: The file is empty, not in one of `FORMATS`, truncated, or larger than `MAX_PIXELS` or `MAX_SIDE`.
     """
     with decoding():
-        image = header(content)
+        image = open_lazily(content)
         image.load()
     return image
 
 
-def header(content: bytes) -> Image.Image:
-    """An image, not yet decoded. Raises `ImageError` where it is too large, and anything where it is none."""
+def open_lazily(content: bytes) -> Image.Image:
+    """The image in the bytes of a file, with its header read and its pixels not yet decoded.
+
+    Raises:
+        ImageError: The image is too large, or the file is empty.
+        Exception: Whatever Pillow raises where the bytes are not an image; call it inside `decoding()`.
+    """
     if not content:
         raise ImageError("the file is empty (0 bytes)")
     image = Image.open(io.BytesIO(content), formats=FORMATS)
@@ -115,61 +127,71 @@ def header(content: bytes) -> Image.Image:
 
 
 def orientation(content: bytes) -> int:
-    """Which way up an image file says that its picture is: 1 (upright) to 8. Raises `ImageError`."""
+    """The Exif orientation of an image file, 1 (upright) to 8.
+
+    Raises:
+        ImageError: The file is not an image.
+    """
     with decoding():
-        return turned(header(content))
+        return exif_orientation(open_lazily(content))
 
 
-def turned(image: Image.Image) -> int:
-    """Which way up an image says that it is: 1 (upright) to 8; 1 where what it says cannot be read."""
+def exif_orientation(image: Image.Image) -> int:
+    """The Exif orientation of an image, 1 (upright) to 8; 1 where it has none or it cannot be read."""
     try:
-        said = image.getexif().get(ORIENTATION, 1)
-    except (
-        Exception
-    ):  # a damaged Exif block makes Pillow raise anything; viewers show such pictures as they are
+        value = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # Pillow raises anything on a damaged Exif block; image viewers then ignore it, too
         return 1
-    return said if said in TURNS else 1
+    return value if value in TRANSPOSITIONS else 1
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The picture the way up that it says."""
-    turn = TURNS.get(turned(image))
-    return image if turn is None else image.transpose(turn)
+    """The image with its Exif rotation applied."""
+    transposition = TRANSPOSITIONS.get(exif_orientation(image))
+    return image if transposition is None else image.transpose(transposition)
 
 
-def inspect(content: bytes) -> Facts:
-    """Size, mode and format of an image, after decoding it whole. Raises `ImageError`."""
-    image = open_image(content)
-    seen = upright(image)
-    return Facts(seen.width, seen.height, image.mode, (image.format or "").lower())
+def inspect(content: bytes) -> ImageInfo:
+    """Size, mode and format of an image file, after decoding it completely.
 
-
-SOF = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
-"""JPEG markers that begin a frame, with its size."""
-JPEG_MODES = {1: "L", 3: "RGB", 4: "CMYK"}
-PNG_MODES = {(1, 0): "1", (8, 0): "L", (8, 2): "RGB", (8, 3): "P", (8, 4): "LA", (8, 6): "RGBA"}
-"""Pillow's modes by bits and colour type; the rarer ones are decoded to be known."""
-
-
-def glance(content: bytes) -> Facts:
-    """`inspect` without decoding where head and end of a JPEG or PNG tell as much; anything unusual is decoded.
-
-    A file with a sound head and end whose middle is damaged passes; decoding finds it later. Raises `ImageError`.
+    Raises:
+        ImageError: The image cannot be decoded.
     """
-    return jpeg_facts(content) or png_facts(content) or inspect(content)
+    image = open_image(content)
+    shown = upright(image)
+    return ImageInfo(shown.width, shown.height, image.mode, (image.format or "").lower())
 
 
-def jpeg_facts(content: bytes) -> Facts | None:
-    """What the markers of a JPEG say, None where they do not say all: no end, an Exif block (it may be rotated)."""
+START_OF_FRAME = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+"""JPEG markers that begin a frame, which holds the image size."""
+JPEG_MODES = {1: "L", 3: "RGB", 4: "CMYK"}
+"""Pillow's mode by the number of channels of a JPEG."""
+PNG_MODES = {(1, 0): "1", (8, 0): "L", (8, 2): "RGB", (8, 3): "P", (8, 4): "LA", (8, 6): "RGBA"}
+"""Pillow's mode by bit depth and colour type of a PNG; rarer combinations are decoded instead."""
+
+
+def read_header(content: bytes) -> ImageInfo:
+    """What `inspect` returns, without decoding where the header and end of a JPEG or PNG are enough.
+
+    A file with a valid header and end but damaged data in between passes; decoding finds it later.
+
+    Raises:
+        ImageError: The file is not an image, or is truncated.
+    """
+    return jpeg_info(content) or png_info(content) or inspect(content)
+
+
+def jpeg_info(content: bytes) -> ImageInfo | None:
+    """What the markers of a JPEG contain; None where that is not enough: no end marker, or an Exif block (rotation)."""
     if content[:2] != b"\xff\xd8" or content[-2:] != b"\xff\xd9":
         return None
     place = 2
     while place + 10 < len(content) and content[place] == 0xFF:
         marker = content[place + 1]
-        if marker in SOF:
+        if marker in START_OF_FRAME:
             height, width, channels = struct.unpack_from(">HHB", content, place + 5)
             if 0 < width * height <= MAX_PIXELS and channels in JPEG_MODES:
-                return Facts(width, height, JPEG_MODES[channels], "jpeg")
+                return ImageInfo(width, height, JPEG_MODES[channels], "jpeg")
             return None
         if marker == 0xE1 and content[place + 4 : place + 8] == b"Exif":
             return None
@@ -177,15 +199,15 @@ def jpeg_facts(content: bytes) -> Facts | None:
     return None
 
 
-def png_facts(content: bytes) -> Facts | None:
-    """What a PNG's header says if all its chunks are whole (by their checksums), else None."""
+def png_info(content: bytes) -> ImageInfo | None:
+    """What the header of a PNG contains if the checksums of all chunks are right, otherwise None."""
     if content[:8] != b"\x89PNG\r\n\x1a\n" or len(content) < 45:
         return None
-    place, whole = 8, memoryview(content)
+    place, view = 8, memoryview(content)
     while place + 12 <= len(content):
         length = int.from_bytes(content[place : place + 4], "big")
         kind, end = content[place + 4 : place + 8], place + 8 + length
-        if kind == b"eXIf" or zlib.crc32(whole[place + 4 : end]).to_bytes(4, "big") != content[end : end + 4]:
+        if kind == b"eXIf" or zlib.crc32(view[place + 4 : end]).to_bytes(4, "big") != content[end : end + 4]:
             return None
         if kind == b"IEND":
             width, height, bits, colour = struct.unpack_from(">IIBB", content, 16)
@@ -194,17 +216,21 @@ def png_facts(content: bytes) -> Facts | None:
                 and max(width, height) <= MAX_SIDE
                 and (bits, colour) in PNG_MODES
             ):
-                return Facts(width, height, PNG_MODES[bits, colour], "png")
+                return ImageInfo(width, height, PNG_MODES[bits, colour], "png")
             return None
         place = end + 4
     return None
 
 
-def cut(content: bytes, box: Sequence[int]) -> bytes:
-    """The part `box` (left, top, right, bottom) of an image, as far as the image goes, as a JPEG of quality 95.
+def crop(content: bytes, box: Sequence[int]) -> bytes:
+    """The part of an image inside `box` as a JPEG of quality 95.
+
+    Args:
+        content: The image file.
+        box: Left, top, right, bottom in pixels; what is outside of the image is ignored.
 
     Raises:
-        ImageError: the image cannot be decoded, or no part of the box is in it.
+        ImageError: The image cannot be decoded, or the box is outside of it.
     """
     left, top, right, bottom = map(int, box)
     pixels = decode(content)[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
@@ -216,7 +242,11 @@ def cut(content: bytes, box: Sequence[int]) -> bytes:
 
 
 def decode(content: bytes) -> NDArray[np.uint8]:
-    """Pixels (H, W, 3), RGB, upright (EXIF rotation applied). Raises `ImageError`."""
+    """The pixels of an image file: (H, W, 3), RGB, with the Exif rotation applied.
+
+    Raises:
+        ImageError: The image cannot be decoded.
+    """
     image = upright(open_image(content))
     if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more: keep the top 8
         grey = np.asarray(image, dtype=np.float64)
@@ -226,12 +256,12 @@ def decode(content: bytes) -> NDArray[np.uint8]:
 
 
 def resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """(H, W, 3) → (size, size, 3) by area averaging; the aspect is not kept: x scales by size/W, y by size/H."""
+    """Scales (H, W, 3) to (size, size, 3) by area averaging; the aspect ratio is not kept."""
     return cast(NDArray[np.uint8], cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA))
 
 
 def members(shard: Path, keys: set[str]) -> Iterator[tuple[str, bytes]]:
-    """The image bytes of `keys` in a tar shard, in the shard's order."""
+    """Key and image file of each of `keys` in a tar shard, in the shard's order."""
     with tarfile.open(shard, "r:") as tar:
         for member in tar:
             key, _, suffix = member.name.rpartition(".")
@@ -242,10 +272,18 @@ def members(shard: Path, keys: set[str]) -> Iterator[tuple[str, bytes]]:
 
 
 def read(manifest: pd.DataFrame, shards: Path, size: int) -> NDArray[np.uint8]:
-    """Pixels (N, size, size, 3) of the manifest's rows, in their order, from the tar shards in the folder `shards`.
+    """Reads the images of the manifest's rows from tar shards.
+
+    Args:
+        manifest: Rows with `key` and `shard`.
+        shards: The folder of the tar shards.
+        size: Side in pixels to which each image is scaled.
+
+    Returns:
+        Pixels (N, size, size, 3), in the order of the rows.
 
     Raises:
-        KeyError: a row is in no shard, or its shard does not hold it.
+        KeyError: A row is in no shard, or is missing in its shard.
     """
     place = {key: row for row, key in enumerate(manifest["key"])}
     missing = manifest.loc[manifest["shard"].isna(), "key"]

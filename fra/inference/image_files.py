@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fra.data.datasets.records import IMAGE_SUFFIXES, image_files
+from fra.data.datasets.annotation_files import IMAGE_SUFFIXES, image_files
 from fra.data.images import ImageError, decode, read_file, resize
 
 T = TypeVar("T")

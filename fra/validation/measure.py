@@ -26,8 +26,8 @@ from tqdm import tqdm
 from fra.data import images
 from fra.data.images import ImageError, decode
 from fra.data.shards.beton_reader import Beton, BetonError
-from fra.data.shards.executors import processes
-from fra.data.shards.tar import SUFFIX, beside
+from fra.data.shards.executors import worker_count
+from fra.data.shards.tar import SUFFIX, annotation_json
 from fra.files import sha256_each
 from fra.validation import image_stats
 from fra.validation.image_stats import HASH_WORDS
@@ -103,7 +103,7 @@ def measure(manifest: Manifest, shards: Path, betons: list[Path], workers: int =
 
     total = sum(map(len, there.values()))
     with (
-        ThreadPoolExecutor(processes(workers)) as pool,
+        ThreadPoolExecutor(worker_count(workers)) as pool,
         tqdm(total=total, unit="image", desc="measure", mininterval=1) as bar,
     ):
         for name, (part, facts) in zip(there, pool.map(work, there), strict=True):
@@ -163,7 +163,7 @@ def measure_shard(
     flags = columns.numbers
     flags["found"][:] = 0
     records: list[dict[Any, Any]] = listed.to_dict("records")
-    expected = beside(listed)
+    expected = annotation_json(listed)
     places = {record["key"]: place for place, record in enumerate(records)}
     try:
         for position, (key, content, note) in enumerate(members(path)):
@@ -251,7 +251,7 @@ def hash_images(
         except (tarfile.TarError, EOFError, OSError, ImageError):
             return  # that set's own validation tells of it
 
-    with ThreadPoolExecutor(processes(workers)) as pool:
+    with ThreadPoolExecutor(worker_count(workers)) as pool:
         list(pool.map(work, places))
     return hashes, readable
 

@@ -179,7 +179,7 @@ def first_batch(
     count = int(((images["split"] == "train") & images["shard"].notna()).sum())
     if count <= len(exclude):
         return pd.DataFrame()
-    facts = inspect.facts(*training, inputs.data.shards, exclude, count, SEED)
+    facts = inspect.batch_statistics(*training, inputs.data.shards, exclude, count, SEED)
     return tables.batches(facts, images)
 
 

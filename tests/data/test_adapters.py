@@ -1,4 +1,4 @@
-"""Every published layout in miniature, with the odd details of the real files."""
+"""Every published layout in miniature, with the irregularities of the real files."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def test_fer2013_with_spaces_in_its_header(tmp_path: Path) -> None:
     assert (table["split"].item(), table["label.expression"].item()) == ("test", 6)
 
 
-def test_ferplus_takes_the_majority_and_drops_what_is_no_face(tmp_path: Path) -> None:
+def test_ferplus_takes_the_majority_and_drops_images_without_a_face(tmp_path: Path) -> None:
     table = listed(ferplus, "ferplus", tmp_path)
     assert table["label.expression"].to_dict() == {"test/fer0000003": 7, "train/fer0000000": 1}
 
@@ -240,7 +240,7 @@ def test_celeba(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["identity_CelebA.txt", "list_landmarks_align_celeba.txt"])
-def test_celeba_without_the_files_that_not_everyone_has(name: str, tmp_path: Path) -> None:
+def test_celeba_without_optional_files(name: str, tmp_path: Path) -> None:
     def without(root: Path) -> None:
         celeba(root)
         (root / name).unlink()
@@ -249,8 +249,8 @@ def test_celeba_without_the_files_that_not_everyone_has(name: str, tmp_path: Pat
     assert table["person" if "identity" in name else "landmarks"].isna().all()
 
 
-def test_celeba_in_folders_as_it_is_downloaded(tmp_path: Path) -> None:
-    def sorted_away(root: Path) -> None:
+def test_celeba_in_the_folders_of_its_download(tmp_path: Path) -> None:
+    def in_folders(root: Path) -> None:
         celeba(root)
         for folder, names in {
             "Anno": ("list_attr_celeba.txt",),
@@ -261,7 +261,7 @@ def test_celeba_in_folders_as_it_is_downloaded(tmp_path: Path) -> None:
             for name in names:
                 (root / name).rename(root / folder / name)
 
-    assert len(listed(sorted_away, "celeba", tmp_path)) == 3
+    assert len(listed(in_folders, "celeba", tmp_path)) == 3
 
 
 def test_w300_counts_points_from_zero_inside_the_face(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_wflw_has_several_faces_in_an_image(tmp_path: Path) -> None:
     assert len(row["landmarks"]) == 196
 
 
-def test_lfw_judges_and_trains_nothing(tmp_path: Path) -> None:
+def test_lfw_is_test_data_only(tmp_path: Path) -> None:
     table = listed(lfw, "lfw", tmp_path)
     assert set(table["split"]) == {"test"}
     assert table["person"].tolist() == ["Aaron_Eckhart", "Abdel_Nasser_Assidi"]
@@ -304,7 +304,7 @@ def test_disfa_counts_frames_from_zero_and_intensities_from_two(tmp_path: Path) 
     assert found["person"].tolist() == ["SN001"] * 3 + ["SN002"] * 2
 
 
-def test_bp4d_leaves_what_was_not_coded_unknown_and_finds_padded_numbers(tmp_path: Path) -> None:
+def test_bp4d_units_that_were_not_coded_are_unknown_and_padded_numbers_are_found(tmp_path: Path) -> None:
     found = listed(bp4d, "bp4d", tmp_path)
     assert found.index.tolist() == ["img/F001/T1/2440", "img/F001/T1/2441", "img/M003/T8/0008"]
     assert found["label.AU4"].tolist() == [pd.NA, 1, 0]
@@ -312,13 +312,13 @@ def test_bp4d_leaves_what_was_not_coded_unknown_and_finds_padded_numbers(tmp_pat
     assert found["person"].tolist() == ["F001", "F001", "M003"]
 
 
-def test_mpiifacegaze_looks_from_the_face_to_the_target(tmp_path: Path) -> None:
+def test_mpiifacegaze_angles_point_from_the_face_to_the_target(tmp_path: Path) -> None:
     """Into the camera; and as far up and to the camera's left as towards it."""
     found = listed(mpiifacegaze, "mpiifacegaze", tmp_path)
-    straight, aside = found.loc["p00/day01/0005"], found.loc["p14/day01/0005"]
+    straight, oblique = found.loc["p00/day01/0005"], found.loc["p14/day01/0005"]
     assert (straight["measure.gaze_pitch"], straight["measure.gaze_yaw"]) == pytest.approx((0, 0))
-    assert aside["measure.gaze_yaw"] == pytest.approx(45)
-    assert aside["measure.gaze_pitch"] == pytest.approx(35.264, abs=1e-3)
+    assert oblique["measure.gaze_yaw"] == pytest.approx(45)
+    assert oblique["measure.gaze_pitch"] == pytest.approx(35.264, abs=1e-3)
     assert list(straight["box"]) == [40, 30, 260, 250]
 
 
@@ -328,7 +328,7 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
         "train",
         "val",
         "test",
-    ]  # it has a val of its own: nothing is set apart
+    ]  # it has a val split of its own: nothing is held out
     assert found["person"].tolist() == ["anna", "bert", pd.NA]
     assert found["label.Smiling"].tolist() == [1, pd.NA, 0]
     assert found["label.Smiling"].dtype == "Int64"
@@ -348,7 +348,7 @@ def test_vggface2(tmp_path: Path) -> None:
     }
 
 
-def test_a_share_of_the_training_part_validates(tmp_path: Path) -> None:
+def test_a_share_of_the_training_part_is_split_off_for_validation(tmp_path: Path) -> None:
     def many(root: Path) -> None:
         for number in range(200):
             picture(root / f"train/n{number:06d}/1.jpg", (2, 2))

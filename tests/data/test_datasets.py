@@ -6,18 +6,19 @@ import pytest
 
 from fra.data.datasets.adapters.folder import records as folder
 from fra.data.datasets.adapters.orl import records as orl
-from fra.data.datasets.ingest import ingest, keys_of
+from fra.data.datasets.ingest import ingest
+from fra.data.datasets.record_table import keys_of
 from fra.data.datasets.records import DatasetConfig, split_of
 
 
-def test_orl_is_whole_and_people_are_in_one_split(tmp_path: Path) -> None:
+def test_orl_is_complete_and_each_person_is_in_one_split(tmp_path: Path) -> None:
     records = ingest(DatasetConfig(), tmp_path)
     assert len(records) == 400
     assert records["key"].is_unique
     assert records.groupby("person")["split"].nunique().eq(1).all()
     assert records.groupby("split")["person"].nunique().to_dict() == {"train": 22, "val": 8, "test": 10}
     assert records["landmarks"].map(len).eq(136).all()
-    assert records["label.Smiling"].isna().sum() == 75  # not clear: left out
+    assert records["label.Smiling"].isna().sum() == 75  # unclear: left out
 
 
 def test_ingest_twice_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -27,7 +28,7 @@ def test_ingest_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_orl_files_that_nobody_annotated_stay_with_their_person(tmp_path: Path) -> None:
+def test_orl_files_without_annotation_belong_to_their_person(tmp_path: Path) -> None:
     (tmp_path / "s14").mkdir()
     (tmp_path / "s14" / "new.png").write_bytes(b"x")
     (record,) = orl(tmp_path, DatasetConfig())
@@ -81,6 +82,6 @@ def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
         ({"val": 0.6, "test": 0.5}, "leave nothing to train on"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(change: dict[str, object], message: str) -> None:
+def test_invalid_settings_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DatasetConfig(**change)  # type: ignore[arg-type]

@@ -48,12 +48,12 @@ def address(prepared: Path) -> Iterator[str]:
 
 @pytest.fixture
 def bucket(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The shards in a bucket of a real server that speaks S3, found as users tell where theirs is."""
+    """The shards in a bucket of a real S3 server, configured through the environment as users do."""
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "user")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     client = boto3.client("s3")
@@ -96,6 +96,6 @@ def test_a_missing_shard_is_named(prepared: Path, tmp_path: Path) -> None:
         rewritten(f"{prepared}/shards/train-{{000000,000077}}.tar", tmp_path)
 
 
-def test_something_else_is_no_shard(prepared: Path, tmp_path: Path) -> None:
+def test_another_file_is_not_a_shard(prepared: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a tar file"):
         rewritten(f"{prepared}/shards/index.json", tmp_path)

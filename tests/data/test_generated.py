@@ -32,7 +32,7 @@ def pictures(path: Path) -> list[bytes]:
         return [file.read() for member in tar if (file := tar.extractfile(member))]
 
 
-def test_as_many_faces_as_asked_for(made: Path) -> None:
+def test_as_many_faces_as_dataset_images(made: Path) -> None:
     records = pd.read_parquet(made / "records.parquet")
     assert len(records) == 300
     assert records["key"].is_unique
@@ -42,7 +42,7 @@ def test_as_many_faces_as_asked_for(made: Path) -> None:
     assert sorted(path.name for path in made.glob("*.tar")) == ["0-000000.tar", "0-000001.tar"]
 
 
-def test_they_are_varied_colour_pictures(made: Path) -> None:
+def test_the_images_are_varied_and_coloured(made: Path) -> None:
     found = [np.asarray(Image.open(io.BytesIO(content))) for content in pictures(made / "0-000000.tar")]
     assert len(found) == generated.BLOCK
     images_NHW3 = np.stack(found)
@@ -59,7 +59,7 @@ def test_the_mean_face_is_symmetric(made: Path) -> None:
     assert correlation > 0.95
 
 
-def test_more_images_leave_the_others_and_the_shards_as_they_are(made: Path, tmp_path: Path) -> None:
+def test_more_images_change_neither_the_others_nor_their_shards(made: Path, tmp_path: Path) -> None:
     first = made / "0-000000.tar"
     raw = tmp_path / "raw"
     raw.mkdir()
@@ -84,7 +84,7 @@ def test_more_images_leave_the_others_and_the_shards_as_they_are(made: Path, tmp
     assert [path.name for path in raw.glob("*.tar")] == ["0-000000.tar"]
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_one_others(made: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(made: Path, tmp_path: Path) -> None:
     generator = generated.load()
     for seed, same in ((0, True), (1, False)):
         generated.write_block(generated.draw(generator, seed, 1), tmp_path / "block.tar")
@@ -108,8 +108,6 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     ("images", "seed", "message"),
     [(None, 0, "dataset.images is not set"), (0, 0, "dataset.images is 0"), (1, -1, "dataset.seed is -1")],
 )
-def test_settings_that_make_no_sense_are_refused(
-    images: int | None, seed: int, message: str, tmp_path: Path
-) -> None:
+def test_invalid_settings_are_refused(images: int | None, seed: int, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         ingest(config(images, seed), tmp_path)

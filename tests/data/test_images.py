@@ -18,11 +18,11 @@ def saved(image: Image.Image, form: str, **options: object) -> bytes:
 def test_exif_rotation_is_applied() -> None:
     image = Image.new("RGB", (40, 20))
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by 90 degrees
+    exif[0x0112] = 6  # rotated by 90 degrees
     content = saved(image, "JPEG", exif=exif)
     assert decode(content).shape == (40, 20, 3)
-    facts = inspect(content)
-    assert (facts.width, facts.height) == (20, 40)
+    info = inspect(content)
+    assert (info.width, info.height) == (20, 40)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "CMYK", "1", "LA", "I;16"])

@@ -1,4 +1,4 @@
-"""Shards of a set that changes: only what is touched is written again, and a killed run leaves no trace."""
+"""Shards of a changing set: only what changed is written again, and a killed run leaves no trace."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fra.data.datasets.records import DatasetConfig
 from fra.data.shards import beton
 from fra.data.shards import write as shards
 from fra.data.shards.config import ShardConfig
-from fra.data.shards.plan import order_of, plan
+from fra.data.shards.plan import plan, shuffle_ranks
 from fra.files import sha256
 
 CONFIG = ShardConfig(images_per_shard=10, workers=2)
@@ -83,14 +83,14 @@ def test_new_images_fill_the_last_shard_and_make_new_ones(faces: Path, tmp_path:
     assert table.groupby("shard").size().max() == 10
 
 
-def test_every_shard_is_in_the_order_of_its_keys_hashes_whatever_was_there_before() -> None:
+def test_every_shard_is_sorted_by_the_hashes_of_its_keys_whatever_existed_before() -> None:
     keys = pd.Series([f"{number}" for number in range(40)], dtype="string")
     records = pd.DataFrame({"key": keys, "split": ["train"] * 30 + ["test"] * 10})
     before, shard_before = keys[:0], pd.Series(dtype="string")
     for rows in (records.iloc[5:20], records.iloc[5:37], records):
         planned = plan(rows.assign(last=shards.rows_of(rows["key"], before)), 8, shard_before)
         for _, within in planned.groupby("shard"):
-            order = order_of(within["key"])
+            order = shuffle_ranks(within["key"])
             assert (order[1:] > order[:-1]).all()
         assert planned.set_index("key")["shard"][before].tolist() == shard_before.tolist()
         before, shard_before = (planned[name].reset_index(drop=True) for name in ("key", "shard"))
@@ -114,7 +114,7 @@ def test_a_removed_image_rewrites_its_shard_alone(faces: Path, tmp_path: Path) -
     assert sorted(second.loc[second["index"] >= 0, "index"]) == list(range(IMAGES - 1))
 
 
-def test_an_image_that_is_mended_comes_in(faces: Path, tmp_path: Path) -> None:
+def test_an_image_that_is_repaired_is_included(faces: Path, tmp_path: Path) -> None:
     assert write(faces, tmp_path / "out").set_index("key").loc["words", "index"] == -1
     picture(faces / "words.jpg", 5)
     row = write(faces, tmp_path / "out").set_index("key").loc["words"]
@@ -122,7 +122,7 @@ def test_an_image_that_is_mended_comes_in(faces: Path, tmp_path: Path) -> None:
     assert pd.isna(row["error"])
 
 
-def test_without_its_state_it_writes_the_same_bytes(faces: Path, tmp_path: Path) -> None:
+def test_without_the_state_folder_the_same_bytes_are_written(faces: Path, tmp_path: Path) -> None:
     write(faces, tmp_path / "out")
     picture(faces / "more.jpg", 77)
     write(faces, tmp_path / "out")
@@ -132,7 +132,7 @@ def test_without_its_state_it_writes_the_same_bytes(faces: Path, tmp_path: Path)
     assert {name: content for name, (content, _) in written(tmp_path / "out").items()} == hashes
 
 
-def test_a_shard_that_was_changed_behind_its_back_is_written_again(faces: Path, tmp_path: Path) -> None:
+def test_a_shard_that_was_changed_on_disk_is_written_again(faces: Path, tmp_path: Path) -> None:
     write(faces, tmp_path / "out")
     hashes = {name: content for name, (content, _) in written(tmp_path / "out").items()}
     victim = tmp_path / "out/shards/train-000002.tar"
@@ -141,9 +141,7 @@ def test_a_shard_that_was_changed_behind_its_back_is_written_again(faces: Path, 
     assert {name: content for name, (content, _) in written(tmp_path / "out").items()} == hashes
 
 
-def test_an_image_that_only_decoding_finds_broken_leaves_shards_and_betons(
-    faces: Path, tmp_path: Path
-) -> None:
+def test_an_image_that_fails_to_decode_is_removed_from_shards_and_betons(faces: Path, tmp_path: Path) -> None:
     whole = (faces / "7.jpg").read_bytes()
     tables = whole.index(b"\xff\xc4") + 5
     (faces / "7.jpg").write_bytes(
@@ -159,7 +157,7 @@ def test_an_image_that_only_decoding_finds_broken_leaves_shards_and_betons(
     assert (row["index"], row["width"], row["error"]) == (-1, 0, broken["7"])
     assert not beton.write(manifest, out / "shards", out / "beton", CONFIG)
     before = written(out)
-    pd.testing.assert_frame_equal(write(faces, out), manifest)  # and it stays so
+    pd.testing.assert_frame_equal(write(faces, out), manifest)  # nothing changes in a further run
     assert not touched(before, written(out))
 
 
@@ -173,7 +171,7 @@ write(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
-def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
+def test_a_run_killed_at_any_moment_continues_to_the_same_bytes(tmp_path: Path) -> None:
     faces = tmp_path / "faces"
     for number in range(IMAGES):
         picture(faces / f"{number}.jpg", number)

@@ -13,7 +13,7 @@ from data.conftest import RAW_BYTES
 from fra.data.loader.build import build_loader
 from fra.data.loader.config import DataConfig, Loader
 from fra.data.loader.ffcv import ffcv_threads
-from fra.data.loader.samplers import chunk_shuffled, shuffled
+from fra.data.loader.samplers import chunk_shuffle, shuffle
 from fra.data.views.views import ViewsConfig
 
 EXCLUDE = frozenset({3, 11})
@@ -33,7 +33,7 @@ def collect(pairs: Loader, epochs: range) -> Pairs:
     for epoch in epochs:
         for crops in pairs.epoch(epoch):
             for place, index in enumerate(crops.index_B.tolist()):
-                assert (epoch, index) not in seen, "an image came twice in an epoch"
+                assert (epoch, index) not in seen, "an image was read twice in an epoch"
                 seen[epoch, index] = (crops.first_BHWC[place].clone(), crops.second_BHWC[place].clone())
     return seen
 
@@ -64,7 +64,7 @@ def test_both_loaders_give_the_same_crops_up_to_decoding(prepared: Path, ffcv: L
 
 
 @pytest.mark.parametrize("kind", ["ffcv", "webdataset"])
-def test_an_epoch_can_be_entered_anywhere(prepared: Path, ffcv: Loader, kind: str) -> None:
+def test_an_epoch_can_start_at_any_step(prepared: Path, ffcv: Loader, kind: str) -> None:
     pairs = ffcv if kind == "ffcv" else build(prepared, kind)
     whole = [(crops.index_B.clone(), crops.first_BHWC.clone()) for crops in pairs.epoch(1)]
     part = [(crops.index_B.clone(), crops.first_BHWC.clone()) for crops in pairs.epoch(1, 3)]
@@ -81,7 +81,7 @@ def test_crops_do_not_depend_on_the_number_of_workers(prepared: Path) -> None:
     assert all(torch.equal(one[key][view], three[key][view]) for key in one for view in (0, 1))
 
 
-def test_quarantined_images_are_never_loaded(ffcv: Loader, prepared: Path) -> None:
+def test_excluded_images_are_never_read(ffcv: Loader, prepared: Path) -> None:
     for pairs in (ffcv, build(prepared, "webdataset")):
         assert not {index for _, index in collect(pairs, range(5))} & EXCLUDE
 
@@ -100,7 +100,7 @@ def test_epochs_differ(ffcv: Loader) -> None:
     assert not torch.equal(*orders)
 
 
-def test_an_epoch_left_half_way_leaves_no_thread(ffcv: Loader) -> None:
+def test_an_epoch_that_is_not_read_to_its_end_leaves_no_thread(ffcv: Loader) -> None:
     import threading
 
     epoch = ffcv.epoch(0)
@@ -113,14 +113,14 @@ def test_an_epoch_left_half_way_leaves_no_thread(ffcv: Loader) -> None:
     assert threading.active_count() < before
 
 
-def held() -> tuple[int, int, float]:
+def resources() -> tuple[int, int, float]:
     """Threads, open files and megabytes of this process."""
     process = psutil.Process()
     return process.num_threads(), process.num_fds(), process.memory_info().rss / 2**20
 
 
-def test_hundreds_of_epochs_hold_no_more_than_the_first_few(ffcv: Loader) -> None:
-    """FFCV starts a thread an epoch, and allocates its batches anew."""
+def test_hundreds_of_epochs_use_no_more_resources_than_the_first_few(ffcv: Loader) -> None:
+    """FFCV starts a thread and allocates its batches in every epoch."""
 
     def epochs(numbers: range) -> None:
         for epoch in numbers:
@@ -128,29 +128,29 @@ def test_hundreds_of_epochs_hold_no_more_than_the_first_few(ffcv: Loader) -> Non
                 pass
 
     epochs(range(50))
-    threads, files, memory = held()
+    threads, files, memory = resources()
     epochs(range(50, 450))
-    threads_later, files_later, memory_later = held()
+    threads_later, files_later, memory_later = resources()
     assert threads_later <= threads + 1  # the last epoch's may be ending
     assert files_later <= files
     assert memory_later - memory < 40  # a tenth of a megabyte an epoch
 
 
-def test_chunk_shuffle_reads_runs_and_mixes_batches() -> None:
-    """All images once; few pages at a time; neighbours in the file share a batch hardly more often than by chance."""
+def test_chunk_shuffle_reads_chunks_and_mixes_batches() -> None:
+    """Each image once; few pages at a time; neighbours in the file share a batch little more often than by chance."""
     index, batch, generator = np.arange(100_000), 500, np.random.default_rng(0)
-    order = chunk_shuffled(index, chunk=700, buffer=10_000, generator=generator)
+    order = chunk_shuffle(index, chunk=700, buffer=10_000, generator=generator)
     assert np.array_equal(np.sort(order), index)
     pages = [len(np.unique(order[start : start + 10_000] // 700)) for start in range(0, len(index), 10_000)]
     assert max(pages) <= 10_000 // 700 + 3  # in memory at a time, of 143
     together = {}
-    for name, one in {"chunk_shuffle": order, "random": shuffled(index, generator)}.items():
+    for name, one in {"chunk_shuffle": order, "random": shuffle(index, generator)}.items():
         of = np.empty(len(index), dtype=int)
         of[one] = np.arange(len(index)) // batch
         together[name] = np.mean(of[:-1] == of[1:])
     assert together["random"] < 0.01
     assert together["chunk_shuffle"] < 0.06  # 500 of a window of 10,000: neighbours in one epoch, …
-    again = chunk_shuffled(index, chunk=700, buffer=10_000, generator=generator)
+    again = chunk_shuffle(index, chunk=700, buffer=10_000, generator=generator)
     first = set(order[:10_000].tolist())
     overlap = [
         len(first & set(again[start : start + 10_000].tolist())) for start in range(0, 100_000, 10_000)
@@ -158,7 +158,7 @@ def test_chunk_shuffle_reads_runs_and_mixes_batches() -> None:
     assert max(overlap) < 4_000  # … and other windows in the next
 
 
-def test_a_loader_shuffles_in_chunks(prepared: Path, images: int) -> None:
+def test_a_loader_can_use_chunk_shuffle(prepared: Path, images: int) -> None:
     config = DataConfig("ffcv", "chunk_shuffle", image_size=24, workers=2, shuffle_buffer=16)
     pairs = build_loader(
         config,
@@ -171,14 +171,14 @@ def test_a_loader_shuffles_in_chunks(prepared: Path, images: int) -> None:
     assert len(collect(pairs, range(1))) == (images - len(EXCLUDE)) // 4 * 4
 
 
-def test_an_error_in_ffcvs_thread_is_raised_not_waited_for(prepared: Path) -> None:
+def test_an_error_in_ffcvs_thread_is_raised(prepared: Path) -> None:
     pairs = build(prepared, "ffcv")
     pairs.loader.code = [(lambda **_: 1 / 0, [])], []  # type: ignore[attr-defined]
     with pytest.raises(RuntimeError, match=r"train\.beton: a batch could not be read"):
         list(pairs.epoch(0))
 
 
-def test_more_threads_than_numba_has_are_refused_and_none_asked_for_fits(
+def test_more_threads_than_numba_has_are_refused_and_the_default_fits(
     prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ValueError, match=r"data\.workers is 9999, but Numba has \d+ threads here"):
@@ -187,7 +187,7 @@ def test_more_threads_than_numba_has_are_refused_and_none_asked_for_fits(
     assert ffcv_threads(0) == 1
 
 
-def test_a_batch_larger_than_the_set_says_what_fits(prepared: Path, images: int) -> None:
+def test_a_batch_larger_than_the_set_names_the_largest_possible(prepared: Path, images: int) -> None:
     with pytest.raises(ValueError, match=f"set train.batch_size to {images - len(EXCLUDE)} or less"):
         build(prepared, "webdataset", batch_size=1000)
 

@@ -1,4 +1,4 @@
-"""What image files say beside their picture does not get into shards; the picture does, bit by bit."""
+"""Metadata of image files does not get into shards; the pixels do, unchanged."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from fra.data.datasets import ingest
 from fra.data.datasets.records import DatasetConfig
-from fra.data.images import ImageError, decode, glance, inspect
+from fra.data.images import ImageError, decode, inspect, read_header
 from fra.data.shards import write as shards
 from fra.data.shards.config import ShardConfig
-from fra.data.shards.strip_metadata import anew, without_metadata
+from fra.data.shards.strip_metadata import reencode, without_metadata
 
 SECRET = b"Ann Example, Hauptstrasse 1"
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8))
@@ -33,7 +33,7 @@ def saved(image: Image.Image, form: str, **options: object) -> bytes:
 
 
 def exif(orientation: int = 1) -> Image.Exif:
-    """Camera, author, place and a preview, as telephones write them."""
+    """Camera, author and place, as phones write them."""
     tags = Image.Exif()
     tags[0x0112] = orientation
     tags[0x010F], tags[0x0110] = "Example Cameras", "Model 7"
@@ -44,7 +44,7 @@ def exif(orientation: int = 1) -> Image.Exif:
 
 
 def jpeg(orientation: int = 1, progressive: bool = False) -> bytes:
-    """A JPEG with everything that cameras and programs put into one, and a second file behind it."""
+    """A JPEG with everything that cameras and programs put into one, and a second file after it."""
     options = {"exif": exif(orientation), "comment": SECRET, "icc_profile": b"profile of " + SECRET}
     content = saved(PICTURE, "JPEG", progressive=progressive, restart_marker_blocks=1, **options)
     thumbnail = b"\xff\xe0" + struct.pack(">H", 16 + 3 * 4) + b"JFIF\0\1\1\0\0\1\0\1\2\2" + b"\7" * 12
@@ -81,7 +81,7 @@ CARRIERS: dict[str, Callable[..., bytes]] = {"jpeg": jpeg, "png": png, "webp": w
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", CARRIERS)
-def test_everything_goes_but_the_picture_and_which_way_up_it_is(form: str, orientation: int) -> None:
+def test_everything_but_pixels_and_orientation_is_removed(form: str, orientation: int) -> None:
     content = CARRIERS[form](orientation)
     assert SECRET in content
     bare = without_metadata(content)
@@ -91,7 +91,7 @@ def test_everything_goes_but_the_picture_and_which_way_up_it_is(form: str, orien
     assert not kept.get_ifd(0x8825)
     assert set(kept) - {0x0112} <= set(Image.open(io.BytesIO(saved(PICTURE, form))).getexif())
     assert np.array_equal(decode(bare), decode(content))
-    assert glance(bare) == inspect(bare)
+    assert read_header(bare) == inspect(bare)
     assert (inspect(bare).width, inspect(bare).height) == ((40, 24) if orientation < 5 else (24, 40))
     assert without_metadata(bare) == bare
 
@@ -103,7 +103,7 @@ def test_other_kinds(content: bytes) -> None:
     assert np.array_equal(decode(bare), decode(content))
 
 
-def test_the_orientation_may_stand_in_xmp() -> None:
+def test_the_orientation_may_be_in_xmp() -> None:
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
     content = saved(PICTURE, "JPEG", xmp=xmp)
     bare = without_metadata(content)
@@ -111,7 +111,7 @@ def test_the_orientation_may_stand_in_xmp() -> None:
     assert decode(bare).shape == decode(content).shape == (40, 24, 3)
 
 
-def test_a_second_picture_behind_the_first_goes() -> None:
+def test_a_second_picture_after_the_first_is_removed() -> None:
     content = saved(PICTURE, "MPO", save_all=True, append_images=[PICTURE.rotate(90)])
     bare = without_metadata(content)
     assert inspect(content).format == "mpo"
@@ -137,23 +137,23 @@ PLAIN = {
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_a_file_that_says_nothing_keeps_its_bytes(name: str) -> None:
+def test_a_file_without_metadata_keeps_its_bytes(name: str) -> None:
     assert without_metadata(PLAIN[name]) == PLAIN[name]
 
 
 @pytest.mark.parametrize("form", ["TIFF", "BMP", "GIF"])
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I;16B", "F"])
-def test_what_is_written_anew_has_the_same_pixels(form: str, mode: str) -> None:
+def test_reencoded_files_have_the_same_pixels(form: str, mode: str) -> None:
     image = Image.new(mode, (6, 5)) if ";" in mode else PICTURE.convert(mode)
     try:
         content = saved(image, form)
     except (OSError, ValueError):
         pytest.skip(f"no {form} of mode {mode}")
-    bare = anew(content)
+    bare = reencode(content)
     assert np.array_equal(decode(bare), decode(content))
 
 
-def test_a_png_may_say_it_after_its_pixels() -> None:
+def test_png_metadata_after_the_pixels_is_removed() -> None:
     chunk = b"tEXtAuthor\0" + SECRET
     late = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
     plain = PLAIN["png"]
@@ -165,8 +165,8 @@ ANY = [*PLAIN.values(), jpeg(6), png(6), webp(6), tiff(6), ppm()]
 
 @settings(deadline=None)
 @given(st.sampled_from(ANY), st.data())
-def test_damaged_files_are_the_same_picture_or_refused(whole: bytes, data: st.DataObject) -> None:
-    """Bytes changed, cut out or doubled anywhere: never another error, never other pixels."""
+def test_damaged_files_keep_their_pixels_or_are_refused(whole: bytes, data: st.DataObject) -> None:
+    """Bytes changed, removed or inserted anywhere: never another error, never other pixels."""
     content = bytearray(whole)
     for _ in range(data.draw(st.integers(1, 4))):
         place, length = data.draw(st.integers(0, len(content))), data.draw(st.integers(0, 12))
@@ -179,12 +179,12 @@ def test_damaged_files_are_the_same_picture_or_refused(whole: bytes, data: st.Da
     try:
         before = decode(bytes(content))
     except ImageError:
-        return  # what was damaged is not there any more
+        return  # the damaged part was removed
     assert np.array_equal(before, after)
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_shards_say_what_is_asked_for(keep: bool, tmp_path: Path) -> None:
+def test_shards_keep_metadata_only_where_the_parameter_is_set(keep: bool, tmp_path: Path) -> None:
     root = tmp_path / "faces"
     root.mkdir()
     (root / "a.jpg").write_bytes(jpeg(6))
@@ -200,7 +200,7 @@ def test_shards_say_what_is_asked_for(keep: bool, tmp_path: Path) -> None:
         return (tmp_path / "shards" / "train-000000.tar").read_bytes()
 
     write(not keep)
-    assert (SECRET in write(keep)) is keep, "what was written the other way is written again"
+    assert (SECRET in write(keep)) is keep, "shards written with the other setting are written again"
     with tarfile.open(tmp_path / "shards" / "train-000000.tar") as tar:
         assert sorted(tar.getnames()) == ["a.jpg", "a.json", "b.json", "b.png"]
     assert [path.name for path in (tmp_path / "state").iterdir()] == ["done.json"]

@@ -23,7 +23,7 @@ def manifest(prepared: Path) -> pd.DataFrame:
     return pd.read_parquet(prepared / "manifest.parquet")
 
 
-def test_the_manifest_names_what_could_not_be_decoded(manifest: pd.DataFrame) -> None:
+def test_the_manifest_names_images_that_cannot_be_decoded(manifest: pd.DataFrame) -> None:
     errors = manifest.set_index("source")["error"].dropna().to_dict()
     assert set(errors) == {"s1/text.jpg", "s1/empty.png", "s1/truncated.png"}
     assert "0 bytes" in errors["s1/empty.png"]
@@ -61,7 +61,7 @@ def test_index_json_names_every_shard_with_its_hash(prepared: Path) -> None:
     assert named == {path.name: sha256(path) for path in (prepared / "shards").glob("*.tar")}
 
 
-def test_twice_gives_the_same_bytes(faces: Path, prepared: Path, tmp_path: Path) -> None:
+def test_a_second_run_gives_the_same_bytes(faces: Path, prepared: Path, tmp_path: Path) -> None:
     prepare(faces, tmp_path)
     files = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) > 8
@@ -70,7 +70,7 @@ def test_twice_gives_the_same_bytes(faces: Path, prepared: Path, tmp_path: Path)
     }
 
 
-def test_nothing_of_this_machine_is_in_a_shard(prepared: Path) -> None:
+def test_shards_do_not_depend_on_the_machine(prepared: Path) -> None:
     with tarfile.open(next((prepared / "shards").glob("*.tar"))) as tar:
         assert {(member.mtime, member.uid, member.uname, member.mode) for member in tar} == {
             (0, 0, "fra", 0o644)
@@ -88,7 +88,7 @@ def test_a_smaller_set_leaves_no_stale_shards(faces: Path, tmp_path: Path) -> No
     }
 
 
-def test_a_set_without_one_good_image_is_refused(tmp_path: Path) -> None:
+def test_a_set_without_a_decodable_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / "in" / name).write_text("text")

@@ -1,4 +1,4 @@
-"""The batched operations against torchvision's own, and their parameters against the recipe."""
+"""The batched operations compared with torchvision's, and their parameters with the recipe."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_view_depends_on_seed_epoch_and_image_alone() -> None:
     assert not torch.equal(Views(ViewsConfig(), seed=5)(whole, 2, CPU)[0], first)
 
 
-def test_views_that_change_nothing_only_normalise() -> None:
+def test_views_without_augmentation_only_normalise() -> None:
     still = ViewsConfig(
         flip_probability=0,
         jitter_probability=0,
@@ -138,8 +138,8 @@ def test_compiled_views_equal_the_batched_ones(view: int, height: int, width: in
     assert not far[~draws.solarize].any()
 
 
-def test_batched_views_ask_the_device_for_nothing() -> None:
-    """A meta tensor has no values: whoever asks for one gets an error, where a GPU would have to be waited for."""
+def test_batched_views_read_nothing_back_from_the_device() -> None:
+    """A meta tensor has no values: reading one raises an error, where a GPU would force a wait."""
     crops = torch.randint(0, 256, (64, 16, 16, 3), dtype=torch.uint8)
     made = Views(ViewsConfig(), seed=0)(Crops(crops, crops, torch.arange(64)), 0, torch.device("meta"))
     assert [(view.device.type, view.shape) for view in made] == [("meta", (64, 3, 16, 16))] * 2
@@ -164,6 +164,6 @@ def test_compiled_views_do_not_depend_on_threads(threads: int) -> None:
     "change",
     [{"crop_scale": (0.5, 1.2)}, {"crop_scale": (0.9, 0.2)}, {"hue": 0.7}, {"blur_probability": (1.0, 1.5)}],
 )
-def test_settings_that_make_no_sense_are_refused(change: dict[str, object]) -> None:
+def test_invalid_settings_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="views"):
         ViewsConfig(**change)  # type: ignore[arg-type]

@@ -225,5 +225,7 @@ def test_libraries_that_do_not_fit_in_memory_are_one_line(tmp_path: Path) -> Non
 
 
 def test_a_table_that_is_not_there_says_what_makes_it(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"none\.parquet: no such table: `dvc repro` makes it"):
+    with pytest.raises(
+        FileNotFoundError, match=r"none\.parquet: no such table: run `dvc repro`, which writes it"
+    ):
         read_parquet(tmp_path / "none.parquet")

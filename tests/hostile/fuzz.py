@@ -1,10 +1,10 @@
-"""Coverage-guided fuzzing of the same readers as in the tests, as long as one likes.
+"""Coverage-guided fuzzing of the readers in `targets`, for any time.
 
     pip install --no-deps atheris==3.0.0
     python tests/hostile/fuzz.py SECONDS [TARGET…]       seconds for each target, of all where none is named
 
-An input that broke a reader is kept in tests/hostile/corpus/<target>/, where the tests read it ever after. A run that
-takes longer than two minutes by the clock (a busy machine is slow), or four gigabytes, counts as broken.
+An input that broke a reader is stored in tests/hostile/corpus/<target>/, which the tests read. A single run that
+takes more than two minutes of wall-clock time, or four gigabytes, counts as broken.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TESTS = str(HERE.parent)
 
 
 def fuzz(target: str, arguments: list[str]) -> None:
-    """Runs libFuzzer on one target, in this process, until it ends it."""
+    """Runs libFuzzer on one target in this process, which libFuzzer ends."""
     import atheris
 
     sys.path.insert(0, TESTS)
@@ -35,15 +35,15 @@ def fuzz(target: str, arguments: list[str]) -> None:
     for number, seed in enumerate(TARGETS[target].seeds()):
         (folder / str(number)).write_bytes(seed)
 
-    def once(content: bytes) -> None:
+    def run_once(content: bytes) -> None:
         run(content)
 
-    atheris.Setup([sys.argv[0], *arguments], once)
+    atheris.Setup([sys.argv[0], *arguments], run_once)
     atheris.Fuzz()
 
 
-def watched(target: str, seconds: int) -> str:
-    """One target in a process of its own; a line of figures."""
+def fuzz_in_process(target: str, seconds: int) -> str:
+    """Fuzzes one target in a process of its own; returns a line of results."""
     kept = HERE / "corpus" / target
     kept.mkdir(parents=True, exist_ok=True)
     before = set(kept.iterdir())
@@ -75,7 +75,7 @@ def main() -> None:
     from hostile.targets import TARGETS
 
     for target in sys.argv[2:] or TARGETS:
-        print(watched(target, int(sys.argv[1])), flush=True)
+        print(fuzz_in_process(target, int(sys.argv[1])), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What reads files of unknown origin, each as a function of bytes: used by the property-based tests and by the fuzzer.
+"""The readers of files of unknown origin, as functions of bytes: for the property-based tests and the fuzzer.
 
-A target passes where its reader gives a sound value or refuses in the way its docstring promises; anything else that it
-raises is a finding.
+A target passes where its reader returns a valid value or raises what its docstring documents; any other exception is a
+finding.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ from safetensors.torch import save as save_safetensors
 
 from data import test_adapters as layouts
 from fra.data.datasets.adapters import webdataset
-from fra.data.datasets.ingest import ADAPTERS, check_names, table_of
+from fra.data.datasets.checks import check_names
+from fra.data.datasets.ingest import ADAPTERS
+from fra.data.datasets.record_table import table_of
 from fra.data.datasets.records import DatasetConfig, Record
-from fra.data.images import ImageError, decode, glance, inspect
+from fra.data.images import ImageError, decode, inspect, read_header
 from fra.data.loader.webdataset import train_shards
 from fra.data.shards.beton_reader import Beton, BetonError
 from fra.data.shards.strip_metadata import without_metadata
@@ -83,17 +85,17 @@ def refusing(
 
 
 def image(content: bytes) -> None:
-    """Without metadata it is the same picture, or refused; what the header says is what decoding finds."""
+    """Without metadata it has the same pixels, or is refused; the header gives what decoding gives."""
     try:
-        bare = without_metadata(content)
-        after = decode(bare)
+        stripped = without_metadata(content)
+        after = decode(stripped)
     except ImageError:
         return
-    if without_metadata(bare) != bare:
+    if without_metadata(stripped) != stripped:
         raise UnsoundError("metadata is left")
-    facts = glance(bare)
-    if facts.format not in ("gif", "tiff") and facts != inspect(bare):
-        raise UnsoundError(f"{facts} at a glance, {inspect(bare)} decoded")
+    info = read_header(stripped)
+    if info.format not in ("gif", "tiff") and info != inspect(stripped):
+        raise UnsoundError(f"{info} by the header, {inspect(stripped)} decoded")
     try:
         before = decode(content)
     except ImageError:

@@ -1,4 +1,4 @@
-"""Tars and annotation files that name what is not theirs."""
+"""Tars and annotation files that refer to files outside of the set, or hold invalid values."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_members_that_lead_out_are_refused(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
-def test_links_and_devices_in_a_tar_are_no_images(kind: bytes, tmp_path: Path) -> None:
+def test_links_and_devices_in_a_tar_are_not_images(kind: bytes, tmp_path: Path) -> None:
     urls = archive(tmp_path / "faces.tar", "a.png", type=kind, linkname="/etc/passwd")
     with pytest.raises(ValueError, match="lists no image"):
         ingested(tmp_path, adapter="webdataset", urls=urls)
@@ -69,7 +69,7 @@ def test_braces_cannot_name_millions(urls: str, tmp_path: Path) -> None:
         ingested(tmp_path, adapter="webdataset", urls=urls)
 
 
-def test_many_tars_are_no_crime(tmp_path: Path) -> None:
+def test_many_tars_are_accepted(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"faces-000000\.tar: no such shard"):
         ingested(tmp_path, adapter="webdataset", urls=f"{tmp_path}/faces-{{000000..099999}}.tar")
 
@@ -82,7 +82,7 @@ def test_a_password_in_a_url_is_refused(tmp_path: Path) -> None:
     assert "swordfish" not in str(error.value)
 
 
-def test_the_manifest_tells_tars_by_name_alone(tmp_path: Path) -> None:
+def test_the_manifest_holds_only_the_names_of_tars(tmp_path: Path) -> None:
     urls = archive(tmp_path / "faces.tar", "a.png")
     records = ingest.ingest(DatasetConfig("set", "webdataset", urls=urls), tmp_path / "raw")
     out = tmp_path / "out"
@@ -120,7 +120,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_an_annotation_that_cannot_be(name: str, tmp_path: Path) -> None:
+def test_an_invalid_annotation_is_refused(name: str, tmp_path: Path) -> None:
     layout, adapter, file, old, new, message = CASES[name]
     layout(tmp_path / "set")
     (tmp_path / "set" / "a").mkdir(exist_ok=True)
@@ -133,17 +133,17 @@ def test_an_annotation_that_cannot_be(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"image\n" + b"x" * 200_000 + b"\n", "no table of comma-separated values"),
+        (b"image\n" + b"x" * 200_000 + b"\n", "not a table of comma-separated values"),
         (b"image\n\xff\xfe\n", "not UTF-8 text"),
     ],
 )
-def test_a_table_that_is_none(content: bytes, message: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_table_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_bytes(content)
     with pytest.raises(ValueError, match=rf"labels\.csv: {message}"):
         ingested(tmp_path, adapter="table", root=str(tmp_path))
 
 
-def test_a_list_that_is_a_pipe(tmp_path: Path) -> None:
+def test_a_list_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "labels.csv")
     with pytest.raises(ValueError, match=r"labels\.csv: neither file nor folder"):
         ingested(tmp_path, adapter="table", root=str(tmp_path))

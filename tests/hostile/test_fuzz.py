@@ -1,4 +1,4 @@
-"""Readers of files of unknown origin get damaged ones: they read or refuse, and nothing else."""
+"""Readers of files of unknown origin read or refuse damaged files, and raise nothing else."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ TOKENS = (
     b"}",
     b"0",
 )
-"""What annotation files are broken with, as often as not."""
+"""What often breaks annotation files."""
 
 
 @cache
 def seeds(name: str) -> list[bytes]:
-    """The sound inputs of a target, made once: some hold the time."""
+    """The valid inputs of a target, made once, as some contain the time."""
     return TARGETS[name].seeds()
 
 
 def splice(data: st.DataObject, content: bytes) -> bytes:
-    """Bytes changed, cut out, put in or doubled, in up to four places."""
+    """Changes, removes, inserts or repeats bytes in up to four places."""
     for _ in range(data.draw(st.integers(1, 4))):
         start, length = data.draw(st.integers(0, len(content))), data.draw(st.integers(0, 16))
         new = data.draw(
@@ -50,7 +50,7 @@ def splice(data: st.DataObject, content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_sound_input_is_read(name: str) -> None:
+def test_valid_input_is_read(name: str) -> None:
     for seed in seeds(name):
         TARGETS[name].run(seed)
 
@@ -66,5 +66,5 @@ def test_damaged_input_is_read_or_refused(name: str, data: st.DataObject) -> Non
 @pytest.mark.parametrize(
     "path", sorted(CORPUS.glob("*/*")), ids=lambda path: f"{path.parent.name}/{path.name}"
 )
-def test_what_once_broke_a_reader_does_not_again(path: Path) -> None:
+def test_an_input_that_once_broke_a_reader_is_read_or_refused(path: Path) -> None:
     TARGETS[path.parent.name].run(path.read_bytes())

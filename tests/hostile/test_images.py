@@ -1,4 +1,4 @@
-"""A folder of images from the internet: each bad one is quarantined with a reason, the others are used."""
+"""A folder of hostile image files: each bad one is left out with a reason, the others are used."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def resized(content: bytes, height: int, width: int) -> bytes:
 
 
 JPEG, PNG = saved("JPEG"), saved("PNG")
-LAUGHS = {
+HOSTILE = {
     "bomb.png": (png(60_000, 60_000), "pixels"),
     "deep_bomb.png": (png(7_000, 7_000, rows=bytes(10_000)), "cannot be decoded"),
     "text_bomb.png": (
@@ -94,8 +94,8 @@ LAUGHS = {
     ),
     "pickle.jpg": (b"\x80\x04cos\nsystem\n(S'true'\ntR.", "not an image"),
 }
-"""File → its bytes, and what is said of it."""
-GOOD = {
+"""File name → its bytes, and a pattern of the error."""
+POLYGLOT = {
     "zip.jpg": JPEG + b"PK\3\4 an archive",
     "html.png": PNG[:-12] + chunk(b"tEXt", b"a\0<script>alert(1)</script>") + PNG[-12:],
     "long_exif.jpg": JPEG[:2]
@@ -106,7 +106,7 @@ GOOD = {
     ),
     "pointing_exif.jpg": saved("JPEG", exif=b"Exif\0\0" + tiff((0x112, 5, 0xFFFFFFFF, 0xFFFFFF00))),
 }
-"""Files that are images and something else: the image is taken, the rest is not."""
+"""Files that are images and something else: the image is kept, the rest is removed."""
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     folder = tmp_path_factory.mktemp("hostile")
     root = folder / "set"
     root.mkdir()
-    for name, content in {**GOOD, **{name: content for name, (content, _) in LAUGHS.items()}}.items():
+    for name, content in {**POLYGLOT, **{name: content for name, (content, _) in HOSTILE.items()}}.items():
         (root / name).write_bytes(content)
     os.mkfifo(root / "pipe.jpg")
     (root / "broken.jpg").symlink_to("nowhere.jpg")
@@ -127,7 +127,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     places = (root, folder / "shards", folder / "m.parquet", config, folder / "state")
     manifest = write.write(records, *places)
     broken = beton.write(manifest, folder / "shards", folder / "beton", config)
-    assert set(broken) == {"deep_bomb"}, "decoding finds what a glance at the header does not"
+    assert set(broken) == {"deep_bomb"}, "decoding finds what the header does not show"
     manifest = write.write(records, *places, broken=broken)
     contents = (folder / "shards/train-000000.tar").read_bytes()
     assert b"script" not in contents
@@ -135,31 +135,31 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     return manifest.set_index("source")
 
 
-@pytest.mark.parametrize("name", LAUGHS)
-def test_a_hostile_file_is_quarantined_with_a_reason(name: str, table: pd.DataFrame) -> None:
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_left_out_with_a_reason(name: str, table: pd.DataFrame) -> None:
     assert pd.isna(table.loc[name, "shard"])
-    assert re.search(LAUGHS[name][1], table.loc[name, "error"]), table.loc[name, "error"]
+    assert re.search(HOSTILE[name][1], table.loc[name, "error"]), table.loc[name, "error"]
 
 
-@pytest.mark.parametrize("name", GOOD)
-def test_an_image_that_is_something_else_too_is_an_image(name: str, table: pd.DataFrame) -> None:
+@pytest.mark.parametrize("name", POLYGLOT)
+def test_an_image_that_is_also_another_file_is_read(name: str, table: pd.DataFrame) -> None:
     assert table.loc[name, "shard"] == "train-000000.tar"
     assert table.loc[name, ["width", "height"]].tolist() == [40, 40]
     assert table.loc[name, "bytes"] < 10_000
 
 
-def test_pipes_and_links_to_nothing_are_no_images(table: pd.DataFrame) -> None:
+def test_pipes_and_broken_links_are_not_listed(table: pd.DataFrame) -> None:
     assert not {"pipe.jpg", "broken.jpg", "loop.jpg"} & set(table.index)
     assert "bytes are more than" in table.loc["huge.jpg", "error"]
 
 
 def test_a_bomb_does_not_take_memory() -> None:
-    """Every bomb within half a gigabyte beside what Python and its libraries have."""
+    """Every bomb is refused within half a gigabyte on top of Python and its libraries."""
     program = (
-        "import resource\nfrom hostile.test_images import LAUGHS\nfrom fra.data.images import ImageError, decode\n"
+        "import resource\nfrom hostile.test_images import HOSTILE\nfrom fra.data.images import ImageError, decode\n"
         "now = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (now + 2**29, now + 2**29))\n"
-        "for name, (content, _) in LAUGHS.items():\n"
+        "for name, (content, _) in HOSTILE.items():\n"
         "    try:\n        decode(content)\n    except ImageError:\n        print(name)\n"
     )
     root = Path(__file__).parents[2]
@@ -171,7 +171,7 @@ def test_a_bomb_does_not_take_memory() -> None:
         text=True,
         check=False,
     )
-    assert done.stdout.split() == list(LAUGHS), done.stderr[-2000:]
+    assert done.stdout.split() == list(HOSTILE), done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("name", ["/dev/zero", "/dev/null"])
@@ -180,7 +180,7 @@ def test_devices_are_not_read(name: str) -> None:
         read_file(name)
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(ImageError, match="not a plain file"):
         read_file(tmp_path / "pipe.jpg")
@@ -190,7 +190,7 @@ def test_programs_are_never_run_for_an_image() -> None:
     """Pillow would start Ghostscript for PostScript."""
     assert "EPS" not in images.FORMATS
     with pytest.raises(ImageError, match="not an image"):
-        decode(LAUGHS["script.jpg"][0])
+        decode(HOSTILE["script.jpg"][0])
 
 
 def ingested(root: Path, **options: bool) -> list[str]:
@@ -198,7 +198,7 @@ def ingested(root: Path, **options: bool) -> list[str]:
     return listed["source"].tolist()
 
 
-def test_links_out_of_the_set_are_refused_unless_asked_for(tmp_path: Path) -> None:
+def test_links_out_of_the_set_are_refused_by_default(tmp_path: Path) -> None:
     root, secret = tmp_path / "set", tmp_path / "private.png"
     root.mkdir()
     secret.write_bytes(PNG)
@@ -219,7 +219,7 @@ def test_links_out_of_the_set_are_refused_unless_asked_for(tmp_path: Path) -> No
         (b"caf\xe9.png", r"'caf\\udce9.png' is not UTF-8: rename it"),
     ],
 )
-def test_names_that_are_no_text_are_refused(name: bytes, message: str, tmp_path: Path) -> None:
+def test_names_that_are_not_text_are_refused(name: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     (Path(os.fsencode(tmp_path / "set").decode()) / os.fsdecode(name)).write_bytes(PNG)
     with pytest.raises(ValueError, match=message) as error:
@@ -230,7 +230,7 @@ def test_names_that_are_no_text_are_refused(name: bytes, message: str, tmp_path:
 @pytest.mark.parametrize(
     "name", ["ü,'\"&<b>.png", "50% off; rm -rf ~.png", "-rf.png", "$(id).png", "con\u202ftrol.png"]
 )
-def test_odd_names_are_names(name: str, tmp_path: Path) -> None:
+def test_unusual_names_are_accepted(name: str, tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / name).write_bytes(PNG)
     assert ingested(tmp_path / "set") == [name]
@@ -239,5 +239,5 @@ def test_odd_names_are_names(name: str, tmp_path: Path) -> None:
 def test_a_decoded_image_is_the_same_with_and_without_its_hostile_part() -> None:
     assert all(
         np.array_equal(decode(content), decode(PNG if name.endswith("png") else JPEG))
-        for name, content in GOOD.items()
+        for name, content in POLYGLOT.items()
     )

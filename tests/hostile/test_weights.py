@@ -1,4 +1,4 @@
-"""Weights, checkpoints and betons that were made to break or to run something."""
+"""Weights, checkpoints and betons crafted to crash the reader or to run code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hostile.targets import beton_seeds
 
 
 class Bomb:
-    """Unpickled, it makes a folder."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -31,7 +31,7 @@ class Bomb:
 
 @pytest.fixture
 def trace(tmp_path: Path) -> Path:
-    """What is there once a bomb went off; that it would, is shown first."""
+    """The folder that a bomb creates; first shows that a bomb works."""
     pickle.loads(pickle.dumps(Bomb(tmp_path / "trial")))
     assert (tmp_path / "trial").is_dir()
     return tmp_path / "trace"
@@ -146,7 +146,7 @@ def test_a_crafted_beton_header_is_one_clear_error(changes: list[tuple[int, byte
         Beton(beton(tmp_path, *changes))
 
 
-def test_a_sound_beton_is_read(tmp_path: Path) -> None:
+def test_a_valid_beton_is_read(tmp_path: Path) -> None:
     opened = Beton(beton(tmp_path))
     assert [opened.pixels(place).shape[2] for place in range(len(opened))] == [3] * len(opened)
 

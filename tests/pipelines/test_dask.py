@@ -19,7 +19,7 @@ from fra.data.datasets.ingest import ingest
 from fra.data.datasets.records import DatasetConfig
 from fra.data.shards import write
 from fra.data.shards.config import ShardConfig
-from fra.data.shards.tar import Job
+from fra.data.shards.tar import ShardJob
 from fra.files import sha256
 from pipelines.shard import on_dask
 
@@ -71,18 +71,18 @@ def test_a_killed_worker_changes_nothing(
     faces = few_faces(tmp_path / "faces")
     records = ingest(DatasetConfig("faces", "folder", str(faces)), tmp_path / "raw")
 
-    def spread(work: Callable[[Job], int], jobs: Sequence[Job]) -> Iterator[int]:
+    def execute(work: Callable[[ShardJob], int], jobs: Sequence[ShardJob]) -> Iterator[int]:
         for number, done in enumerate(on_dask(address, workers=2)(work, jobs)):
             if number == 2:
                 os.kill(workers[0].pid, signal.SIGKILL)
             yield done
 
     written = {}
-    for name, how in {"here": None, "dask": spread}.items():
+    for name, how in {"here": None, "dask": execute}.items():
         out = Path(tmp_path.name) / name
         config = ShardConfig(images_per_shard=5, workers=1)
         table = write.write(
-            records, faces, out / "shards", out / "manifest.parquet", config, out / "state", spread=how
+            records, faces, out / "shards", out / "manifest.parquet", config, out / "state", executor=how
         )
         written[name] = bytes_of(out)
     assert table["shard"].nunique() > 10

@@ -1,23 +1,13 @@
-"""What an adapter makes of a folder: records, one an image; and the settings that choose the folder.
-
-An adapter is a module of `fra.data.datasets.adapters` with a function `records(root, config)`. It reads file names and
-annotation files, never pixels: that is `fra.data.shards.write`' work.
-"""
+"""Records: one per image of a data set; with the settings that choose the data set, and the choice of splits."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from posixpath import splitext
-from typing import TextIO
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".pgm", ".ppm", ".bmp", ".webp", ".tif", ".tiff"})
 SPLITS = ("train", "val", "test")
 
 
@@ -62,15 +52,22 @@ class DatasetConfig:
 
 @dataclass(frozen=True)
 class Record:
-    """One image: where it is, whose face it shows, and what is known of it.
+    """One image: where it is stored, whom it shows, and its annotations.
 
-    `box` (left, top, right, bottom; pixels of the file, right and bottom not included) is the part of it that is
-    this record's image, where a file shows more than its face; it may reach over the border. `landmarks` are x0,
-    y0, x1, y1 … in pixels of that part, counted from the centre of its top left pixel at (0, 0). `content` is the
-    image file itself, where the set has none (pixels in a table): `source` then only names it. `name` is what the
-    set's own lists call the image, where that is not `source`. `span` (first byte, number of bytes) is where in
-    `source`, then a tar's path or URL, the image file lies. `labels` are class numbers (0 and up), `measures` any
-    numbers, such as angles.
+    Attributes:
+        source: Path of the image file below the root; the path or URL of a tar where `span` is set; only a name where
+            `content` is set.
+        split: `train`, `val` or `test`.
+        person: Identifier of the person, where known.
+        labels: Class numbers (0 and up) by name.
+        landmarks: x0, y0, x1, y1 … in pixels of the image (of `box`, where set). The centre of the top left pixel is
+            (0, 0).
+        box: Left, top, right, bottom of the face in pixels of the file (right and bottom excluded), where the file
+            shows more than the face. It may extend beyond the image.
+        content: The image file itself, for sets that store pixels in a table.
+        name: What the set's own lists call the image, where that is not `source`.
+        span: First byte and number of bytes of the image file inside the tar `source`.
+        measures: Real numbers by name, such as angles.
     """
 
     source: str
@@ -85,120 +82,28 @@ class Record:
     measures: Mapping[str, float] = field(default_factory=dict)
 
 
-def fraction(name: str) -> float:
-    """A number in [0, 1) that depends on `name` alone: the same on every machine, for ever."""
+def hash_fraction(name: str) -> float:
+    """A number in [0, 1) computed from `name` alone: the same on every machine."""
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2**64
 
 
 def split_of(name: str, config: DatasetConfig) -> str:
-    """The split of a person or image: by a hash of the name, so that new people never move the others."""
-    place = fraction(f"split/{name}")
-    if place < config.test:
+    """The split of a person or image, chosen by a hash of its name: new people never move the others."""
+    fraction = hash_fraction(f"split/{name}")
+    if fraction < config.test:
         return "test"
-    return "val" if place < config.test + config.val else "train"
+    return "val" if fraction < config.test + config.val else "train"
 
 
-def carved(split: str, name: str, config: DatasetConfig) -> str:
-    """A published split, where `dataset.val` of the training part (by `name`: person or image) is set apart."""
-    return "val" if split == "train" and fraction(f"split/{name}") < config.val else split
+def split_off(split: str, name: str, config: DatasetConfig) -> str:
+    """A published split, or `val` for the share `dataset.val` of the training part.
 
-
-def expect(path: Path, what: str) -> Path:
-    """`path`, if it is there.
-
-    Raises:
-        FileNotFoundError: it is not; the message says what was expected where.
-        ValueError: it is a pipe or a device, which might be read for ever.
+    Args:
+        split: The published split.
+        name: The person or image, by whose hash the share is chosen.
+        config: The data set.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: not there ({what}); check dataset.root")
-    if not (path.is_file() or path.is_dir()):
-        raise ValueError(f"{path}: neither file nor folder ({what}); check dataset.root")
-    return path
-
-
-def image_files(root: Path) -> list[str]:
-    """Every image below `root` by its suffix, as sorted paths relative to `root` with "/"; hidden ones are left out.
-
-    Raises:
-        FileNotFoundError: there is no such folder, or no image in it.
-    """
-    if not root.is_dir():
-        raise FileNotFoundError(
-            f"{root}: no such folder; set dataset.root to the folder that holds the images"
-        )
-    found, folders = [], [""]
-    while folders:
-        folder = folders.pop()
-        with os.scandir(root / folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(f"{folder}{entry.name}/")
-                elif splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and Path(entry).is_file():
-                    found.append(f"{folder}{entry.name}")
-    if not found:
-        raise FileNotFoundError(
-            f"{root}: no image in it (looked for {' '.join(sorted(IMAGE_SUFFIXES))}, at any depth); check dataset.root"
-        )
-    return sorted(found)
-
-
-LARGEST = 2**31
-"""No pixel, class or angle is beyond."""
-
-
-def number(word: str) -> float:
-    """A number of an annotation file. Raises ValueError where it is none, not finite, or beyond all sense."""
-    value = float(word)
-    if not -LARGEST < value < LARGEST:
-        raise ValueError(f"{word[:80]}: no number that an image can have")
-    return value
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[TextIO]:
-    """An annotation file, open for `csv` or by lines.
-
-    Raises:
-        ValueError: it turns out not to be UTF-8 text, or no table.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            yield stream
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
-    except csv.Error as error:
-        raise ValueError(f"{path}: no table of comma-separated values ({error})") from None
-
-
-def lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(number of the line from 1, its words) of every line that is not blank; any white space parts words."""
-    with opened(path) as stream:
-        for place, line in enumerate(stream, start=1):
-            if words := line.split():
-                yield place, words
-
-
-def malformed(path: Path, number: int, expected: str, found: object) -> ValueError:
-    """The error for a line of an annotation file that is not as published."""
-    return ValueError(f"{path}: line {number}: expected {expected}, found {str(found)[:80]!r}")
-
-
-def around(points: tuple[float, ...], margin: float) -> tuple[int, int, int, int]:
-    """The square box around the points x0, y0, x1 …, wider by `margin` of its side on each side, inside the image's
-    top left border."""
-    xs, ys = points[0::2], points[1::2]
-    side = max(max(xs) - min(xs), max(ys) - min(ys)) * (1 + 2 * margin)
-    left, top = (min(xs) + max(xs) - side) / 2, (min(ys) + max(ys) - side) / 2
-    return max(0, round(left)), max(0, round(top)), round(left + side), round(top + side)
-
-
-def cropped(points: tuple[float, ...], margin: float) -> tuple[tuple[int, int, int, int], tuple[float, ...]]:
-    """`around` the points, and the points in the box's own pixels."""
-    box = around(points, margin)
-    return box, tuple(value - box[place % 2] for place, value in enumerate(points))
+    return "val" if split == "train" and hash_fraction(f"split/{name}") < config.val else split
 
 
 def root_of(config: DatasetConfig, raw: Path) -> Path:

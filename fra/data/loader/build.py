@@ -1,7 +1,7 @@
-"""Batches of two crops an image, from betons (FFCV) or from tar shards (WebDataset).
+"""Builds the loader of pre-training: batches of two crops per image, from a beton (FFCV) or tar shards (WebDataset).
 
-Both give the same crops of an image in an epoch, up to decoding, whatever the number of workers. Their order of
-images differs: FFCV shuffles the whole epoch; WebDataset streams, and shuffles shards and a buffer.
+Both loaders give the same crops of an image in an epoch (up to the decoder), whatever the number of workers. They
+differ in the order of images: FFCV shuffles the whole epoch; WebDataset streams, and shuffles shards and a buffer.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fra.data.ffcv import (
-    Reader,
-)
+from fra.data.ffcv import Reader
 from fra.data.loader.config import DataConfig, Loader
 from fra.data.loader.ffcv import FFCVPairs
 from fra.data.loader.webdataset import WebDatasetPairs, train_shards
@@ -30,13 +28,21 @@ def build_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> Loader:
-    """The loader that `config.loader` names, over the training images less those of index `exclude`.
+    """The loader that `config.loader` names, over the training images.
 
-    `source` is what it reads: a beton (ffcv) or the folder of a set's tar shards (webdataset).
+    Args:
+        config: How to read.
+        views: The distribution of the crops.
+        source: What is read: a beton (ffcv), or the folder of a set's tar shards (webdataset).
+        exclude: Indices, within the training split, of images to leave out (quarantined ones).
+        batch_size: Images per batch and rank.
+        seed: Seed of order and crops.
+        rank: This process, from 0.
+        world_size: Number of processes that share an epoch.
 
     Raises:
-        FileNotFoundError: `source` is not there.
-        ValueError: fewer images than make one batch on each rank.
+        FileNotFoundError: `source` does not exist.
+        ValueError: There are too few images for one batch on each rank.
     """
     if config.loader == "ffcv":
         if not source.is_file():

@@ -1,4 +1,4 @@
-"""How batches are read: the parameters, and what pre-training expects of a loader."""
+"""Parameters of reading batches, and the interface of a loader."""
 
 from __future__ import annotations
 
@@ -34,20 +34,24 @@ class DataConfig:
 
 
 class Loader(Protocol):
-    """What pre-training asks of a loader."""
+    """The interface through which pre-training reads batches.
+
+    Attributes:
+        steps_per_epoch: Number of batches in an epoch, the same on every rank.
+    """
 
     steps_per_epoch: int
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Crops]:
-        """The batches of an epoch from `start_step` on; the same arguments give the same batches."""
+        """The batches of an epoch from `start_step` on; equal arguments give equal batches."""
         ...
 
 
 def steps(images: int, batch_size: int, world_size: int) -> int:
-    """Full batches that every rank can make of its share.
+    """The number of full batches in each rank's share of an epoch.
 
     Raises:
-        ValueError: there is not one.
+        ValueError: There is none.
     """
     count = images // world_size // batch_size
     if count == 0:

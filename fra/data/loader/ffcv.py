@@ -1,4 +1,4 @@
-"""Pairs of crops from FFCV betons."""
+"""Batches of two crops per image from an FFCV beton."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from fra.data.ffcv import (
 )
 from fra.data.ffcv import Loader as CompiledLoader
 from fra.data.loader.config import DataConfig, steps
-from fra.data.loader.samplers import CHUNK_BYTES, chunk_shuffled, shuffled
+from fra.data.loader.samplers import CHUNK_BYTES, chunk_shuffle, shuffle
 from fra.data.views.crops import crop_box
 from fra.data.views.rng import epoch_key
 from fra.data.views.views import Crops, ViewsConfig
 
 logger = logging.getLogger(__name__)
 
-
 Shuffle = Callable[[NDArray[np.int64], np.random.Generator], NDArray[np.int64]]
+"""Returns the image indices in a drawn order."""
 
 
 class EpochOrder(TraversalOrder):  # type: ignore[misc]
-    """The images of one rank in one epoch: its part of an order drawn from (seed, epoch)."""
+    """The image indices of one rank in one epoch: its share of an order drawn from (seed, epoch)."""
 
     def __init__(
         self, index: NDArray[np.int64], shuffle: Shuffle, seed: int, rank: int, world_size: int
@@ -51,19 +51,21 @@ class EpochOrder(TraversalOrder):  # type: ignore[misc]
         self.start = 0
 
     def __call__(self, loader: CompiledLoader) -> EpochOrder:
-        return self  # FFCV calls what it is given as `order` with the loader
+        """FFCV's hook: it calls its argument `order` with the loader."""
+        return self
 
     def sample_order(self, epoch: int) -> NDArray[np.int64]:
+        """This rank's image indices in the order in which it reads them, from the image `start` on."""
         order = self.shuffle(self.index, np.random.default_rng((self.seed, epoch)))
         share = len(order) // self.world_size * self.world_size
         return order[self.rank : share : self.world_size][self.start :]
 
 
 class TwoCrops(ResizedCropRGBImageDecoder):  # type: ignore[misc]
-    """Decodes an image once and cuts both crops out of it: (2, size, size, 3), the boxes from `crop_box`.
+    """Decodes an image once and crops it twice: (2, size, size, 3), with the boxes from `crop_box`.
 
-    The key of the epoch must reach compiled code that is compiled only once: it travels in the operation's memory,
-    which FFCV allocates anew at the start of each epoch (`FFCVPairs` fills it then).
+    The random key of the epoch must reach code that is compiled only once. It is passed in the memory of the operation,
+    which FFCV allocates at the start of each epoch (`FFCVPairs` then fills it in).
     """
 
     def __init__(self, size: int, views: ViewsConfig) -> None:
@@ -71,6 +73,7 @@ class TwoCrops(ResizedCropRGBImageDecoder):  # type: ignore[misc]
         self.views = views
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, tuple[AllocationQuery, ...]]:
+        """FFCV's hook: the output's shape, and memory for the output, a decoded JPEG and the epoch's key."""
         compressed = bool((self.metadata["mode"] == IMAGE_MODES["jpg"]).any())
         pixels = (
             int(self.metadata["height"].max()) * int(self.metadata["width"].max()) * 3 if compressed else 1
@@ -85,17 +88,19 @@ class TwoCrops(ResizedCropRGBImageDecoder):  # type: ignore[misc]
 
     @property
     def get_crop_generator(self) -> Callable[..., tuple[int, int, int, int]]:
+        """FFCV's hook, unused here as `generate_code` calls `crop_box` itself."""
         return crop_box
 
     def generate_code(self) -> Callable[..., Any]:
+        """FFCV's hook: the function that it compiles and calls with each batch."""
         jpg = IMAGE_MODES["jpg"]
         read = self.memory_read
         parallel_range = Compiler.get_iterator()
         decode_jpg = Compiler.compile(imdecode)
-        cut = Compiler.compile(resize_crop)
+        crop = Compiler.compile(resize_crop)
         scale, ratio = self.views.crop_scale, self.views.crop_ratio
 
-        def decode_and_cut(batch_indices, memory, metadata, storage_state):  # type: ignore[no-untyped-def]
+        def decode_and_crop(batch_indices, memory, metadata, storage_state):  # type: ignore[no-untyped-def]
             destination, scratch, key = memory
             for place in parallel_range(len(batch_indices)):
                 index = batch_indices[place]
@@ -118,19 +123,19 @@ class TwoCrops(ResizedCropRGBImageDecoder):  # type: ignore[misc]
                         scale,
                         ratio,
                     )
-                    cut(image, i, i + h, j, j + w, destination[place][view])
+                    crop(image, i, i + h, j, j + w, destination[place][view])
             return destination[: len(batch_indices)]
 
-        decode_and_cut.is_parallel = True  # type: ignore[attr-defined]
-        return decode_and_cut
+        decode_and_crop.is_parallel = True  # type: ignore[attr-defined]
+        return decode_and_crop
 
 
-def shuffle_of(config: DataConfig, beton: Path, images: int) -> Shuffle:
-    """How `config.order` shuffles; a warning where a random order will read a file larger than memory."""
+def shuffle_function(config: DataConfig, beton: Path, images: int) -> Shuffle:
+    """The shuffle that `config.order` names; warns where a random order will read a file larger than memory."""
     size = beton.stat().st_size
     if config.order == "chunk_shuffle":
         chunk = max(1, CHUNK_BYTES * images // size)
-        return lambda index, generator: chunk_shuffled(index, chunk, config.shuffle_buffer, generator)
+        return lambda index, generator: chunk_shuffle(index, chunk, config.shuffle_buffer, generator)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if size > 0.8 * memory:
         logger.warning(
@@ -139,29 +144,31 @@ def shuffle_of(config: DataConfig, beton: Path, images: int) -> Shuffle:
             size / 1e9,
             memory / 1e9,
         )
-    return shuffled
+    return shuffle
 
 
 def ffcv_threads(workers: int) -> int:
-    """How many threads FFCV decodes with: `workers`, or one a core; it asks Numba for them, which has a limit.
+    """The number of threads with which FFCV decodes: `workers`, or one per core where it is 0.
 
-    Raises ValueError where `workers` is above that limit.
+    Raises:
+        ValueError: `workers` is above Numba's limit, whose threads FFCV uses.
     """
     limit: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # made at import
     if workers > limit:
         raise ValueError(
-            f"data.workers is {workers}, but Numba has {limit} threads here: set data.workers to 0 (one a core), or "
+            f"data.workers is {workers}, but Numba has {limit} threads here: set data.workers to 0 (one per core), or "
             "NUMBA_NUM_THREADS to more"
         )
     return workers or min(limit, len(os.sched_getaffinity(0)))
 
 
 class Epoch(EpochIterator):  # type: ignore[misc]
-    """FFCV's epoch, but an error in its thread is raised where the batches are read, instead of leaving it to wait."""
+    """FFCV's epoch, but an error in its thread is raised in the reader of the batches, which would otherwise hang."""
 
     error: BaseException | None = None
 
     def run(self) -> None:
+        """The body of FFCV's thread."""
         try:
             super().run()
         except BaseException as error:
@@ -180,7 +187,7 @@ class Epoch(EpochIterator):  # type: ignore[misc]
 
 
 class FFCVPairs:
-    """Pairs from a beton. FFCV compiles the pipeline once, at the first epoch (some 15 s)."""
+    """The loader of a beton. FFCV compiles its pipeline once, in the first epoch (some 15 s)."""
 
     def __init__(
         self,
@@ -196,7 +203,7 @@ class FFCVPairs:
         self.steps_per_epoch = steps(len(index), batch_size, world_size)
         self.batch_size = batch_size
         self.seed = seed
-        self.order = EpochOrder(index, shuffle_of(config, beton, len(index)), seed, rank, world_size)
+        self.order = EpochOrder(index, shuffle_function(config, beton, len(index)), seed, rank, world_size)
         self.key = np.int64(0)
         threads = torch.get_num_threads()
         self.loader = CompiledLoader(
@@ -220,13 +227,15 @@ class FFCVPairs:
         )
 
     def allocate_with_key(self, batch_size: int, batches_ahead: int) -> Any:
+        """FFCV's allocation of an epoch's memory, with the epoch's key written into it for `TwoCrops`."""
         memory = self.allocate(batch_size, batches_ahead)
         for buffers in memory["operation"].values():
-            if isinstance(buffers, tuple):  # TwoCrops' own: destination, scratch, key
+            if isinstance(buffers, tuple):  # those of TwoCrops: destination, scratch, key
                 buffers[2][...] = self.key
         return memory
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Crops]:
+        """The batches of an epoch from `start_step` on; equal arguments give equal batches."""
         self.order.start = start_step * self.batch_size
         self.key = epoch_key(self.seed, epoch).astype(np.int64)
         batches = Epoch(
@@ -238,4 +247,4 @@ class FFCVPairs:
                 pairs = torch.as_tensor(pair)
                 yield Crops(pairs[:, 0], pairs[:, 1], torch.as_tensor(index).view(-1).clone())
         finally:
-            batches.terminate_event.set()  # its thread ends, also where the epoch was left half-way
+            batches.terminate_event.set()  # ends the thread, also where the reader stops before the end

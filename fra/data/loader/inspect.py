@@ -1,4 +1,4 @@
-"""The first batch that a network will see, in figures: for checks before hours of training."""
+"""Statistics of the first batch that a network will see, for the validation before training."""
 
 from __future__ import annotations
 
@@ -13,19 +13,31 @@ from fra.data.loader.config import DataConfig
 from fra.data.views.views import Views, ViewsConfig
 
 IMAGES = 64
+"""Largest number of images in the batch."""
 
 
-def facts(
+def batch_statistics(
     config: DataConfig, views: ViewsConfig, shards: Path, exclude: frozenset[int], images: int, seed: int
 ) -> pd.DataFrame:
-    """One row a view of up to `IMAGES` training images, normalised as for the network.
+    """Statistics of both views of up to `IMAGES` training images, normalised as for the network.
 
-    Read from the tar shards: both loaders give the same crops, and this one has nothing to compile. Columns: index
-    (within the split), view (1 or 2), finite, low, high (smallest and largest value in units of the range that
-    normalisation allows: 0 … 1), mean, deviation, difference (mean absolute difference of the two views).
+    The images are read from the tar shards: both loaders give the same crops, and this one compiles nothing.
+
+    Args:
+        config: How to read.
+        views: The distribution of the views.
+        shards: The folder of the tar shards.
+        exclude: Indices of images to leave out.
+        images: Number of images in the training split.
+        seed: Seed of order and views.
+
+    Returns:
+        One row per image and view: index (within the split), view (1 or 2), finite, low and high (smallest and largest
+        value before normalisation, which is between 0 and 1), mean, deviation (of the normalised values), difference
+        (mean absolute difference of the two views).
 
     Raises:
-        ValueError: there is no image.
+        ValueError: There is no image.
     """
     few = replace(config, loader="webdataset", workers=1, batches_ahead=1, shuffle_buffer=IMAGES)
     batches = build_loader(

@@ -1,4 +1,4 @@
-"""In which order an epoch reads the images of a beton."""
+"""Orders in which an epoch reads the images of a beton."""
 
 from __future__ import annotations
 
@@ -6,24 +6,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 CHUNK_BYTES = 8 << 20
-"""What is read in one go: large enough for the sequential speed of a disk."""
+"""Bytes read in sequence: large enough for the sequential speed of a disk."""
 
 
-def shuffled(index: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
-    """A permutation of all images (N,): every order is as likely. Reads at random places of the file."""
+def shuffle(index: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
+    """A uniformly drawn permutation (N,) of all images; reads random places of the file."""
     return generator.permutation(index)
 
 
-def chunk_shuffled(
+def chunk_shuffle(
     index: NDArray[np.int64], chunk: int, buffer: int, generator: np.random.Generator
 ) -> NDArray[np.int64]:
-    """An order (N,) that reads the file in runs of `chunk` images, for files larger than memory.
+    """An order (N,) that reads the file in chunks of neighbouring images, for files larger than memory.
 
-    The runs are permuted, and then the images in windows of `buffer` (at least two runs): what comes together in a
-    batch changes from epoch to epoch, and the pages that are being read are those of one window.
+    The chunks are permuted, and then the images within windows of `buffer` (at least two chunks). So the images of a
+    batch change from epoch to epoch, while only the pages of one window are read at a time.
+
+    Args:
+        index: The images, in the order of the file.
+        chunk: Number of images in a chunk.
+        buffer: Number of images in a window.
+        generator: Source of random numbers.
     """
-    runs = [index[start : start + chunk] for start in range(0, len(index), chunk)]
-    order = np.concatenate([runs[place] for place in generator.permutation(len(runs))])
+    chunks = [index[start : start + chunk] for start in range(0, len(index), chunk)]
+    order = np.concatenate([chunks[place] for place in generator.permutation(len(chunks))])
     window = max(buffer, 2 * chunk)
     return np.concatenate(
         [generator.permutation(order[start : start + window]) for start in range(0, len(order), window)]

@@ -1,4 +1,4 @@
-"""Pairs of crops from WebDataset tar shards, streamed."""
+"""Batches of two crops per image, streamed from WebDataset tar shards."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IMAGE_SUFFIXES = ("jpg", "png", "pgm", "bmp", "webp", "tif")
 
 
 class Shard(NamedTuple):
-    """A tar shard: how many images it holds, and the index of the first of them within the split."""
+    """A tar shard: its path, number of images, and the index of its first image within the split."""
 
     path: Path
     images: int
@@ -35,27 +35,27 @@ class Shard(NamedTuple):
 
 
 def train_shards(folder: Path) -> list[Shard]:
-    """The shards of the training split, as `index.json` lists them.
+    """The shards of the training split, as listed in `index.json`.
 
     Raises:
-        FileNotFoundError: there is no `index.json`: the folder is not a finished set of shards.
-        ValueError: it is no index.
+        FileNotFoundError: There is no `index.json`, so the shards are incomplete.
+        ValueError: It is not an index of shards.
     """
     index = folder / "index.json"
     if not index.is_file():
-        raise FileNotFoundError(f"{index}: not there, so the shards are not finished: run `dvc repro shard`")
+        raise FileNotFoundError(f"{index}: no such file, so the shards are incomplete: run `dvc repro shard`")
     shards, first = [], 0
     try:
         for entry in json.loads(index.read_text(encoding="utf-8"))["splits"]["train"]["shards"]:
             shards.append(Shard(folder / str(entry["name"]), int(entry["images"]), first))
             first += shards[-1].images
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{index}: no index of shards ({error!r}): run `dvc repro -f shard`") from None
+        raise ValueError(f"{index}: not an index of shards ({error!r}): run `dvc repro -f shard`") from None
     return shards
 
 
 class WebDatasetPairs:
-    """Pairs from tar shards, streamed: shards in a drawn order, images through a shuffle buffer, decoded in threads."""
+    """The loader of tar shards: streams them in a drawn order through a shuffle buffer, and decodes in threads."""
 
     def __init__(
         self,
@@ -74,8 +74,8 @@ class WebDatasetPairs:
         self.first = {str(shard.path): shard.first for shard in shards}
         self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
 
-    def numbered(self, samples: Iterator[dict[str, Any]]) -> Iterator[tuple[int, bytes]]:
-        """(index, image bytes) of each sample that is not quarantined; a sample's index is its place in the split."""
+    def with_index(self, samples: Iterator[dict[str, Any]]) -> Iterator[tuple[int, bytes]]:
+        """Index within the split and image bytes of each sample that is not excluded."""
         url, place = "", 0
         for sample in samples:
             place = place + 1 if sample["__url__"] == url else 0
@@ -85,7 +85,7 @@ class WebDatasetPairs:
                 yield index, next(sample[suffix] for suffix in IMAGE_SUFFIXES if suffix in sample)
 
     def samples(self, epoch: int) -> Iterator[tuple[int, bytes]]:
-        """(index, image bytes) of this rank's images, shuffled by (seed, epoch)."""
+        """Index and image bytes of this rank's images, shuffled by (seed, epoch)."""
         generator = random.Random(f"{self.seed}/{epoch}")
         shards = list(self.first)
         generator.shuffle(shards)
@@ -93,7 +93,7 @@ class WebDatasetPairs:
         stream = webdataset.DataPipeline(
             webdataset.SimpleShardList(shards),
             webdataset.tarfile_to_samples(),
-            self.numbered,
+            self.with_index,
             webdataset.shuffle(buffer, initial=buffer, rng=generator),
         )
         return itertools.islice(iter(stream), self.rank, None, self.world_size)
@@ -111,6 +111,7 @@ class WebDatasetPairs:
         return crops
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Crops]:
+        """The batches of an epoch from `start_step` on; equal arguments give equal batches."""
         key = epoch_key(self.seed, epoch)
         workers = self.config.workers or len(os.sched_getaffinity(0))
         ahead = self.batch_size * self.config.batches_ahead

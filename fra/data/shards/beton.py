@@ -1,4 +1,4 @@
-"""FFCV betons: a split's pixels in one memory-mapped file, in the order of the manifest's `index`."""
+"""Writes FFCV betons: the pixels of a split in one memory-mapped file, in the order of the manifest's `index`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from fra.files import atomic
 
 
 class Split:
-    """The images of one split as FFCV's writer wants them: `split[i]` → (pixels (H, W, 3), i).
+    """The images of one split as FFCV's writer reads them: `split[i]` is (pixels (H, W, 3), i).
 
-    An image that turns out not to be whole is noted in `broken` (key → why), and a black pixel stands for it.
+    An image that cannot be decoded is recorded in `broken` (key → reason) and replaced by one black pixel.
     """
 
     def __init__(self, rows: pd.DataFrame, shards: Path) -> None:
@@ -46,7 +46,7 @@ class Split:
 
 
 def image_field(config: ShardConfig) -> Any:
-    """How FFCV keeps the pixels."""
+    """The FFCV field that stores the pixels."""
     return RGBImageField(
         write_mode=config.beton_mode,
         max_resolution=config.max_side,
@@ -56,10 +56,11 @@ def image_field(config: ShardConfig) -> Any:
 
 
 def write(manifest: pd.DataFrame, shards: Path, out: Path, config: ShardConfig) -> dict[str, str]:
-    """Writes `out/<split>.beton` for every split of the manifest; fields `image` and `index`.
+    """Writes `out/<split>.beton` for every split of the manifest, with the fields `image` and `index`.
 
-    Returns the images that could not be decoded (key → why). If there are any, the betons are not to be used: take
-    the images out of the shards, and write again.
+    Returns:
+        The images that could not be decoded (key → reason). If there are any, the betons must not be used: remove
+        the images from the shards (`write(…, broken=…)`) and write the betons again.
     """
     broken: dict[str, str] = {}
     for split, rows in manifest[manifest["shard"].notna()].groupby("split", sort=True):
@@ -71,18 +72,18 @@ def write(manifest: pd.DataFrame, shards: Path, out: Path, config: ShardConfig) 
 
 
 def write_split(images: Split, path: Path, field: RGBImageField) -> None:
-    """As FFCV's `from_indexed_dataset` with one worker, but at work in this process.
+    """Writes one beton like FFCV's `from_indexed_dataset`, but in this process instead of a worker.
 
-    FFCV waits for ever for a worker that has died, be it of a full disk. Several would lay out pages in the order they
-    happen to fill: the bytes would differ from run to run.
+    FFCV would wait forever for a worker that died, for instance of a full disk; and several workers would write pages
+    in an order that differs from run to run, and with it the bytes.
 
     Raises:
-        OSError: a page was not written in full.
+        OSError: A page was not written in full.
     """
     writer = DatasetWriter(str(path), {"image": field, "index": IntField()})
     writer.num_samples = len(images)
     writer.prepare()
-    writer.metadata_sm.unlink()  # memory that workers would share
+    writer.metadata_sm.unlink()  # shared memory for FFCV's own workers, not used here
     metadata = np.zeros(len(images), writer.metadata_type)
     pages = MemoryAllocator(writer.fname, writer.data_region_start, writer.page_size)
     with pages:
@@ -90,5 +91,5 @@ def write_split(images: Split, path: Path, field: RGBImageField) -> None:
             handle_sample(images[place], place, metadata.dtype.names, metadata, pages, writer.fields)
     writer.metadata_sm = SimpleNamespace(buf=metadata.tobytes())
     writer.finalize(pages.allocations)
-    if writer.header["alloc_table_ptr"] % writer.page_size:  # the table stands behind whole pages
+    if writer.header["alloc_table_ptr"] % writer.page_size:  # the table follows whole pages
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,4 +1,4 @@
-"""A beton's pixels by index, without compiling a pipeline: for checks, not for training."""
+"""Reads single images of a beton without compiling a pipeline: for validation, not for training."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from fra.data.ffcv import IMAGE_MODES, Reader
 
 
 class BetonError(ValueError):
-    """The file is no beton that can be read; the message names it and says why."""
+    """The file cannot be read as a beton; the message names the file and the reason."""
 
 
 class Beton:
     """An open beton with the fields `image` and `index`.
 
     Raises:
-        BetonError: the file is not a beton, or is cut off.
+        BetonError: The file is not a beton, or is truncated.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,7 +34,7 @@ class Beton:
             if len(self.images) != self.reader.num_samples:
                 raise ValueError(f"{len(self.images)} of {self.reader.num_samples} images are in it")
             self.content = np.memmap(path, dtype=np.uint8, mode="r")
-        except Exception as error:  # whatever the bytes make of FFCV's reader
+        except Exception as error:  # FFCV's reader raises any exception on damaged bytes
             raise BetonError(f"{path}: not a readable beton: {error}") from error
         self.allocated = np.sort(np.asarray(self.reader.alloc_table), order="ptr")
 
@@ -42,16 +42,16 @@ class Beton:
         return len(self.images)
 
     def size_at(self, pointer: int) -> int:
-        """The number of bytes stored at a place of the file, 0 where nothing is said to be."""
+        """The number of bytes allocated at a position of the file; 0 where the allocation table has none."""
         entry = int(np.searchsorted(self.allocated["ptr"], pointer))
-        there = entry < len(self.allocated) and self.allocated["ptr"][entry] == pointer
-        return int(self.allocated["size"][entry]) if there else 0
+        found = entry < len(self.allocated) and self.allocated["ptr"][entry] == pointer
+        return int(self.allocated["size"][entry]) if found else 0
 
     def pixels(self, place: int) -> NDArray[np.uint8]:
         """The image at `place` as it is stored: (H, W, 3), RGB.
 
         Raises:
-            BetonError: its bytes are no image.
+            BetonError: Its bytes cannot be decoded, or have another size than recorded.
         """
         entry = self.images[place]
         pointer, height, width = int(entry["data_ptr"]), int(entry["height"]), int(entry["width"])

@@ -1,4 +1,4 @@
-"""Who writes the shards: processes of this machine, or whatever the caller brings (a cluster's workers)."""
+"""Where shards are written: in processes of this machine, or wherever the caller's executor runs them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,26 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from itertools import islice
 from multiprocessing import Lock
 
-from fra.data.shards.tar import Job
+from fra.data.shards.tar import ShardJob
 
-Spread = Callable[[Callable[[Job], int], Sequence[Job]], Iterable[int]]
-"""Runs a function on every job, anywhere and in any order, and yields what it returned: images done."""
-AHEAD = 3
-"""Shards that wait for each process: enough to keep it busy, few enough to keep memory small."""
+Executor = Callable[[Callable[[ShardJob], int], Sequence[ShardJob]], Iterable[int]]
+"""Runs a function on every job, in any order and place, and yields its results: the number of images done."""
+QUEUED_PER_WORKER = 3
+"""Jobs queued for each worker: enough to keep it busy, few enough to keep memory small."""
 
 
 def die_with_parent() -> None:
-    """A worker must not outlive a killed run: it would go on writing into what the next run writes."""
+    """Makes the kernel kill this worker when its parent dies; it would otherwise write into the next run's folder."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def check_locks() -> None:
-    """Raises OSError where processes cannot share a lock, as those that write shards and betons do."""
+    """Checks that processes can share a lock, as those that write shards and betons do.
+
+    Raises:
+        OSError: /dev/shm does not allow it.
+    """
     try:
         Lock()
     except OSError as error:  # Python names no file
@@ -36,30 +40,32 @@ def check_locks() -> None:
         raise OSError(error.errno, f"{error.strerror}: {remedy}", "/dev/shm") from None
 
 
-def processes(workers: int) -> int:
-    """How many processes `workers` asks for: 0 = as many as this process may use cores."""
+def worker_count(workers: int) -> int:
+    """The number of workers that a setting means: 0 is one for each core that this process may use."""
     return workers or len(os.sched_getaffinity(0))
 
 
-def local(workers: int) -> Spread:
-    """Writes shards in processes of this machine."""
+def local(workers: int) -> Executor:
+    """An executor that runs jobs in `workers` processes of this machine (0: one per core)."""
 
-    def spread(work: Callable[[Job], int], jobs: Sequence[Job]) -> Iterator[int]:
-        count = min(processes(workers), len(jobs))
+    def execute(function: Callable[[ShardJob], int], jobs: Sequence[ShardJob]) -> Iterator[int]:
+        count = min(worker_count(workers), len(jobs))
         if count <= 1:
-            yield from map(work, jobs)
+            yield from map(function, jobs)
             return
         with ProcessPoolExecutor(count, initializer=die_with_parent) as pool:
-            waiting = iter(jobs)
-            running: set[Future[int]] = {pool.submit(work, job) for job in islice(waiting, AHEAD * count)}
+            queue = iter(jobs)
+            running: set[Future[int]] = {
+                pool.submit(function, job) for job in islice(queue, QUEUED_PER_WORKER * count)
+            }
             try:
                 while running:
                     done, running = wait(running, return_when=FIRST_COMPLETED)
-                    running |= {pool.submit(work, job) for job in islice(waiting, len(done))}
+                    running |= {pool.submit(function, job) for job in islice(queue, len(done))}
                     for future in done:
                         yield future.result()
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    return spread
+    return execute

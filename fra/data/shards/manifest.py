@@ -1,4 +1,4 @@
-"""The manifest and index.json: what the shards of a data set contain."""
+"""The manifest and `index.json`: lists of what the shards of a data set contain."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from urllib.parse import urlsplit
 import numpy as np
 import pandas as pd
 
-from fra.data.shards.plan import APART, rows_of
-from fra.data.shards.tar import FOUND
+from fra.data.shards.plan import NESTED, rows_of
+from fra.data.shards.tar import FILE_COLUMNS
 
-COLUMNS = ("key", "split", "person", *FOUND, "source", "shard", "index", "error")
-"""The manifest's columns; labels, measures and landmarks follow."""
+COLUMNS = ("key", "split", "person", *FILE_COLUMNS, "source", "shard", "index", "error")
+"""The manifest's first columns; labels, measures and landmarks follow."""
 
 
-def facts_of(listed: pd.DataFrame, before: pd.DataFrame, entries: dict[str, dict[str, Any]]) -> pd.DataFrame:
-    """What is known of each record's bytes: from the shard that was written, else from its row in the last manifest."""
+def file_properties(
+    listed: pd.DataFrame, before: pd.DataFrame, entries: dict[str, dict[str, Any]]
+) -> pd.DataFrame:
+    """The `FILE_COLUMNS` and `error` of each record: from the shard just written, else from the previous manifest."""
     found = [
         pd.DataFrame(entry["found"]).astype({"key": "string", "error": "string"})
         for entry in entries.values()
@@ -40,17 +42,27 @@ def assemble(
     entries: dict[str, dict[str, Any]],
     refused: Mapping[str, str],
 ) -> pd.DataFrame:
-    """The manifest: records and what was found in their bytes, in shard order, then those that were refused by key;
-    `index` counts within a split."""
+    """The manifest's table.
+
+    Args:
+        listed: The records, in shard order.
+        before: The previous manifest.
+        entries: What was remembered of each shard that was just written.
+        refused: Images that cannot be decoded, with the reason.
+
+    Returns:
+        One row per record: those in a shard in the shards' order, then the others by key. `index` counts the images
+        of a split; it is -1 for an image in no shard.
+    """
     listed = listed.reset_index(drop=True)
-    facts = facts_of(listed, before, entries)
-    if "span" in listed:  # a tar is told by its name: its folder or server is nobody's business
+    properties = file_properties(listed, before, entries)
+    if "span" in listed:  # keep only the tar's name: its folder or server is private
         tars = listed["source"].map(lambda url: PurePosixPath(urlsplit(url).path).name)
         listed = listed.assign(source=listed["source"].mask(listed["span"].notna(), tars))
-    table = listed.drop(columns=[*FOUND, *APART[1:]], errors="ignore")
-    table = table.assign(**{name: facts[name].array for name in (*FOUND, "error")})
-    told = table["key"].isin(list(refused))
-    table.loc[told, "error"] = [refused[key] for key in table.loc[told, "key"]]
+    table = listed.drop(columns=[*FILE_COLUMNS, *NESTED[1:]], errors="ignore")
+    table = table.assign(**{name: properties[name].array for name in (*FILE_COLUMNS, "error")})
+    is_refused = table["key"].isin(list(refused))
+    table.loc[is_refused, "error"] = [refused[key] for key in table.loc[is_refused, "key"]]
     bad = table["error"].notna()
     table.loc[bad, ["width", "height"]] = 0
     table.loc[bad, "mode"] = ""
@@ -68,7 +80,7 @@ def assemble(
 
 
 def index(table: pd.DataFrame, shards: dict[str, dict[str, Any]], images_per_shard: int) -> dict[str, Any]:
-    """What `index.json` says: of each split its images and its shards, with size and SHA-256."""
+    """The content of `index.json`: the number of images and the shards of each split, with size and SHA-256."""
     counts = table["shard"].dropna().value_counts()
     splits: dict[str, list[dict[str, Any]]] = {}
     for name in sorted(map(str, counts.index)):

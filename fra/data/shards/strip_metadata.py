@@ -1,9 +1,9 @@
-"""Image files without what they say beside their picture: place, time, camera, author, comments, previews.
+"""Removes metadata from image files: place, time, camera, author, comments, previews.
 
-Of a JPEG, PNG or WebP the parts that decoding needs are kept byte by byte, all others are left out, and so is what
-follows the image (a video, a second picture): the pixels are the same, and a file that says nothing keeps its bytes.
-Which way up the picture is stays: in an Exif block that holds nothing else. A PGM or PPM without a comment is left
-alone; other formats are written anew from their pixels, without loss.
+Of a JPEG, PNG or WebP file the parts that decoding needs are copied unchanged and all others are dropped, as is
+anything after the image (a video, a second picture). The pixels stay the same, and a file without metadata keeps its
+bytes. The orientation is kept, in an Exif block that holds nothing else. A PGM or PPM without a comment is unchanged;
+other formats are decoded and encoded again without loss.
 """
 
 from __future__ import annotations
@@ -20,51 +20,51 @@ from fra.data.images import ORIENTATION, ImageError, open_image, orientation, up
 
 JPEG_KEPT = frozenset({*range(0xC0, 0xD0), *range(0xDA, 0xDE)}) - {0xC8}
 """JPEG markers of frames, tables, scans and intervals."""
-JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
-"""JPEG markers without a segment."""
+JPEG_STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
+"""JPEG markers that have no segment."""
 JPEG_APPS = {0xE0: (b"JFIF\0", 14), 0xEE: (b"Adobe", 12)}
-"""Application segments that say how colours are meant: how they begin, and their length without what may follow."""
+"""Application segments that define how colours are decoded: their identifier, and the length that is kept."""
 MARKER = re.compile(rb"\xff[^\x00\xff]")
 AFTER_SCAN = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
-"""What ends the coded pixels, which hold stuffed bytes (FF 00) and restart markers (and, damaged, invalid ones)."""
+"""The first marker after a scan, whose data contain stuffed bytes (FF 00) and restart markers."""
 PNG_KEPT = frozenset(
     b"IHDR PLTE IDAT IEND tRNS gAMA cHRM sRGB sBIT bKGD hIST pHYs cICP acTL fcTL fdAT".split()
 )
 WEBP_KEPT = frozenset({b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF"})
-WEBP_SAYS = {b"ICCP": 0x20, b"EXIF": 0x08, b"XMP ": 0x04}
-"""Chunks that VP8X announces by a bit of its first byte."""
+WEBP_FLAGS = {b"ICCP": 0x20, b"EXIF": 0x08, b"XMP ": 0x04}
+"""Metadata chunks, each with the bit of the first VP8X byte that announces it."""
 PNM = re.compile(rb"P[56]\s+\d+\s+\d+\s+\d+\s")
-"""The header of a binary PGM or PPM without a comment: it can say nothing."""
+"""The header of a binary PGM or PPM without a comment."""
 
 
 def without_metadata(content: bytes) -> bytes:
-    """An image file with the same pixels, the same way up, that says nothing else.
+    """The image file with the same pixels and orientation, but no other metadata.
 
     Raises:
-        ImageError: it is no image (only some kinds of damage are noticed here; decoding finds the others).
+        ImageError: The file is not an image. Some damage is found only when the result is decoded.
     """
-    for magic, bare in BARE.items():
-        if re.match(magic, content, re.DOTALL):
-            return bare(content)
-    return content if PNM.match(content) else anew(content)
+    for signature, strip in STRIPPERS.items():
+        if re.match(signature, content, re.DOTALL):
+            return strip(content)
+    return content if PNM.match(content) else reencode(content)
 
 
-def exif_of(content: bytes) -> bytes:
-    """A block of Exif (TIFF format) with the file's orientation alone; empty where it is upright already."""
+def orientation_exif(content: bytes) -> bytes:
+    """An Exif block (TIFF format) that holds only the file's orientation; empty where the image is upright."""
     exif = Image.Exif()
     exif[ORIENTATION] = orientation(content)
     return b"" if exif[ORIENTATION] == 1 else exif.tobytes().removeprefix(b"Exif\0\0")
 
 
 def jpeg(content: bytes) -> bytes:
-    """Segments up to the first end of image; bytes between segments are left out, as decoders skip them."""
+    """A JPEG without metadata: segments up to the first end of image; bytes between segments are dropped."""
     parts, place, dropped = [b"\xff\xd8"], 2, False
     while found := MARKER.search(content, place):
         marker, body = content[found.end() - 1], found.end()
         if marker == 0xD9:
             parts.append(found[0])
             break
-        if marker in JPEG_ALONE:
+        if marker in JPEG_STANDALONE:
             place = body
             continue
         place = body + max(2, int.from_bytes(content[body : body + 2], "big"))
@@ -80,13 +80,13 @@ def jpeg(content: bytes) -> bytes:
             parts.append(content[found.start() : place])
         else:
             dropped = True
-    if dropped and (exif := exif_of(content)):
+    if dropped and (exif := orientation_exif(content)):
         parts.insert(1, b"\xff\xe1" + struct.pack(">H", len(exif) + 8) + b"Exif\0\0" + exif)
     return b"".join(parts)
 
 
 def png(content: bytes) -> bytes:
-    """Chunks up to IEND."""
+    """A PNG without metadata: chunks up to IEND."""
     parts, place, dropped = [content[:8]], 8, False
     while place + 8 <= len(content):
         kind, end = (
@@ -100,14 +100,14 @@ def png(content: bytes) -> bytes:
         if kind == b"IEND":
             break
         place = end
-    if dropped and (exif := exif_of(content)):
+    if dropped and (exif := orientation_exif(content)):
         chunk = b"eXIf" + exif
         parts.insert(2, struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk)))
     return b"".join(parts)
 
 
 def webp(content: bytes) -> bytes:
-    """Chunks of the RIFF file."""
+    """A WebP without metadata: the chunks of the RIFF file that decoding needs."""
     content = content[: 8 + int.from_bytes(content[4:8], "little")]
     kept, place, dropped = [], 12, False
     while place + 8 <= len(content):
@@ -120,11 +120,11 @@ def webp(content: bytes) -> bytes:
         place = end
     if not dropped:
         return content
-    exif = exif_of(content)
-    said = WEBP_SAYS[b"EXIF"] if exif else 0
-    flags = ~sum(WEBP_SAYS.values()) & 0xFF
+    exif = orientation_exif(content)
+    announced = WEBP_FLAGS[b"EXIF"] if exif else 0
+    flags = ~sum(WEBP_FLAGS.values()) & 0xFF
     kept = [
-        chunk[:8] + bytes([chunk[8] & flags | said]) + chunk[9:]
+        chunk[:8] + bytes([chunk[8] & flags | announced]) + chunk[9:]
         if chunk[:4] == b"VP8X" and chunk[8:]
         else chunk
         for chunk in kept
@@ -135,27 +135,31 @@ def webp(content: bytes) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-def anew(content: bytes) -> bytes:
-    """The picture, upright, as a new file of the same format. Raises `ImageError`."""
+def reencode(content: bytes) -> bytes:
+    """The decoded image, upright, as a new file of the same format.
+
+    Raises:
+        ImageError: The image cannot be decoded, or the format cannot be written.
+    """
     image = open_image(content)
-    form = image.format
+    file_format = image.format
     plain = upright(image).copy()
-    if plain.mode == "YCbCr":  # which a compressed TIFF would not keep exactly
+    if plain.mode == "YCbCr":  # a compressed TIFF would change its values
         plain = plain.convert("RGB")
     plain.info.clear()
     stream = io.BytesIO()
     try:
-        plain.save(stream, form, compression="tiff_deflate")  # which TIFF alone looks at
+        plain.save(stream, file_format, compression="tiff_deflate")  # other formats ignore the option
     except (OSError, ValueError) as error:
         raise ImageError(
-            f"its metadata cannot be taken out: no {form} of mode {plain.mode} ({error})"
+            f"its metadata cannot be removed: no {file_format} of mode {plain.mode} can be written ({error})"
         ) from error
     return stream.getvalue()
 
 
-BARE: dict[bytes, Callable[[bytes], bytes]] = {
+STRIPPERS: dict[bytes, Callable[[bytes], bytes]] = {
     rb"\xff\xd8\xff": jpeg,
     rb"\x89PNG\r\n\x1a\n": png,
     rb"RIFF....WEBP": webp,
 }
-"""How each format begins, and what takes its metadata out."""
+"""The signature of each format, and the function that removes its metadata."""

@@ -1,13 +1,13 @@
-"""WebDataset tar shards and the manifest: the versioned truth of a data set.
+"""Writes WebDataset tar shards and the manifest: the versioned content of a data set.
 
-Each split is cut into shards of at most `images_per_shard` records; each shard is written by one process from its
-records alone, so shards can be made anywhere, in any order, and always have the same bytes. An image stays in the
-shard that the last manifest has it in: new images fill the last shard and then make new ones, changed or removed
-images rewrite theirs, and the other shards are not touched. `index.json` is written last: a folder without it is not
-a finished set.
+Each split is divided into shards of at most `images_per_shard` records. Each shard is written by one process from its
+records alone, so shards can be written anywhere and in any order, and always have the same bytes. An image stays in the
+shard where the previous manifest has it: new images fill the last shard and then new ones, changed or removed images
+make theirs be rewritten, and the other shards are not touched. `index.json` is written last: a folder without it is
+incomplete.
 
-What has been written from what is remembered in a folder of state, which is only ever a shortcut: without it every
-shard is written again, to the same bytes. A run that was killed continues where it stopped.
+A state folder remembers what each shard was made from. It only saves work: without it every shard is written again,
+with the same bytes. A run that was killed continues where it stopped.
 """
 
 from __future__ import annotations
@@ -24,47 +24,47 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fra.data.shards.config import ShardConfig
-from fra.data.shards.executors import Spread, local
+from fra.data.shards.executors import Executor, local
 from fra.data.shards.manifest import assemble, index
 from fra.data.shards.plan import jobs_of, plan, row_hashes, rows_of
-from fra.data.shards.tar import FOUND, Job, write_shard
+from fra.data.shards.tar import FILE_COLUMNS, ShardJob, write_shard
 from fra.files import read_parquet, sha256, write_json, write_parquet
 
 
 @dataclass(frozen=True)
-class Past:
-    """What is known of the last run. `manifest`, by row; `shards` by name: fingerprint, sha256, bytes of the tar;
-    `refused`: images that could not be decoded, and the row hash they had then."""
+class PreviousRun:
+    """What the previous run left that is still valid.
+
+    Attributes:
+        manifest: Its manifest, in the order of its rows.
+        shards: Fingerprint, SHA-256 and size in bytes of each tar, by name.
+        refused: Images that could not be decoded, with their row hashes at that time.
+    """
 
     manifest: pd.DataFrame
     shards: dict[str, dict[str, Any]]
     refused: dict[str, str]
 
-    def holds(self, job: Job) -> bool:
-        """Whether a shard is there already, from these very records."""
-        return job.known and self.shards.get(job.name, {}).get("fingerprint") == job.fingerprint
+    def has(self, job: ShardJob) -> bool:
+        """Whether the shard exists already, written from the same records."""
+        return job.reproducible and self.shards.get(job.name, {}).get("fingerprint") == job.fingerprint
 
 
-# ---- which record belongs where
+def load_previous(out: Path, manifest: Path, state: Path, images_per_shard: int) -> PreviousRun:
+    """What is still valid of the previous run, finished or not.
 
-
-# ---- what the last run left
-
-
-def remembered(out: Path, manifest: Path, state: Path, images_per_shard: int) -> Past:
-    """What of the last run, finished or not, still holds.
-
-    Tars are taken at their word where `index.json` is the one that the state was saved with; else they are hashed.
+    The hashes of the tars are trusted where `index.json` is the one that the state was saved with; otherwise they are
+    computed again.
     """
     try:
         done = json.loads((state / "done.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         done = {"index": "", "images_per_shard": 0, "shards": {}, "refused": {}}
     index = out / "index.json"
-    said = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else done
-    columns = ["key", *FOUND, "shard", "error"]
-    if not manifest.is_file() or said.get("images_per_shard") not in (images_per_shard, None):
-        return Past(pd.DataFrame({name: pd.array([], "string") for name in columns}), {}, {})
+    listed = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else done
+    columns = ["key", *FILE_COLUMNS, "shard", "error"]
+    if not manifest.is_file() or listed.get("images_per_shard") not in (images_per_shard, None):
+        return PreviousRun(pd.DataFrame({name: pd.array([], "string") for name in columns}), {}, {})
     trusted = index.is_file() and sha256(index) == done["index"]
     shards = {
         name: entry
@@ -73,43 +73,40 @@ def remembered(out: Path, manifest: Path, state: Path, images_per_shard: int) ->
         and (out / name).stat().st_size == entry["bytes"]
         and (trusted or sha256(out / name) == entry["sha256"])
     }
-    return Past(read_parquet(manifest, columns=columns), shards, done["refused"])
+    return PreviousRun(read_parquet(manifest, columns=columns), shards, done["refused"])
 
 
-def just_written(job: Job) -> bool:
-    """Whether a run that was interrupted had finished this very shard."""
+def just_written(job: ShardJob) -> bool:
+    """Whether an interrupted run had already finished this shard."""
     try:
         entry = json.loads((job.state / f"{job.name}.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return False
-    if not job.known or entry["fingerprint"] != job.fingerprint:
+    if not job.reproducible or entry["fingerprint"] != job.fingerprint:
         return False
     path = job.out / job.name
     return sha256(path) == entry["sha256"] if path.is_file() else not any(map(bool, entry["found"]["width"]))
 
 
-def still_refused(records: pd.DataFrame, hashes: NDArray[np.uint64], past: Past) -> dict[str, str]:
-    """Images that could not be decoded the last time and have not changed since: key → why."""
-    asked = records["key"].isin(list(past.refused))
-    errors = past.manifest[past.manifest["error"].notna()].set_index("key")["error"]
+def still_refused(records: pd.DataFrame, hashes: NDArray[np.uint64], previous: PreviousRun) -> dict[str, str]:
+    """Images that could not be decoded in the previous run and have not changed since, with the reason."""
+    candidates = records["key"].isin(list(previous.refused))
+    errors = previous.manifest[previous.manifest["error"].notna()].set_index("key")["error"]
     return {
         key: str(errors[key])
-        for key, mark in zip(records["key"][asked], hashes[asked], strict=True)
-        if f"{mark:016x}" == past.refused[key] and key in errors
+        for key, mark in zip(records["key"][candidates], hashes[candidates], strict=True)
+        if f"{mark:016x}" == previous.refused[key] and key in errors
     }
 
 
-def clear(out: Path, jobs: list[Job], names: set[str]) -> None:
-    """Takes away the mark of a finished set where there is work to do, and every shard that is in no plan."""
+def remove_stale(out: Path, jobs: list[ShardJob], names: set[str]) -> None:
+    """Removes shards that are not in `names`, and `index.json` where there is work to do."""
     if jobs or not all((out / name).is_file() for name in names):
         (out / "index.json").unlink(missing_ok=True)
     for stale in out.iterdir():
         if stale.name not in names and stale.name != "index.json":
             (out / "index.json").unlink(missing_ok=True)
             stale.unlink()
-
-
-# ---- the whole set
 
 
 def write(
@@ -121,61 +118,66 @@ def write(
     state: Path,
     *,
     broken: Mapping[str, str] | None = None,
-    spread: Spread | None = None,
+    executor: Executor | None = None,
 ) -> pd.DataFrame:
-    """Records → tar shards in `out`, `out/index.json` and the manifest.
+    """Writes tar shards into `out`, `out/index.json` and the manifest; returns the manifest.
 
-    `state` is a folder of this function's own. `broken` (key → why) are images that turned out not to be whole when
-    they were decoded; they leave the shards. `spread` runs the work elsewhere.
+    Args:
+        records: The table that `ingest` writes.
+        root: The folder with the image files.
+        out: The folder for the shards; every other file in it is removed.
+        manifest: The file for the manifest.
+        config: How to shard.
+        state: A folder that only this function uses.
+        broken: Images that turned out to be undecodable when the betons were written, with the reason; they are
+            removed from the shards.
+        executor: Where to write the shards; processes of this machine by default.
 
     Raises:
-        FileNotFoundError: an image that was listed is gone.
-        ValueError: no image could be decoded.
+        FileNotFoundError: An image that was listed no longer exists.
+        ValueError: No image can be decoded.
     """
-    past = remembered(out, manifest, state, config.images_per_shard)
+    previous = load_previous(out, manifest, state, config.images_per_shard)
     hashes = row_hashes(records)
-    refused = still_refused(records, hashes, past) | dict(broken or {})
-    known = records["modified"].notna()
-    known |= records["content"].notna() if "content" in records else False
-    last = rows_of(records["key"], past.manifest["key"])
-    marked = records.assign(hash=hashes, known=known.to_numpy(bool), last=last)
+    refused = still_refused(records, hashes, previous) | dict(broken or {})
+    reproducible = records["modified"].notna()
+    reproducible |= records["content"].notna() if "content" in records else False
+    last = rows_of(records["key"], previous.manifest["key"])
+    marked = records.assign(hash=hashes, reproducible=reproducible.to_numpy(bool), last=last)
     wanted = ~records["key"].isin(list(refused))
-    planned = plan(marked[wanted], config.images_per_shard, past.manifest["shard"])
+    planned = plan(marked[wanted], config.images_per_shard, previous.manifest["shard"])
     jobs = jobs_of(planned, root, out, state, config.keep_metadata)
-    todo = [job for job in jobs if not past.holds(job)]
+    outdated = [job for job in jobs if not previous.has(job)]
     out.mkdir(parents=True, exist_ok=True)
     state.mkdir(parents=True, exist_ok=True)
-    clear(out, todo, {job.name for job in jobs})
-    work(jobs, [job for job in todo if not just_written(job)], out, spread or local(config.workers))
-    entries = {job.name: json.loads((state / f"{job.name}.json").read_text(encoding="utf-8")) for job in todo}
+    remove_stale(out, outdated, {job.name for job in jobs})
+    unwritten = [job for job in outdated if not just_written(job)]
+    write_shards(jobs, unwritten, out, executor or local(config.workers))
+    entries = {
+        job.name: json.loads((state / f"{job.name}.json").read_text(encoding="utf-8")) for job in outdated
+    }
     left_out = marked[~wanted]
-    table = assemble(pd.concat([planned, left_out]), past.manifest, entries, refused)
+    table = assemble(pd.concat([planned, left_out]), previous.manifest, entries, refused)
     if not table["shard"].notna().any():
         example = table.iloc[0]
         raise ValueError(
             f"{root}: none of {len(table)} images can be decoded; {example['source']}: {example['error']}"
         )
-    finish(table, planned, marked, past.shards | entries, out, manifest, config, state)
+    finish(table, planned, marked, previous.shards | entries, out, manifest, config, state)
     for name in entries:
         (state / f"{name}.json").unlink()
     return table
 
 
-def work(jobs: list[Job], todo: list[Job], out: Path, spread: Spread) -> None:
-    """Writes the shards `todo` out of all into `out`, with a bar."""
-    images = {job.name: len(job.records) for job in jobs}
-    at_work = sum(len(job.records) for job in todo)
-    with tqdm(
-        total=sum(images.values()),
-        initial=sum(images.values()) - at_work,
-        unit="image",
-        desc="shards",
-        mininterval=1,
-    ) as progress:
-        for done in spread(write_shard, todo):
+def write_shards(jobs: list[ShardJob], unwritten: list[ShardJob], out: Path, executor: Executor) -> None:
+    """Writes those of the shards that are `unwritten` into `out`, with a progress bar over all of them."""
+    total = sum(len(job.records) for job in jobs)
+    remaining = sum(len(job.records) for job in unwritten)
+    with tqdm(total=total, initial=total - remaining, unit="image", desc="shards", mininterval=1) as progress:
+        for done in executor(write_shard, unwritten):
             progress.update(done)
-    for torn in out.glob(".*.partial"):  # by a worker that was killed
-        torn.unlink()
+    for partial in out.glob(".*.partial"):  # left by a worker that was killed
+        partial.unlink()
 
 
 def finish(
@@ -188,9 +190,10 @@ def finish(
     config: ShardConfig,
     state: Path,
 ) -> None:
-    """Writes manifest, `index.json` (last of what others read) and the state.
+    """Writes the manifest, then `index.json`, then the state.
 
-    A shard is remembered by the records that stayed: those that were refused are not asked for again.
+    The fingerprint in the state covers the records that stayed in a shard: the next run does not try undecodable images
+    again until they change.
     """
     bad = table.loc[table["error"].notna(), "key"].tolist()
     good = planned[~planned["key"].isin(bad)]

@@ -1,7 +1,7 @@
-"""The views' operations as compiled code for the CPU: the same formulas as `fra.data.views.views`, an image at a time.
+"""The operations of `fra.data.views.views` as compiled code for the CPU: the same formulas, one image at a time.
 
-An image stays in the processor's cache from its bytes to its normalised view. The functions release Python's lock, so
-that threads work on different images; no state is shared.
+An image stays in the processor's cache from its bytes to its normalised view. The functions release Python's global
+lock, so that several threads can work on different images; they share no state.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ RED, GREEN, BLUE = np.float32(0.299), np.float32(0.587), np.float32(0.114)
 ZERO, ONE = np.float32(0), np.float32(1)
 HALF = np.float32(128 / 255)
 NEGLIGIBLE = 1e-9
-"""Weights of the blur below this do not change a float32."""
+"""Blur weights below this value do not change a float32."""
 FAST = {"nsz", "nnan", "ninf", "contract", "arcp"}
-"""Freedoms that change rounding alone; sums may be reordered where a function says so."""
+"""Compiler optimisations that change only rounding; a function that also reorders sums uses `fastmath=True`."""
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def clip(value: np.float32) -> np.float32:
+    """The value limited to 0…1."""
     return min(max(value, ZERO), ONE)
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def unpack(crop_HWC: NDArray[np.uint8], flip: bool, out_3N: NDArray[np.float32]) -> None:
-    """Bytes (H, W, 3) → planes 0…1 (3, H·W), mirrored if `flip`."""
+    """Converts bytes (H, W, 3) to planes (3, H·W) in 0…1, mirrored where `flip` is set."""
     height, width, _ = crop_HWC.shape
     scale = np.float32(1 / 255)
     for i in range(height):
@@ -43,7 +44,7 @@ def unpack(crop_HWC: NDArray[np.uint8], flip: bool, out_3N: NDArray[np.float32])
 
 @njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
 def mean_luma(image_3N: NDArray[np.float32]) -> np.float32:
-    """The mean grey value; the order of the sum is the compiler's."""
+    """The mean grey value; the compiler chooses the order of summation."""
     red, green, blue = image_3N[0], image_3N[1], image_3N[2]
     total: float | np.floating[Any] = 0.0
     for start in range(0, len(red), 512):
@@ -56,6 +57,7 @@ def mean_luma(image_3N: NDArray[np.float32]) -> np.float32:
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def brightness(image_3N: NDArray[np.float32], factor: np.float32) -> None:
+    """Multiplies all values by `factor`, in place, clipped to 0…1."""
     for c in range(3):
         plane = image_3N[c]
         for n in range(len(plane)):
@@ -64,6 +66,7 @@ def brightness(image_3N: NDArray[np.float32], factor: np.float32) -> None:
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def contrast(image_3N: NDArray[np.float32], factor: np.float32) -> None:
+    """Blends with the mean grey value, in place: factor · image + (1 − factor) · mean, clipped to 0…1."""
     shift = (ONE - factor) * mean_luma(image_3N)
     for c in range(3):
         plane = image_3N[c]
@@ -73,6 +76,7 @@ def contrast(image_3N: NDArray[np.float32], factor: np.float32) -> None:
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def saturation(image_3N: NDArray[np.float32], factor: np.float32) -> None:
+    """Blends with the grey image, in place: factor · image + (1 − factor) · grey, clipped to 0…1."""
     red, green, blue = image_3N[0], image_3N[1], image_3N[2]
     for n in range(len(red)):
         shift = (ONE - factor) * (RED * red[n] + GREEN * green[n] + BLUE * blue[n])
@@ -83,7 +87,7 @@ def saturation(image_3N: NDArray[np.float32], factor: np.float32) -> None:
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def ramp(k: np.float32) -> np.float32:
-    """clip(min(k mod 6, 4 − k mod 6), 0, 1), for k of −6 to 18."""
+    """The value of clip(min(k mod 6, 4 − k mod 6), 0, 1), for k from −6 to 18."""
     six, four = np.float32(6), np.float32(4)
     k = k - six if k >= six else k
     k = k - six if k >= six else k
@@ -93,6 +97,7 @@ def ramp(k: np.float32) -> np.float32:
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def hue(image_3N: NDArray[np.float32], turn: np.float32) -> None:
+    """Rotates the hue in place by `turn` (1 is the full colour circle), keeping value and saturation (HSV)."""
     red, green, blue = image_3N[0], image_3N[1], image_3N[2]
     shift = np.float32(6) * turn
     for n in range(len(red)):
@@ -111,6 +116,7 @@ def hue(image_3N: NDArray[np.float32], turn: np.float32) -> None:
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def grey(image_3N: NDArray[np.float32]) -> None:
+    """Replaces the three channels by the grey value, in place."""
     red, green, blue = image_3N[0], image_3N[1], image_3N[2]
     for n in range(len(red)):
         value = RED * red[n] + GREEN * green[n] + BLUE * blue[n]
@@ -121,7 +127,7 @@ def grey(image_3N: NDArray[np.float32]) -> None:
 
 @njit(nogil=True, cache=True)
 def gaussian(sigma: float, radius: int) -> tuple[NDArray[np.float32], int]:
-    """Weights of a Gaussian cut off at `radius`, and how far from the middle they matter in float32."""
+    """Weights (radius + 1,) of a truncated Gaussian from its centre, and the last of them that matters in float32."""
     weights = np.empty(radius + 1, dtype=np.float64)
     for step in range(radius + 1):
         weights[step] = math.exp(-0.5 * (step / sigma) ** 2)
@@ -137,14 +143,14 @@ def gaussian(sigma: float, radius: int) -> tuple[NDArray[np.float32], int]:
 def gaussian_blur(
     image_3HW: NDArray[np.float32], sigma: float, radius: int, scratch_HW: NDArray[np.float32]
 ) -> None:
-    """Blurs in place; the border is reflected. `scratch_HW` is (H, W + 2 · radius)."""
+    """Gaussian blur in place, with the border reflected; `scratch_HW` is a buffer (H, W + 2 · radius)."""
     weights, reach = gaussian(sigma, radius)
     _, height, width = image_3HW.shape
     if reach == 0:
         return
     for c in range(3):
         plane = image_3HW[c]
-        for i in range(height):  # down the columns, into the scratch's middle
+        for i in range(height):  # along the columns, into the middle of the buffer
             row = scratch_HW[i, radius : radius + width]
             middle = plane[i]
             for j in range(width):
@@ -155,7 +161,7 @@ def gaussian_blur(
                 above, below, weight = plane[up], plane[down], weights[step]
                 for j in range(width):
                     row[j] += weight * (above[j] + below[j])
-        for i in range(height):  # along the rows, from a reflected border
+        for i in range(height):  # along the rows, with a reflected border
             row = scratch_HW[i]
             for step in range(1, reach + 1):
                 row[radius - step] = row[radius + step]
@@ -176,7 +182,7 @@ def gaussian_blur(
 def finish(
     image_3N: NDArray[np.float32], solarize: bool, mean: NDArray[np.float32], std: NDArray[np.float32]
 ) -> None:
-    """Solarises if asked to, then normalises."""
+    """Solarises where `solarize` is set, then normalises, in place."""
     for c in range(3):
         plane, shift, scale = image_3N[c], mean[c], ONE / std[c]
         if solarize:
@@ -199,10 +205,17 @@ def photometric(
     std: NDArray[np.float32],
     out_B3HW: NDArray[np.float32],
 ) -> None:
-    """One view of each crop, as `fra.data.views.views.photometric` makes it.
+    """One normalised view of each crop, equal to that of `fra.data.views.views.photometric` up to rounding.
 
-    `masks` (B, 5): flip, jitter, grey, blur, solarise. `factors` (B, 5): brightness, contrast, saturation, hue, sigma.
-    `order` (B, 4): which of the first four comes first, second …
+    Args:
+        crops_BHWC: The crops (B, H, W, 3), uint8.
+        masks: (B, 5): whether to apply flip, jitter, grey, blur, solarise.
+        factors: (B, 5): brightness, contrast, saturation, hue, sigma.
+        order: (B, 4): the order in which brightness (0), contrast (1), saturation (2) and hue (3) are applied.
+        largest_sigma: The largest sigma of the blur that can be drawn, in pixels.
+        mean: Per channel (3,).
+        std: Per channel (3,).
+        out_B3HW: The result (B, 3, H, W), float32.
     """
     count, height, width, _ = crops_BHWC.shape
     radius = max(1, min(math.ceil(3 * largest_sigma), min(height, width) - 1))

@@ -1,4 +1,4 @@
-"""Random resized crops, drawn by counter (`fra.data.views.rng`): the same for every loader."""
+"""Random resized crops from counter-based random numbers (`fra.data.views.rng`): the same in every loader."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numba import njit
 from fra.data.views.rng import join, uniform
 
 ATTEMPTS = 10
+"""Number of attempts to draw a crop that fits into the image, as in torchvision."""
 
 
 @njit(cache=True)
@@ -22,10 +23,22 @@ def crop_box(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> tuple[int, int, int, int]:
-    """Top, left, height and width of view `view` (0 or 1) of image `index`, in pixels.
+    """The crop for one view of an image.
 
-    The distribution is that of torchvision's RandomResizedCrop: an area uniform in `scale` (of the image's area), an
-    aspect log-uniform in `ratio`, ten attempts to place it, then the largest central crop within `ratio`.
+    The distribution is that of torchvision's RandomResizedCrop: an area uniform in `scale`, an aspect ratio log-uniform
+    in `ratio`, ten attempts to place it, then the largest central crop within `ratio`.
+
+    Args:
+        key: The random key of the epoch (`epoch_key`).
+        index: The image.
+        view: 0 or 1.
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+        scale: Smallest and largest share of the image's area.
+        ratio: Smallest and largest width divided by height.
+
+    Returns:
+        Top, left, height and width in pixels.
     """
     stream = join(join(key, index), view)
     area = float(height * width)

@@ -1,7 +1,7 @@
-"""Random numbers by counter: every draw is a function of (seed, epoch, image, view, number of the draw).
+"""Counter-based random numbers: each is a function of (seed, epoch, image, view, number of the draw).
 
-No state is carried from image to image, so views do not depend on the number of workers, on the order in which
-images are read, or on where a run was interrupted. The generator is SplitMix64 (Steele, Lea and Flood, "Fast
+There is no state, so views do not depend on the number of workers, on the order in which images are read, or on where a
+run was interrupted. The generator is SplitMix64 (Steele, Lea and Flood, "Fast
 splittable pseudorandom number generators", OOPSLA 2014), used as a hash of the counter.
 """
 
@@ -28,26 +28,29 @@ def mix(value: np.uint64) -> np.uint64:
 
 @njit(cache=True)
 def join(key: np.uint64, word: int) -> np.uint64:
-    """The key of a stream below `key`: join(join(key, a), b) differs from join(join(key, b), a)."""
+    """Derives the key of a sub-stream, such as that of an image from that of an epoch.
+
+    The order matters: join(join(key, a), b) differs from join(join(key, b), a).
+    """
     return mix(key + GOLDEN * (np.uint64(word) + np.uint64(1)))
 
 
 @njit(cache=True)
 def uniform(key: np.uint64, draw: int) -> float:
-    """Draw number `draw` of the stream `key`: uniform in [0, 1), 53 bits."""
+    """The number at position `draw` of the stream `key`: uniform in [0, 1), with 53 random bits."""
     return float(mix(key + GOLDEN * (np.uint64(draw) + np.uint64(1))) >> S11) * UNIT
 
 
 def epoch_key(seed: int, epoch: int) -> np.uint64:
-    """The key below which all views of an epoch are drawn."""
+    """The key from which the keys of all images of an epoch are derived."""
     return np.uint64(
         join(np.uint64(join(np.uint64(0), seed)), epoch)
-    )  # compiled code hands back Python integers
+    )  # compiled code returns Python integers
 
 
 @njit(cache=True)
 def uniforms(key: np.uint64, index_B: NDArray[np.int64], stream: int, draws: int) -> NDArray[np.float64]:
-    """(B, draws) uniform numbers; row b depends on `key`, `index_B[b]` and `stream` alone."""
+    """Uniform numbers (B, draws) in [0, 1); row b is a function of `key`, `index_B[b]` and `stream` alone."""
     out = np.empty((len(index_B), draws))
     for b in range(len(index_B)):
         row = join(join(key, index_B[b]), stream)

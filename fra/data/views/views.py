@@ -1,11 +1,11 @@
-"""From two crops of an image to the two views that the networks see: flip, colour, blur, solarise, normalise.
+"""Makes the two views that the networks see from two crops: flip, colour jitter, grey, blur, solarise, normalise.
 
-On a GPU all operations are batched; on the CPU they are compiled and done an image at a time, on all of torch's
-threads (`fra.data.views.cpu`: the same draws, the same results up to rounding). Their parameters are drawn per image by
-counter (`fra.data.views.rng`), so a view is a function of (seed, epoch, image, view) alone. They are drawn on the CPU, which
-so knows which images an operation is for: nothing is ever read back from a GPU. Images are (B, 3, H, W) in 0…1; the
-operations are those of torchvision's ColorJitter, RandomGrayscale, GaussianBlur and RandomSolarize.
-Recipe: the official code's (BYOL's augmentations; Grill et al. 2020, table 6).
+On a GPU all operations are batched. On the CPU they are compiled and applied to one image at a time, in all of torch's
+threads (`fra.data.views.cpu`: the same parameters, the same results up to rounding). The parameters of each image are
+counter-based random numbers (`fra.data.views.rng`), so that a view is a function of (seed, epoch, image, view) alone.
+They are drawn on the CPU, which therefore knows the images of each operation without reading anything back from a GPU.
+Images are (B, 3, H, W) in 0…1; the operations are those of torchvision's ColorJitter, RandomGrayscale, GaussianBlur and
+RandomSolarize. The recipe is that of the official code (BYOL's augmentations; Grill et al. 2020, table 6).
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from fra.data.views import cpu
 from fra.data.views.rng import epoch_key, uniforms
 
 PHOTOMETRIC_STREAM = 2
-"""Streams 0 and 1 of an image draw its two crops, 2 and 3 the colours of its two views."""
-PARTS = 4
-"""Pieces a thread that a batch is cut into on the CPU: images take unlike times, the slowest piece is waited for."""
+"""Streams 0 and 1 of an image are for its two crops, 2 and 3 for the colours of its two views."""
+PARTS_PER_THREAD = 4
+"""Number of parts of a batch per CPU thread: small parts balance the load, as images take different times."""
 GREY = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in the grey value (ITU-R 601)."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class ViewsConfig:
 
 
 class Crops(NamedTuple):
-    """A batch as the loaders yield it: two crops of each image and which images they are."""
+    """A batch of a loader: two crops (B, H, W, 3) of each image, uint8, and the image indices (B,)."""
 
     first_BHWC: Tensor
     second_BHWC: Tensor
@@ -78,7 +79,7 @@ class Crops(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """Parameters of one view of each image: (B,) tensors, on the CPU; masks are boolean."""
+    """Parameters of one view of each image: tensors (B,) on the CPU; flip, jitter, grey, blur, solarize are boolean."""
 
     flip: Tensor
     jitter: Tensor
@@ -86,7 +87,7 @@ class Draws(NamedTuple):
     contrast: Tensor
     saturation: Tensor
     hue: Tensor
-    order: Tensor  # (B, 4): which of brightness, contrast, saturation, hue comes first, second …
+    order: Tensor  # (B, 4): the order of brightness (0), contrast (1), saturation (2), hue (3)
     grey: Tensor
     blur: Tensor
     sigma: Tensor
@@ -94,7 +95,7 @@ class Draws(NamedTuple):
 
 
 def draw(config: ViewsConfig, key: np.uint64, index_B: Tensor, view: int) -> Draws:
-    """Draws the parameters of view `view` (0 or 1) of the images `index_B`."""
+    """Draws the parameters of view `view` (0 or 1) of the images `index_B`, with the random key of the epoch."""
     numbers = uniforms(key, index_B.numpy(), PHOTOMETRIC_STREAM + view, 14)
     u = torch.from_numpy(numbers.astype(np.float32))
 
@@ -118,35 +119,38 @@ def draw(config: ViewsConfig, key: np.uint64, index_B: Tensor, view: int) -> Dra
     )
 
 
-def beside(images: Tensor, values: Sequence[float]) -> Tensor:
-    """`values` in the type and on the device of `images`, which nothing waits for."""
+def constant_like(images: Tensor, values: Sequence[float]) -> Tensor:
+    """A tensor of `values` with the type and device of `images`, transferred without waiting."""
     return torch.tensor(values, dtype=images.dtype).to(images.device, non_blocking=True)
 
 
 def luma(images: Tensor) -> Tensor:
-    """Grey value (B, 1, H, W) by ITU-R 601, as Pillow and torchvision have it."""
-    return torch.einsum("bchw,c->bhw", images, beside(images, GREY)).unsqueeze(1)
+    """The grey value (B, 1, H, W) by ITU-R 601, as in Pillow and torchvision."""
+    return torch.einsum("bchw,c->bhw", images, constant_like(images, GREY)).unsqueeze(1)
 
 
 def blend(images: Tensor, other: Tensor, factor_B: Tensor) -> Tensor:
-    """factor · images + (1 − factor) · other, clipped to 0…1."""
+    """The blend factor · images + (1 − factor) · other, clipped to 0…1."""
     return torch.lerp(other, images, factor_B.view(-1, 1, 1, 1)).clamp_(0, 1)
 
 
 def brightness(images: Tensor, factor_B: Tensor) -> Tensor:
+    """Multiplies each image by its factor, clipped to 0…1."""
     return (images * factor_B.view(-1, 1, 1, 1)).clamp_(0, 1)
 
 
 def contrast(images: Tensor, factor_B: Tensor) -> Tensor:
+    """Blends each image with its mean grey value."""
     return blend(images, luma(images).mean(dim=(2, 3), keepdim=True), factor_B)
 
 
 def saturation(images: Tensor, factor_B: Tensor) -> Tensor:
+    """Blends each image with its grey version."""
     return blend(images, luma(images), factor_B)
 
 
 def hue(images: Tensor, turn_B: Tensor) -> Tensor:
-    """Turns the hue by `turn_B` (in turns of the colour circle), keeping value and saturation (HSV)."""
+    """Rotates the hue by `turn_B` (1 is the full colour circle), keeping value and saturation (HSV)."""
     high, low = images.amax(dim=1), images.amin(dim=1)
     chroma = high - low
     safe = torch.where(chroma > 0, chroma, torch.ones_like(chroma))
@@ -158,7 +162,7 @@ def hue(images: Tensor, turn_B: Tensor) -> Tensor:
     )
     sector = sector + 6 * turn_B.view(-1, 1, 1)
     # channel = value − chroma · clip(min(k, 4 − k), 0, 1) with k = (n + sector) mod 6, n = 5, 3, 1 (Smith 1978)
-    offsets = beside(images, (5.0, 3.0, 1.0)).view(1, 3, 1, 1)
+    offsets = constant_like(images, (5.0, 3.0, 1.0)).view(1, 3, 1, 1)
     k = torch.remainder(sector.unsqueeze(1) + offsets, 6)
     return high.unsqueeze(1) - chroma.unsqueeze(1) * torch.minimum(k, 4 - k).clamp_(0, 1)
 
@@ -166,26 +170,33 @@ def hue(images: Tensor, turn_B: Tensor) -> Tensor:
 JITTER = (brightness, contrast, saturation, hue)
 
 
-def change(images: Tensor, chosen_B: Tensor, operation: Callable[..., Tensor], *values_B: Tensor) -> None:
-    """Have `operation` change the chosen images in place, given their share of `values_B`; both are on the CPU."""
-    rows = chosen_B.nonzero().squeeze(1)
+def apply_to(images: Tensor, mask_B: Tensor, operation: Callable[..., Tensor], *values_B: Tensor) -> None:
+    """Applies an operation in place to the images where `mask_B` is true.
+
+    Args:
+        images: (B, 3, H, W).
+        mask_B: Which images, on the CPU.
+        operation: Called with the images and with their part of each of `values_B`.
+        values_B: Parameters of the operation, on the CPU.
+    """
+    rows = mask_B.nonzero().squeeze(1)
     if len(rows):
-        there, *values = (
+        selected, *values = (
             x.to(images.device, non_blocking=True) for x in (rows, *(v[rows] for v in values_B))
         )
-        images[there] = operation(images[there], *values)
+        images[selected] = operation(images[selected], *values)
 
 
 def color_jitter(images: Tensor, draws: Draws) -> None:
-    """Brightness, contrast, saturation and hue, in place and in each image's own order, where `jitter` is true."""
+    """Changes brightness, contrast, saturation and hue in place, in each image's own order, where `jitter` is true."""
     factors = (draws.brightness, draws.contrast, draws.saturation, draws.hue)
     for place in range(len(JITTER)):
         for number, (operation, factor) in enumerate(zip(JITTER, factors, strict=True)):
-            change(images, draws.jitter & (draws.order[:, place] == number), operation, factor)
+            apply_to(images, draws.jitter & (draws.order[:, place] == number), operation, factor)
 
 
 def gaussian_blur(images: Tensor, sigma_B: Tensor, largest: float) -> Tensor:
-    """Gaussian blur of `sigma_B` pixels, cut off at 3 · `largest` pixels, the border reflected."""
+    """Gaussian blur of `sigma_B` pixels, truncated at 3 · `largest` pixels, with the border reflected."""
     count, channels, height, width = images.shape
     radius = max(1, min(math.ceil(3 * largest), height - 1, width - 1))
     steps = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
@@ -203,25 +214,33 @@ def solarize(images: Tensor) -> Tensor:
 
 
 def normalize(images: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:
-    """(images − mean) / std per channel; images (B, 3, H, W) in 0…1."""
-    shift, scale = (beside(images, values).view(1, 3, 1, 1) for values in (mean, std))
+    """The normalised images (images − mean) / std per channel; images (B, 3, H, W) in 0…1."""
+    shift, scale = (constant_like(images, values).view(1, 3, 1, 1) for values in (mean, std))
     return (images - shift) / scale
 
 
 def photometric(crops_BHWC: Tensor, draws: Draws, config: ViewsConfig) -> Tensor:
-    """One normalised view of each crop, (B, H, W, 3) uint8 → (B, 3, H, W) float32, by batched operations on the crops'
-    device."""
+    """One normalised view of each crop, by batched operations on the device of the crops.
+
+    Args:
+        crops_BHWC: The crops (B, H, W, 3), uint8.
+        draws: The parameters of the view.
+        config: The distribution of the views.
+
+    Returns:
+        The views (B, 3, H, W), float32.
+    """
     images = crops_BHWC.permute(0, 3, 1, 2).float().div_(255)
-    change(images, draws.flip, lambda chosen: chosen.flip(3))
+    apply_to(images, draws.flip, lambda selected: selected.flip(3))
     color_jitter(images, draws)
-    change(images, draws.grey, lambda chosen: luma(chosen).expand_as(chosen))
-    change(images, draws.blur, partial(gaussian_blur, largest=config.blur_sigma[1]), draws.sigma)
-    change(images, draws.solarize, solarize)
+    apply_to(images, draws.grey, lambda selected: luma(selected).expand_as(selected))
+    apply_to(images, draws.blur, partial(gaussian_blur, largest=config.blur_sigma[1]), draws.sigma)
+    apply_to(images, draws.solarize, solarize)
     return normalize(images, config.mean, config.std)
 
 
 def photometric_on_cpu(crops_BHWC: Tensor, draws: Draws, config: ViewsConfig) -> Tensor:
-    """One normalised view of each crop, (B, H, W, 3) uint8 → (B, 3, H, W) float32, by compiled code in threads."""
+    """One normalised view of each crop, as `photometric`, but by compiled code in CPU threads."""
     count, height, width, channels = crops_BHWC.shape
     out = torch.empty((count, channels, height, width))
     masks = torch.stack((draws.flip, draws.jitter, draws.grey, draws.blur, draws.solarize), dim=1)
@@ -229,36 +248,36 @@ def photometric_on_cpu(crops_BHWC: Tensor, draws: Draws, config: ViewsConfig) ->
     arrays = [tensor.numpy() for tensor in (crops_BHWC, masks, factors, draws.order, out)]
     mean, std = np.array(config.mean, dtype=np.float32), np.array(config.std, dtype=np.float32)
 
-    def some(part: slice) -> None:
+    def process(part: slice) -> None:
         crops, mask, factor, order, view = (array[part] for array in arrays)
         cpu.photometric(crops, mask, factor, order, config.blur_sigma[1], mean, std, view)
 
     threads = min(torch.get_num_threads(), count)
     if threads == 1:
-        some(slice(None))
+        process(slice(None))
     else:
-        edges = np.linspace(0, count, PARTS * threads + 1).astype(int)
+        edges = np.linspace(0, count, PARTS_PER_THREAD * threads + 1).astype(int)
         parts = [slice(a, b) for a, b in itertools.pairwise(edges.tolist()) if a < b]
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(some, parts))
+            list(pool.map(process, parts))
     return out
 
 
 class Views:
-    """Makes the two views of a batch of crops; the same seed, epoch and image give the same views."""
+    """Makes the two views of a batch of crops: a function of seed, epoch and image."""
 
     def __init__(self, config: ViewsConfig, seed: int) -> None:
         self.config = config
         self.seed = seed
 
     def __call__(self, crops: Crops, epoch: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Crops (B, H, W, 3) uint8 → two normalised views (B, 3, H, W) float32 on `device`."""
+        """The two normalised views (B, 3, H, W), float32, of the crops of a batch, on `device`."""
         key = epoch_key(self.seed, epoch)
         make = photometric_on_cpu if device.type == "cpu" else photometric
         pair = (crops.first_BHWC, crops.second_BHWC)
-        there = [crop.to(device, non_blocking=True) for crop in pair]  # both, before either keeps a GPU busy
+        moved = [crop.to(device, non_blocking=True) for crop in pair]  # both transfers before any computation
         first, second = (
             make(crop, draw(self.config, key, crops.index_B, view), self.config)
-            for view, crop in enumerate(there)
+            for view, crop in enumerate(moved)
         )
         return first, second

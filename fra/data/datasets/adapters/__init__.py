@@ -1,1 +1,1 @@
-"""One module a published layout: `records(root, config)` yields its images."""
+"""One module per published layout: its function `records(root, config)` yields one record per image."""

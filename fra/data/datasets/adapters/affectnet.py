@@ -1,8 +1,8 @@
-"""AffectNet, manually annotated: as published (CSV lists beside images), or sorted as `{train,val}/<label>/`.
+"""AffectNet, manually annotated: as published (CSV lists and images), or sorted as `{train,val}/<label>/`.
 
 Label `expression`: 0 Neutral, 1 Happy, 2 Sad, 3 Surprise, 4 Fear, 5 Disgust, 6 Anger, 7 Contempt; images marked as
 none, uncertain or no face (8 to 10) are left out. The published validation images are the test split, as in the
-literature: their true test set was never released. Landmarks: 68, in pixels of the published file.
+literature: the true test set was never released. Landmarks: 68, in pixels of the published file.
 287,568 training and 4,000 test images of 8 expressions.
 """
 
@@ -12,16 +12,8 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from fra.data.datasets.records import (
-    DatasetConfig,
-    Record,
-    carved,
-    expect,
-    image_files,
-    malformed,
-    number,
-    opened,
-)
+from fra.data.datasets.annotation_files import image_files, malformed, open_text, parse_number, require
+from fra.data.datasets.records import DatasetConfig, Record, split_off
 
 LISTS, IMAGES = "Manually_Annotated_file_lists", "Manually_Annotated_Images"
 COLUMNS = (
@@ -39,6 +31,7 @@ EXPRESSIONS = 8
 
 
 def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
+    """The records of the set in the folder `root`."""
     if (root / LISTS).is_dir():
         for name, split in (("training", "train"), ("validation", "test")):
             yield from annotated(root, name, split, config)
@@ -53,10 +46,10 @@ def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
 
 def annotated(root: Path, name: str, split: str, config: DatasetConfig) -> Iterator[Record]:
     """The images of one CSV list; the published validation list has no header."""
-    listed = expect(root / LISTS / f"{name}.csv", "AffectNet's list of images")
-    expect(root / IMAGES, "AffectNet's images")
+    listed = require(root / LISTS / f"{name}.csv", "AffectNet's list of images")
+    require(root / IMAGES, "AffectNet's images")
     columns = list(COLUMNS)
-    with opened(listed) as stream:
+    with open_text(listed) as stream:
         for line, row in enumerate(csv.reader(stream), start=1):
             if not row:
                 continue
@@ -66,19 +59,22 @@ def annotated(root: Path, name: str, split: str, config: DatasetConfig) -> Itera
             values = dict(zip(columns, row, strict=False))
             try:
                 label = int(values["expression"])
-                points = tuple(number(value) for value in values["facial_landmarks"].split(";") if value)
+                points = tuple(
+                    parse_number(value) for value in values["facial_landmarks"].split(";") if value
+                )
                 source = f"{IMAGES}/{values[COLUMNS[0]]}"
             except (KeyError, ValueError):
                 raise malformed(listed, line, f"the columns {', '.join(columns)}", ",".join(row)) from None
             if 0 <= label < EXPRESSIONS:
                 landmarks = points if len(points) == 2 * 68 else None
-                yield Record(source, carved(split, source, config), None, {"expression": label}, landmarks)
+                yield Record(source, split_off(split, source, config), None, {"expression": label}, landmarks)
 
 
 def sorted_by_label(root: Path, folder: str, split: str, config: DatasetConfig) -> Iterator[Record]:
+    """The images of one folder whose sub-folders are named by the label."""
     for file in image_files(root / folder):
         label, name = file.partition("/")[0], f"{folder}/{file}"
         if not label.isdecimal():
             raise ValueError(f"{root / name}: expected {folder}/<label>/ with a number, found {label!r}")
         if int(label) < EXPRESSIONS:
-            yield Record(name, carved(split, name, config), labels={"expression": int(label)})
+            yield Record(name, split_off(split, name, config), labels={"expression": int(label)})

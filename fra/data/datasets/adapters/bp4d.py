@@ -1,9 +1,9 @@
-"""BP4D: `AUCoding/AU_OCC/F001_T1.csv`, one table a person and task: frames down, action units across.
+"""BP4D: `AUCoding/AU_OCC/F001_T1.csv`, one table per person and task: a row per frame, a column per action unit.
 
 The first column (named 0) is the frame, the others are named by their unit: 1 active, 0 not, anything else (9) not
 coded. Images `img/F001/T1/2440.jpg` (or `2D+3D/F001/T1/2440.jpg`, as published); numbers may be padded with zeros.
-Labels `AU1`, `AU2` …; the literature judges AU 1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23 and 24 in three folds of the
-41 people. Here `dataset.val` and `dataset.test` of them are set apart.
+Labels `AU1`, `AU2` …; the literature evaluates AU 1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23 and 24 in three folds
+of the 41 people. Here the shares `dataset.val` and `dataset.test` of them are held out.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from fra.data.datasets.records import DatasetConfig, Record, expect, malformed, opened, split_of
+from fra.data.datasets.annotation_files import malformed, open_text, require
+from fra.data.datasets.records import DatasetConfig, Record, split_of
 
 LABELS = "AUCoding/AU_OCC"
 IMAGES = ("img", "2D+3D")
 
 
 def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
-    tables = sorted(expect(root / LABELS, "BP4D's tables of action units").glob("*_*.csv"))
+    """The records of the set in the folder `root`."""
+    tables = sorted(require(root / LABELS, "BP4D's tables of action units").glob("*_*.csv"))
     if not tables:
-        raise FileNotFoundError(f"{root / LABELS / 'F001_T1.csv'}: not there; check dataset.root")
+        raise FileNotFoundError(f"{root / LABELS / 'F001_T1.csv'}: no such file; check dataset.root")
     images = next((root / name for name in IMAGES if (root / name).is_dir()), None)
     if images is None:
         raise FileNotFoundError(f"{root / IMAGES[0]}: no such folder (nor {IMAGES[1]}); check dataset.root")
@@ -36,8 +38,8 @@ def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
 
 
 def rows(path: Path) -> Iterator[tuple[int, dict[str, int]]]:
-    """Each coded frame, and its units that are known."""
-    with opened(path) as stream:
+    """Each coded frame with its known action units."""
+    with open_text(path) as stream:
         table = csv.reader(stream)
         units = [name.strip() for name in next(table, [])][1:]
         for number, line in enumerate(table, start=2):

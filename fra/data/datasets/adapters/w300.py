@@ -1,8 +1,8 @@
-"""300-W: 68 landmarks in `.pts` files beside the images of AFW, HELEN, LFPW and iBUG.
+"""300-W: 68 landmarks in a `.pts` file next to each image of AFW, HELEN, LFPW and iBUG.
 
 Training: AFW and the training parts of HELEN and LFPW (3,148). Test: their test parts (common, 554) and iBUG
-(challenging, 135; label `challenging`). Points are published counted from 1. Each image is the face, cut out around
-its landmarks with a margin of a quarter of its side (ours).
+(challenging, 135; label `challenging`). Points are published counted from 1. Each image is cropped to the
+face around its landmarks with a margin of a quarter of its side (this project's choice).
 """
 
 from __future__ import annotations
@@ -10,16 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from fra.data.datasets.records import (
-    IMAGE_SUFFIXES,
-    DatasetConfig,
-    Record,
-    carved,
-    cropped,
-    expect,
-    number,
-    opened,
-)
+from fra.data.datasets.annotation_files import IMAGE_SUFFIXES, open_text, parse_number, require
+from fra.data.datasets.boxes import crop_around
+from fra.data.datasets.records import DatasetConfig, Record, split_off
 
 POINTS = 68
 MARGIN = 0.25
@@ -34,32 +27,41 @@ PARTS = (
 
 
 def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
+    """The records of the set in the folder `root`."""
     for part, split, challenging in PARTS:
-        annotations = sorted(expect(root / part, "a part of 300-W").glob("*.pts"))
+        annotations = sorted(require(root / part, "a part of 300-W").glob("*.pts"))
         if not annotations:
-            raise FileNotFoundError(f"{root / part}: no .pts file in it; 300-W has one beside each image")
+            raise FileNotFoundError(f"{root / part}: no .pts file in it; 300-W has one next to each image")
         for path in annotations:
-            box, landmarks = cropped(read_points(path), MARGIN)
+            box, landmarks = crop_around(read_points(path), MARGIN)
             source = image_of(path).relative_to(root).as_posix()
             labels = {"challenging": challenging} if split == "test" else {}
-            yield Record(source, carved(split, source, config), None, labels, landmarks, box)
+            yield Record(source, split_off(split, source, config), None, labels, landmarks, box)
 
 
 def image_of(path: Path) -> Path:
-    """The image beside a `.pts` file."""
+    """The image of a `.pts` file: the same name with the suffix of an image.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
     found = [path.with_suffix(suffix) for suffix in sorted(IMAGE_SUFFIXES)]
     for image in (*found, *(image.with_suffix(image.suffix.upper()) for image in found)):
         if image.is_file():
             return image
-    raise FileNotFoundError(f"{path.with_suffix('.jpg')}: no image (.jpg or .png) beside {path.name}")
+    raise FileNotFoundError(f"{path.with_suffix('.jpg')}: no image (.jpg or .png) next to {path.name}")
 
 
 def read_points(path: Path) -> tuple[float, ...]:
-    """x0, y0, x1 … counted from 0."""
-    with opened(path) as stream:
+    """The points x0, y0, x1 … of a `.pts` file, counted from 0.
+
+    Raises:
+        ValueError: The file is not as published.
+    """
+    with open_text(path) as stream:
         head, _, body = stream.read().partition("{")
     try:
-        values = tuple(number(word) - 1 for word in body.partition("}")[0].split())
+        values = tuple(parse_number(word) - 1 for word in body.partition("}")[0].split())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     if "n_points" not in head or len(values) != 2 * POINTS:

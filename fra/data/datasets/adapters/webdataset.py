@@ -1,7 +1,7 @@
-"""Existing WebDataset shards: `dataset.urls` names tar files, on disk or remote, with brace ranges.
+"""Existing WebDataset shards: `dataset.urls` names tar files, local or remote, with brace ranges.
 
-`faces-{000000..000041}.tar`, `https://host/faces-{00..41}.tar`, `s3://bucket/faces-{00..41}.tar` (keys and endpoint as
-any AWS tool finds them). Each image is a record that says where in which tar it lies; nothing is unpacked. Unlabelled.
+`faces-{000000..000041}.tar`, `https://host/faces-{00..41}.tar`, `s3://bucket/faces-{00..41}.tar` (keys and endpoint
+from the same settings as any AWS tool). Each record refers to a part of a tar; nothing is unpacked. Unlabelled.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from fra.data.datasets.records import IMAGE_SUFFIXES, DatasetConfig, Record, split_of
+from fra.data.datasets.annotation_files import IMAGE_SUFFIXES
+from fra.data.datasets.records import DatasetConfig, Record, split_of
 
-MOST = 1_000_000
-"""Tars of a set."""
+MAX_TARS = 1_000_000
+"""Largest number of tars in a set."""
 
 
 def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
+    """The records of the set in the folder `root`."""
     from braceexpand import braceexpand
 
     if not config.urls:
@@ -33,7 +35,11 @@ def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
 
 
 def check_count(urls: str) -> None:
-    """Raises ValueError where the braces name more than `MOST` tars, which would be listed before one is read."""
+    """Checks the number of tars that the braces name, before they are listed.
+
+    Raises:
+        ValueError: There are more than `MAX_TARS`.
+    """
     numbers = re.findall(r"\{(-?\d{1,18})\.\.(-?\d{1,18})(?=[.}])", urls)
     letters = re.findall(r"\{([A-Za-z])\.\.([A-Za-z])(?=[.}])", urls)
     ranges = [(int(first), int(last)) for first, last in numbers] + [(ord(a), ord(z)) for a, z in letters]
@@ -41,18 +47,18 @@ def check_count(urls: str) -> None:
     size = sum(math.log(abs(last - first) + 1) for first, last in ranges) + groups * math.log1p(
         urls.count(",") / groups
     )
-    if size > math.log(MOST) or re.search(r"\d{19}", urls):
+    if size > math.log(MAX_TARS) or re.search(r"\d{19}", urls):
         raise ValueError(
-            f"dataset.urls {urls[:200]!r}: names more than {MOST:,} tars; give fewer, or check the range"
+            f"dataset.urls {urls[:200]!r}: names more than {MAX_TARS:,} tars; give fewer, or check the range"
         )
 
 
 def members(url: str, config: DatasetConfig) -> Iterator[Record]:
-    """The images in one tar, in its order; they are named `<tar>/<image>`.
+    """The images in one tar, in its order, named `<tar>/<image>`.
 
     Raises:
-        FileNotFoundError: there is no such tar.
-        ValueError: it is not a tar.
+        FileNotFoundError: There is no such tar.
+        ValueError: It is not a tar.
     """
     import fsspec
 
