@@ -1,7 +1,12 @@
-# make demo    the whole chain on the embedded faces: a table of results and a report page
-# make test    the tests
-# make serve   server, worker and deployments on this machine
-# make lint    style and types
+# make demo      run the pipeline on the embedded faces; prints a table of results and the path of the report
+# make test      run the tests (make test-all: also those marked slow)
+# make lint      check style, docstrings, types and import rules
+# make docs      build the documentation site in .work/site
+# make serve     start a Prefect server, a worker and the deployments on this machine
+# make weights   train the released weights again
+# make sbom      list what is installed, as CycloneDX JSON
+# make audit     look up known vulnerabilities of the locked versions (needs the network)
+# make clean     delete the environment and everything that the pipeline made
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -9,16 +14,16 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := true
 
-# FFCV is compiled against OpenCV and libjpeg-turbo; Chromium opens the report page in the tests, and strace
-# writes down what the chain sends.
+# FFCV is compiled against OpenCV and libjpeg-turbo. In the tests, Chromium opens the report and the documentation,
+# and strace records which network calls the pipeline makes.
 BUILD_PACKAGES := build-essential pkg-config libopencv-dev libturbojpeg0-dev git
 TEST_PACKAGES := chromium strace
 
-.PHONY: help demo test test-all serve lint weights sbom audit clean
+.PHONY: help demo test test-all serve lint docs weights sbom audit clean
 help:
-	@sed -n 's/^# //p' Makefile | head -4
+	@sed -n 's/^# make /make /p' Makefile
 
-# Debian packages that are missing, then the virtual environment with exactly the locked versions.
+# Installs the Debian packages in $(1) that are missing.
 define install_packages
 	@missing=$$(for name in $(1); do dpkg-query -W -f '$${db:Status-Status}' $$name 2>/dev/null | grep -qx installed || echo $$name; done); \
 	if [ -n "$$missing" ]; then \
@@ -28,6 +33,7 @@ define install_packages
 	fi
 endef
 
+# The virtual environment, with exactly the locked versions.
 .venv/ready: requirements.lock pyproject.toml
 	$(call install_packages,$(BUILD_PACKAGES))
 	@python3 -m venv .venv 2>/dev/null || { apt-get install -y -qq python3-venv python3-dev > /dev/null && python3 -m venv .venv; }
@@ -42,9 +48,9 @@ demo: .venv/ready
 
 test: .venv/ready
 	$(call install_packages,$(TEST_PACKAGES))
-	@OMP_NUM_THREADS=1 pytest -m "not slow" -n auto  # one worker a core, so one thread a worker
+	@OMP_NUM_THREADS=1 pytest -m "not slow" -n auto  # one worker for each core, so one thread for each worker
 
-# With a real PostgreSQL, schedules that fire, workers that are killed: some twenty minutes.
+# Also the slow tests: a real PostgreSQL, schedules that fire, workers that are killed. About twenty minutes.
 test-all: .venv/ready
 	$(call install_packages,$(TEST_PACKAGES) postgresql)
 	@pytest
@@ -53,26 +59,33 @@ serve: .venv/ready
 	@python -m pipelines.serve $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT))
 
 lint: .venv/ready
-	@ruff check . && ruff format --check . && mypy
+	@ruff check . && ruff format --check . && mypy && lint-imports --no-logo
 
-# In a copy of the project, so that nothing here changes on the way. Interrupted, it continues.
+# Strict: a link to a page or heading that does not exist stops the build. The command line's page is made from its
+# help texts.
+docs: .venv/ready
+	@typer pipelines.cli.main utils docs --name fra --title "Command line" --output docs/reference/cli.md > /dev/null
+	@zensical build --strict
+	@echo "see .work/site/index.html, or with search: python -m http.server -d .work/site -b 127.0.0.1"
+
+# In a copy of the project, so that the workspace does not change. If interrupted, it continues when run again.
 weights: .venv/ready
 	@[ -d .work/weights ] || git clone -q . .work/weights
 	@cd .work/weights && python -m pipelines.params recipe=weights && OMP_NUM_THREADS=1 dvc repro pretrain
 	@cp .work/weights/artifacts/pretrain/model.safetensors fra/weights/demo.safetensors
 
-# Checkers in an environment of their own, as they are no part of the project.
+# These tools have their own environment, because they are not dependencies of the project.
 .work/checkers/ready: .venv/ready
 	@python3 -m venv .work/checkers
 	@.work/checkers/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0 pip-audit==2.10.1
 	@touch $@
 
-# What is installed, as CycloneDX JSON: the same environment, the same bytes.
+# The same environment gives the same bytes.
 sbom: .work/checkers/ready
 	@.work/checkers/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o .work/sbom.cdx.json .venv/bin/python
 	@echo "see .work/sbom.cdx.json"
 
-# Known vulnerabilities of the locked versions, as the package index tells them: this asks the network.
+# Needs the network: the package index lists the known vulnerabilities of each version.
 audit: .work/checkers/ready
 	@.work/checkers/bin/pip-audit --strict --disable-pip --require-hashes -r requirements.lock
 

@@ -30,7 +30,7 @@ def test_three_lines_in_an_empty_folder(tmp_path: Path) -> None:
     source = tmp_path / "source"  # building writes beside the sources
     for name in ("fra", "pipelines"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     subprocess.run([sys.executable, "-m", *install, "--target", site, source], check=True, env=environment())
     empty.mkdir()

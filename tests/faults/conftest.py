@@ -14,23 +14,24 @@ Reference = tuple[float, dict[str, str]]
 """Seconds that an undisturbed run takes, and the files that it writes, by hash."""
 SEEN: dict[tuple[str, str], list[str]] = {}
 """The cells of this run: command and fault → outcome, message, what was left over."""
-HEAD = """# Faults, injected
+HEAD = """# Injected faults
 
-Each row is a run of a stage or command that was disturbed for real, and then started again without the fault. It
-passed where the disturbed run came to the right result, or ended with an exit code other than 0 and one line that says
-why (or by the signal); where the second run completed with files byte-identical to the undisturbed run's; where `fra
-lineage verify` passed; and where no temporary file, lock, checkpoint or process was left over. DVC
-notes in `.dvc/tmp/rwlock` who reads and writes what. A DVC process that was killed stays in there, but DVC passes over
-entries whose process is no longer alive: these are not counted.
+Each row is a run of a stage or command that was really disturbed, and then started again without the fault. It passed
+if
 
-Written by the run itself, as root on Linux: `pytest tests/faults/test_cells.py --table docs/reference/faults.md`;
-with `-k` the
-rows of a part are renewed (no row: not run yet).
-The disk is full, or read-only, by a mounted tmpfs; memory is limited by `prlimit --as`; the
-clock is moved in the files' times; signals go to the process alone, at a moment drawn by a seed. Input is harmed in one
-file each: `reads` in tests/faults/commands.py. Not disturbed here: GPUs; and the Prefect server, which
-tests/pipelines/test_serve.py kills. A number that was changed in a text file (annotations, `index.json`) is noticed by
-`dvc repro`, `fra lineage verify` and the gate, not by the stage that reads it.
+- the disturbed run gave the right result, or ended with a non-zero exit code and one line that says why (or by the
+  signal);
+- the second run completed with files byte-identical to those of an undisturbed run;
+- `fra lineage verify` passed;
+- no temporary file, lock, checkpoint or process was left. (`.dvc/tmp/rwlock` may still list a killed DVC process; DVC
+  ignores entries whose process no longer exists.)
+
+The tests write this page, as root on Linux: `pytest tests/faults/test_cells.py --table docs/reference/faults.md`;
+with `-k` they renew some of the rows. The full and the read-only disk are mounted tmpfs; memory is limited by
+`prlimit --as`; the clock is moved in the files' times; signals go to the process alone, at a seeded random moment.
+One input file is damaged per run (`reads` in tests/support/commands.py). Not disturbed here: GPUs, and the Prefect
+server, which tests/pipelines/test_serve.py kills. A changed number in a text file (annotations, `index.json`) is
+found by `dvc repro`, `fra lineage verify` and validation, not by the stage that reads it.
 
 """
 

@@ -26,7 +26,7 @@ NOT_RUN = {
     "fra transfer pool": "needs several pre-trainings; tests/transfer/test_pool.py",
     "fra export onnx": "tests/inference/test_export.py",
 }
-FACES = "/where/they/are"
+FACES = "/path/to/faces"
 
 
 def commands() -> list[tuple[str, str]]:
@@ -48,7 +48,12 @@ COMMANDS = commands()
 
 def test_the_docs_have_commands() -> None:
     assert len(COMMANDS) > 40
-    assert {page for page, _ in COMMANDS} >= {"README.md", "lineage.md", "orchestration.md", "transfer.md"}
+    assert {page for page, _ in COMMANDS} >= {
+        "README.md",
+        "experiments.md",
+        "orchestration.md",
+        "transfer.md",
+    }
 
 
 @pytest.mark.parametrize("command", sorted({command for _, command in COMMANDS}))

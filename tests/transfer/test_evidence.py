@@ -19,32 +19,32 @@ FROZEN = {
     "alignment, NME (less is better)": ("alignment", "nme"),
     "verification, ROC AUC": ("verification", "roc_auc"),
 }
-TENTH = {row: figure for row, figure in FROZEN.items() if "ROC" not in row}
+TENTH = {row: metric for row, metric in FROZEN.items() if "ROC" not in row}
 
 
 FOLDERS = {"frozen": FROZEN, "tenth": TENTH}
 
 
-def told(row: str, folder: str) -> list[list[float]]:
-    """The numbers in each cell of a row of the page, in the table of that folder."""
-    lines = [
-        line
-        for line in (DOCS / "released-weights.md").read_text().splitlines()
-        if line.startswith(f"| {row} |")
-    ]
-    cells = lines[list(FOLDERS).index(folder)].replace("−", "-").split("|")[2:-1]
+PAGES = {"frozen": "released-weights.md", "tenth": "recipe-search.md"}
+
+
+def stated(row: str, folder: str) -> list[list[float]]:
+    """The numbers in each cell of a row of the page that shows the folder's metrics."""
+    lines = (DOCS / PAGES[folder]).read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith(f"| {row} |")]
+    cells = line.replace("−", "-").split("|")[2:-1]
     return [[float(number) for number in re.findall(r"-?\d+\.\d+", cell)] for cell in cells]
 
 
 @pytest.mark.parametrize(("folder", "row"), [(folder, row) for folder in FOLDERS for row in FOLDERS[folder]])
-def test_the_page_gives_what_was_predicted(folder: str, row: str) -> None:
+def test_the_pages_state_what_was_predicted(folder: str, row: str) -> None:
     task, metric = FOLDERS[folder][row]
     scale, rough, close = (
         (100, 0.051, 0.051) if metric == "nme" else (1, 0.0051, 0.00051)
     )  # per cent, or a share
     content = json.loads((DOCS / "evidence" / folder / task / "metrics.json").read_text())
     found = {name: value[metric] for name, value in content.items() if name != "test"}
-    ours, *released, random, image_level = told(row, folder)
+    ours, *released, random, image_level = stated(row, folder)
     for number, wanted in zip(ours, ("mean", "std"), strict=False):  # not every row gives the deviation
         assert number == pytest.approx(found["pretrained"][wanted] * scale, abs=close)
     for (seed_0,) in released:
@@ -58,19 +58,28 @@ def test_the_page_gives_what_was_predicted(folder: str, row: str) -> None:
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_its_figures_follow_from_the_predictions(folder: str) -> None:
+def test_stored_metrics_follow_from_the_predictions(folder: str) -> None:
     tasks = {task for task, _ in FOLDERS[folder].values()}
     assert {path.name for path in (DOCS / "evidence" / folder).iterdir()} == tasks
     for task in tasks:
         assert differences(task, DOCS / "evidence" / folder / task) == []
 
 
-def test_heatmaps_are_as_told() -> None:
+def test_the_pages_state_the_region_quality() -> None:
     found = [json.loads((DOCS / f"evidence/regions-{seed}.json").read_text()) for seed in (0, 1, 2)]
-    page = (DOCS / "released-weights.md").read_text()
+    page = (DOCS / PAGES["tenth"]).read_text()
     for name, row in {
         "pretrained": "heatmaps (released: the first)",
         "features": "k-means of these features",
         "features of data/baselines/image_level.safetensors": "k-means of the image-level features",
     }.items():
         assert f"| {row} | " + ", ".join(f"{seed[name]['nmi']:.3f}" for seed in found) in page
+    summary = (DOCS / PAGES["frozen"]).read_text()
+    for name, words in {
+        "pretrained": "heatmaps {:.3f} (mean of three seeds)",
+        "features": "k-means of the features under the heatmaps {:.3f}",
+        "features of data/baselines/image_level.safetensors": "of image-level features {:.3f}",
+    }.items():
+        assert words.format(sum(seed[name]["nmi"] for seed in found) / len(found)) in summary.replace(
+            "\n", " "
+        )
