@@ -1,0 +1,58 @@
+"""The tutorial, typed as it is written: every command and the Python in it, on 160 photographs."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from support.workspace import ROOT, few_faces, make_workspace, run
+
+PAGE = ROOT / "docs/tutorial.md"
+PHOTOS = "/path/to/photos"
+SET_UP = ("make .venv/ready", "source ")
+
+
+def blocks() -> list[tuple[str, str]]:
+    """(language, code) of each block of the page, in order; shell has no language."""
+    return re.findall(r"^```(\w*)\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def add_labels(photos: Path) -> None:
+    """Writes the labels.csv that the tutorial describes, with the embedded annotations."""
+    table = pd.read_csv(ROOT / "data/orl/annotations.csv")
+    table = table[[(photos / image).is_file() for image in table["image"]]]
+    table["person"] = "s" + table["subject"].astype(str)
+    table[["image", "person", "Smiling"]].to_csv(photos / "labels.csv", index=False)
+
+
+@pytest.mark.slow
+def test_every_command_of_the_tutorial_runs(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path / "workspace")
+    photos = few_faces(tmp_path / "photos")
+    seen = []
+    for language, code in blocks():
+        if language == "csv":
+            add_labels(photos)
+            header = (photos / "labels.csv").read_text().splitlines()[0]
+            assert code.splitlines()[0] == header
+            continue
+        code = code.replace(PHOTOS, str(photos))
+        if language == "python":
+            done = run(workspace, sys.executable, "-c", code, PYTHONPATH=str(workspace))
+            assert done.returncode == 0, done.stdout
+            assert 0 <= float(done.stdout.strip().strip("[]")) <= 1
+            continue
+        for command in code.replace("\\\n", " ").splitlines():
+            if command.startswith(SET_UP):
+                continue
+            seen.append(command.split()[0])
+            done = run(workspace, "bash", "-c", command, PYTHONPATH=str(workspace))
+            assert done.returncode == 0, f"{command}\n{done.stdout}"
+    assert {"python", "dvc", "fra"} == set(seen)
+    for name in ("regions.png", "faces.parquet", "backbone.pt2", "artifacts/report/index.html"):
+        assert (workspace / name).is_file(), name
+    results = pd.read_csv(workspace / "artifacts/transfer/attributes/results.csv")
+    assert set(results["model"]) >= {"pretrained", "random", "released"}
