@@ -1,9 +1,9 @@
-"""Ranks, and sums and means over them that carry the right gradient.
+"""Process groups, and collectives whose gradient is that of the whole batch.
 
 With R ranks, each computing its own loss on its share of a batch, the loss of the whole batch is the mean of
 the R losses, and DistributedDataParallel averages the R gradients. A quantity that every rank's loss depends
 on, such as a mean over the whole batch, must therefore pass back the *sum* of what all ranks send to it: an
-in-place all-reduce (as in the official code) drops the other ranks' part.
+in-place all-reduce (as in the official code) drops the other ranks' part of the gradient.
 """
 
 from __future__ import annotations
@@ -23,25 +23,27 @@ from torch import Tensor, nn
 
 
 def is_active() -> bool:
-    """True where this process belongs to a group of ranks."""
+    """Returns True if this process belongs to a process group."""
     return dist.is_available() and dist.is_initialized()
 
 
 def rank() -> int:
+    """Returns the number of this process in the group; 0 without a group."""
     return dist.get_rank() if is_active() else 0
 
 
 def world_size() -> int:
+    """Returns the number of ranks; 1 without a group."""
     return dist.get_world_size() if is_active() else 1
 
 
-def first_of_machine() -> bool:
-    """True on the first of the ranks that torchrun started on this machine, and where it started none."""
+def is_local_rank_zero() -> bool:
+    """Returns True on the first rank of each machine, and in a process that torchrun did not start."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 class _Sum(torch.autograd.Function):
-    """y = Σ_r x_r on every rank; backward: dx = Σ_r dy_r."""
+    """All-reduce: y = Σ_r x_r on every rank; backward: dx = Σ_r dy_r."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -57,17 +59,17 @@ class _Sum(torch.autograd.Function):
 
 
 def sum_over_ranks(x: Tensor) -> Tensor:
-    """Sum of `x` over all ranks, differentiable; `x` itself where there is one rank."""
+    """Returns the sum of `x` over all ranks, differentiable; `x` itself with one rank."""
     return x if world_size() == 1 else _Sum.apply(x)
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:
-    """Mean of `x` over all ranks, differentiable; `x` itself where there is one rank."""
+    """Returns the mean of `x` over all ranks, differentiable; `x` itself with one rank."""
     return x if world_size() == 1 else sum_over_ranks(x) / world_size()
 
 
-def rows_of_all_ranks(x: Tensor) -> Tensor:
-    """The rows of every rank's `x` (all of one shape), one rank after the other; no gradient."""
+def gather_rows(x: Tensor) -> Tensor:
+    """Returns the rows of `x` of every rank in rank order, (ranks · N, ...); equal shapes, no gradient."""
     if world_size() == 1:
         return x
     parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size())]
@@ -75,18 +77,18 @@ def rows_of_all_ranks(x: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def of_first_rank(x: Tensor) -> Tensor:
-    """Rank 0's `x`, in place, on every rank."""
+def broadcast(x: Tensor) -> Tensor:
+    """Overwrites `x` on every rank with that of rank 0 and returns it."""
     if world_size() > 1:
         dist.broadcast(x, 0)
     return x
 
 
 class PortableSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm over the whole batch of all ranks, on any device (torch's own needs a GPU).
+    """Batch norm over the batch of all ranks on any device; PyTorch's SyncBatchNorm needs a GPU.
 
-    Mean and variance take one all-reduce each (two passes: no cancellation), both differentiable. Every rank
-    may hold a different number of samples.
+    Mean and variance take one differentiable all-reduce each. The variance is computed from centred values, which
+    avoids cancellation. Ranks may hold different numbers of samples.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -94,6 +96,7 @@ class PortableSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
             raise ValueError(f"batch norm needs (N, C, ...), got {tuple(input.shape)}")
 
     def forward(self, input: Tensor) -> Tensor:
+        """Normalises (N, C, ...) with the statistics of all ranks in training, the running ones in eval mode."""
         self._check_input_dim(input)
         if not self.training or world_size() == 1:
             return super().forward(input)
@@ -118,10 +121,10 @@ class PortableSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def synchronise_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:
-    """Replace every batch norm of `module` by one that spans all ranks (same parameter and buffer names).
+    """Replaces every batch norm of `module` by a synchronised one and returns the module.
 
-    On a GPU torch's fused SyncBatchNorm, elsewhere `PortableSyncBatchNorm`. Nothing changes where there is
-    one rank.
+    On a GPU by PyTorch's SyncBatchNorm, elsewhere by `PortableSyncBatchNorm`; names of parameters and buffers stay.
+    With one rank nothing changes.
     """
     if world_size() == 1:
         return module
@@ -134,22 +137,25 @@ def synchronise_batch_norm(module: nn.Module, device: torch.device) -> nn.Module
 
 
 @contextmanager
-def ranks(device: str = "auto") -> Iterator[torch.device]:
-    """Join the ranks that torchrun started, if it did, and leave them at the end; yields this rank's device.
+def process_group(device: str = "auto") -> Iterator[torch.device]:
+    """Joins the process group that torchrun started, if any, and leaves it at the end; yields this rank's device.
 
-    `device` is "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:<n>". Ranks on GPUs talk through
-    NCCL, on CPUs through gloo. A rank whose torchrun dies gets SIGTERM, instead of running on alone.
+    Ranks on GPUs communicate through NCCL, on CPUs through gloo. If torchrun dies, its ranks get SIGTERM.
 
-    Raises RuntimeError where torchrun would start ranks again that cannot find each other.
+    Args:
+        device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:<n>".
+
+    Raises:
+        RuntimeError: torchrun would restart ranks in a way in which they cannot find each other.
     """
     chosen = choose_device(device)
     if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)  # for all who name none
+        torch.cuda.set_device(chosen)  # the default of calls that name no device
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or is_active():
         yield chosen
         return
     _check_restarts()
-    _end_with_parent()
+    _terminate_with_parent()
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield chosen
@@ -158,26 +164,31 @@ def ranks(device: str = "auto") -> Iterator[torch.device]:
 
 
 def _check_restarts() -> None:
-    """torchrun keeps the store in which ranks look each other up over a restart, with the addresses of the dead."""
+    """Raises RuntimeError for restarts by torchrun that reuse the rendezvous store with addresses of dead ranks."""
     restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
     if restarts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         raise RuntimeError(
-            "torchrun --max-restarts: ranks that start again would look for the dead ones: start it with "
+            "torchrun --max-restarts: restarted ranks would connect to the addresses of dead ones: start it with "
             "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
         )
 
 
-def _end_with_parent() -> None:
-    """Ask Linux for SIGTERM when the process that started this one ends."""
+def _terminate_with_parent() -> None:
+    """Has Linux send SIGTERM to this process when its parent ends."""
     if sys.platform == "linux":
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of this rank: "auto" and "cuda" take the GPU of the rank's number on its machine.
+    """Returns the device of this rank; "auto" and "cuda" select the GPU with the rank's number on its machine.
 
-    Raises ValueError for an unknown name and RuntimeError where no GPU is found for "cuda".
+    Args:
+        name: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:<n>".
+
+    Raises:
+        ValueError: The name is none of these.
+        RuntimeError: A GPU is requested and PyTorch finds none.
     """
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
@@ -188,35 +199,38 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError as error:
         raise ValueError(f"train.device is {name!r}: use auto, cpu, cuda or cuda:<n>") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError(f"train.device is {name!r}, but torch finds no GPU: use auto or cpu")
+        raise RuntimeError(f"train.device is {name!r}, but PyTorch finds no GPU: use auto or cpu")
     return device
 
 
-class Agreement:
-    """Decisions that all ranks take together, over the CPU, so that no GPU is waited for."""
+class CpuCollectives:
+    """Collectives of a few numbers on the CPU (gloo), so that a decision never waits for a GPU.
+
+    Every rank must call the same methods in the same order. With one rank they return their argument.
+    """
 
     def __init__(self) -> None:
         self._group: Any = dist.new_group(backend="gloo") if world_size() > 1 else None
 
     def any(self, flag: bool) -> bool:
-        """True everywhere if true on any rank."""
+        """Returns True on every rank if `flag` is true on at least one."""
         return self._reduce([float(flag)], dist.ReduceOp.MAX)[0] > 0
 
     def earliest(self, step: int | None) -> int | None:
-        """The smallest of the ranks' steps; None where no rank names one."""
+        """Returns the smallest step that a rank passes; None if all pass None."""
         found = self._reduce([math.inf if step is None else float(step)], dist.ReduceOp.MIN)[0]
         return None if math.isinf(found) else int(found)
 
     def mean(self, values: list[float]) -> list[float]:
-        """Mean over the ranks of each value."""
+        """Returns the mean over the ranks of each value."""
         return [total / world_size() for total in self._reduce(values, dist.ReduceOp.SUM)]
 
-    def of_first(self, value: float) -> float:
-        """The value of rank 0, everywhere."""
+    def broadcast(self, value: float) -> float:
+        """Returns the value of rank 0 on every rank."""
         return self._reduce([value if rank() == 0 else 0.0], dist.ReduceOp.SUM)[0]
 
-    def wait(self) -> None:
-        """Return once every rank has come here."""
+    def barrier(self) -> None:
+        """Returns once every rank has called it."""
         self.any(False)
 
     def _reduce(self, values: list[float], operation: Any) -> list[float]:

@@ -12,10 +12,9 @@ from fra.data.loader.config import DataConfig
 from fra.data.loader.webdataset import train_shards
 from fra.data.views.views import Views, ViewsConfig
 from fra.method.networks import ModelConfig, ObjectiveConfig
-from fra.train import probe as probes
 from fra.train.pretrain import TrainConfig
 from fra.train.pretrain import pretrain as train
-from fra.train.probe import Probe, ProbeConfig
+from fra.train.probe import Probe, ProbeConfig, load_probe
 from fra.validation import verdict
 from pipelines import params
 from pipelines.lineage import record
@@ -44,10 +43,10 @@ def labelled_faces(
     manifest, shards, validation = Path(config.manifest), Path(config.shards), Path(config.validation)
     files = [manifest, shards / "index.json", *sorted(shards.glob("*.tar"))]
     validated = verdict.check(
-        validation / "verdict.json", files, hashed=dist.first_of_machine()
+        validation / "verdict.json", files, hashed=dist.is_local_rank_zero()
     ).validated_files
     quarantined = frozenset(verdict.read_quarantine(validation / "quarantine.csv")["key"])
-    return probes.load(config, image_size, views, quarantined), {
+    return load_probe(config, image_size, views, quarantined), {
         file.as_posix(): validated[file.as_posix()] for file in files
     }
 
@@ -61,7 +60,7 @@ def pretrain() -> None:
     if params.read()["source"] != source.as_posix():  # dvc.yaml depends on `source`
         raise params.ParamsError(f"params.yaml: source must be {source} where data.loader is {data.loader}")
     # Of the ranks on a machine one hashes the validated files; should it refuse, the others end with it.
-    validation = verdict.check(paths.VALIDATION / "verdict.json", files, hashed=dist.first_of_machine())
+    validation = verdict.check(paths.VALIDATION / "verdict.json", files, hashed=dist.is_local_rank_zero())
     quarantined = verdict.read_quarantine(paths.VALIDATION / "quarantine.csv")
     exclude = frozenset(
         quarantined.loc[(quarantined["split"] == "train") & (quarantined["index"] >= 0), "index"]
@@ -74,7 +73,7 @@ def pretrain() -> None:
     probe, asked = labelled_faces(params.section("probe", ProbeConfig), data.image_size, views)
     identity = {"params": origin["params"], "inputs": {**read, **asked}, "code": code_hash("pretrain")}
     run = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    with dist.ranks(config.device):
+    with dist.process_group(config.device):
         batches = build_loader(
             data,
             views,

@@ -14,9 +14,9 @@ from fra import dist
 from fra.method import losses
 from fra.method.networks import ModelConfig, ObjectiveConfig, build
 from fra.train import optim
-from fra.train.mask_init import start_at_clusters
+from fra.train.mask_init import init_masks_from_clusters
 from fra.train.prefetch import Batch
-from fra.train.step import Trainer
+from fra.train.step import TrainStep
 
 BATCH = 32
 SIZE = 16
@@ -51,13 +51,13 @@ def train(accumulation_steps: int, num_masks: int, region_start: int) -> Result:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = build(ModelConfig("small", num_masks, 16, 24, dropout=0.0), ObjectiveConfig()).double()
-    trainer = Trainer(model, torch.device("cpu"), accumulation_steps=accumulation_steps)
+    train_step = TrainStep(model, torch.device("cpu"), accumulation_steps=accumulation_steps)
     lars = optim.lars(model.trained_parameters(), 0.5, 0.9, 1e-4, 1e-3)
     results = []
     gradients: dict[str, Tensor] = {}
     for step in range(3):
         pair = [share(view, accumulation_steps) for view in views(step)]
-        results.append(trainer.step(*pair, lars, 0.5, 0.99, 0.9, step >= region_start).losses)
+        results.append(train_step(*pair, lars, 0.5, 0.99, 0.9, step >= region_start).losses)
         if step == 0:
             gradients = {name: p.grad.clone() for name, p in model.trained_parameters() if p.grad is not None}
     return Result(dist.mean_over_ranks(torch.stack(results)), gradients, dict(model.state_dict()))
@@ -77,7 +77,7 @@ def on_two_ranks(rank: int, folder: Path) -> None:
         sums_and_means()
         batch_norm()
         sinkhorn(folder)
-        agreement()
+        cpu_collectives()
         gathering()
         assert largest_error(aimed(), torch.load(folder / "aimed.pt", weights_only=True)) < TOLERANCE
         for setting in SETTINGS:
@@ -134,21 +134,22 @@ def probabilities() -> Tensor:
     return torch.rand(10, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
 
-def agreement() -> None:
-    agreement = dist.Agreement()
-    assert agreement.any(dist.rank() == 1)
-    assert not agreement.any(False)
-    assert agreement.earliest(7 if dist.rank() == 0 else 4) == 4
-    assert agreement.earliest(7 if dist.rank() == 0 else None) == 7
-    assert agreement.earliest(None) is None
-    assert agreement.mean([1.0 + dist.rank(), 5.0]) == [1.5, 5.0]
-    assert agreement.of_first(0.7 + dist.rank()) == 0.7
+def cpu_collectives() -> None:
+    collectives = dist.CpuCollectives()
+    assert collectives.any(dist.rank() == 1)
+    assert not collectives.any(False)
+    assert collectives.earliest(7 if dist.rank() == 0 else 4) == 4
+    assert collectives.earliest(7 if dist.rank() == 0 else None) == 7
+    assert collectives.earliest(None) is None
+    collectives.barrier()
+    assert collectives.mean([1.0 + dist.rank(), 5.0]) == [1.5, 5.0]
+    assert collectives.broadcast(0.7 + dist.rank()) == 0.7
 
 
 def gathering() -> None:
     mine = torch.full((2, 1), float(dist.rank()))
-    assert dist.rows_of_all_ranks(mine).ravel().tolist() == [0, 0, 1, 1]
-    assert dist.of_first_rank(mine).ravel().tolist() == [0, 0]
+    assert dist.gather_rows(mine).ravel().tolist() == [0, 0, 1, 1]
+    assert dist.broadcast(mine).ravel().tolist() == [0, 0]
 
 
 def aimed() -> dict[str, Tensor]:
@@ -158,7 +159,7 @@ def aimed() -> dict[str, Tensor]:
     dist.synchronise_batch_norm(model, torch.device("cpu"))
     index = torch.randperm(BATCH, generator=torch.Generator().manual_seed(3))
     feed = [Batch(share(index, 1), *(share(view[index], 1) for view in views(step))) for step in range(2)]
-    start_at_clusters(model, feed, seed=0)
+    init_masks_from_clusters(model, feed, seed=0)
     return dict(model.state_dict())
 
 
@@ -179,7 +180,7 @@ def test_one_rank_needs_no_group() -> None:
     assert (dist.rank(), dist.world_size()) == (0, 1)
     norm = nn.BatchNorm1d(2)
     assert type(dist.synchronise_batch_norm(norm, torch.device("cpu"))) is nn.BatchNorm1d
-    assert dist.Agreement().mean([2.0]) == [2.0]
+    assert dist.CpuCollectives().mean([2.0]) == [2.0]
 
 
 def test_restarts_that_would_hang_are_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,15 +190,15 @@ def test_restarts_that_would_hang_are_refused_at_the_start(monkeypatch: pytest.M
         "TORCHELASTIC_USE_AGENT_STORE": "True",
     }.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(RuntimeError, match="TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"), dist.ranks("cpu"):
+    with pytest.raises(RuntimeError, match="TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"), dist.process_group("cpu"):
         pass
 
 
-def test_one_rank_of_a_machine_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert dist.first_of_machine()
+def test_local_rank_zero_is_the_first_of_each_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert dist.is_local_rank_zero()
     for local, first in (("0", True), ("1", False), ("10", False)):
         monkeypatch.setenv("LOCAL_RANK", local)
-        assert dist.first_of_machine() == first
+        assert dist.is_local_rank_zero() == first
 
 
 def test_devices_are_chosen_or_refused() -> None:

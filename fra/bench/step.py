@@ -27,7 +27,7 @@ from fra import dist
 from fra.method.networks import FRA, MLP, Encoder, ModelConfig, ObjectiveConfig, build
 from fra.train import optim
 from fra.train.memory import free_memory
-from fra.train.step import Outcome, Trainer, choose_precision
+from fra.train.step import StepOutput, TrainStep, choose_precision
 
 RECIPE = {"lr": 0.9, "momentum": 0.9, "weight_decay": 1e-6, "trust": 1e-3}
 TARGET_MOMENTUM = 0.996
@@ -249,16 +249,16 @@ def _figures(laps: dict[str, list[Lap]], batch_size: int, flops: int, peak: floa
 
 def both_steps(
     config: ModelConfig, device: torch.device, dtype: torch.dtype, compiled: bool
-) -> tuple[Callable[[Tensor, Tensor], dict[str, float]], Callable[[Tensor, Tensor], Outcome]]:
+) -> tuple[Callable[[Tensor, Tensor], dict[str, float]], Callable[[Tensor, Tensor], StepOutput]]:
     """The plain step and ours on a pair of views, each on networks of its own that begin with the same weights."""
     torch.manual_seed(0)
     plain_model = build(config, ObjectiveConfig()).to(device).train()
-    trainer = Trainer(copy.deepcopy(plain_model), device, dtype, compiled=compiled)
+    train_step = TrainStep(copy.deepcopy(plain_model), device, dtype, compiled=compiled)
     plain_lars = PlainLARS(optim.adaptation_groups(plain_model.trained_parameters()))
-    lars = optim.lars(trainer.model.trained_parameters(), **RECIPE)
+    lars = optim.lars(train_step.model.trained_parameters(), **RECIPE)
 
-    def ours(view1: Tensor, view2: Tensor) -> Outcome:
-        return trainer.step(view1, view2, lars, RECIPE["lr"], TARGET_MOMENTUM, PROTOTYPE_MOMENTUM)
+    def ours(view1: Tensor, view2: Tensor) -> StepOutput:
+        return train_step(view1, view2, lars, RECIPE["lr"], TARGET_MOMENTUM, PROTOTYPE_MOMENTUM)
 
     return partial(plain_step, plain_model, plain_lars), ours
 

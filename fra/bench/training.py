@@ -27,8 +27,8 @@ from fra.data.loader.config import DataConfig, Loader
 from fra.data.shards.config import ShardConfig
 from fra.data.views.views import Views, ViewsConfig
 from fra.method.networks import ModelConfig
-from fra.train.prefetch import Clock, batches
-from fra.train.step import Late, Outcome, choose_precision
+from fra.train.prefetch import StepTimer, prefetch
+from fra.train.step import AsyncCopy, StepOutput, choose_precision
 
 H100 = "NVIDIA H100 80GB HBM3"
 MLPERF = 7006
@@ -111,20 +111,20 @@ class OurEpochs:
         self,
         pairs: Loader,
         views: Views,
-        step: Callable[[Tensor, Tensor], Outcome],
+        step: Callable[[Tensor, Tensor], StepOutput],
         device: torch.device,
     ) -> None:
         self.pairs, self.views, self.step, self.device = pairs, views, step, device
         self.waited: list[float] = []
 
     def __call__(self) -> Iterator[int]:
-        clock = Clock(0)
-        unread: list[Late] = []
-        with closing(batches(self.pairs, self.views, len(self.waited), 0, self.device)) as feed:
-            for number, batch in enumerate(clock.timed(feed)):
+        clock = StepTimer(0)
+        unread: list[AsyncCopy] = []
+        with closing(prefetch(self.pairs, self.views, len(self.waited), 0, self.device)) as feed:
+            for number, batch in enumerate(clock.time_waiting(feed)):
                 if number == 0:
                     clock.lap(0)
-                unread.append(Late(self.step(batch.view1_B3HW, batch.view2_B3HW).losses))
+                unread.append(AsyncCopy(self.step(batch.view1_B3HW, batch.view2_B3HW).losses))
                 if number:
                     unread.pop(0).read()  # one step late, as in training on a GPU
                 yield len(batch.index_B)

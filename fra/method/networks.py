@@ -302,12 +302,14 @@ class FRA(nn.Module):
                 prototypes.lerp_(masks_KD.to(prototypes.dtype), 1 - momentum)
 
     @torch.no_grad()
-    def aim_masks(self, hidden_KD: Tensor, masks_KD: Tensor) -> None:
-        """Have both networks' decoders turn `hidden_KD` into the mask embeddings `masks_KD` (`MaskDecoder.aim`), which
-        become the prototypes."""
+    def initialise_masks(self, hidden_KD: Tensor, masks_KD: Tensor) -> None:
+        """Makes both decoders map `hidden_KD` to `masks_KD`, which become the prototypes of both networks.
+
+        See `MaskDecoder.fit_last_layer`; both are (K, D).
+        """
         for encoder in (self.online, self.target):
             assert encoder.region_neck is not None, "a model without region branch has no masks"
-            encoder.region_neck.decoder.aim(hidden_KD, masks_KD)
+            encoder.region_neck.decoder.fit_last_layer(hidden_KD, masks_KD)
             encoder.region_neck.masks_KD.copy_(masks_KD)
 
     def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:

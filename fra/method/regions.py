@@ -129,7 +129,7 @@ class MaskDecoder(nn.Module):
             return hidden_BKD
 
     @torch.no_grad()
-    def aim(self, hidden_KD: Tensor, masks_KD: Tensor) -> None:
+    def fit_last_layer(self, hidden_KD: Tensor, masks_KD: Tensor) -> None:
         """Change the last layer as little as it takes to turn `hidden_KD` into the mask embeddings `masks_KD`.
 
         Least in the Frobenius norm, by the pseudo-inverse; exact where the rows of `hidden_KD` are independent (so

@@ -1,1 +1,1 @@
-"""Pre-training: optimisers, schedules, checkpoints and the loop."""
+"""Pre-training: the loop, one optimiser step, optimisers, schedules and checkpoints."""

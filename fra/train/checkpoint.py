@@ -1,22 +1,22 @@
-"""The checkpoints that a run resumes from. `load_official` reads the weights of the official FRA code."""
+"""Checkpoints that a run resumes from. `load_official` reads the weights of the official FRA code."""
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
+from fra import dist
 from fra.files import atomic
 from fra.weights.official import load_official
 
-__all__ = ["Checkpoints", "load_official"]
+__all__ = ["Checkpoints", "check_identity", "load_official", "load_on_all_ranks"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +24,12 @@ logger = logging.getLogger(__name__)
 class Checkpoints:
     """The last few checkpoints of one run, in a folder of their own: `step-000000123.pt`.
 
-    Each is written whole or not at all (temporary file, flushed to disk, renamed). With several machines the
-    folder must be on storage they share: rank 0 writes, all ranks read.
+    Each file is written completely or not at all (temporary file, flushed to disk, renamed). With several machines
+    the folder must be on shared storage: rank 0 writes, all ranks read.
+
+    Args:
+        folder: The folder of this run's checkpoints.
+        keep: How many checkpoints to keep.
     """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
@@ -33,29 +37,26 @@ class Checkpoints:
         self.keep = keep
 
     @contextmanager
-    def held(self, patience: float = 60.0) -> Iterator[None]:
-        """Keep other runs out of the folder. Waits up to `patience` seconds for one that is still saving and
-        going.
+    def exclusive(self, timeout: float = 60.0) -> Iterator[None]:
+        """Locks the folder against other runs; the operating system releases the lock if the process is killed.
 
-        Raises RuntimeError where another run holds the folder for longer.
+        Args:
+            timeout: Seconds to wait for another run that is just saving before it stops.
+
+        Raises:
+            RuntimeError: Another run still holds the lock after `timeout` seconds.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as lock:
-            deadline = time.monotonic() + patience
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise RuntimeError(
-                            f"{self.folder} is in use by another run: wait for it, or end it"
-                        ) from None
-                    time.sleep(0.2)
-            yield
+        try:
+            with FileLock(self.folder / "lock", timeout=timeout):
+                yield
+        except Timeout:
+            raise RuntimeError(
+                f"{self.folder} is in use by another run: wait until it ends, or stop it"
+            ) from None
 
     def save(self, step: int, state: Mapping[str, Any]) -> Path:
-        """Write the state after `step` steps and drop all but the last `keep`."""
+        """Writes the state after `step` steps, deletes all but the last `keep` checkpoints, returns the file."""
         path = self.folder / f"step-{step:09d}.pt"
         with atomic(path) as partial, partial.open("wb") as file:
             torch.save(dict(state), file)
@@ -66,29 +67,69 @@ class Checkpoints:
         return path
 
     def paths(self) -> list[Path]:
-        """Complete checkpoints, oldest first."""
+        """Returns the complete checkpoints, oldest first."""
         return sorted(self.folder.glob("step-*.pt"))
 
     def load(self, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-        """The newest readable checkpoint, or None where there is none. A damaged one is set aside with a new
-        name."""
+        """Returns the newest readable checkpoint, or None without one.
+
+        An unreadable checkpoint is renamed to `*.damaged` with a warning. Only tensors and plain values are read:
+        a file cannot execute code.
+        """
         for path in reversed(self.paths()):
             try:
                 state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-            except Exception as error:  # whatever the bytes make of PyTorch's reader
+            except Exception as error:  # torch.load raises errors of many types for damaged files
                 damaged = path.with_suffix(".damaged")
                 path.replace(damaged)
                 logger.warning(
-                    "checkpoint %s cannot be read (%s): set aside, trying an older one", path, error
+                    "checkpoint %s cannot be read (%s): renamed to %s, trying an older one",
+                    path,
+                    error,
+                    damaged.name,
                 )
                 continue
             return state
         return None
 
     def remove(self) -> None:
-        """Delete what a run leaves in its folder, and the folder if nothing else is in it."""
+        """Deletes all files of a run in the folder, and the folder if it is empty then."""
         for pattern in ("step-*", ".step-*", "diverged-step-*", "history.csv", "lock"):
             for path in self.folder.glob(pattern):
                 path.unlink()
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
+
+
+def load_on_all_ranks(
+    checkpoints: Checkpoints, collectives: dist.CpuCollectives, device: torch.device | str = "cpu"
+) -> dict[str, Any] | None:
+    """Returns the newest readable checkpoint, the same on every rank, or None without one.
+
+    Raises:
+        RuntimeError: The ranks read different checkpoints, because their storage is not shared.
+    """
+    state = checkpoints.load(device) if dist.rank() == 0 else None
+    collectives.barrier()  # rank 0 has renamed damaged checkpoints by now
+    if dist.rank() > 0:
+        state = checkpoints.load(device)
+    step = -1 if state is None else int(state["step"])
+    if collectives.any(collectives.mean([step]) != [step]):
+        raise RuntimeError(
+            f"ranks found different checkpoints in {checkpoints.folder}: "
+            "it must be on storage that all machines share"
+        )
+    return state
+
+
+def check_identity(saved: Mapping[str, Any], own: Mapping[str, Any], folder: Path) -> None:
+    """Raises ValueError naming each parameter in which a checkpoint differs from this run."""
+    names = [name for name in sorted({*saved, *own}) if saved.get(name) != own.get(name)]
+    if names:
+        differences = ", ".join(
+            f"{name}: {saved.get(name)} in the checkpoint, {own.get(name)} in this run" for name in names
+        )
+        raise ValueError(
+            f"{folder} holds the checkpoints of another run: give each run its own folder, or delete this one "
+            f"({differences})"
+        )

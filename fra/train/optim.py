@@ -1,4 +1,4 @@
-"""LARS and AdamW, and which parameters each leaves alone."""
+"""LARS and AdamW, and the parameters excluded from weight decay and adaptation."""
 
 from __future__ import annotations
 
@@ -9,16 +9,25 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-Named: TypeAlias = Iterable[tuple[str, torch.nn.Parameter]]
+NamedParameters: TypeAlias = Iterable[tuple[str, torch.nn.Parameter]]
 
 
 class LARS(Optimizer):
-    """SGD with momentum and layer-wise adaptive rates (You et al. 2017), as the official code has it.
+    """SGD with momentum and layer-wise adaptive rates (You et al. 2017, arXiv 1708.03888), as in the official code.
 
-    A parameter w with gradient g takes a step of SGD with momentum along g + weight_decay · w, scaled by
-    trust · ‖w‖ / (‖g‖ + weight_decay · ‖w‖), or by 1 where ‖w‖ or ‖g‖ is 0. A parameter group with
-    `adapt=False` is excluded from the scaling, and from weight decay unless it names its own. No value is
-    read back from the device.
+    The update of a parameter w with gradient g is g + weight_decay · w, scaled by
+    trust · ‖w‖ / (‖g‖ + weight_decay · ‖w‖), or by 1 if ‖w‖ or ‖g‖ is 0. A step never waits for the device.
+
+    Args:
+        params: Parameters or parameter groups. A group with `adapt=False` is excluded from the scaling, and from
+            weight decay unless it sets its own.
+        lr: Learning rate.
+        momentum: Momentum of the velocity.
+        weight_decay: Factor of w in the update.
+        trust: Trust coefficient of the layer-wise rate.
+
+    Raises:
+        ValueError: A number is negative.
     """
 
     def __init__(
@@ -43,12 +52,14 @@ class LARS(Optimizer):
         )
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a parameter group; one with `adapt=False` gets no weight decay by default."""
         if not param_group.get("adapt", True):
             param_group.setdefault("weight_decay", 0.0)
         super().add_param_group(param_group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Updates all parameters that have a gradient; returns the result of `closure`, if given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -90,24 +101,24 @@ class LARS(Optimizer):
         return velocity
 
 
-def adaptation_groups(named: Named) -> list[dict[str, Any]]:
-    """Parameter groups for LARS: excluded from adaptation and decay are all biases and the backbone's norms.
+def adaptation_groups(named: NamedParameters) -> list[dict[str, Any]]:
+    """Returns two parameter groups for LARS; the second is excluded from adaptation and weight decay.
 
-    The official code finds these by name, so that norms outside the backbone (in MLPs and decoder) are not
-    excluded.
+    It holds all biases and the norms of the backbone. The official code selects by name, too, so that norms in the
+    MLPs and the decoder are not excluded.
     """
     kept, excluded = _split(named, lambda name, p: "bias" in name or ("backbone." in name and p.ndim <= 1))
     return [{"params": kept}, {"params": excluded, "adapt": False}]
 
 
-def decay_groups(named: Named) -> list[dict[str, Any]]:
-    """Parameter groups for AdamW: no weight decay on biases, norms and other vectors."""
+def decay_groups(named: NamedParameters) -> list[dict[str, Any]]:
+    """Returns two parameter groups for AdamW; the second (biases, norms, other vectors) has no weight decay."""
     kept, excluded = _split(named, lambda name, p: p.ndim <= 1)
     return [{"params": kept}, {"params": excluded, "weight_decay": 0.0}]
 
 
 def _split(
-    named: Named, excludes: Callable[[str, Tensor], bool]
+    named: NamedParameters, excludes: Callable[[str, Tensor], bool]
 ) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
     kept: list[torch.nn.Parameter] = []
     excluded: list[torch.nn.Parameter] = []
@@ -116,11 +127,11 @@ def _split(
     return kept, excluded
 
 
-def lars(named: Named, lr: float, momentum: float, weight_decay: float, trust: float) -> LARS:
-    """LARS over named parameters, with the official exclusions."""
+def lars(named: NamedParameters, lr: float, momentum: float, weight_decay: float, trust: float) -> LARS:
+    """Returns LARS with the exclusions of the official code (`adaptation_groups`)."""
     return LARS(adaptation_groups(named), lr, momentum, weight_decay, trust)
 
 
-def adamw(named: Named, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over named parameters, vectors without decay."""
+def adamw(named: NamedParameters, lr: float, weight_decay: float) -> torch.optim.AdamW:
+    """Returns AdamW without weight decay on vectors (`decay_groups`)."""
     return torch.optim.AdamW(decay_groups(named), lr=lr, weight_decay=weight_decay, foreach=True)

@@ -1,5 +1,4 @@
-"""From the loader to the device: views made ahead of the step that needs them, and how long steps wait for
-them."""
+"""From the loader to the device: views made ahead of the step that needs them, and the time spent waiting."""
 
 from __future__ import annotations
 
@@ -13,31 +12,45 @@ from typing import NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from fra import dist
 from fra.data.views.views import Crops, Views
 
 T = TypeVar("T")
 
 
 class Loader(Protocol):
-    """Batches of this rank's share; the same epoch and start give the same batches."""
+    """What training needs of a loader: equal arguments of `epoch` give equal batches."""
 
     steps_per_epoch: int
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Crops]: ...
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Crops]:
+        """Yields this rank's share of each batch of an epoch, from batch `start_step` on."""
+        ...
 
 
 class Batch(NamedTuple):
-    """Two normalised views of the images `index_B`; views on the device, index on the CPU."""
+    """Two normalised views of B images, on the device, and the images' indices (B,), on the CPU."""
 
     index_B: Tensor
     view1_B3HW: Tensor
     view2_B3HW: Tensor
 
 
-def batches(
+def check_batch_size(batch: Batch, batch_size: int) -> None:
+    """Raises ValueError unless the shares of all ranks make up `batch_size` images."""
+    ranks = dist.world_size()
+    images = len(batch.view1_B3HW) * ranks
+    if images != batch_size:
+        raise ValueError(
+            f"train.batch_size is {batch_size}, but {ranks} loader(s) gave {images} images: "
+            f"build each with batch_size = {batch_size} / {ranks}"
+        )
+
+
+def prefetch(
     loader: Loader, views: Views, epoch: int, start_step: int, device: torch.device
 ) -> Generator[Batch, None, None]:
-    """The batches of an epoch, from `start_step` on."""
+    """Yields the batches of an epoch from `start_step` on; for a GPU each is made ahead in a thread."""
 
     def make(crops: Crops) -> Batch:
         return Batch(crops.index_B, *views(crops, epoch, device))
@@ -50,42 +63,56 @@ def batches(
 
 
 def _one_ahead(made: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """Copies to a GPU, and the views there, in a thread and a stream of their own: no step waits for
-    either. A batch is handed on once it is there, so that the loader may use its memory again, and that a wait for it
-    is seen as one."""
-    side = _side_stream(device)
+    """Yields the same batches, the next one being made meanwhile in its own thread and CUDA stream.
+
+    A batch is yielded once its copy to the GPU has finished: the loader may then reuse its memory, and waiting for the
+    copy counts as waiting for data.
+    """
+    stream = _copy_stream(device)
 
     def fetch() -> Batch | None:
-        with torch.cuda.stream(side):
+        with torch.cuda.stream(stream):
             batch = next(made, None)
-        side.synchronize()
+        stream.synchronize()
         return batch
 
-    with ThreadPoolExecutor(1, "feed") as pool:
-        coming = pool.submit(fetch)
-        while (batch := coming.result()) is not None:
+    with ThreadPoolExecutor(1, "prefetch") as executor:
+        future = executor.submit(fetch)
+        while (batch := future.result()) is not None:
             for view in (batch.view1_B3HW, batch.view2_B3HW):
                 view.record_stream(torch.cuda.current_stream(device))
-            coming = pool.submit(fetch)
+            future = executor.submit(fetch)
             yield batch
 
 
 @cache
-def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    """One for all epochs, as memory is kept by stream; what is needed next goes first on the GPU."""
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    """Returns one stream for all epochs, since PyTorch caches memory per stream; its work has priority on the GPU."""
     return torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
 
 
-class Clock:
-    """Seconds and steps since the last lap, and how much of the time went into waiting for data."""
+class Lap(NamedTuple):
+    """Seconds and steps between two readings of a `StepTimer`, and the seconds of them spent waiting for data."""
+
+    seconds: float
+    seconds_waiting: float
+    steps: int
+
+
+class StepTimer:
+    """Measures time per step, and how much of it is spent waiting for data.
+
+    Args:
+        step: The number of steps done when the timer starts.
+    """
 
     def __init__(self, step: int) -> None:
-        self._since = time.perf_counter()
+        self._start = time.perf_counter()
         self._step = step
-        self._waited = 0.0
+        self._waiting = 0.0
 
-    def timed(self, items: Iterator[T]) -> Iterator[T]:
-        """The same items; the time until each comes counts as waiting."""
+    def time_waiting(self, items: Iterator[T]) -> Iterator[T]:
+        """Yields the same items; the time until each arrives counts as waiting."""
         while True:
             start = time.perf_counter()
             try:
@@ -93,19 +120,19 @@ class Clock:
             except StopIteration:
                 return
             finally:
-                self._waited += time.perf_counter() - start
+                self._waiting += time.perf_counter() - start
             yield item
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What is done inside takes no time."""
+        """Leaves out the time spent in its block."""
         start = time.perf_counter()
         yield
-        self._since += time.perf_counter() - start
+        self._start += time.perf_counter() - start
 
-    def lap(self, step: int) -> tuple[float, float, int]:
-        """(seconds, seconds waited, steps) since the last call."""
+    def lap(self, step: int) -> Lap:
+        """Returns the time since the last call (or the start), `step` steps being done now."""
         now = time.perf_counter()
-        lap = (now - self._since, self._waited, step - self._step)
-        self._since, self._step, self._waited = now, step, 0.0
+        lap = Lap(now - self._start, self._waiting, step - self._step)
+        self._start, self._step, self._waiting = now, step, 0.0
         return lap

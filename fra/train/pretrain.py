@@ -18,12 +18,12 @@ from fra.files import write_text
 from fra.method.networks import ModelConfig, ObjectiveConfig, build
 from fra.train.checkpoint import Checkpoints
 from fra.train.config import TrainConfig
-from fra.train.history import as_csv
 from fra.train.interrupt import StopSignal
+from fra.train.monitoring.history import as_csv
+from fra.train.monitoring.tensorboard import TensorBoardLogger
 from fra.train.prefetch import Loader
 from fra.train.probe import Probe
-from fra.train.tensorboard import Board
-from fra.train.trainer import Observer, Run
+from fra.train.trainer import Observer, Trainer
 from fra.weights.files import save_weights
 
 logger = logging.getLogger(__name__)
@@ -43,24 +43,32 @@ def pretrain(
     observe: Observer | None = None,
     probe: Probe | None = None,
 ) -> dict[str, Any]:
-    """Train, and write backbone.safetensors, model.safetensors, history.csv and metrics.json into `out` at
-    the end.
+    """Trains the networks and writes backbone, whole model, history, metrics and speed into `out` at the end.
 
-    `loader` gives this rank's share of each batch. `checkpoints` is a folder of this run alone (name it by
-    the hash of its params, code and data): a run that finds one there continues it, on the CPU bit for bit as if
-    never interrupted; it is emptied on success. `provenance` is kept in the weights' metadata. `observe` is called
-    with each new row of the history, on rank 0. `probe` scores the backbone on the side; the weights are the
-    same with it and without.
+    Args:
+        model_config: Sizes of the networks.
+        objective_config: Weights and temperatures of the losses.
+        train_config: The recipe.
+        loader: This rank's share of each batch.
+        views: Makes two views of each batch.
+        out: Folder of the results.
+        checkpoints: Folder of this run alone; name it by the hash of parameters, code and data. A run that finds
+            checkpoints there resumes from them, on the CPU with bit-identical results. It is emptied on success.
+        provenance: Stored in the metadata of the weights.
+        observe: Called with each new row of the history, on rank 0.
+        probe: Scores the backbone during training; the weights do not depend on it.
 
-    Returns what metrics.json holds. SIGTERM or SIGINT saves and raises SystemExit(75): start again to
-    continue. Raises ValueError where there would be no loss before regions join, RuntimeError when the loss
-    diverges more often than `max_rollbacks`, MemoryError with a batch size that fits.
+    Returns:
+        The contents of metrics.json and speed.json.
+
+    Raises:
+        SystemExit: With code `os.EX_TEMPFAIL` (75) after SIGTERM or SIGINT, once a checkpoint is saved; start again
+            to continue.
+        ValueError: The configuration cannot be trained; the message names the parameter.
+        RuntimeError: The loss diverged more often than `max_rollbacks`.
+        MemoryError: A batch does not fit into memory; the message says which batch size does.
     """
-    if train_config.region_start_epoch and not objective_config.global_weight:
-        raise ValueError(
-            f"train.region_start_epoch is {train_config.region_start_epoch} with objective.global_weight 0: "
-            "nothing would be learnt until regions join; set train.region_start_epoch to 0"
-        )
+    check_training(objective_config, train_config)
     torch.manual_seed(train_config.seed)
     model = build(model_config, objective_config)
     identity = {
@@ -72,82 +80,93 @@ def pretrain(
     }
     folder = Checkpoints(checkpoints, train_config.keep_checkpoints)
     with (
-        folder.held() if dist.rank() == 0 else nullcontext(),
+        folder.exclusive() if dist.rank() == 0 else nullcontext(),
         _observers(observe, train_config, checkpoints) as observers,
         StopSignal() as stop,
     ):
-        run = Run(model, train_config, loader, views, folder, identity, observers, probe)
-        if run.restore():
-            logger.info("continuing at step %d of %d from %s", run.step, run.steps, checkpoints)
-        run.train(stop)
-        metrics, speed = _metrics(run), _speed(run)
+        trainer = Trainer(model, train_config, loader, views, folder, identity, observers, probe)
+        if trainer.restore():
+            logger.info("continuing at step %d of %d from %s", trainer.state.step, trainer.steps, checkpoints)
+        trainer.train(stop)
+        metrics, speed = _metrics(trainer), _speed(trainer)
         if dist.rank() == 0:
-            _write(run, model_config, out, provenance, metrics, speed)
+            _write(trainer, model_config, out, provenance, metrics, speed)
             folder.remove()
-        run.agreement.wait()
+        trainer.collectives.barrier()
     return {**metrics, **speed}
+
+
+def check_training(objective: ObjectiveConfig, config: TrainConfig) -> None:
+    """Raises ValueError, naming the parameter, for values that cannot be trained together on this many ranks."""
+    if config.region_start_epoch and not objective.global_weight:
+        raise ValueError(
+            f"train.region_start_epoch is {config.region_start_epoch} with objective.global_weight 0: there is no loss "
+            "before regions start; set train.region_start_epoch to 0"
+        )
 
 
 @contextmanager
 def _observers(observe: Observer | None, config: TrainConfig, checkpoints: Path) -> Iterator[list[Observer]]:
-    """Who is called with each row of the history: `observe`, and TensorBoard's files in the run's folder."""
+    """Yields what is called with each row of the history: `observe`, and a TensorBoard logger if chosen."""
     observers = [] if observe is None else [observe]
     if not config.tensorboard or dist.rank() > 0:
         yield observers
         return
-    with closing(Board(checkpoints / "tensorboard")) as board:
-        yield [*observers, board]
+    with closing(TensorBoardLogger(checkpoints / "tensorboard")) as tensorboard:
+        yield [*observers, tensorboard]
 
 
-def _metrics(run: Run) -> dict[str, Any]:
-    last = run.history[-1] if run.history else {}
+def _metrics(trainer: Trainer) -> dict[str, Any]:
+    """Returns the contents of metrics.json: the last row of the history without schedules and times, and the setup."""
+    last = trainer.state.history[-1] if trainer.state.history else {}
     return {
         **{
             name: value
             for name, value in last.items()
             if name not in ("lr", "target_momentum", "images_per_second")
         },
-        "device": str(run.device),
-        "precision": str(run.trainer.precision).removeprefix("torch."),
+        "device": str(trainer.device),
+        "precision": str(trainer.train_step.precision).removeprefix("torch."),
         "ranks": dist.world_size(),
-        "rollbacks": run.rollbacks,
-        "skipped_steps": run.skipped,
+        "rollbacks": trainer.state.rollbacks,
+        "skipped_steps": trainer.state.skipped_steps,
     }
 
 
-def _speed(run: Run) -> dict[str, float]:
-    """How fast it went: apart from the metrics, since no two runs take the same time."""
+def _speed(trainer: Trainer) -> dict[str, float]:
+    """Returns the contents of speed.json; not part of the metrics, which are equal for equal runs."""
+    state = trainer.state
     return {
-        "images_per_second": run.step * run.config.batch_size / run.seconds,
-        "seconds": run.seconds,
-        "loader_wait": run.waited / run.seconds,
+        "images_per_second": state.step * trainer.config.batch_size / state.seconds,
+        "seconds": state.seconds,
+        "loader_wait": state.seconds_waiting / state.seconds,
     }
 
 
 def _write(
-    run: Run,
+    trainer: Trainer,
     model_config: ModelConfig,
     out: Path,
     provenance: Mapping[str, Any],
     metrics: dict[str, Any],
     speed: dict[str, float],
 ) -> None:
-    """All outputs, each atomically, metrics.json last."""
-    online = run.trainer.model.online
-    about = {
+    """Writes all results, each file atomically, metrics.json last."""
+    online = trainer.model.online
+    metadata = {
         "backbone": model_config.backbone,
         "num_masks": model_config.num_masks if online.region_neck is not None else 1,
         "projection_dim": model_config.projection_dim,
         "hidden_dim": model_config.hidden_dim,
-        "image_size": run.image_size,
-        "mean": run.views.config.mean,
-        "std": run.views.config.std,
+        "image_size": trainer.state.image_size,
+        "mean": trainer.views.config.mean,
+        "std": trainer.views.config.std,
         "provenance": dict(provenance),
     }
     save_weights(
-        out / "backbone.safetensors", online.backbone.state_dict(), {**about, "contents": "backbone"}
+        out / "backbone.safetensors", online.backbone.state_dict(), {**metadata, "contents": "backbone"}
     )
-    save_weights(out / "model.safetensors", online.state_dict(), {**about, "contents": "model"})
-    write_text(as_csv(run.history), out / "history.csv")
+    save_weights(out / "model.safetensors", online.state_dict(), {**metadata, "contents": "model"})
+    write_text(as_csv(trainer.state.history), out / "history.csv")
     write_text(json.dumps(speed, indent=2) + "\n", out / "speed.json")
     write_text(json.dumps(metrics, indent=2) + "\n", out / "metrics.json")

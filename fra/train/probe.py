@@ -1,4 +1,4 @@
-"""The online probe: how well a face's nearest neighbours tell its labels, while the backbone is being trained."""
+"""The kNN probe: how well nearest neighbours predict labels from the features of the backbone in training."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from fra.data.views.views import ViewsConfig, normalize
 from fra.files import read_parquet
 
 SEED = 0
-"""Draws the faces where there are more than `images`: the same ones in every run."""
+"""Seed of the choice of images where there are more than the limit: the same ones in every run."""
 TEMPERATURE = 0.07
-"""Of the neighbours' votes (Wu et al. 2018, "Unsupervised feature learning via non-parametric instance
-discrimination")."""
-AT_ONCE = 64
-"""Images that go through the backbone together."""
+"""Temperature of the neighbours' votes (Wu et al. 2018, "Unsupervised feature learning via non-parametric instance
+discrimination", arXiv 1805.01978)."""
+BATCH_SIZE = 64
+"""Number of images per forward pass."""
 
 
 @dataclass(frozen=True)
@@ -54,23 +54,29 @@ class ProbeConfig:
 
 @dataclass(frozen=True)
 class Probe:
-    """Labelled faces: pixels, the class of each label (−1 where unknown), and who each one is.
+    """Labelled faces on which a backbone is scored.
 
-    Pixels are read when it is first asked, and kept: only one rank asks.
+    Attributes:
+        every: Number of epochs between two scores.
+        neighbours: Number of neighbours that vote.
+        read_pixels: Returns the pixels (N, H, W, 3), uint8; called for the first score, on rank 0 only.
+        class_NL: Class of each image and label, (N, L); −1 where unknown.
+        person_N: Number of the person in each image, (N,).
+        views: Mean and standard deviation of the normalisation.
     """
 
     every: int
     neighbours: int
-    read: Callable[[], NDArray[np.uint8]]
+    read_pixels: Callable[[], NDArray[np.uint8]]
     class_NL: NDArray[np.int64]
     person_N: NDArray[np.int64]
     views: ViewsConfig
 
     def __call__(self, backbone: nn.Module, device: torch.device) -> float:
-        """Mean over the labels of `knn_accuracy` on the backbone's pooled features.
+        """Returns the mean over the labels of `knn_accuracy` on the backbone's mean-pooled features.
 
-        The backbone sees whole images in eval mode, and is left as it was: no weight, no batch statistic and
-        no random state changes. One rank asks; no other takes part.
+        The backbone runs on whole images in eval mode. Weights, batch statistics, mode and random state stay unchanged.
+        Called on one rank only.
         """
         unit_ND = F.normalize(self._features(backbone, device), dim=1)
         person_N = torch.from_numpy(self.person_N).to(device)
@@ -82,16 +88,17 @@ class Probe:
 
     @cached_property
     def pixels_NHW3(self) -> NDArray[np.uint8]:
-        return self.read()
+        """The pixels of all images, read once."""
+        return self.read_pixels()
 
     def _features(self, backbone: nn.Module, device: torch.device) -> Tensor:
         was_training = backbone.training
         backbone.eval()
         parts = []
-        # Eager: compiled code of the training step must not learn of other batch sizes.
+        # Not compiled: another batch size would recompile the code of the training step.
         with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-            for first in range(0, len(self.pixels_NHW3), AT_ONCE):
-                pixels_BHW3 = torch.from_numpy(self.pixels_NHW3[first : first + AT_ONCE]).to(device)
+            for first in range(0, len(self.pixels_NHW3), BATCH_SIZE):
+                pixels_BHW3 = torch.from_numpy(self.pixels_NHW3[first : first + BATCH_SIZE]).to(device)
                 batch = pixels_BHW3.permute(0, 3, 1, 2).float().div_(255)
                 features_BCHW: Tensor = backbone(normalize(batch, self.views.mean, self.views.std))
                 parts.append(features_BCHW.mean((2, 3)))
@@ -100,10 +107,16 @@ class Probe:
 
 
 def knn_accuracy(unit_ND: Tensor, class_N: Tensor, person_N: Tensor, neighbours: int) -> Tensor:
-    """Balanced accuracy of a vote among each row's nearest neighbours, none of them of the same person.
+    """Returns the balanced accuracy of a weighted vote among nearest neighbours that show other people.
 
-    Rows are of length 1. A neighbour at cosine s votes with exp(s / `TEMPERATURE`), over the size of its class:
-    rare classes count as much as common ones. Chance is 1 / classes.
+    A neighbour with cosine s votes with exp(s / `TEMPERATURE`) divided by the size of its class, so that rare classes
+    count as much as common ones. Chance level is 1 / number of classes.
+
+    Args:
+        unit_ND: Features of length 1.
+        class_N: Classes, 0 or greater.
+        person_N: Number of the person of each row.
+        neighbours: Number of neighbours that vote.
     """
     cosine_NN = unit_ND @ unit_ND.T
     cosine_NN.masked_fill_(person_N[:, None] == person_N[None], -torch.inf)
@@ -111,21 +124,27 @@ def knn_accuracy(unit_ND: Tensor, class_N: Tensor, person_N: Tensor, neighbours:
     member_NC = F.one_hot(class_N).to(unit_ND.dtype)
     vote_NK1 = near_NK.values.div(TEMPERATURE).exp().unsqueeze(2)
     votes_NC = (vote_NK1 * (member_NC / member_NC.sum(0))[near_NK.indices]).sum(1)
-    right_N = votes_NC.argmax(1) == class_N
-    return (member_NC[right_N].sum(0) / member_NC.sum(0)).mean()
+    correct_N = votes_NC.argmax(1) == class_N
+    return (member_NC[correct_N].sum(0) / member_NC.sum(0)).mean()
 
 
-def load(config: ProbeConfig, image_size: int, views: ViewsConfig, quarantined: Set[str]) -> Probe:
-    """The labelled faces of a manifest's training and validation people, less the keys `quarantined`; never its test.
+def load_probe(config: ProbeConfig, image_size: int, views: ViewsConfig, quarantined: Set[str]) -> Probe:
+    """Returns a probe of the labelled faces in the splits train and val of a manifest, never of its test split.
+
+    Args:
+        config: The labelled set and the vote.
+        image_size: Side in pixels to which the images are scaled.
+        views: Normalisation of the images.
+        quarantined: Keys of images to leave out.
 
     Raises:
-        FileNotFoundError: there is no such manifest.
-        ValueError: a label is not in it, or has a single class there.
+        FileNotFoundError: The manifest does not exist.
+        ValueError: A label is not a column of the manifest, or has fewer than two classes there.
     """
     path = Path(config.manifest)
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: no such manifest; run the stages ingest and shard of that set first"
+            f"{path}: no such manifest (probe.manifest); run the stages ingest and shard of that set first"
         )
     frame = read_parquet(path)
     usable = frame["split"].isin(["train", "val"]) & frame["shard"].notna() & ~frame["key"].isin(quarantined)
@@ -143,7 +162,7 @@ def load(config: ProbeConfig, image_size: int, views: ViewsConfig, quarantined: 
 
 
 def _classes(frame: pd.DataFrame, name: str, path: Path) -> NDArray[np.int64]:
-    """A label's classes as numbers from 0, −1 where unknown."""
+    """Returns the classes of a label as numbers from 0, −1 where unknown."""
     known = sorted(column.removeprefix("label.") for column in frame.columns if column.startswith("label."))
     if name not in known:
         raise ValueError(
@@ -153,6 +172,6 @@ def _classes(frame: pd.DataFrame, name: str, path: Path) -> NDArray[np.int64]:
     if len(classes) < 2:
         raise ValueError(
             f"{path}: label {name!r} has {len(classes)} class among the images of train and val: "
-            "name another in probe.labels"
+            "choose another in probe.labels"
         )
     return codes

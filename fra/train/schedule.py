@@ -1,4 +1,4 @@
-"""Schedules: step → value."""
+"""Schedules of the learning rate and of the target network's momentum."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from numpy.typing import NDArray
 
 
 def warmup_cosine(peak: float, epochs: int, warmup_epochs: int, steps_per_epoch: int) -> NDArray[np.float64]:
-    """Learning rate of each step: (epochs · steps_per_epoch,), float64.
+    """Returns the learning rate of each step: (epochs · steps_per_epoch,), float64.
 
-    Rises linearly step by step to `peak` over the warm-up, then follows a cosine to nearly 0, epoch by epoch
-    (the official recipe). Raises ValueError unless 0 ≤ warmup_epochs ≤ epochs and both other numbers are
-    positive.
+    It rises linearly with every step up to `peak` during the warm-up, then follows a cosine to nearly 0 that changes
+    once per epoch, as in the official code.
+
+    Raises:
+        ValueError: `epochs` or `steps_per_epoch` is below 1, or `warmup_epochs` is not in [0, epochs].
     """
     if epochs < 1 or steps_per_epoch < 1:
         raise ValueError(
-            f"a schedule needs at least one epoch and one step, got {epochs} and {steps_per_epoch}"
+            f"a schedule needs at least one epoch and one step per epoch, got {epochs} and {steps_per_epoch}"
         )
     if not 0 <= warmup_epochs <= epochs:
         raise ValueError(f"warm-up must be between 0 and {epochs} epochs, got {warmup_epochs}")
@@ -29,5 +31,8 @@ def warmup_cosine(peak: float, epochs: int, warmup_epochs: int, steps_per_epoch:
 
 
 def target_momentum(base: float, step: int, steps: int) -> float:
-    """Momentum of the target network after step `step` of `steps`: from `base` to 1 by a cosine (BYOL)."""
+    """Returns the target network's momentum after step `step` of `steps`, from `base` to 1 by a cosine.
+
+    1 − (1 − base) · (cos(π · step / steps) + 1) / 2, as in BYOL (arXiv 2006.07733, implementation details).
+    """
     return 1 - (1 - base) * (math.cos(math.pi * step / steps) + 1) / 2

@@ -1,4 +1,4 @@
-"""One optimiser step: both directions of the objective, the update, the target and the prototypes."""
+"""One optimiser step: gradients of both directions, the update, the target network and the prototypes."""
 
 from __future__ import annotations
 
@@ -20,36 +20,50 @@ from fra.train.config import PRECISIONS
 logger = logging.getLogger(__name__)
 
 
-class Outcome(NamedTuple):
-    """Of one step, on the device: losses (4,) = total, global, region, relation of this rank's images; what
-    the online network saw in the last micro-batch's second view."""
+LOSSES = ("total", "global", "region", "relation")
+"""Names of the losses of a step, in the order of `StepOutput.losses`."""
+
+
+class StepOutput(NamedTuple):
+    """Results of one step, on the device.
+
+    Attributes:
+        losses: (4,): mean losses of this rank's images, in the order of `LOSSES`.
+        embeddings: Output of the online network for view 2 of the last micro-batch, without gradient.
+    """
 
     losses: Tensor
-    seen: Embeddings
+    embeddings: Embeddings
 
 
-class Late:
-    """A tensor on its way to the CPU: to read it waits for it, and for nothing that the device is told from now on."""
+class AsyncCopy:
+    """A copy of a tensor to the CPU that runs in the background.
+
+    Reading waits for this copy only, not for work that the device got later.
+    """
 
     def __init__(self, x: Tensor) -> None:
-        self._here = x.to("cpu", non_blocking=True)
-        self._arrived: torch.cuda.Event | None = None
+        self._copy = x.to("cpu", non_blocking=True)
+        self._finished: torch.cuda.Event | None = None
         if x.device.type == "cuda":
-            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._arrived.record()
+            self._finished = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._finished.record()
 
     def read(self) -> list[float]:
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        values: list[float] = self._here.tolist()
+        """Returns the values once the copy has finished."""
+        if self._finished is not None:
+            self._finished.synchronize()
+        values: list[float] = self._copy.tolist()
         return values
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """float32 or bfloat16; "auto" takes bfloat16 on hardware that multiplies it.
+    """Returns float32 or bfloat16; "auto" is bfloat16 on hardware that multiplies it natively.
 
-    Only backbone and MLPs run in bfloat16; weights, scores and losses stay float32. Raises ValueError for an
-    unknown name.
+    Only backbone and MLPs run in bfloat16; weights, scores and losses stay float32.
+
+    Raises:
+        ValueError: The name is none of `PRECISIONS`.
     """
     if name not in PRECISIONS:
         raise ValueError(f"train.precision is {name!r}: use {', '.join(PRECISIONS)}")
@@ -64,12 +78,17 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
-class Trainer:
-    """The networks on their device, ready to be stepped, by one rank or many.
+class TrainStep:
+    """Callable that trains the networks on one batch, on one rank or many.
 
-    `accumulation_steps` splits each batch into that many micro-batches and takes one step from their mean gradient.
-    Batch-norm statistics, the mean mask embedding and Sinkhorn's sums are then those of a micro-batch (over
-    all ranks).
+    Args:
+        model: The networks; moved to the device, put into channels-last layout and train mode, and given synchronised
+            batch norm.
+        device: Where to train.
+        precision: bfloat16 runs backbone and MLPs under autocast.
+        accumulation_steps: Number of micro-batches of a batch, whose mean gradient gives one step. Batch-norm
+            statistics, mean mask embeddings and Sinkhorn's sums are then those of a micro-batch (over all ranks).
+        compiled: Compile both backbones with torch.compile; without a compiler they run uncompiled, with a warning.
     """
 
     def __init__(
@@ -85,8 +104,7 @@ class Trainer:
         model.to(device)
         for parameter in model.parameters():
             if parameter.ndim == 4:
-                # not .contiguous(): it leaves the strides of 1×1 convolutions as they are, unlike their
-                # gradients'
+                # .contiguous() would keep the strides of 1×1 convolutions, which then differ from their gradients'.
                 like = torch.empty_like(parameter.data, memory_format=torch.channels_last)
                 parameter.data = like.copy_(parameter.data)
         dist.synchronise_batch_norm(model, device)
@@ -99,7 +117,7 @@ class Trainer:
         self._parallel: DistributedDataParallel | None = None
         self._parallel_regional = False
 
-    def step(
+    def __call__(
         self,
         view1_B3HW: Tensor,
         view2_B3HW: Tensor,
@@ -108,24 +126,40 @@ class Trainer:
         target_momentum: float,
         prototype_momentum: float,
         regional: bool = True,
-    ) -> Outcome:
-        """Train on one batch (this rank's share), `regional` or at image level. Nothing is read back."""
+    ) -> StepOutput:
+        """Runs one optimiser step and updates target network and prototypes; never waits for the device.
+
+        Args:
+            view1_B3HW: View 1 of this rank's images.
+            view2_B3HW: View 2 of the same images.
+            optimizer: Optimiser of the trained parameters.
+            lr: Learning rate of this step.
+            target_momentum: Momentum of the target network's update.
+            prototype_momentum: Momentum of the prototypes' update.
+            regional: False trains at image level: no region or relation loss.
+        """
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.zero_grad(set_to_none=True)
-        outcome, online_masks, target_masks = self.backward(view1_B3HW, view2_B3HW, regional)
+        output, online_masks, target_masks = self.backward(view1_B3HW, view2_B3HW, regional)
         optimizer.step()
         self.model.update_target(target_momentum)
         self.model.update_prototypes(online_masks, target_masks, prototype_momentum)
-        return outcome
+        return output
 
     def backward(
         self, view1_B3HW: Tensor, view2_B3HW: Tensor, regional: bool = True
-    ) -> tuple[Outcome, list[Tensor], list[Tensor]]:
-        """Gradients of a batch, without a step; and each view's mean mask embedding (K, D), online and
-        target.
+    ) -> tuple[StepOutput, list[Tensor], list[Tensor]]:
+        """Computes the gradients of a batch without an optimiser step.
 
-        Backward runs on one direction before the other is computed: half the memory of both at once.
+        Backward runs on one direction before the other is computed, which needs half the memory of both at once.
+
+        Returns:
+            The output, and the mean mask embeddings (K, D) of view 1 and view 2 by the online and by the target
+            network (empty lists at image level).
+
+        Raises:
+            ValueError: The images cannot be split into equal micro-batches.
         """
         if view1_B3HW.shape[0] % self.accumulation_steps:
             raise ValueError(
@@ -156,18 +190,18 @@ class Trainer:
                 losses.append(torch.stack(parts))
                 online.append(direction.online)
         return (
-            Outcome(torch.stack(losses).sum(0) / self.accumulation_steps, online[-1]),
+            StepOutput(torch.stack(losses).sum(0) / self.accumulation_steps, online[-1]),
             _masks_by_view(online),
             _masks_by_view(target),
         )
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Within it, backbone and perceptrons run in the trainer's precision."""
+        """Returns a context in which backbone and MLPs run in `precision`."""
         enabled = self.precision == torch.bfloat16
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
     def _networks(self, regional: bool) -> nn.Module:
-        """The networks, as ranks share gradients: of all weights, or at image level of those that get one."""
+        """Returns the model, wrapped for several ranks; at image level some weights get no gradient."""
         if dist.world_size() == 1:
             return self.model
         if self._parallel is None or self._parallel_regional != regional:
@@ -175,31 +209,29 @@ class Trainer:
             self._parallel = DistributedDataParallel(
                 self.model, gradient_as_bucket_view=True, find_unused_parameters=not regional
             )
-            # Ranks share their batch statistics, so buffers stay equal. (Set here: torch 2.15 names the argument anew.)
+            # Batch statistics are synchronised, so buffers stay equal. (PyTorch 2.15 renames the argument.)
             self._parallel.broadcast_buffers = False
         return self._parallel
 
 
-def _masks_by_view(seen: Sequence[Embeddings]) -> list[Tensor]:
-    """Mean mask embedding (K, D) of view 1 and of view 2, from micro-batches that alternate between the
-    two."""
-    masks = [embeddings.regions.masks_KD for embeddings in seen if embeddings.regions is not None]
+def _masks_by_view(outputs: Sequence[Embeddings]) -> list[Tensor]:
+    """Returns the mean mask embedding (K, D) of view 1 and of view 2; outputs alternate between the views."""
+    masks = [embeddings.regions.masks_KD for embeddings in outputs if embeddings.regions is not None]
     return [torch.stack(masks[view::2]).mean(0) for view in (0, 1)] if masks else []
 
 
 def _compile(model: FRA) -> None:
-    """Compile both backbones, where nearly all the work is. What cannot be compiled runs as written, with a
-    warning."""
+    """Compiles both backbones, which take most of the time; what cannot be compiled runs uncompiled."""
     torch._dynamo.config.suppress_errors = True
     model.online.backbone.compile(backend=_inductor_or_eager)
     model.target.backbone.compile(backend=_inductor_or_eager)
 
 
 def _inductor_or_eager(graph: fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
-    """A backend of torch.compile: torch's own, or the graph as it is where that fails (no compiler, say)."""
+    """A backend for torch.compile: inductor, or the uncompiled graph where that fails (no compiler installed)."""
     try:
         compiled: Callable[..., Any] = torch._dynamo.lookup_backend("inductor")(graph, inputs)
-    except Exception as error:  # of many kinds; torch has no common one
+    except Exception as error:  # PyTorch has no common class for these
         _warn_once(" ".join(str(error).split()))
         return graph.forward
     return compiled

@@ -54,12 +54,12 @@ def test_both_steps_do_the_same_to_the_weights() -> None:
     """In float32, three steps each, from the same weights and batch."""
     plain, ours = official.networks(), official.networks()
     view1, view2 = official.views()
-    trainer = step.Trainer(ours, torch.device("cpu"))
+    train_step = step.TrainStep(ours, torch.device("cpu"))
     lars = step.optim.lars(ours.trained_parameters(), **step.RECIPE)
     plain_lars = step.PlainLARS(step.optim.adaptation_groups(plain.trained_parameters()))
     for _ in range(3):
         step.plain_step(plain, plain_lars, view1, view2)
-        trainer.step(view1, view2, lars, step.RECIPE["lr"], step.TARGET_MOMENTUM, step.PROTOTYPE_MOMENTUM)
+        train_step(view1, view2, lars, step.RECIPE["lr"], step.TARGET_MOMENTUM, step.PROTOTYPE_MOMENTUM)
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(ours.state_dict()[name], value, rtol=1e-3, atol=1e-4, msg=name)
 

@@ -57,7 +57,7 @@ def test_a_decoder_is_aimed_by_its_last_layer_alone() -> None:
     features, goal = torch.randn(2, 6, 12), torch.randn(3, 16)
     before = {name: value.clone() for name, value in decoder.state_dict().items()}
     hidden = decoder.hidden(features, 2, 3).mean(0)
-    decoder.aim(hidden, goal)
+    decoder.fit_last_layer(hidden, goal)
     torch.testing.assert_close(decoder(features, 2, 3).mean(0), goal, rtol=0, atol=1e-4)
     changed = [name for name, value in decoder.state_dict().items() if not torch.equal(value, before[name])]
     assert changed == ["mask_embed.4.weight"]

@@ -19,7 +19,7 @@ from fra.data.views.views import ViewsConfig
 from fra.files import write_json, write_parquet
 from fra.method import backbone
 from fra.method.networks import Encoder
-from fra.train.history import COLUMNS, as_csv
+from fra.train.monitoring.history import COLUMNS, as_csv
 from fra.transfer.results import results, summarise
 from fra.validation import verdict
 from fra.validation.verdict import ValidationResult

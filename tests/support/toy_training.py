@@ -85,7 +85,7 @@ def run(folder: Path, loader: ToyLoader | None = None, **options: Any) -> dict[s
 
 
 if __name__ == "__main__":
-    with dist.ranks("cpu"):
+    with dist.process_group("cpu"):
         folder = Path(sys.argv[1])
         chosen = {**DEFAULTS, **json.loads(sys.argv[2])}
         loader = ToyLoader(chosen["batch_size"], chosen.pop("seconds_per_batch", 0.0))

@@ -95,9 +95,13 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:
     one, other = checkpoint.Checkpoints(tmp_path / "run"), checkpoint.Checkpoints(tmp_path / "run")
-    with one.held(), pytest.raises(RuntimeError, match="in use by another run"), other.held(patience=0):
+    with (
+        one.exclusive(),
+        pytest.raises(RuntimeError, match="in use by another run"),
+        other.exclusive(timeout=0),
+    ):
         pass
-    with other.held(patience=0):
+    with other.exclusive(timeout=0):
         other.remove()
     assert not (tmp_path / "run").exists()
 

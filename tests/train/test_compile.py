@@ -15,8 +15,7 @@ from support import toy_training
 from support.toy_training import SIZE, run
 
 from fra.data.views.views import ViewsConfig
-from fra.train import probe as probes
-from fra.train.probe import ProbeConfig
+from fra.train.probe import ProbeConfig, load_probe
 from fra.weights.files import read_weights
 
 TOY = Path(toy_training.__file__)
@@ -38,7 +37,7 @@ def test_compiled_training_is_the_same_up_to_rounding(
 ) -> None:
     """With a probe, which asks the same networks for batches of another size."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
-    probe = probes.load(faces, SIZE, ViewsConfig(), frozenset())
+    probe = load_probe(faces, SIZE, ViewsConfig(), frozenset())
     compiled, eager = tmp_path / "compiled", tmp_path / "eager"
     metrics = run(compiled, epochs=1, compile=True, probe=probe)
     assert metrics["knn"] == pytest.approx(run(eager, epochs=1, probe=probe)["knn"], abs=0.2)

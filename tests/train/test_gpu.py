@@ -16,8 +16,8 @@ from fra.data.views.views import Views, ViewsConfig
 from fra.method.networks import ModelConfig, ObjectiveConfig, build
 from fra.train import optim
 from fra.train.memory import free_memory
-from fra.train.prefetch import batches
-from fra.train.step import Late, Trainer
+from fra.train.prefetch import prefetch
+from fra.train.step import AsyncCopy, TrainStep
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
@@ -38,11 +38,11 @@ def no_waiting() -> Iterator[None]:
 def test_views_are_those_of_the_cpu_though_they_are_used_late() -> None:
     """The GPU is busy when each batch comes, and uses it when the next ones are made: none may get its memory."""
     ours = []
-    for batch in batches(ToyLoader(8), VIEWS, 0, 0, GPU):
+    for batch in prefetch(ToyLoader(8), VIEWS, 0, 0, GPU):
         torch.cuda._sleep(100_000_000)  # cycles, before the copies below are made
         ours.append((batch.view1_B3HW + 0, batch.view2_B3HW + 0))
         del batch
-    for pair, batch in zip(ours, batches(ToyLoader(8), VIEWS, 0, 0, CPU), strict=True):
+    for pair, batch in zip(ours, prefetch(ToyLoader(8), VIEWS, 0, 0, CPU), strict=True):
         for view, expected in zip(pair, (batch.view1_B3HW, batch.view2_B3HW), strict=True):
             far = (view.cpu() - expected).abs() > 1e-4
             assert (
@@ -59,12 +59,12 @@ def test_making_views_waits_for_nothing() -> None:
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_a_step_waits_for_nothing(precision: torch.dtype) -> None:
     torch.manual_seed(0)
-    trainer = Trainer(build(MODEL, ObjectiveConfig()), GPU, precision)
-    lars = optim.lars(trainer.model.trained_parameters(), **step.RECIPE)
+    train_step = TrainStep(build(MODEL, ObjectiveConfig()), GPU, precision)
+    lars = optim.lars(train_step.model.trained_parameters(), **step.RECIPE)
     view1, view2 = (torch.randn(8, 3, 32, 32, device=GPU) for _ in range(2))
-    trainer.step(view1, view2, lars, 0.1, 0.99, 0.9)  # copies to the GPU what it needs once
+    train_step(view1, view2, lars, 0.1, 0.99, 0.9)  # copies to the GPU what it needs once
     with no_waiting():
-        losses = Late(trainer.step(view1, view2, lars, 0.1, 0.99, 0.9).losses)
+        losses = AsyncCopy(train_step(view1, view2, lars, 0.1, 0.99, 0.9).losses)
     assert all(math.isfinite(loss) for loss in losses.read())
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from fra.method.networks import FRA, ModelConfig
-from fra.train.mask_init import start_at_clusters
+from fra.train.mask_init import init_masks_from_clusters
 from fra.train.prefetch import Batch
 from train.test_pretrain import history
 
@@ -39,7 +39,7 @@ def started(seed: int) -> tuple[FRA, FRA]:
     sizes = {"feature_dim": 3, "num_masks": 3, "hidden_dim": 32, "projection_dim": 16}
     before = FRA(nn.AvgPool2d(8), **sizes, query_std=10.0)
     after = copy.deepcopy(before)
-    start_at_clusters(after, [batch(1), batch(2)], seed)
+    init_masks_from_clusters(after, [batch(1), batch(2)], seed)
     return before, after
 
 
@@ -55,8 +55,8 @@ def test_too_few_places_are_refused() -> None:
     torch.manual_seed(0)
     model = FRA(nn.AvgPool2d(8), feature_dim=3, num_masks=3, hidden_dim=32, projection_dim=16)
     nothing = batch(1)._replace(view1_B3HW=torch.full((8, 3, SIZE, SIZE), float("nan")))
-    with pytest.raises(ValueError, match="0 places with finite features are too few for 3 masks"):
-        start_at_clusters(model, [nothing], 0)
+    with pytest.raises(ValueError, match="0 pixels with finite features are too few for 3 masks"):
+        init_masks_from_clusters(model, [nothing], 0)
 
 
 def test_the_same_images_give_the_same_bits_on_many_cores() -> None:
@@ -65,14 +65,14 @@ def test_the_same_images_give_the_same_bits_on_many_cores() -> None:
 import hashlib, torch
 from torch import nn
 from fra.method.networks import FRA
-from fra.train.feed import Batch
-from fra.train.start import start_at_clusters
+from fra.train.prefetch import Batch
+from fra.train.mask_init import init_masks_from_clusters
 digests = set()
 for _ in range(4):
     torch.manual_seed(0)
     model = FRA(nn.AvgPool2d(2), feature_dim=3, num_masks=8, hidden_dim=32, projection_dim=16)
     view = torch.randn(64, 3, 32, 32)
-    start_at_clusters(model, [Batch(torch.arange(64), view, view)], 0)
+    init_masks_from_clusters(model, [Batch(torch.arange(64), view, view)], 0)
     digests.add(hashlib.sha256(model.online.region_neck.masks_KD.numpy().tobytes()).hexdigest())
 assert len(digests) == 1, digests
 """

@@ -18,7 +18,7 @@ from fra.data.views.views import Views, ViewsConfig
 from fra.method.networks import FRA, ModelConfig, ObjectiveConfig, build
 from fra.train import optim
 from fra.train.schedule import target_momentum, warmup_cosine
-from fra.train.step import Trainer
+from fra.train.step import TrainStep
 
 MODEL = ModelConfig("mini", num_masks=8, projection_dim=64, hidden_dim=256)
 STEPS, BATCH, ROW = 200, 32, 10
@@ -30,9 +30,9 @@ CPU = torch.device("cpu")
 Curve = NDArray[np.float64]
 
 
-def trainer(precision: torch.dtype) -> Trainer:
+def train_step(precision: torch.dtype) -> TrainStep:
     torch.manual_seed(0)
-    return Trainer(build(MODEL, ObjectiveConfig()), CPU, precision)
+    return TrainStep(build(MODEL, ObjectiveConfig()), CPU, precision)
 
 
 def curve(
@@ -47,7 +47,7 @@ def curve(
     one part in a million, each in its own direction. `visit` is called before each step with the step, the networks
     and the two views.
     """
-    ours = trainer(precision)
+    ours = train_step(precision)
     if draw:
         move(ours.model, draw)
     named = list(ours.model.trained_parameters())
@@ -65,9 +65,7 @@ def curve(
             if visit is not None:
                 visit(step, ours.model, pair)
             torch.manual_seed(DROPOUT_SEED + step)
-            outcome = ours.step(
-                *pair, chosen, float(rates[step]), target_momentum(momentum, step, STEPS), 0.9
-            )
+            outcome = ours(*pair, chosen, float(rates[step]), target_momentum(momentum, step, STEPS), 0.9)
             losses.append(float(outcome.losses[0]))
     return np.array(losses).reshape(-1, ROW).mean(1)
 
@@ -113,7 +111,7 @@ def test_at_the_same_weights_the_loss_is_the_same_to_bfloat16s_last_digit() -> N
 
     The bound, 2⁻⁹, is what rounding the loss alone to bfloat16 would do; a loss or score computed in it would do more.
     """
-    full, half = trainer(torch.float32), trainer(torch.bfloat16)
+    full, half = train_step(torch.float32), train_step(torch.bfloat16)
     losses, gradients = [], []
 
     def visit(step: int, model: FRA, pair: Any) -> None:
@@ -131,7 +129,7 @@ def test_at_the_same_weights_the_loss_is_the_same_to_bfloat16s_last_digit() -> N
     assert 0 < max(losses) < 2**-9
 
 
-def gradient(ours: Trainer, model: FRA, pair: tuple[Tensor, Tensor]) -> tuple[float, Tensor]:
+def gradient(ours: TrainStep, model: FRA, pair: tuple[Tensor, Tensor]) -> tuple[float, Tensor]:
     """Loss, and gradient of all weights in one row, of a trainer given a model's weights."""
     ours.model.load_state_dict(model.state_dict())
     ours.model.zero_grad(set_to_none=True)

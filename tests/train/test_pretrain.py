@@ -13,9 +13,9 @@ from support.toy_training import MODEL, SIZE, ToyLoader, run
 import fra
 from fra.data.views.views import Crops, Views, ViewsConfig
 from fra.method.networks import ModelConfig, ObjectiveConfig
-from fra.train.history import COLUMNS
+from fra.train.monitoring.history import COLUMNS
 from fra.train.pretrain import TrainConfig
-from fra.train.step import Trainer
+from fra.train.step import TrainStep
 from fra.weights.files import read_weights
 
 
@@ -110,7 +110,7 @@ def test_a_broken_off_run_ends_as_if_it_had_not_been(whole: Path, tmp_path: Path
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, observe=StopsAt(4))
-    with pytest.raises(ValueError, match=r"train\.lr: 0\.5 there, 0\.25 here"):
+    with pytest.raises(ValueError, match=r"train\.lr: 0\.5 in the checkpoint, 0\.25 in this run"):
         run(tmp_path, lr=0.25)
 
 
@@ -226,17 +226,17 @@ def test_what_breaks_around_the_join_is_rolled_back_too(tmp_path: Path, region_s
 def test_weights_without_numbers_do_not_begin_masks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    step = Trainer.step
+    call = TrainStep.__call__
     broken: list[int] = []
 
-    def breaks_once(trainer: Trainer, *arguments: Any, **options: Any) -> Any:
-        outcome = step(trainer, *arguments, **options)
+    def breaks_once(train_step: TrainStep, *arguments: Any, **options: Any) -> Any:
+        output = call(train_step, *arguments, **options)
         broken.append(0)
         if len(broken) == 8:
-            trainer.model.online.global_mlp.expand.weight.data[0] = float("nan")
-        return outcome
+            train_step.model.online.global_mlp.expand.weight.data[0] = float("nan")
+        return output
 
-    monkeypatch.setattr(Trainer, "step", breaks_once)
+    monkeypatch.setattr(TrainStep, "__call__", breaks_once)
     metrics = run(tmp_path, **LATE, mask_init="clusters", checkpoint_every=3)
     assert metrics["rollbacks"] == 1
     assert "a weight is not finite after step 8" in caplog.text
@@ -267,14 +267,14 @@ def test_divergence_before_the_first_checkpoint_stops_the_run(tmp_path: Path) ->
 
 def test_a_loader_of_the_wrong_size_is_named(tmp_path: Path) -> None:
     for mask_init in ("random", "clusters"):  # the latter looks at batches before the first step
-        with pytest.raises(ValueError, match=r"train\.batch_size is 8, but 1 loader\(s\) gave 4"):
+        with pytest.raises(ValueError, match=r"train\.batch_size is 8, but 1 loader\(s\) gave 4 images"):
             run(tmp_path / mask_init, loader=ToyLoader(4), mask_init=mask_init)
 
     class Short(ToyLoader):
         def epoch(self, epoch: int, start_step: int = 0):
             yield from list(super().epoch(epoch, start_step))[:-1]
 
-    with pytest.raises(RuntimeError, match="promised 4 batches"):
+    with pytest.raises(RuntimeError, match="announced 4 batches per epoch, but epoch 0 had only 3"):
         run(tmp_path, loader=Short(8))
 
 

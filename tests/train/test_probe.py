@@ -19,13 +19,12 @@ from support.toy_training import SIZE, run
 
 from fra.data.views.views import ViewsConfig
 from fra.method import backbone as backbones
-from fra.train import probe as probes
-from fra.train.probe import Probe, ProbeConfig, knn_accuracy
+from fra.train.probe import Probe, ProbeConfig, knn_accuracy, load_probe
 from fra.weights.files import read_weights
 
 
 def loaded(config: ProbeConfig, quarantined: frozenset[str] = frozenset()) -> Probe:
-    return probes.load(config, SIZE, ViewsConfig(), quarantined)
+    return load_probe(config, SIZE, ViewsConfig(), quarantined)
 
 
 def test_accuracy_is_scikit_learns_where_nothing_weighs() -> None:
@@ -109,7 +108,7 @@ def on_two_ranks(rank: int, folder: Path, faces: ProbeConfig) -> None:
     try:
         probe = loaded(faces)
         if rank == 1:
-            probe = dataclasses.replace(probe, read=unread)
+            probe = dataclasses.replace(probe, read_pixels=unread)
         metrics = run(folder / "with", probe=probe, epochs=1)
         assert metrics["knn"] == float(history(folder / "with")[-1]["knn"])
         run(folder / "without", epochs=1)

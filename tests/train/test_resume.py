@@ -18,7 +18,6 @@ import torch
 from support import toy_training
 
 from fra.train.checkpoint import Checkpoints
-from fra.train.interrupt import RESUME_ME
 from fra.weights.files import read_weights
 
 TOY = Path(toy_training.__file__)
@@ -102,7 +101,7 @@ def test_interrupted_in_every_way_a_run_ends_bit_identical(
         assert not any(runs(pid) for pid in tree)
         assert not (folder / "out").exists()
         if blow == "stop":
-            assert process.returncode == RESUME_ME
+            assert process.returncode == os.EX_TEMPFAIL
     found, expected = finish(folder, ranks), finish(tmp_path / "whole", ranks)
     assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
 
@@ -173,7 +172,7 @@ def test_twenty_kills_at_random_moments_leave_no_trace(tmp_path: Path) -> None:
     for state in (found, expected):
         for row in state["history"]:
             del row["images_per_second"]
-        del state["seconds"], state["waited"]
+        del state["seconds"], state["seconds_waiting"]
     assert {"model", "optimizer", "step", "history"} <= expected.keys()
     assert any(name.startswith("target.") for name in expected["model"])
     assert differences(found, expected) == []

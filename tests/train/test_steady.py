@@ -12,8 +12,7 @@ from fra.data.loader.build import build_loader
 from fra.data.loader.config import DataConfig
 from fra.data.views.views import Views, ViewsConfig
 from fra.method.networks import ModelConfig
-from fra.train import probe as probes
-from fra.train.probe import ProbeConfig
+from fra.train.probe import ProbeConfig, load_probe
 
 STEPS = 2000
 MIB = 2**20
@@ -46,7 +45,7 @@ def test_two_thousand_steps_take_no_more_than_two_hundred(
         log_every=10,
         checkpoint_every=50,
         observe=measure,
-        probe=probes.load(faces, SIZE, views, frozenset()),
+        probe=load_probe(faces, SIZE, views, frozenset()),
     )
     early, late = ([seen[step] for step in range(first, first + 200, 10)] for first in (200, STEPS - 190))
     (rss, threads, files), (rss_late, threads_late, files_late) = (

@@ -17,8 +17,8 @@ from fra.bench import step
 from fra.method.networks import FRA, ModelConfig, ObjectiveConfig, build
 from fra.method.regions import sine_position
 from fra.train import optim
-from fra.train.diagnostics import collapse
-from fra.train.step import Trainer
+from fra.train.monitoring.collapse import collapse_indicators
+from fra.train.step import TrainStep
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 OPTIMIZERS = {
@@ -56,14 +56,14 @@ def views(device: torch.device) -> list[Tensor]:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("regional", [True, False])
 def test_a_whole_step_asks_for_no_value(model: FRA, optimizer: str, regional: bool) -> None:
-    trainer = Trainer(on(CPU, model), CPU, torch.bfloat16, accumulation_steps=2)
+    train_step = TrainStep(on(CPU, model), CPU, torch.bfloat16, accumulation_steps=2)
     chosen = OPTIMIZERS[optimizer](model)
     for _ in range(2):
-        outcome = trainer.step(*views(CPU), chosen, 0.1, 0.99, 0.9, regional)
-        signs = collapse(outcome.seen, 0.1)
-    assert (outcome.losses.shape, signs.shape) == ((4,), (3,))
+        output = train_step(*views(CPU), chosen, 0.1, 0.99, 0.9, regional)
+        indicators = collapse_indicators(output.embeddings, 0.1)
+    assert (output.losses.shape, indicators.shape) == ((4,), (3,))
     with pytest.raises(AskedForValueError):
-        outcome.losses.tolist()
+        output.losses.tolist()
 
 
 def test_the_plain_step_does_ask(model: FRA) -> None:
@@ -76,8 +76,8 @@ def test_the_plain_step_does_ask(model: FRA) -> None:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_on_a_gpu_nothing_is_left_on_the_cpu(model: FRA, optimizer: str) -> None:
     """All but the backward pass, for which torch wants a real one."""
-    trainer = Trainer(on(GPU, model), GPU)
-    chosen = OPTIMIZERS[optimizer](trainer.model)
+    train_step = TrainStep(on(GPU, model), GPU)
+    chosen = OPTIMIZERS[optimizer](train_step.model)
     view1, view2 = views(GPU)
     seen = [model.see_target(view) for view in (view1, view2)]
     direction = model(view1, *seen)
@@ -87,7 +87,7 @@ def test_on_a_gpu_nothing_is_left_on_the_cpu(model: FRA, optimizer: str) -> None
     model.update_target(0.99)
     masks = [one.regions.masks_KD for one in seen if one.regions is not None]
     model.update_prototypes(masks, masks, 0.9)
-    results = (direction.total, collapse(direction.online, 0.1), *model.state_dict().values())
+    results = (direction.total, collapse_indicators(direction.online, 0.1), *model.state_dict().values())
     assert {tensor.device for tensor in results} == {GPU}
     with pytest.raises(RuntimeError, match="device"):
         model(torch.empty(8, 3, 32, 32), *seen)

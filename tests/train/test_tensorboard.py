@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from support.toy_training import run
 
-from fra.train.history import COLUMNS
+from fra.train.monitoring.history import COLUMNS
 
 
 def test_tensorboard_has_the_history_once_although_the_run_was_broken_off(tmp_path: Path) -> None:

@@ -20,12 +20,15 @@ COLUMNS = (
     "masks_used",
     "knn",
 )
-"""Of history.csv, which is the same whenever the run is: no times. Losses are means since the row before; the signs of
-collapse are those of the row's step; `knn` is the probe's latest score, empty without a probe."""
+"""The columns of history.csv.
+
+Losses are means over the steps since the previous row; collapse indicators are those of the row's own step; `knn` is
+the latest score of the kNN probe, empty without a probe. Times are left out, so that two equal runs write equal files.
+"""
 
 
 def as_csv(history: Sequence[Mapping[str, float]]) -> str:
-    """The history as text: one row a reading, `COLUMNS` in order."""
+    """Returns the rows as CSV text with the columns `COLUMNS`; other keys are left out."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

@@ -1,0 +1,1 @@
+"""What a training run measures about itself, and where it reports it."""
