@@ -25,20 +25,22 @@ def made_up(images: int, features: int, labels: int) -> tuple[Array, Array]:
 
 
 def one_by_one(x_ND: Array, y_NO: Array) -> list[list[LogisticRegression]]:
-    """A model for each strength and label, by scikit-learn."""
+    """Return a model by scikit-learn for each regularisation and label."""
     count = len(x_ND)
     return [
-        [LogisticRegression(C=strength / count, max_iter=1000).fit(x_ND, y_N) for y_N in y_NO.T]
-        for strength in SIGMOIDS.strengths
+        [LogisticRegression(C=inverse_penalty / count, max_iter=1000).fit(x_ND, y_N) for y_N in y_NO.T]
+        for inverse_penalty in SIGMOIDS.grid
     ]
 
 
 def probing(images: int, features: int, labels: int) -> dict[str, float | int]:
-    """Seconds of both for all of the probe's strengths, their ratio, and the training loss that each reached at the
-    largest strength (the hardest to fit)."""
+    """Compare the time for all regularisations of the probe, and the training loss at the weakest one.
+
+    The weakest regularisation is the hardest to fit.
+    """
     x_ND, y_NO = made_up(images, features, labels)
     start = time.perf_counter()
-    ours = SIGMOIDS.fit(x_ND, y_NO, SIGMOIDS.strengths)
+    ours = SIGMOIDS.fit(x_ND, y_NO, SIGMOIDS.grid)
     middle = time.perf_counter()
     scaled_ND = StandardScaler().fit_transform(x_ND)
     theirs = one_by_one(scaled_ND, y_NO)
@@ -48,7 +50,7 @@ def probing(images: int, features: int, labels: int) -> dict[str, float | int]:
         "images": images,
         "features": features,
         "labels": labels,
-        "strengths": len(SIGMOIDS.strengths),
+        "regularisations": len(SIGMOIDS.grid),
         "seconds": middle - start,
         "scikit_learn_seconds": end - middle,
         "ratio": (end - middle) / (middle - start),

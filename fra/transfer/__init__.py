@@ -1,1 +1,1 @@
-"""What a backbone is worth on tasks: heads on frozen features or fine-tuning, metrics, intervals."""
+"""Transfer evaluation: heads on frozen features or fine-tuning, metrics, confidence intervals."""

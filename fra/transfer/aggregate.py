@@ -1,4 +1,4 @@
-"""Several pre-trainings judged as one, so that a figure's mean and interval are over their seeds too."""
+"""Aggregation of several pre-training runs, so that means and intervals are over their seeds too."""
 
 from __future__ import annotations
 
@@ -13,23 +13,28 @@ from fra.transfer.results import write
 from fra.transfer.tasks import TASKS
 
 
-def pool(folders: Sequence[Path], out: Path) -> dict[str, dict[str, Any]]:
-    """Figures of all pre-trainings together, by task.
+def aggregate(folders: Sequence[Path], out: Path) -> dict[str, dict[str, Any]]:
+    """Compute the metrics of several pre-training runs together, by task.
 
-    Each of `folders` is `artifacts/transfer` of one pre-training, with the same tasks, test people, models and
-    seeds. Writes to `out`/<task> what `fra.transfer.evaluate` writes, whose seeds are then counted through:
-    pre-training 0 with its seeds, pre-training 1 with its seeds … Returns the summary of each task.
+    Seeds are renumbered: those of the first run keep their numbers, those of the second run follow, and so on.
+
+    Args:
+        folders: `artifacts/transfer` of each run, with the same tasks, test images, models and seeds.
+        out: Folder for the same files as `fra.transfer.evaluate` writes, in one folder per task.
+
+    Returns:
+        The content of `metrics.json` by task.
 
     Raises:
-        FileNotFoundError: a folder holds no predictions of any task.
-        ValueError: fewer than two folders, or they do not hold the same tasks, models and questions.
+        FileNotFoundError: The first folder holds no predictions.
+        ValueError: There are fewer than two folders, or their tasks, test images, models, protocols or seeds differ.
     """
     if len(folders) < 2:
-        raise ValueError("pooling takes the artifacts/transfer of at least two pre-trainings")
+        raise ValueError("aggregation needs the artifacts/transfer of at least two pre-training runs")
     tasks = [task for task in TASKS if (folders[0] / task / "predictions.parquet").is_file()]
     if not tasks:
-        raise FileNotFoundError(f"{folders[0]}: no task's predictions in it; run `dvc repro transfer` first")
-    joined = {task: _join(task, folders) for task in tasks}  # all, before any is written
+        raise FileNotFoundError(f"{folders[0]}: no predictions of any task; run `dvc repro transfer` first")
+    joined = {task: _join(task, folders) for task in tasks}  # read all before any is written
     return {task: write(task, predictions, out / task) for task, predictions in joined.items()}
 
 
@@ -38,16 +43,16 @@ def _join(task: str, folders: Sequence[Path]) -> pd.DataFrame:
     for folder in folders:
         path = folder / task / "predictions.parquet"
         if not path.is_file():
-            raise ValueError(f"{path}: missing, though {folders[0]} has this task")
+            raise ValueError(f"{path}: missing, but {folders[0]} has this task")
         part = read_parquet(path)
-        for what in ("model", "protocol", "fraction", "seed"):
-            if parts and set(part[what]) != set(parts[0][what]):
+        for column in ("model", "protocol", "fraction", "seed"):
+            if parts and set(part[column]) != set(parts[0][column]):
                 raise ValueError(
-                    f"{path}: {what} {_told(part[what])}, but {_told(parts[0][what])} in {folders[0]}: "
-                    "evaluate all pre-trainings in the same way (names of transfer.baselines too)"
+                    f"{path}: {column} {_listed(part[column])}, but {_listed(parts[0][column])} in {folders[0]}: "
+                    "evaluate all pre-training runs in the same way (including the names in transfer.baselines)"
                 )
         if parts and set(part["key"]) != set(parts[0]["key"]):
-            raise ValueError(f"{path}: asks other images than {folders[0]} does")
+            raise ValueError(f"{path}: its test images differ from those of {folders[0]}")
         parts.append(part)
     seeds = parts[0]["seed"].max() + 1
     return pd.concat(
@@ -56,5 +61,5 @@ def _join(task: str, folders: Sequence[Path]) -> pd.DataFrame:
     )
 
 
-def _told(values: pd.Series) -> str:
+def _listed(values: pd.Series) -> str:
     return ", ".join(str(value) for value in sorted(values.unique()))

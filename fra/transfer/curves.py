@@ -1,4 +1,4 @@
-"""Curves as wide tables that `dvc plots` draws: one column a model, the mean over seeds, from predictions alone."""
+"""Curves as wide tables for `dvc plots`: one column per model, the mean over seeds, from predictions alone."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ import pandas as pd
 from fra.transfer.tasks import TASKS
 
 
-def draw(task: str, predictions: pd.DataFrame, results: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Tables by file name: `few_labels`, and the task's own curve (`errors` or `roc`) where it has one.
+def curve_tables(task: str, predictions: pd.DataFrame, results: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the tables of a task by file name: `few_labels`, and `errors` or `roc` where the task has such a curve.
 
-    All are of the first protocol; a column of each model beside `fraction`, `error`, `degrees` or
-    `false_accepts`. `results` are the task's figures (`fra.transfer.results.results`).
+    All are for the first protocol. The first column is `fraction`, `error`, `degrees` or `false_accepts`; the others
+    are the models.
+
+    Args:
+        task: Name of the task.
+        predictions: See `fra.transfer.tasks`.
+        results: The task's metrics, from `fra.transfer.results.results`.
     """
     protocol, curve = predictions["protocol"].iloc[0], TASKS[task].curve
     tables = {"few_labels": few_labels(TASKS[task].primary, results[results["protocol"] == protocol])}
@@ -28,7 +33,7 @@ def draw(task: str, predictions: pd.DataFrame, results: pd.DataFrame) -> dict[st
 
 
 def few_labels(metric: str, results: pd.DataFrame) -> pd.DataFrame:
-    """The task's primary figure by the share of training labels that was used: fraction, then the models."""
+    """Return a metric by fraction of the training labels: column `fraction`, then one column per model."""
     rows = results[
         (results["metric"] == metric)
         & results["seed"].isna()

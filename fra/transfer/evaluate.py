@@ -1,4 +1,4 @@
-"""One loop for all tasks: choices are made on validation people, and test is read once for each fit."""
+"""The evaluation loop of all tasks: choices are made on validation subjects; test is evaluated once per fit."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from fra.transfer import features as frozen
 from fra.transfer import finetune
 from fra.transfer.finetune import Examples, FinetuneConfig
 from fra.transfer.heads import Array, choose
-from fra.transfer.manifest import read_faces, read_manifest
+from fra.transfer.manifest import read_manifest, read_pair_images
 from fra.transfer.results import GROUP, PRETRAINED, RANDOM, RUN, write
 from fra.transfer.splits import few_labels, people, redraw_validation, strata
 from fra.transfer.tasks import TASKS, Probe, Task
-from fra.transfer.verification import compare, compare_folds, read_pairs
+from fra.transfer.verification import compare_drawn_pairs, compare_given_pairs, read_pairs
 from fra.weights.pretrained import PretrainedBackbone, load
 
 FINETUNE = "finetune"
@@ -86,7 +86,7 @@ class TransferConfig:
 
 
 class Rows(NamedTuple):
-    """Places in the manifest of what is learnt from, chosen on, and asked."""
+    """Row numbers of training, validation and test images in the manifest."""
 
     train: Array
     val: Array
@@ -102,36 +102,46 @@ def evaluate(
     out: Path,
     quarantined: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
-    """Evaluates a backbone beside random weights of its architecture and the configured baselines.
+    """Evaluate a backbone, the same architecture with random weights, and the configured baselines on one task.
 
-    `quarantined` are keys that validation quarantined: neither learnt from nor asked.
-    Writes to `out` `predictions.parquet` and what follows from it: `results.csv` (see
-    `fra.transfer.results.results`), `curves/` (see `fra.transfer.curves`) and `metrics.json` (see
-    `fra.transfer.results.summarise`), whose content it returns.
+    Args:
+        task: Name of the task.
+        config: Protocols, fractions of labels, seeds and baselines.
+        manifest: Manifest of the labelled data set.
+        shards: Folder of its shards.
+        backbone: Weights file.
+        out: Folder for `predictions.parquet` and the files computed from it: `results.csv` (see
+            `fra.transfer.results.results`), `curves/` (see `fra.transfer.curves`) and `metrics.json`.
+        quarantined: Keys of quarantined images, which are used neither for training nor for test.
+
+    Returns:
+        The content of `metrics.json`, see `fra.transfer.results.summarise`.
 
     Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: the task is unknown, or the manifest lacks what it needs.
+        FileNotFoundError: A file is missing.
+        ValueError: The task is unknown, or the manifest lacks data that the task needs.
     """
     if task not in TASKS:
-        raise ValueError(f"no task {task!r}; there are: {', '.join(TASKS)}")
+        raise ValueError(f"no task {task!r}; the tasks are: {', '.join(TASKS)}")
     entry = TASKS[task]
     pairs = None if entry.probe or config.pairs_file is None else read_pairs(Path(config.pairs_file))
     frame = (
-        read_manifest(manifest, quarantined) if pairs is None else read_faces(manifest, pairs, quarantined)
+        read_manifest(manifest, quarantined)
+        if pairs is None
+        else read_pair_images(manifest, pairs, quarantined)
     )
     source = frozen.Source(shards, Path(config.cache), entry.aligned and config.align)
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(automatic if config.device == "auto" else config.device)
-    setting = _Setting(task, config, frame, pairs, source, device)
-    predictions = pd.concat(_runs(setting, backbone), ignore_index=True)
+    evaluation = _Evaluation(task, config, frame, pairs, source, device)
+    predictions = pd.concat(_predictions(evaluation, backbone), ignore_index=True)
     predictions = predictions[[*RUN, *predictions.columns.drop(RUN)]]
     return write(task, predictions, out)
 
 
 @dataclass(frozen=True)
-class _Setting:
-    """What is the same for all fits of a task."""
+class _Evaluation:
+    """Task, settings and data, the same for all fits of a task."""
 
     name: str
     config: TransferConfig
@@ -148,46 +158,48 @@ class _Setting:
         return frozen.extract(encoder, self.frame, self.source, self.task.view, self.config.grid, self.device)
 
 
-def _runs(setting: _Setting, backbone: Path) -> Iterator[pd.DataFrame]:
-    """The predictions of each seed, model, protocol and fraction."""
-    config, frame = setting.config, setting.frame
+def _predictions(evaluation: _Evaluation, backbone: Path) -> Iterator[pd.DataFrame]:
+    """Yield the predictions of each seed, model, protocol and fraction of labels."""
+    config, frame = evaluation.config, evaluation.frame
     others = [(name, Path(path), None) for name, path in config.baselines.items()]
-    redrawn = config.validation == "redrawn" and setting.pairs is None
+    redrawn = config.validation == "redrawn" and evaluation.pairs is None
     for seed in range(config.seeds):
         split = redraw_validation(frame, seed) if redrawn else frame
         for model, path, weights in ((PRETRAINED, backbone, None), (RANDOM, backbone, seed), *others):
             encoder = load(path, weights)
-            fits = _learn if setting.task.probe else _compare
-            for protocol, fraction, rows in fits(setting, encoder, split, seed):
-                rows = _with_groups(rows, frame, config.groups.get(setting.name, ()))
+            fits = _fit_heads if evaluation.task.probe else _compare_pairs
+            for protocol, fraction, rows in fits(evaluation, encoder, split, seed):
+                rows = _with_groups(rows, frame, config.groups.get(evaluation.name, ()))
                 yield rows.assign(protocol=protocol, fraction=fraction, seed=seed, model=model)
 
 
-def _compare(
-    setting: _Setting, encoder: PretrainedBackbone, split: pd.DataFrame, seed: int
+def _compare_pairs(
+    evaluation: _Evaluation, encoder: PretrainedBackbone, split: pd.DataFrame, seed: int
 ) -> Iterator[tuple[str, float, pd.DataFrame]]:
-    x_ND = setting.features(encoder)
-    if setting.pairs is None:
-        yield "cosine", 1.0, compare(split, x_ND, setting.config.pairs, seed)
+    x_ND = evaluation.features(encoder)
+    if evaluation.pairs is None:
+        yield "cosine", 1.0, compare_drawn_pairs(split, x_ND, evaluation.config.pairs, seed)
     else:
-        yield "cosine", 1.0, compare_folds(split, x_ND, setting.pairs)
+        yield "cosine", 1.0, compare_given_pairs(split, x_ND, evaluation.pairs)
 
 
-def _learn(
-    setting: _Setting, encoder: PretrainedBackbone, split: pd.DataFrame, seed: int
+def _fit_heads(
+    evaluation: _Evaluation, encoder: PretrainedBackbone, split: pd.DataFrame, seed: int
 ) -> Iterator[tuple[str, float, pd.DataFrame]]:
-    config, entry = setting.config, setting.task.probe
+    config, entry = evaluation.config, evaluation.task.probe
     assert entry is not None
-    truth = entry.truth(split, _labels(setting.name, config))
+    truth = entry.truth(split, _labels(evaluation.name, config))
     for protocol in config.protocols:
-        tuned = protocol == FINETUNE
-        x_N: Array = frozen.pixels(encoder, split, setting.source) if tuned else setting.features(encoder)
+        finetuned = protocol == FINETUNE
+        x_N: Array = (
+            frozen.pixels(encoder, split, evaluation.source) if finetuned else evaluation.features(encoder)
+        )
         for fraction in config.fractions:
             rows = choose_rows(split, truth, fraction, seed)
             score_MO = (
-                tune(encoder, entry, x_N, truth, rows, config.finetune, seed, setting.device)
-                if tuned
-                else probe(entry, protocol, x_N, truth, rows)
+                finetuned_scores(encoder, entry, x_N, truth, rows, config.finetune, seed, evaluation.device)
+                if finetuned
+                else probe_scores(entry, protocol, x_N, truth, rows)
             )
             yield protocol, fraction, tidy(entry, split.iloc[rows.test], truth.iloc[rows.test], score_MO)
 
@@ -195,34 +207,36 @@ def _learn(
 def _labels(task: str, config: TransferConfig) -> tuple[str, ...]:
     labels = config.labels.get(task, TASKS[task].labels)
     if task == "action_units" and not labels:
-        raise ValueError("task action_units: name its label columns in transfer.labels.action_units")
+        raise ValueError("task action_units: list its label columns in transfer.labels.action_units")
     return tuple(labels)
 
 
 def choose_rows(frame: pd.DataFrame, truth: pd.DataFrame, fraction: float, seed: int) -> Rows:
-    """The rows of each split with a known truth; of train a stratified fraction.
+    """Return the rows of each split with a known truth; of train a stratified fraction.
 
     Raises:
-        ValueError: a split has none.
+        ValueError: A split has no such row.
     """
     known = truth.notna().any(axis=1).to_numpy()
     found = {name: np.flatnonzero(known & (frame["split"] == name)) for name in ("train", "val", "test")}
     if empty := [name for name, rows in found.items() if not len(rows)]:
-        raise ValueError(f"split {empty[0]!r} has no image whose {', '.join(truth.columns[:3])} … is known")
+        raise ValueError(
+            f"split {empty[0]!r} has no image with a known truth ({', '.join(truth.columns[:3])} …)"
+        )
     train = found["train"]
     found["train"] = train[few_labels(strata(truth.to_numpy()[train]), fraction, seed)]
     return Rows(**found)
 
 
-def probe(entry: Probe, protocol: str, x_ND: Array, truth: pd.DataFrame, rows: Rows) -> Array:
-    """Scores on test, (M, O), of a head on frozen features, its strength chosen on val."""
+def probe_scores(entry: Probe, protocol: str, x_ND: Array, truth: pd.DataFrame, rows: Rows) -> Array:
+    """Return the test scores (M, O) of a head on frozen features, its regularisation chosen on validation subjects."""
     y_NO = truth.to_numpy()
     train, val = ((x_ND[part], y_NO[part]) for part in (rows.train, rows.val))
     predict, _ = choose(entry.heads[protocol], train, val, entry.loss)
     return predict(x_ND[rows.test])
 
 
-def tune(
+def finetuned_scores(
     encoder: PretrainedBackbone,
     entry: Probe,
     pixels: Array,
@@ -232,14 +246,14 @@ def tune(
     seed: int,
     device: torch.device,
 ) -> Array:
-    """Scores on test, (M, O), of a fine-tuned copy of the backbone, its epoch chosen on val."""
+    """Return the test scores (M, O) of a fine-tuned copy of the backbone, its epoch chosen on validation subjects."""
     y_NO = truth.to_numpy()
     train, val = (Examples(pixels[part], y_NO[part]) for part in (rows.train, rows.val))
     return finetune.fit(encoder, entry.objective, train, val, config, seed, device)(pixels[rows.test])
 
 
 def tidy(entry: Probe, frame: pd.DataFrame, truth: pd.DataFrame, score_MO: Array) -> pd.DataFrame:
-    """Predictions of the rows of `frame` as `fra.transfer.tasks` describes them; known truths only."""
+    """Return tidy predictions of the rows of `frame`, see `fra.transfer.tasks`; known truths only."""
     units = 1.0 if entry.units is None else entry.units(frame)
     outputs = truth.shape[1]
     rows = pd.DataFrame(
@@ -258,14 +272,12 @@ def tidy(entry: Probe, frame: pd.DataFrame, truth: pd.DataFrame, score_MO: Array
 
 
 def _with_groups(rows: pd.DataFrame, frame: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:
-    """The rows with each image's groups; a pair has one where both images are of it."""
-    if absent := [column for column in columns if column not in frame]:
-        raise ValueError(f"transfer.groups: the manifest has no column {absent[0]!r}")
+    """Return the rows with the group of each image; a pair has a group where both images are in it."""
+    if missing := [column for column in columns if column not in frame]:
+        raise ValueError(f"transfer.groups: the manifest has no column {missing[0]!r}")
     for column in columns:
         values = frame.set_index("key")[column]
-        numeric = pd.api.types.is_numeric_dtype(
-            values
-        )  # with unknown ones among them, classes are read as 1.0
+        numeric = pd.api.types.is_numeric_dtype(values)  # with missing values, classes are read as 1.0
         group_of = values.map("{:g}".format, na_action="ignore") if numeric else values.astype("string")
         group = rows["key"].map(group_of)
         if "other" in rows:

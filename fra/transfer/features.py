@@ -1,4 +1,4 @@
-"""Frozen features of a backbone: computed once for each backbone and data set, kept by their hash."""
+"""Frozen features of a backbone, computed once per backbone and data set and cached by a hash of their inputs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tqdm import tqdm
 from fra.data import images
 from fra.files import atomic, sha256
 from fra.method import backbone as backbones
-from fra.transfer import faces
+from fra.transfer import align
 from fra.weights import pretrained
 from fra.weights.pretrained import PretrainedBackbone
 
-PIXEL_CODE = (images, faces)
+PIXEL_CODE = (images, align)
 FEATURE_CODE = (*PIXEL_CODE, backbones, pretrained)
 """Modules that pixels and features are computed by, besides this one; their content is part of the cache key."""
 
@@ -32,12 +32,18 @@ CHUNK = 1024
 """Images decoded at a time."""
 
 View = Literal["pooled", "grid"]
-"""What is kept of a feature map: its mean, or its mean in each cell of a grid (where things are matters)."""
+"""Pooling of a feature map: its mean, or its mean in each cell of a grid (for tasks about positions)."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where images come from and features go: the folder of shards, and that of the cache."""
+    """Where images are read from and features are cached.
+
+    Attributes:
+        shards: Folder of tar shards.
+        cache: Folder of cached features.
+        aligned: Whether faces are aligned by their landmarks.
+    """
 
     shards: Path
     cache: Path
@@ -52,10 +58,10 @@ def extract(
     grid: int,
     device: torch.device,
 ) -> NDArray[np.float32]:
-    """Features of the manifest's rows, in their order: (N, C) pooled, (N, C·grid·grid) as a grid.
+    """Return the features of the manifest's rows: (N, C) pooled, or (N, C·grid·grid) on a grid.
 
-    Read from the cache where the same images went through the same weights and code before. Written whole
-    or not at all, so several processes may ask for the same at a time.
+    Cached by images, settings, weights and code. The cache is written atomically, so several processes may compute the
+    same features at once.
     """
     path = source.cache / f"features-{_fingerprint(encoder, frame, source.aligned, view, grid)}.npy"
     if not path.is_file():
@@ -66,7 +72,7 @@ def extract(
 
 
 def pixels(encoder: PretrainedBackbone, frame: pd.DataFrame, source: Source) -> NDArray[np.uint8]:
-    """The images themselves, of the encoder's size: (N, H, W, 3), memory-mapped from the cache."""
+    """Return the images at the encoder's size: (N, H, W, 3), memory-mapped from the cache."""
     path = source.cache / f"pixels-{_fingerprint(encoder, frame, source.aligned)}.npy"
     if not path.is_file():
         _save(path, np.concatenate(list(_chunks(encoder, frame, source))))
@@ -75,7 +81,7 @@ def pixels(encoder: PretrainedBackbone, frame: pd.DataFrame, source: Source) -> 
 
 
 def pool(map_BCHW: Tensor, view: View, grid: int) -> Tensor:
-    """(B, C, H, W) → (B, C) or (B, C·grid·grid); a map smaller than the grid keeps its own size."""
+    """Pool feature maps: (B, C, H, W) → (B, C) or (B, C·grid·grid); a map smaller than the grid keeps its size."""
     height, width = map_BCHW.shape[-2:]
     size = (1, 1) if view == "pooled" else (min(grid, height), min(grid, width))
     return functional.adaptive_avg_pool2d(map_BCHW, size).flatten(1)
@@ -84,7 +90,7 @@ def pool(map_BCHW: Tensor, view: View, grid: int) -> Tensor:
 def _chunks(encoder: PretrainedBackbone, frame: pd.DataFrame, source: Source) -> Iterator[NDArray[np.uint8]]:
     for start in range(0, len(frame), CHUNK):
         rows = frame.iloc[start : start + CHUNK]
-        yield faces.read(rows, source.shards, encoder.image_size, source.aligned)
+        yield align.read(rows, source.shards, encoder.image_size, source.aligned)
 
 
 def _forward(
@@ -111,7 +117,7 @@ def _save(path: Path, values: NDArray[Any]) -> None:
 def _fingerprint(
     encoder: PretrainedBackbone, frame: pd.DataFrame, aligned: bool, view: View | None = None, grid: int = 0
 ) -> str:
-    """A hash of all that features (pixels: no view) depend on: images, order, settings, weights, code."""
+    """Hash everything that features (or pixels, without a view) depend on: images, order, settings, weights, code."""
     digest = hashlib.sha256()
     settings: list[Any] = [encoder.image_size, aligned]
     modules = PIXEL_CODE if view is None else FEATURE_CODE
@@ -130,6 +136,6 @@ def _fingerprint(
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     digest.update(json.dumps([settings, [sha256(file) for file in files]]).encode())
     for key, content, landmarks in zip(frame["key"], frame["sha256"], frame["landmarks"], strict=True):
-        place = np.asarray(landmarks, np.float32).tobytes() if aligned and landmarks is not None else b""
-        digest.update(f"{key}\0{content}\n".encode() + place)
+        points = np.asarray(landmarks, np.float32).tobytes() if aligned and landmarks is not None else b""
+        digest.update(f"{key}\0{content}\n".encode() + points)
     return digest.hexdigest()

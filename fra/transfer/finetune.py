@@ -1,8 +1,8 @@
-"""Fine-tuning: the whole backbone and a small head, from images; the epoch of lowest validation loss is kept.
+"""Fine-tuning of the whole backbone and a small head on images; keeps the epoch of lowest validation loss.
 
-Recipe of the official code: AdamW 2e-4, weight decay 0.05, 100 epochs, batch 256, 5 warm-up epochs then a
-cosine; rotation of ±10°, shift, brightness and contrast jitter, random erasing. It reports the best epoch
-on test; here validation people choose the epoch, and test is read once.
+The recipe is that of the official code: AdamW, learning rate 2e-4, weight decay 0.05, 100 epochs, batch size 256, 5
+warm-up epochs, then cosine; rotation by ±10°, translation, brightness and contrast jitter, random erasing. The official
+code reports its best epoch on test; here validation subjects choose the epoch, and test is evaluated once.
 """
 
 from __future__ import annotations
@@ -63,78 +63,83 @@ class FinetuneConfig:
 
 @dataclass(frozen=True)
 class Objective:
-    """What fine-tuning minimises.
+    """Head, loss and augmentation of a task.
 
-    `head(feature_dim, O)` makes a module from feature map to O outputs; `loss(raw_BO, truth_BO)` is of known
-    truths; `scores` makes what is predicted of the outputs. Images with coordinates as truths (`moves`)
-    take those along when they turn and shift; images with directions do not turn at all (`turns`).
+    Attributes:
+        head: (feature_dim, O) → module from feature map to raw outputs.
+        loss: (raw outputs, truths (B, O)) → scalar.
+        scores: Raw outputs → scores.
+        landmarks: Truths are coordinates, which move with the image; the loss is `landmark_loss` of the settings.
+        rotates: Images may be rotated; not where truths are directions.
     """
 
     head: Callable[[int, int], nn.Module]
     loss: Callable[[Tensor, Tensor], Tensor]
     scores: Callable[[Tensor], Tensor]
-    moves: bool = False
-    turns: bool = True
+    landmarks: bool = False
+    rotates: bool = True
 
 
-class Pooled(nn.Module):
-    """Mean over the map, then one linear layer: (B, C, H, W) → (B, O)."""
+class PooledLinear(nn.Module):
+    """Spatial mean and one linear layer: (B, C, H, W) → (B, O)."""
 
     def __init__(self, feature_dim: int, outputs: int) -> None:
         super().__init__()
         self.linear = nn.Linear(feature_dim, outputs)
 
     def forward(self, map_BCHW: Tensor) -> Tensor:
+        """Return raw outputs (B, O)."""
         out_BO: Tensor = self.linear(map_BCHW.mean(dim=(2, 3)))
         return out_BO
 
 
-class Heatmaps(nn.Module):
-    """A heatmap for each landmark at 4 times the map's resolution; its mean (soft-argmax) and its spread.
+class HeatmapRegression(nn.Module):
+    """One heatmap per landmark at 4 times the map's resolution; its mean (soft-argmax) and its covariance.
 
-    (B, C, H, W) → (B, 5·landmarks): x0, y0, x1 … as shares of width and height, then the variance of x, the
-    covariance and the variance of y of each landmark's heatmap. See `places` and `spreads`.
+    (B, C, H, W) → (B, 5·landmarks): x0, y0, x1 and so on as fractions of width and height, then the variance of x, the
+    covariance and the variance of y of each landmark's heatmap. See `coordinates` and `covariances`.
     """
 
     def __init__(self, feature_dim: int, outputs: int, hidden_dim: int = 128) -> None:
         super().__init__()
         self.up = nn.Sequential(
-            *_enlarge(feature_dim, hidden_dim),
-            *_enlarge(hidden_dim, hidden_dim),
+            *_upsample(feature_dim, hidden_dim),
+            *_upsample(hidden_dim, hidden_dim),
             nn.Conv2d(hidden_dim, outputs // 2, 1),
         )
 
     def forward(self, map_BCHW: Tensor) -> Tensor:
+        """Return raw outputs (B, 5·landmarks)."""
         heat_BLHW = self.up(map_BCHW)
         height, width = heat_BLHW.shape[-2:]
         share_BLHW = heat_BLHW.flatten(2).softmax(dim=2).unflatten(2, (height, width))
         x_W, y_H = ((torch.arange(n, device=map_BCHW.device) + 0.5) / n for n in (width, height))
         x_BL, y_BL = share_BLHW.sum(dim=2) @ x_W, share_BLHW.sum(dim=3) @ y_H
-        far_BLW, far_BLH = x_W - x_BL[..., None], y_H - y_BL[..., None]
-        spread_BL3 = torch.stack(
+        offset_BLW, offset_BLH = x_W - x_BL[..., None], y_H - y_BL[..., None]
+        covariance_BL3 = torch.stack(
             [
-                torch.einsum("blhw,blw->bl", share_BLHW, far_BLW**2),
-                torch.einsum("blhw,blh,blw->bl", share_BLHW, far_BLH, far_BLW),
-                torch.einsum("blhw,blh->bl", share_BLHW, far_BLH**2),
+                torch.einsum("blhw,blw->bl", share_BLHW, offset_BLW**2),
+                torch.einsum("blhw,blh,blw->bl", share_BLHW, offset_BLH, offset_BLW),
+                torch.einsum("blhw,blh->bl", share_BLHW, offset_BLH**2),
             ],
             dim=2,
         )
-        return torch.cat([torch.stack([x_BL, y_BL], dim=2).flatten(1), spread_BL3.flatten(1)], dim=1)
+        return torch.cat([torch.stack([x_BL, y_BL], dim=2).flatten(1), covariance_BL3.flatten(1)], dim=1)
 
 
-def places(raw_BO: Tensor) -> Tensor:
-    """The coordinates in what `Heatmaps` gives: (B, 5·landmarks) → (B, 2·landmarks)."""
+def coordinates(raw_BO: Tensor) -> Tensor:
+    """Return the coordinates in the output of `HeatmapRegression`: (B, 5·landmarks) → (B, 2·landmarks)."""
     return raw_BO[:, : raw_BO.shape[1] // 5 * 2]
 
 
-def spreads(raw_BO: Tensor) -> Tensor:
-    """The covariance matrix of each heatmap in what `Heatmaps` gives: (B, 5·landmarks) → (B, landmarks, 2, 2)."""
+def covariances(raw_BO: Tensor) -> Tensor:
+    """Return the covariance of each heatmap: (B, 5·landmarks) → (B, landmarks, 2, 2)."""
     landmarks = raw_BO.shape[1] // 5
     xx_BL, xy_BL, yy_BL = raw_BO[:, 2 * landmarks :].reshape(-1, landmarks, 3).unbind(dim=2)
     return torch.stack([xx_BL, xy_BL, xy_BL, yy_BL], dim=2).reshape(-1, landmarks, 2, 2)
 
 
-def _enlarge(in_dim: int, out_dim: int) -> tuple[nn.Module, ...]:
+def _upsample(in_dim: int, out_dim: int) -> tuple[nn.Module, ...]:
     return (
         nn.Upsample(scale_factor=2, mode="bilinear"),
         nn.Conv2d(in_dim, out_dim, 3, padding=1, bias=False),
@@ -144,58 +149,59 @@ def _enlarge(in_dim: int, out_dim: int) -> tuple[nn.Module, ...]:
 
 
 def cross_entropy(raw_BO: Tensor, truth_BO: Tensor) -> Tensor:
-    """Of one of O classes; truth one-hot."""
+    """Return the cross-entropy of O classes; the truth is one-hot."""
     return functional.cross_entropy(raw_BO, truth_BO)
 
 
 def binary_cross_entropy(raw_BO: Tensor, truth_BO: Tensor) -> Tensor:
-    """Mean over the known truths of O labels."""
+    """Return the binary cross-entropy, the mean over known truths."""
     known = ~truth_BO.isnan()
     return functional.binary_cross_entropy_with_logits(raw_BO[known], truth_BO[known])
 
 
 def wing(raw_BO: Tensor, truth_BO: Tensor, width: float = 10.0, curvature: float = 2.0) -> Tensor:
-    """Wing loss (Feng et al., CVPR 2018, equation 5; its w and ε) on coordinates in hundredths of the side.
+    """Return the wing loss (Feng et al., CVPR 2018, equation 5) of coordinates in hundredths of the side.
 
-    w·log(1 + d/ε) where the distance d is below w, and d − w + w·log(1 + w/ε) above.
+    w·log(1 + d/ε) where the distance d is below w, else d − w + w·log(1 + w/ε); `width` is w, `curvature` is ε.
     """
-    distance = 100 * (places(raw_BO) - truth_BO).abs()
+    distance = 100 * (coordinates(raw_BO) - truth_BO).abs()
     offset = width - width * np.log(1 + width / curvature)
     near = width * torch.log1p(distance / curvature)
     return torch.where(distance < width, near, distance - offset).mean()
 
 
 def star(raw_BO: Tensor, truth_BO: Tensor, restriction: float = 1.0) -> Tensor:
-    """A loss like STAR (Zhou et al., CVPR 2023): errors count less along the direction in which a heatmap is wide.
+    """Return a loss like STAR (Zhou et al., CVPR 2023), with smaller weight for errors along a wide heatmap.
 
-    Where on an outline a landmark lies is ambiguous, and its heatmap is stretched along it. The error is split
-    along the heatmap's two principal directions, each part (smooth L1) divided by the standard deviation there;
-    `restriction` times both variances is added, so that widening the heatmap does not pay. Coordinates run from
-    −1 to 1. The directions are constants to the gradient, which is undefined where both variances are equal.
+    The position of a landmark along an outline is ambiguous, so its heatmap is stretched along the outline. The error
+    is projected on the heatmap's two principal directions, and each part (smooth L1) is divided by the standard
+    deviation in that direction. `restriction` times both variances is added, so that wider heatmaps do not lower the
+    loss. Coordinates are in −1…1. The directions are detached: their gradient is undefined where both variances are
+    equal.
     """
-    spread_BL22 = 4 * spreads(raw_BO)
-    error_BL2 = 2 * (places(raw_BO) - truth_BO).reshape(len(truth_BO), -1, 2)
-    direction_BL22 = torch.linalg.eigh(spread_BL22.detach()).eigenvectors
+    covariance_BL22 = 4 * covariances(raw_BO)
+    error_BL2 = 2 * (coordinates(raw_BO) - truth_BO).reshape(len(truth_BO), -1, 2)
+    direction_BL22 = torch.linalg.eigh(covariance_BL22.detach()).eigenvectors
     error_BL2 = torch.einsum("blij,bli->blj", direction_BL22, error_BL2)
-    variance_BL2 = torch.einsum("blij,blik,blkj->blj", direction_BL22, spread_BL22, direction_BL22)
+    variance_BL2 = torch.einsum("blij,blik,blkj->blj", direction_BL22, covariance_BL22, direction_BL22)
     along_BL2 = functional.smooth_l1_loss(error_BL2, torch.zeros_like(error_BL2), reduction="none", beta=0.01)
     return (along_BL2 / (variance_BL2 + 1e-5).sqrt() + restriction * variance_BL2).sum(dim=2).mean()
 
 
 def cosine_distance(raw_BO: Tensor, truth_BO: Tensor) -> Tensor:
-    """1 − cosine of the angle between directions."""
+    """Return the mean of 1 − cosine between predicted and true directions."""
     return (1 - functional.cosine_similarity(raw_BO, truth_BO)).mean()
 
 
-CLASSES = Objective(Pooled, cross_entropy, lambda raw: raw.softmax(dim=1))
-LABELS = Objective(Pooled, binary_cross_entropy, torch.sigmoid)
-LANDMARKS = Objective(Heatmaps, wing, places, moves=True)
+CLASSES = Objective(PooledLinear, cross_entropy, lambda raw: raw.softmax(dim=1))
+LABELS = Objective(PooledLinear, binary_cross_entropy, torch.sigmoid)
+LANDMARKS = Objective(HeatmapRegression, wing, coordinates, landmarks=True)
 LANDMARK_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"wing": wing, "star": star}
-DIRECTIONS = Objective(Pooled, cosine_distance, lambda raw: raw, turns=False)
+DIRECTIONS = Objective(PooledLinear, cosine_distance, lambda raw: raw, rotates=False)
 
 
 class Examples(NamedTuple):
-    """Images (N, H, W, 3) uint8 and their truths (N, O)."""
+    """Images (N, H, W, 3), uint8, and truths (N, O)."""
 
     pixels: NDArray[np.uint8]
     truth_NO: Array
@@ -210,12 +216,14 @@ def fit(
     seed: int,
     device: torch.device,
 ) -> Callable[[NDArray[np.uint8]], Array]:
-    """Fine-tunes a copy of the encoder; returns a function from images (M, H, W, 3) to scores (M, O).
+    """Fine-tune a copy of the backbone.
 
-    Rows whose truths are all unknown must be left out before; for classes and landmarks, every row is
-    known.
+    Every row must have a known truth.
+
+    Returns:
+        A function from images (M, H, W, 3) to scores (M, O).
     """
-    loss_of = LANDMARK_LOSSES[config.landmark_loss] if objective.moves else objective.loss
+    loss_of = LANDMARK_LOSSES[config.landmark_loss] if objective.landmarks else objective.loss
     encoder.to(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -254,9 +262,12 @@ def fit(
 def augment(
     batch: tuple[Tensor, Tensor], objective: Objective, config: FinetuneConfig
 ) -> tuple[Tensor, Tensor]:
-    """Turns, shifts, jitters and erases each image by its own draws from torch's generator: (B, 3, H, W).
+    """Rotate, translate, jitter and erase each image at random, with torch's generator.
 
-    Coordinates move with their image; directions would not, so images with them are not turned.
+    Args:
+        batch: Normalised images (B, 3, H, W), and truths (B, O).
+        objective: Says whether truths are landmarks, which move with the image, and whether images may be rotated.
+        config: Ranges of the augmentations.
     """
     images_B3HW, truth_BO = batch
     count, device = len(images_B3HW), images_B3HW.device
@@ -264,31 +275,31 @@ def augment(
     def draw(*shape: int) -> Tensor:
         return 2 * torch.rand(count, *shape, device=device) - 1
 
-    angle_B = torch.deg2rad(draw() * (config.rotation if objective.turns else 0.0))
+    angle_B = torch.deg2rad(draw() * (config.rotation if objective.rotates else 0.0))
     shift_B2 = draw(2) * 2 * config.shift  # grids run from −1 to 1
     cos_B, sin_B = angle_B.cos(), angle_B.sin()
-    turn_B22 = torch.stack([cos_B, -sin_B, sin_B, cos_B], dim=1).view(-1, 2, 2)
-    # an image point p goes to R(p) + s, so what is seen at q comes from Rᵀ(q − s)
-    back_B23 = torch.cat([turn_B22.mT, -(turn_B22.mT @ shift_B2[:, :, None])], dim=2)
-    grid = functional.affine_grid(back_B23, list(images_B3HW.shape), align_corners=False)
+    rotation_B22 = torch.stack([cos_B, -sin_B, sin_B, cos_B], dim=1).view(-1, 2, 2)
+    # A point p of the image moves to R(p) + s, so the output at q is sampled at Rᵀ(q − s).
+    inverse_B23 = torch.cat([rotation_B22.mT, -(rotation_B22.mT @ shift_B2[:, :, None])], dim=2)
+    grid = functional.affine_grid(inverse_B23, list(images_B3HW.shape), align_corners=False)
     images_B3HW = functional.grid_sample(images_B3HW, grid, padding_mode="border", align_corners=False)
-    if objective.moves:
+    if objective.landmarks:
         point_BL2 = truth_BO.view(len(truth_BO), -1, 2) * 2 - 1
-        truth_BO = ((point_BL2 @ turn_B22.mT + shift_B2[:, None] + 1) / 2).flatten(1)
+        truth_BO = ((point_BL2 @ rotation_B22.mT + shift_B2[:, None] + 1) / 2).flatten(1)
     contrast, brightness = (draw(1, 1, 1) * config.jitter for _ in range(2))
     images_B3HW = images_B3HW * (1 + contrast) + brightness
     return _erase(images_B3HW, config.erase), truth_BO
 
 
-def _erase(images_B3HW: Tensor, chance: float) -> Tensor:
-    """A rectangle of a tenth to a third of each side set to 0 (the mean), in a share of the images."""
+def _erase(images_B3HW: Tensor, probability: float) -> Tensor:
+    """Set a rectangle of a tenth to a third of each side to 0 (the mean), with a probability per image."""
     count, _, height, width = images_B3HW.shape
     side_B2, centre_B2 = (torch.rand(count, 2, 1, 1, device=images_B3HW.device) for _ in range(2))
     y_H, x_W = (torch.linspace(0, 1, n, device=images_B3HW.device) for n in (height, width))
-    reach_B2 = (0.1 + 0.23 * side_B2) / 2
-    inside_y = (y_H[:, None] - centre_B2[:, :1]).abs() < reach_B2[:, :1]
-    inside_x = (x_W[None, :] - centre_B2[:, 1:]).abs() < reach_B2[:, 1:]
-    chosen = torch.rand(count, 1, 1, 1, device=images_B3HW.device) < chance
+    half_B2 = (0.1 + 0.23 * side_B2) / 2
+    inside_y = (y_H[:, None] - centre_B2[:, :1]).abs() < half_B2[:, :1]
+    inside_x = (x_W[None, :] - centre_B2[:, 1:]).abs() < half_B2[:, 1:]
+    chosen = torch.rand(count, 1, 1, 1, device=images_B3HW.device) < probability
     return images_B3HW.masked_fill(inside_y & inside_x & chosen, 0.0)
 
 
@@ -300,11 +311,11 @@ def _batch(encoder: PretrainedBackbone, data: Examples, rows: Array) -> tuple[Te
 def _batches(
     data: Examples, batch_size: int, steps: int, balanced: bool, generator: np.random.Generator
 ) -> Iterator[Array]:
-    """Rows of each batch of an epoch; balanced: each class of a one-hot truth as often, with replacement."""
+    """Yield the rows of each batch of an epoch; `balanced` samples classes equally often, with replacement."""
     if balanced:
         class_N = data.truth_NO.argmax(axis=1)
-        chance_N = 1.0 / np.bincount(class_N)[class_N]
-        order = generator.choice(len(class_N), steps * batch_size, p=chance_N / chance_N.sum())
+        weight_N = 1.0 / np.bincount(class_N)[class_N]
+        order = generator.choice(len(class_N), steps * batch_size, p=weight_N / weight_N.sum())
     else:
         order = generator.permutation(len(data.pixels))
     for step in range(steps):

@@ -11,42 +11,53 @@ from fra.transfer.splits import people
 
 
 def read_manifest(path: Path, quarantined: frozenset[str] = frozenset()) -> pd.DataFrame:
-    """The rows of a manifest whose images are in shards, less those of the keys `quarantined`.
+    """Read the rows of a manifest whose images are in shards and not quarantined.
+
+    Args:
+        path: The manifest (parquet).
+        quarantined: Keys of quarantined images.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: train, val or test has no image, or a person is in two of them.
+        FileNotFoundError: The file is missing.
+        ValueError: A split has no image, or a person is in two splits.
     """
-    frame = _sharded(path, quarantined)
+    frame = _usable_rows(path, quarantined)
     for split in ("train", "val", "test"):
         if not (frame["split"] == split).any():
             raise ValueError(f"{path}: no image in split {split!r}; transfer needs train, val and test")
     splits = frame.groupby(people(frame))["split"].nunique()
     if (splits > 1).any():
         raise ValueError(
-            f"{path}: person {splits.idxmax()!r} is in {splits.max()} splits; people must not be shared"
+            f"{path}: person {splits.idxmax()!r} is in {splits.max()} splits; splits must not share people"
         )
     return frame
 
 
-def read_faces(path: Path, pairs: pd.DataFrame, quarantined: frozenset[str] = frozenset()) -> pd.DataFrame:
-    """The rows of a manifest that given pairs name, in whatever split.
+def read_pair_images(
+    path: Path, pairs: pd.DataFrame, quarantined: frozenset[str] = frozenset()
+) -> pd.DataFrame:
+    """Read the rows of a manifest whose images occur in given pairs, of any split.
+
+    Args:
+        path: The manifest (parquet).
+        pairs: Columns `key` and `other`, see `fra.transfer.verification.read_pairs`.
+        quarantined: Keys of quarantined images.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: an image of a pair is not in the manifest.
+        FileNotFoundError: The file is missing.
+        ValueError: An image of a pair is not in the manifest.
     """
-    frame = _sharded(path, quarantined)
-    asked = pd.concat([pairs["key"], pairs["other"]])
-    absent = asked[~asked.isin(frame["key"])]
-    if len(absent):
+    frame = _usable_rows(path, quarantined)
+    keys = pd.concat([pairs["key"], pairs["other"]])
+    missing = keys[~keys.isin(frame["key"])]
+    if len(missing):
         raise ValueError(
-            f"{path}: image {absent.iloc[0]!r} of the pairs is missing, one of {absent.nunique()}"
+            f"{path}: image {missing.iloc[0]!r} of the pairs is missing (missing in all: {missing.nunique()})"
         )
-    return frame[frame["key"].isin(asked)].reset_index(drop=True)
+    return frame[frame["key"].isin(keys)].reset_index(drop=True)
 
 
-def _sharded(path: Path, quarantined: frozenset[str]) -> pd.DataFrame:
+def _usable_rows(path: Path, quarantined: frozenset[str]) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such manifest; run the stages ingest and shard first")
     frame = read_parquet(path)

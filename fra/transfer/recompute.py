@@ -1,4 +1,4 @@
-"""Stored figures computed anew from stored predictions: is every number what the predictions give?"""
+"""Comparison of stored metrics with those computed again from the stored predictions."""
 
 from __future__ import annotations
 
@@ -12,66 +12,72 @@ from typing import Any
 import pandas as pd
 
 from fra.files import read_parquet
-from fra.transfer.results import files
+from fra.transfer.results import derived_files
 from fra.transfer.tasks import TASKS
 
 TOLERANCE = 1e-9
-"""Relative difference that another processor's summation may make."""
+"""Relative difference that another processor's order of summation may cause."""
 
 
 def differences(task: str, folder: Path) -> list[str]:
-    """What is stored in a task's folder and is not what its `predictions.parquet` give; empty where all agrees.
+    """Return the stored values in a task's folder that do not follow from its `predictions.parquet`.
+
+    Returns:
+        One line per difference; empty where everything agrees.
 
     Raises:
-        FileNotFoundError: the folder holds no predictions.
-        ValueError: there is no such task.
+        FileNotFoundError: The folder holds no predictions.
+        ValueError: The task is unknown.
     """
     if task not in TASKS:
-        raise ValueError(f"no task {task!r}; there are: {', '.join(TASKS)}")
+        raise ValueError(f"no task {task!r}; the tasks are: {', '.join(TASKS)}")
     path = folder / "predictions.parquet"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such predictions; run `dvc repro transfer@{task}` first")
     found: list[str] = []
-    for name, content in files(task, read_parquet(path)).items():
-        stored = folder / name
-        if not stored.is_file():
-            found.append(f"{stored}: missing")
+    for name, content in derived_files(task, read_parquet(path)).items():
+        file = folder / name
+        if not file.is_file():
+            found.append(f"{file}: missing")
             continue
-        text = stored.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
         try:
-            was, now = flat(name, text), flat(name, content)
+            stored, recomputed = values_by_name(name, text), values_by_name(name, content)
         except ValueError as error:
-            found.append(f"{stored}: cannot be read ({error})")
+            found.append(f"{file}: cannot be read ({error})")
             continue
-        found += [f"{stored}: {difference}" for difference in compare(was, now)]
+        found += [f"{file}: {difference}" for difference in compare(stored, recomputed)]
     return found
 
 
 def compare(stored: Mapping[str, Any], recomputed: Mapping[str, Any]) -> Iterator[str]:
-    """Each figure that differs, is missing or was never computed, by its name."""
+    """Yield a line for each value that differs, is missing, or does not follow from the predictions."""
     for name, value in recomputed.items():
         if name not in stored:
             yield f"{name}: missing, recomputed {value}"
-        elif not same(stored[name], value):
+        elif not equal(stored[name], value):
             yield f"{name}: stored {stored[name]}, recomputed {value}"
     for name in stored:
         if name not in recomputed:
-            yield f"{name}: stored, but nothing gives it"
+            yield f"{name}: stored, but does not follow from the predictions"
 
 
-def same(one: Any, other: Any) -> bool:
+def equal(one: Any, other: Any) -> bool:
+    """Return whether two values are equal; numbers within `TOLERANCE`, NaN equals NaN."""
     if isinstance(one, float) and isinstance(other, float):
         return math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=1e-12) or (one != one and other != other)
     return bool(one == other)
 
 
-def flat(name: str, text: str) -> dict[str, Any]:
-    """The figures of a file by name: of JSON the path to each, of a table its first columns and the column.
+def values_by_name(file: str, text: str) -> dict[str, Any]:
+    """Return the values of a JSON or CSV file by name.
+
+    A name is the path to the value in JSON; in a table it is the row's key columns and the value's column.
 
     Raises:
-        ValueError: the text is not of this format.
+        ValueError: The text is not in this format.
     """
-    if name.endswith(".json"):
+    if file.endswith(".json"):
         return dict(_leaves(json.loads(text)))
     table = pd.read_csv(io.StringIO(text), keep_default_na=False)
     keys = (
@@ -80,23 +86,24 @@ def flat(name: str, text: str) -> dict[str, Any]:
         else [table.columns[0]]
     )
     return {
-        f"{' '.join(str(row[key]) for key in keys)} {column}": number(row[column])
+        f"{' '.join(str(row[key]) for key in keys)} {column}": number_or_text(row[column])
         for row in table.to_dict("records")
         for column in table.columns
         if column not in keys
     }
 
 
-def number(value: Any) -> Any:
+def number_or_text(value: Any) -> Any:
+    """Return a value as a float where it is a number, else unchanged."""
     try:
         return float(value)
     except ValueError:
         return value
 
 
-def _leaves(value: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
-        for key, below in value.items():
-            yield from _leaves(below, f"{above}.{key}" if above else str(key))
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{prefix}.{key}" if prefix else str(key))
     else:
-        yield above, float(value) if isinstance(value, int | float) else value
+        yield prefix, float(value) if isinstance(value, int | float) else value

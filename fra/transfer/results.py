@@ -1,4 +1,4 @@
-"""From predictions alone to figures: values, intervals, differences to baselines, figures by group."""
+"""Metrics from predictions alone: values, intervals, differences from baselines, metrics by group."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import pandas as pd
 from fairlearn.metrics import MetricFrame
 
 from fra.files import write_parquet, write_text
-from fra.transfer.curves import draw
+from fra.transfer.curves import curve_tables
 from fra.transfer.metrics import Array
-from fra.transfer.tasks import TASKS, Figures, Task
+from fra.transfer.tasks import TASKS, Metrics, Task
 
 PRETRAINED, RANDOM = "pretrained", "random"
-"""Names of the models that every task compares: the pre-trained backbone, and the same with random weights."""
+"""Names of the models that every task compares: the pre-trained backbone, and the same architecture untrained."""
 RUN = ["protocol", "fraction", "seed", "model"]
-"""The columns that tell fits apart."""
+"""The columns that identify a fit."""
 
 PEOPLE = ["person", "other_person"]
-"""The columns that say who is seen; the second one of pairs only."""
+"""The columns with the people of a row; pairs have the second one."""
 
 COLUMNS = ["task", *RUN, "group", "metric", "value", "low", "high"]
 GROUP = "group."
@@ -30,26 +30,26 @@ GROUP = "group."
 
 RESAMPLES = 1000
 ELEMENTS = 1 << 18
-"""Resamples times samples that are weighed at a time: what stays in a core's cache."""
+"""Largest number of resamples × samples weighted at a time: fits into a core's cache."""
 
 
-def plain(rows: pd.DataFrame) -> list[Array]:
-    """Each row once: one weighting, (1, N)."""
+def unweighted(rows: pd.DataFrame) -> list[Array]:
+    """Return a single weighting (1, N) in which each row counts once."""
     return [np.ones((1, len(rows)))]
 
 
-def files(task: str, predictions: pd.DataFrame) -> dict[str, str]:
-    """All that is written beside the predictions, by file name: `results.csv`, `metrics.json`, `curves/*.csv`."""
+def derived_files(task: str, predictions: pd.DataFrame) -> dict[str, str]:
+    """Return the text of each file computed from predictions: `results.csv`, `metrics.json`, `curves/*.csv`."""
     table = results(task, predictions)
-    curves = {f"curves/{name}.csv": curve for name, curve in draw(task, predictions, table).items()}
+    curves = {f"curves/{name}.csv": curve for name, curve in curve_tables(task, predictions, table).items()}
     texts = {name: part.to_csv(index=False) for name, part in ({"results.csv": table} | curves).items()}
     summary = json.dumps(summarise(table, predictions), indent=2, sort_keys=True, allow_nan=False)
     return texts | {"metrics.json": f"{summary}\n"}
 
 
 def write(task: str, predictions: pd.DataFrame, out: Path) -> dict[str, Any]:
-    """Write `predictions.parquet` and all that follows from it into `out`; the content of its `metrics.json`."""
-    texts = files(task, predictions)
+    """Write `predictions.parquet` and the files computed from it; return the content of `metrics.json`."""
+    texts = derived_files(task, predictions)
     write_parquet(predictions, out / "predictions.parquet")
     for name, text in texts.items():
         write_text(text, out / name)
@@ -58,10 +58,10 @@ def write(task: str, predictions: pd.DataFrame, out: Path) -> dict[str, Any]:
 
 
 class Resamples:
-    """Bootstrap resamples of people: how often each prediction counts in each.
+    """Bootstrap resamples of people, as weights of predictions.
 
-    People are drawn, not images, since images of one person are alike. A pair of two people counts as often
-    as one was drawn times the other, a pair of one person's as often as that person.
+    People are drawn, not images, as images of one person are correlated. A pair of two people has the product of their
+    counts as its weight, a pair of images of one person the count of that person.
     """
 
     def __init__(self, predictions: pd.DataFrame, count: int = RESAMPLES, seed: int = 0) -> None:
@@ -73,7 +73,7 @@ class Resamples:
         )
 
     def weights(self, rows: pd.DataFrame) -> Iterator[Array]:
-        """How often each row counts in each resample, some at a time: (B, N) each."""
+        """Yield the weight of each row in each resample, several resamples at a time: (B, N) each."""
         person_N, *other = (self.people.get_indexer(rows[c]) for c in PEOPLE if c in rows)
         size = max(1, ELEMENTS // len(rows))
         for first in range(0, len(self.drawn_BP), size):
@@ -85,33 +85,33 @@ class Resamples:
 
 
 def results(task: str, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Every figure, one a row: task, protocol, fraction, seed, model, group, metric, value, low, high.
+    """Compute all metrics of a task: one row each, with the columns `COLUMNS`.
 
-    `low` and `high` bound 95 % of the bootstrap resamples of test people. A null seed is the mean over
-    seeds, with the interval of that mean. Model "a - b" is the difference of the means of two models on the
-    same resamples (paired). Groups, where predictions have them: "<column>=<value>", and
-    "<column>:difference" (largest between two groups) and "<column>:worst", by fairlearn.
+    `low` and `high` bound 95 % of the bootstrap resamples of test subjects. A null seed is the mean over seeds, with
+    the interval of that mean. Model "a - b" is the difference of the means of two models on the same resamples
+    (paired). Groups, where predictions have them, are "<column>=<value>", and by fairlearn "<column>:difference" (the
+    largest between two groups) and "<column>:worst".
     """
     entry = TASKS[task]
     resamples = Resamples(predictions)
     rows: list[dict[str, Any]] = []
     for (protocol, fraction), part in predictions.groupby(["protocol", "fraction"], sort=False):
         setting = {"task": task, "protocol": protocol, "fraction": fraction}
-        for group, members in [("", part), *groups(part)]:
+        for group, members in [("", part), *group_rows(part)]:
             rows += [setting | {"group": group} | row for row in compare(entry, members, resamples)]
-        rows += [setting | row for row in spreads(entry, part)]
+        rows += [setting | row for row in group_disparities(entry, part)]
     table = pd.DataFrame(rows, columns=COLUMNS)
     return table.astype({"seed": "Int64"})[table["value"].notna()].reset_index(drop=True)
 
 
 def compare(task: Task, predictions: pd.DataFrame, resamples: Resamples) -> Iterator[dict[str, Any]]:
-    """Each fit, each model's mean over seeds, and the first model less each other: with intervals."""
-    values: dict[str, list[Figures]] = {}
-    drawn: dict[str, list[Figures]] = {}
+    """Yield the metrics of each fit, of each model's mean over seeds, and of the first model minus each other one."""
+    values: dict[str, list[Metrics]] = {}
+    drawn: dict[str, list[Metrics]] = {}
     for (name, seed), fit in predictions.groupby(["model", "seed"], sort=False):
         model = str(name)
-        values.setdefault(model, []).append(task.figures(fit, plain))
-        drawn.setdefault(model, []).append(task.figures(fit, resamples.weights))
+        values.setdefault(model, []).append(task.metrics(fit, unweighted))
+        drawn.setdefault(model, []).append(task.metrics(fit, resamples.weights))
         yield from _rows({"seed": seed, "model": model}, values[model][-1], drawn[model][-1])
     means = {model: (_mean(values[model]), _mean(drawn[model])) for model in values}
     for model, (value, draws) in means.items():
@@ -125,20 +125,20 @@ def compare(task: Task, predictions: pd.DataFrame, resamples: Resamples) -> Iter
         yield from _rows({"seed": None, "model": f"{first} - {other}"}, value, draws)
 
 
-def groups(predictions: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """ "<column>=<value>" and its rows, for each group of each column with at least two."""
-    for name, known in _grouped(predictions):
+def group_rows(predictions: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield "<column>=<value>" and the rows of each group, for columns with at least two groups."""
+    for name, known in _group_columns(predictions):
         for value, members in known.groupby(GROUP + name):
             yield f"{name}={value}", members
 
 
-def spreads(task: Task, predictions: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Of each fit and figure the worst group, and the largest difference between two; and their means over seeds."""
-    for name, known in _grouped(predictions):
+def group_disparities(task: Task, predictions: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Yield each metric's worst group and largest difference between groups: of each fit, and the mean over seeds."""
+    for name, known in _group_columns(predictions):
         found = [
             {"model": model, "seed": seed, "group": f"{name}:{kind}", "metric": metric, "value": value}
             for (model, seed), fit in known.groupby(["model", "seed"], sort=False)
-            for kind, values in _spread(task, fit, fit[GROUP + name]).items()
+            for kind, values in _disparity(task, fit, fit[GROUP + name]).items()
             for metric, value in values.items()
         ]
         yield from found
@@ -147,31 +147,31 @@ def spreads(task: Task, predictions: pd.DataFrame) -> Iterator[dict[str, Any]]:
             yield {str(key): value for key, value in row.items()} | {"seed": None}
 
 
-def _grouped(predictions: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Each column of groups by its name, and the rows whose group is known; only where there are two or more."""
+def _group_columns(predictions: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield the name and the rows of known group of each group column with at least two groups."""
     for column in (str(name) for name in predictions if str(name).startswith(GROUP)):
         known = predictions[predictions[column].notna()]
         if known[column].nunique() > 1:
             yield column.removeprefix(GROUP), known
 
 
-def _spread(task: Task, fit: pd.DataFrame, group: pd.Series) -> dict[str, dict[str, float]]:
-    """fairlearn's worst group and largest difference of each figure of one fit (not those of single outputs)."""
+def _disparity(task: Task, fit: pd.DataFrame, group: pd.Series) -> dict[str, dict[str, float]]:
+    """Worst group and largest difference of each metric of one fit, by fairlearn, except those of single outputs."""
     image_N = fit.groupby([name for name in ("key", "other") if name in fit], sort=False).ngroup().to_numpy()
     images, first = np.unique(image_N, return_index=True)
-    seen: dict[bytes, Figures] = {}
+    cache: dict[bytes, Metrics] = {}
 
-    def figure(metric: str) -> Callable[[Array, Array], float]:
+    def metric_function(metric: str) -> Callable[[Array, Array], float]:
         def of(members: Array, _: Array) -> float:
-            if members.tobytes() not in seen:
-                seen[members.tobytes()] = task.figures(fit[np.isin(image_N, members)], plain)
-            return float(seen[members.tobytes()][metric][0])
+            if members.tobytes() not in cache:
+                cache[members.tobytes()] = task.metrics(fit[np.isin(image_N, members)], unweighted)
+            return float(cache[members.tobytes()][metric][0])
 
         return of
 
-    metrics = [metric for metric in task.figures(fit, plain) if "/" not in metric]
+    metrics = [metric for metric in task.metrics(fit, unweighted) if "/" not in metric]
     frame = MetricFrame(
-        metrics={metric: figure(metric) for metric in metrics},
+        metrics={metric: metric_function(metric) for metric in metrics},
         y_true=images,
         y_pred=images,
         sensitive_features=group.astype(str).to_numpy()[first],
@@ -184,11 +184,10 @@ def _spread(task: Task, fit: pd.DataFrame, group: pd.Series) -> dict[str, dict[s
 
 
 def summarise(table: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, Any]:
-    """What `metrics.json` holds, of the first protocol at the largest fraction.
+    """Return the content of `metrics.json`: the first protocol at the largest fraction of labels.
 
-    model → metric → mean and standard deviation (n − 1) over seeds; "a - b" → metric → mean and 95 %
-    interval; and the number of test images, people (and pairs). Figures of groups and of single labels are
-    left out.
+    model → metric → mean and standard deviation (n − 1) over seeds; "a - b" → metric → mean and 95 % interval; and
+    "test" → number of test images, people and pairs. Metrics of groups and of single outputs are left out.
     """
     headline = table[
         (table["protocol"] == predictions["protocol"].iloc[0])
@@ -216,19 +215,19 @@ def summarise(table: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, Any]:
     return summary | {"test": test}
 
 
-def _rows(about: dict[str, Any], value: Figures, drawn: Figures) -> list[dict[str, Any]]:
+def _rows(about: dict[str, Any], value: Metrics, drawn: Metrics) -> list[dict[str, Any]]:
     return [
-        about | {"metric": metric, "value": float(figure[0])} | _interval(drawn[metric])
-        for metric, figure in value.items()
+        about | {"metric": metric, "value": float(values[0])} | _interval(drawn[metric])
+        for metric, values in value.items()
     ]
 
 
 def _interval(drawn_B: Array) -> dict[str, float]:
-    """The middle 95 % of what is defined."""
+    """Return the middle 95 % of the defined values."""
     defined = drawn_B[~np.isnan(drawn_B)]
     low, high = np.quantile(defined, [0.025, 0.975]) if len(defined) else (np.nan, np.nan)
     return {"low": float(low), "high": float(high)}
 
 
-def _mean(figures: list[Figures]) -> Figures:
-    return {name: np.mean([figure[name] for figure in figures], axis=0) for name in figures[0]}
+def _mean(metrics: list[Metrics]) -> Metrics:
+    return {name: np.mean([values[name] for values in metrics], axis=0) for name in metrics[0]}

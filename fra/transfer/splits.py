@@ -1,4 +1,4 @@
-"""Who is learnt from and who is asked: people-disjoint validation, few-label subsets."""
+"""Training and validation subjects, and few-label subsets."""
 
 from __future__ import annotations
 
@@ -10,48 +10,48 @@ Index = NDArray[np.intp]
 
 
 def people(frame: pd.DataFrame) -> pd.Series:
-    """The person of each row; a row without one is a person of its own (named by its key)."""
+    """Return the person of each row; a row of an unknown person is its own person, named by its key."""
     return frame["person"].astype("object").where(frame["person"].notna(), frame["key"])
 
 
 def redraw_validation(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """The manifest with the people of `train` and `val` drawn anew into the two; `test` stays as it is.
+    """Return the manifest with the subjects of `train` and `val` drawn again; `test` is unchanged.
 
-    As many people validate as before. The deviation over seeds then says how much the choice of labelled
-    people matters, also for heads whose fit has no chance in it.
+    The number of validation subjects is kept. The deviation over seeds then shows how much the choice of labelled
+    subjects matters, also for heads whose fit is deterministic.
     """
-    who = people(frame)
+    person = people(frame)
     labelled = frame["split"].isin(["train", "val"])
-    count = who[frame["split"] == "val"].nunique()
-    names = np.sort(who[labelled].unique().astype(str))
+    count = person[frame["split"] == "val"].nunique()
+    names = np.sort(person[labelled].unique().astype(str))
     chosen = np.random.default_rng([seed, 1]).choice(names, size=count, replace=False)
-    split = frame["split"].where(~labelled, np.where(who.isin(chosen), "val", "train"))
+    split = frame["split"].where(~labelled, np.where(person.isin(chosen), "val", "train"))
     return frame.assign(split=split)
 
 
 def strata(y_NO: NDArray[np.floating]) -> NDArray[np.intp]:
-    """A number for each combination of outputs (unknown ones count as a value): (N,).
+    """Return the number of each row's combination of outputs (unknown counts as a value): (N,).
 
-    Where hardly two rows agree (coordinates), all rows are one stratum.
+    Where hardly any two rows agree (coordinates), all rows are one stratum.
     """
-    combinations_, number_N = np.unique(np.nan_to_num(y_NO, nan=-1.0), axis=0, return_inverse=True)
-    return number_N if len(combinations_) < len(y_NO) / 2 else np.zeros(len(y_NO), dtype=np.intp)
+    combinations, number_N = np.unique(np.nan_to_num(y_NO, nan=-1.0), axis=0, return_inverse=True)
+    return number_N if len(combinations) < len(y_NO) / 2 else np.zeros(len(y_NO), dtype=np.intp)
 
 
 def stratified_order(strata_N: NDArray[np.generic], seed: int) -> Index:
-    """An order of the rows whose every prefix holds the strata in (nearly) their whole proportions: (N,).
+    """Return an order of the rows (N,) in which every prefix has nearly the proportions of all strata.
 
-    So the first n rows are a stratified subset, and subsets of growing n contain one another.
+    The first n rows are therefore a stratified subset, and subsets of growing n are nested.
     """
     generator = np.random.default_rng([seed, 2])
-    place = np.empty(len(strata_N))
+    position = np.empty(len(strata_N))
     for stratum in np.unique(strata_N):
         rows = np.flatnonzero(strata_N == stratum)
-        place[generator.permutation(rows)] = (np.arange(len(rows)) + generator.random()) / len(rows)
-    return np.argsort(place, kind="stable")
+        position[generator.permutation(rows)] = (np.arange(len(rows)) + generator.random()) / len(rows)
+    return np.argsort(position, kind="stable")
 
 
 def few_labels(strata_N: NDArray[np.generic], fraction: float, seed: int) -> Index:
-    """Rows of a stratified subset of `fraction` of all (at least one), sorted; nested over fractions."""
+    """Return the sorted rows of a stratified subset of a fraction of all rows (at least one); nested over fractions."""
     count = max(1, round(fraction * len(strata_N)))
     return np.sort(stratified_order(strata_N, seed)[:count])

@@ -1,8 +1,8 @@
-"""The tasks, a table: what is predicted, by which heads, from which features, and what is reported.
+"""The table of tasks: what each predicts, with which heads, from which features, and which metrics it reports.
 
-Predictions are tidy: one row for each test image (or pair) and output, with columns `key`, `person`,
-`output`, `truth`, `prediction` (in the units of the truth) and `score` (what ranks; null for coordinates);
-for pairs also `other`, `other_person` and `fold`. Every figure is a function of these rows alone.
+Predictions are tidy: one row per test image (or pair) and output, with the columns `key`, `person`, `output`, `truth`,
+`prediction` (in the units of the truth) and `score` (for rankings; null for coordinates); pairs also have `other`,
+`other_person` and `fold`. Every metric is a function of these rows alone.
 """
 
 from __future__ import annotations
@@ -19,20 +19,23 @@ from fra.transfer.finetune import Objective
 from fra.transfer.heads import Array, Head, Loss
 
 Weights = Callable[[pd.DataFrame], Iterable[Array]]
-"""Weightings of prediction rows, some at a time: (B, rows) each. See `fra.transfer.metrics`."""
+"""Weightings of prediction rows, several at a time: (B, rows) each. See `fra.transfer.metrics`."""
 
-Figures = dict[str, Array]
-"""Figures by name, (B,) each. `metric/output` is the figure of a single output."""
+Metrics = dict[str, Array]
+"""Metrics by name, (B,) each. `metric/output` is the metric of a single output."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What is fitted.
+    """How a task is fitted.
 
-    `truth` takes manifest and label names, and gives one column an output, NaN where unknown. `heads` maps
-    a protocol to a head on frozen features, whose strength has the lowest `loss` on validation people;
-    `objective` is what fine-tuning does instead. `decide` turns scores (N, O) into predictions; without it
-    the outputs are the predictions, times `units` to be in the manifest's units.
+    Attributes:
+        truth: Manifest rows and label names → truths, one column per output, NaN where unknown.
+        heads: The head on frozen features of each protocol.
+        objective: The objective of fine-tuning.
+        loss: Chooses the regularisation of a head on validation subjects.
+        decide: Scores (N, O) → predictions; without it the scores are the predictions.
+        units: Manifest rows → factors (N, O) that bring outputs to the manifest's units.
     """
 
     truth: Callable[[pd.DataFrame, tuple[str, ...]], pd.DataFrame]
@@ -45,7 +48,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Curve:
-    """One value at each place of `grid` (column `x` of `<name>.csv`), from the predictions of one fit."""
+    """A curve in `<name>.csv`: values at the points `grid` (column `x`), from the predictions of one fit."""
 
     name: str
     x: str
@@ -55,17 +58,22 @@ class Curve:
 
 @dataclass(frozen=True)
 class Task:
-    """One task: the features it sees, what is fitted to them, and its figures.
+    """One task: its features, what is fitted to them, and its metrics.
 
-    `aligned`: faces are brought to one place by their landmarks first, as published sets for it are.
-    `labels` are its label columns on the embedded faces. Without a probe (verification), the features of
-    pairs are compared as they are. `primary` is the figure that stands for the task, `lower_is_better` are
-    the figures that are errors. `curve` is drawn from the same predictions.
+    Attributes:
+        view: How feature maps are pooled.
+        aligned: Whether faces are aligned by their landmarks first, like the published sets of the task.
+        metrics: Predictions and weightings → metrics.
+        primary: The headline metric.
+        probe: What is fitted; None (verification) compares the features of pairs directly.
+        labels: Label columns on the embedded faces.
+        lower_is_better: Metrics that are errors.
+        curve: A curve of the same predictions.
     """
 
     view: View
     aligned: bool
-    figures: Callable[[pd.DataFrame, Weights], Figures]
+    metrics: Callable[[pd.DataFrame, Weights], Metrics]
     primary: str
     probe: Probe | None = None
     labels: tuple[str, ...] = ()
@@ -74,17 +82,17 @@ class Task:
 
 
 def label_columns(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
-    """Labels or measures of the manifest as floats, NaN where unknown.
+    """Return labels or measures of the manifest as floats, NaN where unknown.
 
     Raises:
-        ValueError: the manifest has no such label.
+        ValueError: The manifest has no such label.
     """
     prefixes = ("label.", "measure.")
     column_of = {name.partition(".")[2]: name for name in frame.columns if name.startswith(prefixes)}
     if missing := [name for name in names if name not in column_of]:
         raise ValueError(
             f"the manifest has no label {missing[0]!r}; it has: {', '.join(sorted(column_of)) or 'none'} "
-            "(transfer.labels chooses)"
+            "(set transfer.labels)"
         )
     columns = {
         name: frame[column_of[name]].astype("Float64").to_numpy(float, na_value=np.nan) for name in names
@@ -92,27 +100,27 @@ def label_columns(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
     return pd.DataFrame(columns, index=frame.index)
 
 
-def yes_or_no(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
-    """`label_columns` of labels that are 1 (yes) or 0 (no).
+def binary_labels(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
+    """Return labels with the values 1 (yes) and 0 (no) as floats, NaN where unknown.
 
     Raises:
-        ValueError: the manifest has no such label, or it has another value.
+        ValueError: The manifest has no such label, or the label has another value.
     """
     labels = label_columns(frame, names)
     for name, values in labels.items():
-        if strange := sorted(set(values.dropna()) - {0.0, 1.0}):
+        if other := sorted(set(values.dropna()) - {0.0, 1.0}):
             raise ValueError(
-                f"label {name!r} has the value {strange[0]:g}: attributes and action units are 1 (yes) or 0 (no); "
-                "write a column of ones and zeros, or judge it as an expression (one of several classes)"
+                f"label {name!r} has the value {other[0]:g}: attributes and action units are 1 (yes) or 0 (no); "
+                "write a column of ones and zeros, or evaluate it as an expression (one of several classes)"
             )
     return labels
 
 
-def one_of(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
-    """One label of several classes, one-hot: columns are the classes, as text.
+def one_hot_classes(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
+    """Return one label of several classes, one-hot; the columns are the classes, as text.
 
     Raises:
-        ValueError: not one label, or fewer than two classes.
+        ValueError: There is not exactly one label, or it has fewer than two classes.
     """
     if len(names) != 1:
         raise ValueError(
@@ -128,10 +136,10 @@ def one_of(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
 
 
 def directions(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
-    """Pitch and yaw (two labels, in degrees) as a unit vector: columns x, y, z.
+    """Return pitch and yaw (two labels, in degrees) as unit vectors: columns x, y, z.
 
-    Gaze's convention (Zhang et al., MPIIGaze): pitch and yaw 0 look along −z, pitch up, yaw left in the
-    image.
+    The convention of MPIIGaze (Zhang et al.): pitch and yaw 0 look along −z, positive pitch up, positive yaw to the
+    left of the image.
     """
     pitch, yaw = np.radians(label_columns(frame, names).to_numpy()).T
     vector = [-np.cos(pitch) * np.sin(yaw), -np.sin(pitch), -np.cos(pitch) * np.cos(yaw)]
@@ -139,60 +147,65 @@ def directions(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
 
 
 def landmark_columns(frame: pd.DataFrame, names: tuple[str, ...]) -> pd.DataFrame:
-    """Landmarks as shares of the image's width and height: columns x0, y0, x1 …
+    """Return landmarks as fractions of the image's width and height: columns x0, y0, x1 and so on.
 
     Raises:
-        ValueError: no image has landmarks, or images differ in their number.
+        ValueError: No image has landmarks, or images differ in their number.
     """
     lengths = sorted(int(length) for length in frame["landmarks"].dropna().map(len).unique())
     if len(lengths) != 1:
         found = " and ".join(str(length // 2) for length in lengths) or "none"
-        raise ValueError(f"alignment needs landmarks, as many on each image; the manifest has {found}")
+        raise ValueError(
+            f"alignment needs the same number of landmarks on each image; the manifest has {found}"
+        )
     unknown = np.full(lengths[0], np.nan)
     pixels = np.stack([unknown if row is None else np.asarray(row, float) for row in frame["landmarks"]])
     columns = [f"{axis}{point}" for point in range(lengths[0] // 2) for axis in "xy"]
-    return pd.DataFrame(pixels / image_sizes(frame), index=frame.index, columns=columns)
+    return pd.DataFrame(pixels / coordinate_scales(frame), index=frame.index, columns=columns)
 
 
-def image_sizes(frame: pd.DataFrame) -> Array:
-    """What each coordinate of the landmarks is a share of, in pixels: (N, 2·landmarks)."""
+def coordinate_scales(frame: pd.DataFrame) -> Array:
+    """Return the width or height in pixels that belongs to each coordinate: (N, 2·landmarks)."""
     points = len(frame["landmarks"].dropna().iloc[0]) // 2
     return np.tile(frame[["width", "height"]].to_numpy(dtype=float), (1, points))
 
 
-def highest(score_NO: Array) -> Array:
-    """1 for the output of the highest score, 0 for the others."""
+def argmax_one_hot(score_NO: Array) -> Array:
+    """Return 1 for the output of the highest score and 0 for the others: (N, O)."""
     chosen_NO: Array = (np.arange(score_NO.shape[1]) == score_NO.argmax(axis=1)[:, None]).astype(float)
     return chosen_NO
 
 
-def likely(score_NO: Array) -> Array:
-    """1 for outputs of probability one half or more."""
+def at_least_half(score_NO: Array) -> Array:
+    """Return 1 for probabilities of at least one half, else 0: (N, O)."""
     chosen_NO: Array = (score_NO >= 0.5).astype(float)
     return chosen_NO
 
 
-def blocks(rows: pd.DataFrame, *columns: str) -> tuple[pd.DataFrame, list[Array]]:
-    """For images that have all outputs, in one order: the first row of each, and `columns` as (N, O) each."""
+def by_image(rows: pd.DataFrame, *columns: str) -> tuple[pd.DataFrame, list[Array]]:
+    """Return the first row of each image, and columns of all its outputs as matrices (N, O).
+
+    All images must have the same outputs in the same order.
+    """
     outputs = int((rows["key"] == rows["key"].iloc[0]).sum())
     return rows.iloc[::outputs], [
         rows[column].to_numpy(dtype=float).reshape(-1, outputs) for column in columns
     ]
 
 
-def weigh(parts: Iterable[Array], figures: Callable[[Array], Figures]) -> Figures:
-    """The figures of all weightings, from those of some (B, N) at a time."""
-    found = [figures(weight_BN) for weight_BN in parts]
+def over_weightings(parts: Iterable[Array], compute: Callable[[Array], Metrics]) -> Metrics:
+    """Return the metrics of all weightings, computed for several weightings (B, N) at a time."""
+    found = [compute(weight_BN) for weight_BN in parts]
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
 
-def class_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
-    """Accuracy, balanced accuracy, macro F1 and ROC AUC (mean over classes, each against the rest)."""
-    first, (truth_NO, pred_NO, score_NO) = blocks(rows, "truth", "prediction", "score")
+def class_metrics(rows: pd.DataFrame, weights: Weights) -> Metrics:
+    """Compute accuracy, balanced accuracy, macro F1 and ROC AUC (mean over classes, one against the rest)."""
+    first, (truth_NO, pred_NO, score_NO) = by_image(rows, "truth", "prediction", "score")
     truth_N, pred_N = truth_NO.argmax(axis=1), pred_NO.argmax(axis=1)
     orders = [metrics.by_score(truth_NO[:, c], score_NO[:, c]) for c in np.unique(truth_N)]
 
-    def figures(weight_BN: Array) -> Figures:
+    def compute(weight_BN: Array) -> Metrics:
         aucs = [metrics.roc_auc(metrics.rank(order, weight_BN)) for order in orders]
         return {
             "accuracy": metrics.accuracy(truth_N, pred_N, weight_BN),
@@ -201,17 +214,16 @@ def class_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
             "roc_auc": metrics.mean_of_defined(np.stack(aucs)),
         }
 
-    return weigh(weights(first), figures)
+    return over_weightings(weights(first), compute)
 
 
-def label_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
-    """Accuracy, balanced accuracy, F1, average precision and ROC AUC: of each label, and their means.
+def label_metrics(rows: pd.DataFrame, weights: Weights) -> Metrics:
+    """Compute accuracy, balanced accuracy, F1, average precision and ROC AUC, of each label and their means.
 
-    A mean leaves out the labels without both a yes and a no among the known truths, for which only the
-    accuracy is defined.
+    Labels without both values among the known truths have an accuracy only, and do not count in the other means.
     """
     each = {
-        str(output): single_label_figures(label, weights)
+        str(output): single_label_metrics(label, weights)
         for output, label in rows.groupby("output", sort=True)
     }
     names = list(next(iter(each.values())))
@@ -221,14 +233,14 @@ def label_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
     return means | {f"{name}/{output}": label[name] for name in names for output, label in each.items()}
 
 
-def single_label_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
-    """Those of `label_figures`, of the rows of one label."""
+def single_label_metrics(rows: pd.DataFrame, weights: Weights) -> Metrics:
+    """Compute the metrics of `label_metrics` from the rows of one label."""
     truth_N, pred_N = rows["truth"].to_numpy(), rows["prediction"].to_numpy()
     order = metrics.by_score(truth_N, rows["score"].to_numpy())
 
-    def figures(weight_BN: Array) -> Figures:
+    def compute(weight_BN: Array) -> Metrics:
         ranking = metrics.rank(order, weight_BN)
-        both = np.where((ranking.true_BT[:, -1] > 0) & (ranking.false_BT[:, -1] > 0), 1.0, np.nan)
+        both = np.where((ranking.positive_BT[:, -1] > 0) & (ranking.negative_BT[:, -1] > 0), 1.0, np.nan)
         return {
             "accuracy": metrics.accuracy(truth_N, pred_N, weight_BN),
             "balanced_accuracy": both * metrics.balanced_accuracy(truth_N, pred_N, weight_BN),
@@ -237,58 +249,60 @@ def single_label_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
             "roc_auc": metrics.roc_auc(ranking),
         }
 
-    return weigh(weights(rows), figures)
+    return over_weightings(weights(rows), compute)
 
 
-def landmark_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
-    """NME by outer eye corners, failure rate and AUC of the cumulative error curve at 0.10 and 0.05."""
+def landmark_metrics(rows: pd.DataFrame, weights: Weights) -> Metrics:
+    """Compute the NME by outer eye corners, and failure rate and AUC of the cumulative errors at 0.10 and 0.05."""
     first, error_N = landmark_errors(rows)
 
-    def figures(weight_BN: Array) -> Figures:
+    def compute(weight_BN: Array) -> Metrics:
         found = {"nme": metrics.mean(error_N, weight_BN)}
         for name, limit in (("10", 0.10), ("05", 0.05)):
             found[f"fr{name}"] = metrics.failure_rate(error_N, limit, weight_BN)
             found[f"auc{name}"] = metrics.area_under_curve(error_N, limit, weight_BN)
         return found
 
-    return weigh(weights(first), figures)
+    return over_weightings(weights(first), compute)
 
 
 def landmark_errors(rows: pd.DataFrame) -> tuple[pd.DataFrame, Array]:
-    """The first row of each image, and its normalised mean error: (N,)."""
-    first, (truth_NO, pred_NO) = blocks(rows, "truth", "prediction")
+    """Return the first row of each image, and its normalised mean error: (N,)."""
+    first, (truth_NO, pred_NO) = by_image(rows, "truth", "prediction")
     shape = (len(first), -1, 2)
     return first, metrics.normalised_mean_error(pred_NO.reshape(shape), truth_NO.reshape(shape))
 
 
 def landmark_curve(rows: pd.DataFrame, grid_T: Array) -> Array:
-    """The cumulative error curve: share of images whose normalised mean error is at most each limit: (T,)."""
+    """Return the share of images whose normalised mean error is at most each limit: (T,)."""
     return metrics.cumulative_errors(landmark_errors(rows)[1], grid_T)
 
 
 def direction_errors(rows: pd.DataFrame) -> tuple[pd.DataFrame, Array]:
-    """The first row of each image, and the angle between predicted and true direction in degrees: (N,)."""
-    first, (truth_N3, pred_N3) = blocks(rows, "truth", "prediction")
+    """Return the first row of each image, and the angle between predicted and true direction in degrees: (N,)."""
+    first, (truth_N3, pred_N3) = by_image(rows, "truth", "prediction")
     return first, metrics.angular_error(pred_N3, truth_N3)
 
 
 def direction_curve(rows: pd.DataFrame, grid_T: Array) -> Array:
-    """Share of images whose angular error is at most each limit: (T,)."""
+    """Return the share of images whose angular error is at most each limit: (T,)."""
     return metrics.cumulative_errors(direction_errors(rows)[1], grid_T)
 
 
-def direction_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
-    """Mean angle between predicted and true direction, in degrees."""
+def direction_metrics(rows: pd.DataFrame, weights: Weights) -> Metrics:
+    """Compute the mean angle between predicted and true direction, in degrees."""
     first, error_N = direction_errors(rows)
-    return weigh(weights(first), lambda weight_BN: {"angular_error": metrics.mean(error_N, weight_BN)})
+    return over_weightings(
+        weights(first), lambda weight_BN: {"angular_error": metrics.mean(error_N, weight_BN)}
+    )
 
 
-def pair_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
-    """ROC AUC, accuracy of the decisions, and TAR at FAR 1e-2 and 1e-3."""
+def pair_metrics(rows: pd.DataFrame, weights: Weights) -> Metrics:
+    """Compute ROC AUC, accuracy of the decisions, and TAR at FAR 1e-2 and 1e-3."""
     same, decided = rows["truth"].to_numpy(), rows["prediction"].to_numpy()
     order = metrics.by_score(same, rows["score"].to_numpy())
 
-    def figures(weight_BN: Array) -> Figures:
+    def compute(weight_BN: Array) -> Metrics:
         ranking = metrics.rank(order, weight_BN)
         return {
             "roc_auc": metrics.roc_auc(ranking),
@@ -297,45 +311,45 @@ def pair_figures(rows: pd.DataFrame, weights: Weights) -> Figures:
             "tar_at_far_1e-3": metrics.true_accepts(ranking, 1e-3),
         }
 
-    return weigh(weights(rows), figures)
+    return over_weightings(weights(rows), compute)
 
 
 def pair_curve(rows: pd.DataFrame, grid_T: Array) -> Array:
-    """The ROC curve: share of true pairs accepted at each share of the others accepted: (T,)."""
+    """Return the ROC curve, the true accept rate at each false accept rate: (T,)."""
     order = metrics.by_score(rows["truth"].to_numpy(), rows["score"].to_numpy())
     ranking = metrics.rank(order, np.ones((1, len(rows))))
-    true_T, false_T = (np.append(0.0, side[0] / side[0, -1]) for side in ranking)
-    tar_T: Array = true_T[np.searchsorted(false_T, grid_T, side="right") - 1]
-    return tar_T
+    tar_T, far_T = (np.append(0.0, side[0] / side[0, -1]) for side in ranking)
+    curve_T: Array = tar_T[np.searchsorted(far_T, grid_T, side="right") - 1]
+    return curve_T
 
 
 LABELS = Probe(
-    truth=yes_or_no,
+    truth=binary_labels,
     heads={"linear": heads.SIGMOIDS, "knn": heads.NEIGHBOURS},
     objective=finetune.LABELS,
     loss=heads.log_loss,
-    decide=likely,
+    decide=at_least_half,
 )
 
 TASKS: dict[str, Task] = {
     "expression": Task(
         view="pooled",
         aligned=True,
-        figures=class_figures,
+        metrics=class_metrics,
         primary="balanced_accuracy",
         probe=Probe(
-            truth=one_of,
+            truth=one_hot_classes,
             heads={"linear": heads.SOFTMAX, "knn": heads.NEIGHBOURS},
             objective=finetune.CLASSES,
             loss=heads.log_loss,
-            decide=highest,
+            decide=argmax_one_hot,
         ),
         labels=("Smiling",),
     ),
     "attributes": Task(
         view="pooled",
         aligned=True,
-        figures=label_figures,
+        metrics=label_metrics,
         primary="average_precision",
         probe=LABELS,
         labels=("Eyeglasses", "Smiling", "Mouth_Slightly_Open", "Facial_Hair", "Eyes_Closed"),
@@ -343,14 +357,14 @@ TASKS: dict[str, Task] = {
     "alignment": Task(
         view="grid",
         aligned=False,
-        figures=landmark_figures,
+        metrics=landmark_metrics,
         primary="nme",
         probe=Probe(
             truth=landmark_columns,
             heads={"linear": heads.RIDGE, "knn": heads.NEIGHBOURS},
             objective=finetune.LANDMARKS,
             loss=heads.squared_loss,
-            units=image_sizes,
+            units=coordinate_scales,
         ),
         lower_is_better=("nme", "fr10", "fr05"),
         curve=Curve("errors", "error", np.linspace(0, 0.1, 101), landmark_curve),
@@ -358,15 +372,15 @@ TASKS: dict[str, Task] = {
     "verification": Task(
         view="pooled",
         aligned=True,
-        figures=pair_figures,
+        metrics=pair_metrics,
         primary="roc_auc",
         curve=Curve("roc", "false_accepts", np.linspace(0, 1, 101), pair_curve),
     ),
-    "action_units": Task(view="pooled", aligned=True, figures=label_figures, primary="f1", probe=LABELS),
+    "action_units": Task(view="pooled", aligned=True, metrics=label_metrics, primary="f1", probe=LABELS),
     "gaze": Task(
         view="grid",
         aligned=False,
-        figures=direction_figures,
+        metrics=direction_metrics,
         primary="angular_error",
         probe=Probe(
             truth=directions,

@@ -1,4 +1,4 @@
-"""Verification: pairs of faces, drawn or given, compared by the cosine of their features."""
+"""Verification: pairs of images, drawn or given, compared by the cosine of their features."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from fra.transfer.metrics import best_threshold
 from fra.transfer.splits import Index, people
 
 
-def compare(frame: pd.DataFrame, x_ND: Array, limit: int, seed: int) -> pd.DataFrame:
-    """Drawn pairs of test people by the cosine of their features less the training mean; nothing is trained.
+def compare_drawn_pairs(frame: pd.DataFrame, x_ND: Array, limit: int, seed: int) -> pd.DataFrame:
+    """Score drawn pairs of test subjects by the cosine of their features minus the training mean.
 
-    The threshold of `prediction` is the best one on pairs of validation people.
+    Nothing is trained. The threshold of `prediction` is the most accurate one on pairs of validation subjects.
     """
     unit_ND = unit(x_ND - x_ND[frame["split"] == "train"].mean(axis=0))
     scored = {}
@@ -29,20 +29,20 @@ def compare(frame: pd.DataFrame, x_ND: Array, limit: int, seed: int) -> pd.DataF
     return scored["test"].assign(prediction=(scored["test"]["score"] >= threshold).astype(float))
 
 
-def compare_folds(frame: pd.DataFrame, x_ND: Array, pairs: pd.DataFrame) -> pd.DataFrame:
-    """LFW's protocol: for each fold, mean feature and threshold come from the pairs of all the others."""
-    place = pd.Index(frame["key"])
-    first_P, second_P = (place.get_indexer(pairs[column]) for column in ("key", "other"))
+def compare_given_pairs(frame: pd.DataFrame, x_ND: Array, pairs: pd.DataFrame) -> pd.DataFrame:
+    """Score given pairs by LFW's protocol: mean feature and threshold of a fold come from the other folds."""
+    index = pd.Index(frame["key"])
+    first_P, second_P = (index.get_indexer(pairs[column]) for column in ("key", "other"))
     fold_P, same_P = pairs["fold"].to_numpy(), pairs["same"].to_numpy()
     parts = []
     for fold in np.unique(fold_P):
-        held = fold_P == fold
-        unit_ND = unit(x_ND - x_ND[np.union1d(first_P[~held], second_P[~held])].mean(axis=0))
-        learnt, asked = (
-            _pair_rows(frame, unit_ND, first_P[part], second_P[part], same_P[part]) for part in (~held, held)
+        test = fold_P == fold
+        unit_ND = unit(x_ND - x_ND[np.union1d(first_P[~test], second_P[~test])].mean(axis=0))
+        others, rows = (
+            _pair_rows(frame, unit_ND, first_P[part], second_P[part], same_P[part]) for part in (~test, test)
         )
-        threshold = best_threshold(learnt["score"].to_numpy(), learnt["truth"].to_numpy())
-        parts.append(asked.assign(prediction=(asked["score"] >= threshold).astype(float), fold=fold))
+        threshold = best_threshold(others["score"].to_numpy(), others["truth"].to_numpy())
+        parts.append(rows.assign(prediction=(rows["score"] >= threshold).astype(float), fold=fold))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -66,12 +66,15 @@ def _pair_rows(
 def draw_pairs(
     person_N: NDArray[np.generic], limit: int, seed: int
 ) -> tuple[Index, Index, NDArray[np.bool_]]:
-    """Pairs of rows, half of them of one person: (first_P, second_P, same_P).
+    """Draw distinct pairs of rows, half of them of one person.
 
-    All pairs of one person (at most `limit`, drawn), and as many drawn pairs of two people, none twice.
+    All pairs of one person (at most `limit`, drawn at random), and the same number of random pairs of two people.
+
+    Returns:
+        first_P, second_P (row numbers) and same_P.
 
     Raises:
-        ValueError: no person has two images, or there is one person only.
+        ValueError: No person has two images, or there is only one person.
     """
     generator = np.random.default_rng([seed, 3])
     _, person_N = np.unique(person_N, return_inverse=True)
@@ -87,7 +90,7 @@ def draw_pairs(
         )
     count = min(limit, len(same), different)
     same = same[generator.choice(len(same), count, replace=False)]
-    others: dict[tuple[int, int], None] = {}  # ordered and without doubles
+    others: dict[tuple[int, int], None] = {}  # ordered, without duplicates
     while len(others) < count:
         for a, b in generator.integers(len(person_N), size=(2 * count, 2)):
             if person_N[a] != person_N[b] and len(others) < count:
@@ -97,18 +100,20 @@ def draw_pairs(
 
 
 def read_pairs(path: Path) -> pd.DataFrame:
-    """LFW's `pairs.txt`: columns fold, key, other, same (bool); keys are "Name/Name_0001".
+    """Read LFW's `pairs.txt`.
 
-    The first line gives the folds and the pairs of either kind in each (folds 1 where it gives one number).
-    Then each fold has its matched lines (name, i, j) and its mismatched ones (name, i, other name, j),
-    tab-separated.
+    The first line has the number of folds and of pairs of either kind in each (or only the latter, for one fold). Each
+    fold then has its matched lines (name, i, j) and its mismatched lines (name, i, other name, j), tab-separated.
+
+    Returns:
+        Columns fold, key, other, same (bool); keys are "Name/Name_0001".
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a line is not as described, or lines are missing.
+        FileNotFoundError: The file is missing.
+        ValueError: A line has another format, or lines are missing.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; transfer.pairs_file is LFW's pairs.txt")
+        raise FileNotFoundError(f"{path}: no such file; set transfer.pairs_file to LFW's pairs.txt")
     try:
         header, *lines = path.read_text(encoding="utf-8").strip().split("\n")
         *given, count = [int(number) for number in header.split()]
@@ -117,15 +122,17 @@ def read_pairs(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path}, line 1: expected the numbers of folds and of pairs ({error})") from None
     if len(lines) != 2 * folds * count:
         raise ValueError(
-            f"{path}: {folds} folds of twice {count} pairs were announced, {len(lines)} lines found"
+            f"{path}: line 1 announces {folds} folds of 2 × {count} pairs, but {len(lines)} lines follow"
         )
     rows = []
-    for place, line in enumerate(lines):
+    for number, line in enumerate(lines):
         fields = line.split("\t")
-        same = place % (2 * count) < count
+        same = number % (2 * count) < count
         if len(fields) != (3 if same else 4) or not all(field.isdecimal() for field in fields[1 :: 2 - same]):
-            raise ValueError(f"{path}, line {place + 2}: {line!r} is no {'' if same else 'mis'}matched pair")
+            raise ValueError(
+                f"{path}, line {number + 2}: {line!r} is not a {'' if same else 'mis'}matched pair"
+            )
         name, i, other, j = (fields[0], fields[1], fields[0], fields[2]) if same else fields
-        keys = (f"{who}/{who}_{int(number):04d}" for who, number in ((name, i), (other, j)))
-        rows.append((place // (2 * count), *keys, same))
+        keys = (f"{person}/{person}_{int(image):04d}" for person, image in ((name, i), (other, j)))
+        rows.append((number // (2 * count), *keys, same))
     return pd.DataFrame(rows, columns=["fold", "key", "other", "same"])

@@ -74,10 +74,10 @@ def pool_runs(
     """Figures as means over several pre-trainings (their seeds), with intervals. Alike but for their seed, that is."""
     from rich.console import Console
 
-    from fra.transfer.aggregate import pool
+    from fra.transfer.aggregate import aggregate
     from pipelines.cli.summary import differences
 
-    Console().print(differences(pool(runs, out)))
+    Console().print(differences(aggregate(runs, out)))
     print(out)
 
 

@@ -1,4 +1,4 @@
-"""A miniature labelled set as the stages before leave it: shards, manifest, and a backbone's weights."""
+"""A miniature labelled set as the stages before transfer write it: shards, manifest, and weights of a backbone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Set(NamedTuple):
 
 
 def draw(person: int, smiling: int, glasses: int, corner: NDArray[np.float64]) -> Image.Image:
-    """A "face": a person's own colours, a template moved to `corner`, a bright mouth, dark glasses."""
+    """Draw a "face": colours of the person, a template at `corner`, a bright mouth, dark glasses."""
     generator = np.random.default_rng([7, person])
     pixels = np.full((HEIGHT, WIDTH, 3), 90.0)
     x, y = corner.astype(int)

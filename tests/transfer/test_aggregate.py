@@ -1,4 +1,4 @@
-"""Several pre-trainings as one: means over all their seeds, and no mixing of what was asked differently."""
+"""Aggregation of several pre-training runs: means over all their seeds, and refusal of runs that differ."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from support.labelled_set import Set, run
 from typer.testing import CliRunner
 
-from fra.transfer.aggregate import pool
+from fra.transfer.aggregate import aggregate
 from fra.transfer.recompute import differences
 from pipelines.cli.main import app
 
@@ -24,7 +24,7 @@ def one(faces: Set, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def other(one: Path, tmp_path: Path) -> Path:
-    """A pre-training that ranks all pairs the other way round."""
+    """A pre-training run that ranks all pairs in reverse."""
     shutil.copytree(one, tmp_path / "other")
     path = tmp_path / "other/verification/predictions.parquet"
     found = pd.read_parquet(path)
@@ -34,8 +34,8 @@ def other(one: Path, tmp_path: Path) -> Path:
     return tmp_path / "other"
 
 
-def test_figures_are_means_over_all_seeds(one: Path, other: Path, tmp_path: Path) -> None:
-    summary = pool([one, other], tmp_path / "both")["verification"]
+def test_metrics_are_means_over_all_seeds(one: Path, other: Path, tmp_path: Path) -> None:
+    summary = aggregate([one, other], tmp_path / "both")["verification"]
     assert summary["pretrained"]["roc_auc"]["mean"] == pytest.approx(0.5)
     single = pd.read_csv(one / "verification/results.csv")
     both = pd.read_csv(tmp_path / "both/verification/results.csv")
@@ -49,7 +49,7 @@ def test_figures_are_means_over_all_seeds(one: Path, other: Path, tmp_path: Path
     assert differences("verification", tmp_path / "both/verification") == []
 
 
-def test_the_command_prints_a_line_a_model(one: Path, other: Path, tmp_path: Path) -> None:
+def test_command_prints_a_line_per_model(one: Path, other: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["transfer", "pool", str(one), str(other), "-o", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
     assert "verification" in done.output
@@ -57,20 +57,20 @@ def test_the_command_prints_a_line_a_model(one: Path, other: Path, tmp_path: Pat
     assert (tmp_path / "out/verification/curves/roc.csv").is_file()
 
 
-def test_what_was_asked_differently_is_not_mixed(one: Path, other: Path, tmp_path: Path) -> None:
+def test_runs_that_were_evaluated_differently_are_refused(one: Path, other: Path, tmp_path: Path) -> None:
     path = other / "verification/predictions.parquet"
     found = pd.read_parquet(path)
     found[found["seed"] < found["seed"].max()].to_parquet(path)
-    with pytest.raises(ValueError, match=r"other.*seed 0.*evaluate all pre-trainings in the same way"):
-        pool([one, other], tmp_path / "out")
+    with pytest.raises(ValueError, match=r"other.*seed 0.*evaluate all pre-training runs in the same way"):
+        aggregate([one, other], tmp_path / "out")
     found[found["key"] != found["key"].iloc[0]].to_parquet(path)
-    with pytest.raises(ValueError, match="asks other images"):
-        pool([one, other], tmp_path / "out")
+    with pytest.raises(ValueError, match="test images differ"):
+        aggregate([one, other], tmp_path / "out")
     path.unlink()
-    with pytest.raises(ValueError, match="missing, though"):
-        pool([one, other], tmp_path / "out")
+    with pytest.raises(ValueError, match="missing, but"):
+        aggregate([one, other], tmp_path / "out")
     with pytest.raises(ValueError, match="at least two"):
-        pool([one], tmp_path / "out")
-    with pytest.raises(FileNotFoundError, match="no task's predictions"):
-        pool([tmp_path, one], tmp_path / "out")
+        aggregate([one], tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match="no predictions of any task"):
+        aggregate([tmp_path, one], tmp_path / "out")
     assert not (tmp_path / "out").exists()

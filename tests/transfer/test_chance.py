@@ -1,4 +1,4 @@
-"""Shuffled labels give chance in every task: nothing of the test people reaches a head."""
+"""Shuffled labels give chance level in every task: no test information reaches a head."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from support.labelled_set import LABELS, Set, run
 
 from fra.transfer import heads
-from fra.transfer.evaluate import Rows, choose_rows, probe, tidy
-from fra.transfer.results import plain
+from fra.transfer.evaluate import Rows, choose_rows, probe_scores, tidy
+from fra.transfer.results import unweighted
 from fra.transfer.tasks import TASKS
 
 SHUFFLES = 8
@@ -23,7 +23,7 @@ FITS = [
 
 
 def shuffled(task: str, frame: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Each image with the truth of another one; in verification images change people within their split."""
+    """Give each image the truth of another one; in verification, images change people within their split."""
     generator = np.random.default_rng(seed)
     if task == "verification":
         person = frame.groupby("split")["person"].transform(
@@ -40,19 +40,19 @@ def shuffled(task: str, frame: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def beyond_chance(task: str, predictions: pd.DataFrame) -> float:
-    """How much better than chance one fit is: ROC AUC over 1/2, or the error below that of the best constant."""
+    """Return ROC AUC − 1/2 of a fit, or how far its error is below that of the best constant."""
     entry = TASKS[task]
-    found = entry.figures(predictions, plain)
+    found = entry.metrics(predictions, unweighted)
     if task not in ("alignment", "gaze"):
         return float(found["roc_auc"][0]) - 0.5
     constant = predictions.groupby("output")["truth"].transform("mean")
-    best = entry.figures(predictions.assign(prediction=constant), plain)
+    best = entry.metrics(predictions.assign(prediction=constant), unweighted)
     return float(best[entry.primary][0] / found[entry.primary][0]) - 1
 
 
 @pytest.mark.parametrize(("task", "protocol"), FITS)
 def test_shuffled_labels_give_chance(task: str, protocol: str, faces: Set, tmp_path: Path) -> None:
-    """Within 3 deviations of the mean over shuffles. An error may be above that of the best constant, never below."""
+    """Within 3 standard errors over shuffles; an error may be above that of the best constant, never below."""
     frame, values = pd.read_parquet(faces.manifest), []
     for seed in range(SHUFFLES):
         shuffled(task, frame, seed).to_parquet(tmp_path / "manifest.parquet")
@@ -66,8 +66,8 @@ def test_shuffled_labels_give_chance(task: str, protocol: str, faces: Set, tmp_p
 
 
 @pytest.mark.parametrize("task", ["expression", "action_units", "alignment", "gaze"])
-def test_a_leak_would_be_seen(task: str, faces: Set) -> None:
-    """The same shuffles, but with the test images among those learnt from: far better than chance."""
+def test_leak_of_test_images_is_detected(task: str, faces: Set) -> None:
+    """The same shuffles with the test images in the training set: far better than chance."""
     frame = shuffled(task, pd.read_parquet(faces.manifest), 0)
     entry = TASKS[task].probe
     assert entry is not None
@@ -81,7 +81,12 @@ def test_a_leak_would_be_seen(task: str, faces: Set) -> None:
     found = {
         name: beyond_chance(
             task,
-            tidy(entry, frame.iloc[rows.test], truth.iloc[rows.test], probe(entry, "knn", x_ND, truth, part)),
+            tidy(
+                entry,
+                frame.iloc[rows.test],
+                truth.iloc[rows.test],
+                probe_scores(entry, "knn", x_ND, truth, part),
+            ),
         )
         for name, part in fits.items()
     }

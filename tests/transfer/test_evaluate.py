@@ -1,4 +1,4 @@
-"""Each task end to end on a miniature set; nothing leaks; every figure can be recomputed."""
+"""Each task end to end on a miniature set; no leak; every metric can be recomputed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ from fra.weights.files import read_weights, save_weights
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_each_task_writes_figures_that_its_predictions_give(task: str, faces: Set, tmp_path: Path) -> None:
+def test_each_task_writes_metrics_that_follow_from_its_predictions(
+    task: str, faces: Set, tmp_path: Path
+) -> None:
     summary = run(task, faces, tmp_path, groups={task: ("label.Eyeglasses",)})
     assert json.loads((tmp_path / "metrics.json").read_text()) == summary
     assert differences(task, tmp_path) == []
@@ -33,14 +35,14 @@ def test_each_task_writes_figures_that_its_predictions_give(task: str, faces: Se
     assert set(summary["pretrained"]) == set(summary["random"])
     predictions = pd.read_parquet(tmp_path / "predictions.parquet")
     assert predictions.groupby(["seed", "model"]).ngroups == 4
-    asked = set(predictions["key"]) | set(predictions.get("other", []))
+    keys = set(predictions["key"]) | set(predictions.get("other", []))
     manifest = read_manifest(faces.manifest)
-    assert asked <= set(manifest.loc[manifest["split"] == "test", "key"])
+    assert keys <= set(manifest.loc[manifest["split"] == "test", "key"])
     assert predictions[["truth", "prediction"]].notna().all().all()
     assert summary["test"]["people"] == 5
 
 
-def test_a_task_runs_the_same_twice_and_does_not_compute_features_again(faces: Set, tmp_path: Path) -> None:
+def test_second_run_is_identical_and_reads_features_from_the_cache(faces: Set, tmp_path: Path) -> None:
     run("expression", faces, tmp_path / "a")
     cache = faces.manifest.parent / "cache"
     before = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
@@ -50,8 +52,8 @@ def test_a_task_runs_the_same_twice_and_does_not_compute_features_again(faces: S
     assert first == second
 
 
-def test_what_a_feature_map_shows_is_learnt(faces: Set, tmp_path: Path) -> None:
-    """The mouth's brightness and the template's place survive even random convolutions."""
+def test_visible_landmarks_are_learnt(faces: Set, tmp_path: Path) -> None:
+    """The position of the template survives even random convolutions."""
     alignment = run("alignment", faces, tmp_path)["pretrained"]["nme"]["mean"]
     everyone = pd.read_parquet(faces.manifest)
     points = np.stack(everyone["landmarks"].to_list()).reshape(-1, 68, 2)
@@ -59,7 +61,7 @@ def test_what_a_feature_map_shows_is_learnt(faces: Set, tmp_path: Path) -> None:
     assert alignment < 0.6 * constant
 
 
-def test_a_label_of_more_than_yes_and_no_is_named(faces: Set, tmp_path: Path) -> None:
+def test_label_with_other_values_than_0_and_1_is_refused(faces: Set, tmp_path: Path) -> None:
     frame = pd.read_parquet(faces.manifest)
     frame["label.Smiling"] += 1
     frame.to_parquet(tmp_path / "manifest.parquet")
@@ -68,7 +70,7 @@ def test_a_label_of_more_than_yes_and_no_is_named(faces: Set, tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
-def test_a_backbone_of_no_numbers_is_named(faces: Set, tmp_path: Path) -> None:
+def test_backbone_with_nan_is_refused(faces: Set, tmp_path: Path) -> None:
     weights, about = read_weights(faces.backbone)
     broken = weights | {"stem.0.weight": weights["stem.0.weight"] * torch.nan}
     save_weights(tmp_path / "broken.safetensors", broken, about)
@@ -77,7 +79,7 @@ def test_a_backbone_of_no_numbers_is_named(faces: Set, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_missing_labels_are_left_out(faces: Set, tmp_path: Path) -> None:
+def test_missing_labels_are_excluded(faces: Set, tmp_path: Path) -> None:
     run("attributes", faces, tmp_path)
     predictions = pd.read_parquet(tmp_path / "predictions.parquet")
     counts = predictions[(predictions["seed"] == 0) & (predictions["model"] == "random")][
@@ -109,7 +111,7 @@ def test_fine_tuning_runs_end_to_end(task: str, faces: Set, tmp_path: Path) -> N
     assert set(pd.read_parquet(tmp_path / "predictions.parquet")["protocol"]) == {"finetune"}
 
 
-def test_a_baseline_stands_beside_with_its_paired_difference(faces: Set, tmp_path: Path) -> None:
+def test_baseline_is_compared_with_a_paired_difference(faces: Set, tmp_path: Path) -> None:
     summary = run("verification", faces, tmp_path, baselines={"same": str(faces.backbone)})
     assert summary["same"] == summary["pretrained"]
     for difference in summary["pretrained - same"].values():
@@ -118,8 +120,8 @@ def test_a_baseline_stands_beside_with_its_paired_difference(faces: Set, tmp_pat
         TransferConfig(baselines={"random": "x"})
 
 
-def test_given_pairs_are_judged_fold_by_fold(faces: Set, tmp_path: Path) -> None:
-    """LFW's layout: the threshold of a fold comes from the others, whatever the split."""
+def test_given_pairs_are_evaluated_fold_by_fold(faces: Set, tmp_path: Path) -> None:
+    """LFW's protocol: the threshold of a fold comes from the others, for images of any split."""
     root, names = tmp_path / "lfw", [f"P_{n}" for n in range(6)]
     records = []
     for person, name in enumerate(names):
@@ -156,7 +158,7 @@ def test_given_pairs_are_judged_fold_by_fold(faces: Set, tmp_path: Path) -> None
     with pytest.raises(ValueError, match=r"'Nobody/Nobody_0001' of the pairs is missing"):
         run("verification", lfw, tmp_path / "out", pairs_file=str(tmp_path / "pairs.txt"))
     (tmp_path / "pairs.txt").write_text("\n".join(lines[:-1]))
-    with pytest.raises(ValueError, match="2 folds of twice 3 pairs were announced, 11 lines"):
+    with pytest.raises(ValueError, match="announces 2 folds of 2 × 3 pairs, but 11 lines follow"):
         run("verification", lfw, tmp_path / "out", pairs_file=str(tmp_path / "pairs.txt"))
 
 
@@ -168,15 +170,13 @@ def test_given_pairs_are_judged_fold_by_fold(faces: Set, tmp_path: Path) -> None
         (lambda f: f.drop(columns="label.Smiling"), "no label 'Smiling'; it has: Eyeglasses"),
     ],
 )
-def test_a_manifest_that_does_not_fit_is_explained(
-    change: Any, message: str, faces: Set, tmp_path: Path
-) -> None:
+def test_unsuitable_manifest_is_refused(change: Any, message: str, faces: Set, tmp_path: Path) -> None:
     change(pd.read_parquet(faces.manifest)).to_parquet(tmp_path / "manifest.parquet")
     with pytest.raises(ValueError, match=re.escape(message)):
         run("expression", faces, tmp_path, manifest=tmp_path / "manifest.parquet")
 
 
-def test_other_mistakes_are_explained(faces: Set, tmp_path: Path) -> None:
+def test_other_mistakes_are_refused(faces: Set, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no task 'age'"):
         run("age", faces, tmp_path)
     with pytest.raises(FileNotFoundError, match=r"absent\.parquet: no such manifest"):
@@ -189,5 +189,5 @@ def test_other_mistakes_are_explained(faces: Set, tmp_path: Path) -> None:
 
 def test_quarantined_images_are_not_read(faces: Set) -> None:
     whole = read_manifest(faces.manifest)
-    gone = frozenset(whole["key"].iloc[[0, 5]])
-    assert set(read_manifest(faces.manifest, gone)["key"]) == set(whole["key"]) - gone
+    quarantined = frozenset(whole["key"].iloc[[0, 5]])
+    assert set(read_manifest(faces.manifest, quarantined)["key"]) == set(whole["key"]) - quarantined

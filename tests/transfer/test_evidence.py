@@ -52,9 +52,11 @@ def test_the_pages_state_what_was_predicted(folder: str, row: str) -> None:
         first = table.query("model == 'pretrained' and metric == @metric and seed < 3")["value"]
         assert seed_0 == pytest.approx(first.mean() * scale, abs=close)
     for name, cell in (("random", random), ("image_level", image_level)):
-        less = found[f"pretrained - {name}"]
+        difference = found[f"pretrained - {name}"]
         assert cell[0] == pytest.approx(found[name]["mean"] * scale, abs=close), name
-        assert cell[1:] == pytest.approx([less["low"] * scale, less["high"] * scale], abs=rough), name
+        assert cell[1:] == pytest.approx(
+            [difference["low"] * scale, difference["high"] * scale], abs=rough
+        ), name
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

@@ -1,4 +1,4 @@
-"""Coordinates move with their image, heads and losses are what they say, val chooses the epoch."""
+"""Augmentation, heads and losses of fine-tuning; validation subjects choose the epoch."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def untrained(image_size: int) -> PretrainedBackbone:
     return PretrainedBackbone(build("small"), metadata).eval()
 
 
-def test_landmarks_follow_their_image() -> None:
-    """A bright dot is found where its landmark went."""
+def test_landmarks_move_with_their_image() -> None:
+    """A bright dot is at the moved landmark."""
     torch.manual_seed(0)
     size = 65
     place = torch.rand(8, 2) * 0.4 + 0.3
@@ -36,7 +36,7 @@ def test_landmarks_follow_their_image() -> None:
     assert found.numpy() == pytest.approx(moved.numpy(), abs=0.01)
 
 
-def test_directions_do_not_turn_and_nothing_changes_when_nothing_is_asked() -> None:
+def test_directions_are_not_rotated_and_zero_augmentation_is_the_identity() -> None:
     images, truth = torch.rand(4, 3, 16, 16), torch.rand(4, 3)
     config = FinetuneConfig(**STILL | {"rotation": 40.0})
     same, still = finetune.augment((images, truth), finetune.DIRECTIONS, config)
@@ -56,18 +56,18 @@ def test_erasing_sets_one_rectangle_of_some_images_to_the_mean() -> None:
     assert share.max() < 0.13
 
 
-def test_heatmaps_point_where_the_map_is_bright() -> None:
-    head = finetune.Heatmaps(1, 2, hidden_dim=4)
+def test_heatmap_mean_is_at_the_maximum() -> None:
+    head = finetune.HeatmapRegression(1, 2, hidden_dim=4)
     head.up = nn.Sequential(nn.Upsample(scale_factor=4))  # the map itself as heatmap
     bright = torch.zeros(2, 1, 4, 8)
     bright[0, 0, 1, 6] = bright[1, 0, 3, 0] = 50.0
     expected = [[(6 + 0.5) / 8, (1 + 0.5) / 4], [0.5 / 8, (3 + 0.5) / 4]]
-    assert finetune.places(head(bright)).numpy() == pytest.approx(np.array(expected), abs=1e-6)
+    assert finetune.coordinates(head(bright)).numpy() == pytest.approx(np.array(expected), abs=1e-6)
 
 
-def test_the_spread_of_a_heatmap_is_its_covariance() -> None:
+def test_covariance_of_a_gaussian_heatmap() -> None:
     """A Gaussian, wide along one diagonal, as logits."""
-    head = finetune.Heatmaps(1, 2, hidden_dim=4)
+    head = finetune.HeatmapRegression(1, 2, hidden_dim=4)
     head.up = nn.Identity()
     wanted = torch.tensor([[0.004, 0.0025], [0.0025, 0.003]])
     axis = (torch.arange(200) + 0.5) / 200
@@ -75,12 +75,12 @@ def test_the_spread_of_a_heatmap_is_its_covariance() -> None:
     far = torch.stack([x - 0.4, y - 0.55], dim=-1)
     logits = -0.5 * torch.einsum("hwi,ij,hwj->hw", far, torch.linalg.inv(wanted), far)
     raw = head(logits[None, None])
-    assert finetune.places(raw)[0].numpy() == pytest.approx([0.4, 0.55], abs=1e-4)
-    assert finetune.spreads(raw)[0, 0].numpy() == pytest.approx(wanted.numpy(), abs=1e-5)
+    assert finetune.coordinates(raw)[0].numpy() == pytest.approx([0.4, 0.55], abs=1e-4)
+    assert finetune.covariances(raw)[0, 0].numpy() == pytest.approx(wanted.numpy(), abs=1e-5)
 
 
 def heatmap(x: float, y: float, spread: tuple[float, float, float]) -> torch.Tensor:
-    """What `Heatmaps` gives for one landmark of one image."""
+    """Output of `HeatmapRegression` for one landmark of one image."""
     return torch.tensor([[x, y, *spread]], requires_grad=True)
 
 
@@ -97,7 +97,7 @@ def test_star_loss_by_hand() -> None:
     assert float(across) == pytest.approx(error / 0.1 + restriction, rel=1e-3)
 
 
-def test_star_loss_turns_with_the_picture_and_has_a_gradient_where_both_variances_are_equal() -> None:
+def test_star_loss_is_invariant_to_rotation_and_has_a_gradient_where_both_variances_are_equal() -> None:
     turn = torch.tensor([[np.cos(0.7), -np.sin(0.7)], [np.sin(0.7), np.cos(0.7)]], dtype=torch.float32)
     spread, error, truth = (
         torch.diag(torch.tensor([0.01, 0.001])),
@@ -122,7 +122,7 @@ def test_wing_loss_by_hand() -> None:
     assert float(finetune.wing(far, zero)) == pytest.approx(30 - (10 - 10 * np.log(1 + 10 / 2)))
 
 
-def test_unknown_labels_do_not_count() -> None:
+def test_unknown_labels_are_ignored_in_the_loss() -> None:
     raw, truth = torch.randn(5, 3), torch.randint(2, (5, 3)).float()
     truth[0, 1] = truth[3, 2] = float("nan")
     known = ~truth.isnan()
@@ -138,7 +138,7 @@ def bright_and_dark(count: int) -> Examples:
 
 
 @pytest.mark.parametrize("balanced", [False, True])
-def test_what_can_be_learnt_is_learnt_and_the_encoder_stays_as_it_was(balanced: bool) -> None:
+def test_separable_classes_are_learnt_and_the_encoder_is_unchanged(balanced: bool) -> None:
     encoder = untrained(16)
     before = {name: value.clone() for name, value in encoder.backbone.state_dict().items()}
     config = FinetuneConfig(epochs=4, warmup_epochs=1, batch_size=16, lr=1e-3, balanced=balanced)
@@ -154,8 +154,8 @@ def test_what_can_be_learnt_is_learnt_and_the_encoder_stays_as_it_was(balanced: 
 
 
 @pytest.mark.parametrize("loss", finetune.LANDMARK_LOSSES)
-def test_a_dot_is_found_by_either_landmark_loss(loss: str) -> None:
-    """After a few epochs far closer than the mean place is."""
+def test_each_landmark_loss_finds_a_dot(loss: str) -> None:
+    """After a few epochs the error is far below that of the mean position."""
     encoder = untrained(32)
     parts = [dots(count) for count in (64, 16, 32)]
     config = FinetuneConfig(epochs=12, warmup_epochs=1, batch_size=16, lr=2e-3, landmark_loss=loss, **STILL)
@@ -175,8 +175,8 @@ def dots(count: int) -> Examples:
     return Examples(np.repeat(grey[..., None], 3, axis=3).astype(np.uint8), place)
 
 
-def test_the_epoch_of_lowest_validation_loss_is_kept() -> None:
-    """Validation labels are turned round: the longer the training the worse, so the first epoch is best."""
+def test_epoch_of_lowest_validation_loss_is_kept() -> None:
+    """With inverted validation labels longer training is worse, so the first epoch is kept."""
     encoder = untrained(16)
     val = bright_and_dark(20)
     wrong = Examples(val.pixels, val.truth_NO[:, ::-1].copy())
@@ -188,7 +188,7 @@ def test_the_epoch_of_lowest_validation_loss_is_kept() -> None:
     assert scores[6] == pytest.approx(scores[1], abs=1e-4)
 
 
-def test_settings_out_of_range_are_named() -> None:
+def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="warmup_epochs from 0 to epochs; got 3, 256 and 5"):
         FinetuneConfig(epochs=3)
     with pytest.raises(ValueError, match=r"lr is 0\.0"):

@@ -1,4 +1,4 @@
-"""Heads against independent solutions, and what they do where truths are missing."""
+"""Heads compared with independent solutions, and with missing truths."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RNG = np.random.default_rng(0)
 
 @pytest.fixture(autouse=True)
 def _same_draws() -> None:
-    """Whichever tests ran before in this process."""
+    """Reset the generator, so that a test does not depend on those before it."""
     RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
 
 
@@ -29,8 +29,12 @@ def test_ridge_is_ridge(dimensions: int) -> None:
         RNG.normal(size=(9, dimensions)),
     )
     energy = np.sum((x - x.mean(axis=0)) ** 2) / 80
-    for strength, predict in zip((0.1, 10.0, 1e3), heads.fit_ridge(x, y, (0.1, 10.0, 1e3)), strict=True):
-        assert predict(new) == pytest.approx(Ridge(alpha=energy / strength).fit(x, y).predict(new), abs=1e-8)
+    for inverse_penalty, predict in zip(
+        (0.1, 10.0, 1e3), heads.fit_ridge(x, y, (0.1, 10.0, 1e3)), strict=True
+    ):
+        assert predict(new) == pytest.approx(
+            Ridge(alpha=energy / inverse_penalty).fit(x, y).predict(new), abs=1e-8
+        )
 
 
 def test_ridge_keeps_directions_that_vary_little() -> None:
@@ -44,7 +48,7 @@ def test_ridge_keeps_directions_that_vary_little() -> None:
     assert predict(x) == pytest.approx(wanted.reshape(-1, 1), abs=1e-3 * y.std())
 
 
-def test_ridge_recovers_a_linear_map_and_leaves_unknown_rows_out() -> None:
+def test_ridge_recovers_a_linear_map_and_ignores_unknown_rows() -> None:
     x, weight = RNG.normal(size=(200, 10)), RNG.normal(size=(10, 3))
     y = x @ weight + 1.0
     y[:50] = np.nan
@@ -57,16 +61,16 @@ def test_neighbours_with_flat_weights_agree_with_scikit_learn() -> None:
     x = heads.unit(x - x.mean(axis=0))
     (predict,) = heads.fit_neighbours(x, y, (5,))
     new = heads.unit(RNG.normal(size=(7, 8)))
-    centred, asked = heads.unit(x - x.mean(axis=0)), heads.unit(new - x.mean(axis=0))
+    centred, queries = heads.unit(x - x.mean(axis=0)), heads.unit(new - x.mean(axis=0))
 
     def weights(distance: np.ndarray) -> np.ndarray:
         return np.exp((1 - distance**2 / 2) / 0.07)  # of unit vectors: cosine = 1 − d²/2
 
-    other = KNeighborsRegressor(5, weights=weights).fit(centred, y).predict(asked)
+    other = KNeighborsRegressor(5, weights=weights).fit(centred, y).predict(queries)
     assert predict(new) == pytest.approx(other, abs=1e-6)
 
 
-def test_neighbours_of_many_images_are_found_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neighbours_are_searched_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y, new = RNG.normal(size=(60, 8)), RNG.normal(size=(60, 2)), RNG.normal(size=(7, 8))
     (at_once,) = heads.fit_neighbours(x, y, (5,))
     monkeypatch.setattr(heads, "SIMILARITIES", 3 * 60)
@@ -74,14 +78,16 @@ def test_neighbours_of_many_images_are_found_some_at_a_time(monkeypatch: pytest.
     assert in_parts(new) == pytest.approx(at_once(new))
 
 
-def test_neighbours_leave_unknown_truths_out() -> None:
+def test_neighbours_ignore_unknown_truths() -> None:
     x = np.array([[1.0, 0], [1, 0.1], [-1, 0], [-1, 0.1]])
     y = np.array([[1.0, np.nan], [np.nan, np.nan], [0, 0.25], [0, 0.75]])
     (predict,) = heads.fit_neighbours(x, y, (2,))
-    assert predict(x[:1]) == pytest.approx(np.array([[1.0, 0.5]]))  # second: no neighbour knows, so the mean
+    assert predict(x[:1]) == pytest.approx(
+        np.array([[1.0, 0.5]])
+    )  # second: no neighbour has a truth, so the mean
 
 
-def test_softmax_separates_classes_and_gives_an_absent_one_nothing() -> None:
+def test_softmax_separates_classes_and_gives_a_missing_class_probability_0() -> None:
     label = np.repeat([0, 2, 3], 40)
     x = RNG.normal(size=(120, 5)) + 4 * np.eye(5)[label]
     (predict,) = heads.fit_softmax(x, np.eye(4)[label], (100.0,))
@@ -110,17 +116,17 @@ def test_sigmoids_are_logistic_regressions_of_each_label(dimensions: int, dtype:
         for rows in (80, 9)
     )
     y = (x[:, :4] + RNG.normal(size=(80, 4)) * 20 > np.array([0, 10, 20, 30])).astype(float)
-    strengths = (0.01, 1.0, 100.0)
+    grid = (0.01, 1.0, 100.0)
     scaler = StandardScaler().fit(x.astype(float))
-    for strength, predict in zip(strengths, heads.fit_sigmoids(x, y, strengths), strict=True):
+    for inverse_penalty, predict in zip(grid, heads.fit_sigmoids(x, y, grid), strict=True):
         for label, p_M in enumerate(predict(new).T):
-            model = LogisticRegression(C=strength / 80, tol=1e-9, max_iter=100_000)
+            model = LogisticRegression(C=inverse_penalty / 80, tol=1e-9, max_iter=100_000)
             model.fit(scaler.transform(x.astype(float)), y[:, label])
             wanted = model.predict_proba(scaler.transform(new.astype(float)))[:, 1]
             assert p_M == pytest.approx(wanted, abs=5e-3)
 
 
-def test_a_label_that_never_changes_is_predicted_so() -> None:
+def test_constant_label_is_predicted_as_constant() -> None:
     x = RNG.normal(size=(50, 6)).astype(np.float32)
     changing = (x[:, 0] > 0).astype(float)
     x[:, 0] += changing  # no row is so near to the border that the penalty may put it on the other side
@@ -132,24 +138,24 @@ def test_a_label_that_never_changes_is_predicted_so() -> None:
     assert (predict(x) == [0, 1]).all()
 
 
-def test_features_that_do_not_vary_give_the_rate() -> None:
+def test_constant_features_give_the_base_rate() -> None:
     y = np.array([[1.0], [0.0], [0.0], [0.0]])
     (predict,) = heads.fit_sigmoids(np.ones((4, 3), np.float32), y, (1.0,))
     assert predict(np.ones((2, 3), np.float32)) == pytest.approx(0.25, abs=1e-3)
 
 
-def test_the_strength_of_lowest_validation_loss_is_chosen() -> None:
-    rng = np.random.default_rng(1)  # its own: the best strength must not depend on which tests ran before
+def test_the_inverse_penalty_of_lowest_validation_loss_is_chosen() -> None:
+    rng = np.random.default_rng(
+        1
+    )  # its own: the best inverse_penalty must not depend on which tests ran before
     x, weight = rng.normal(size=(60, 40)), rng.normal(size=(40, 1))
     noisy = x @ weight + rng.normal(size=(60, 1))
     new = rng.normal(size=(500, 40))
-    predict, strength = heads.choose(heads.RIDGE, (x, noisy), (new, new @ weight), heads.squared_loss)
-    losses = [
-        heads.squared_loss(p(new), new @ weight) for p in heads.RIDGE.fit(x, noisy, heads.RIDGE.strengths)
-    ]
-    assert heads.RIDGE.strengths[int(np.argmin(losses))] == strength
+    predict, inverse_penalty = heads.choose(heads.RIDGE, (x, noisy), (new, new @ weight), heads.squared_loss)
+    losses = [heads.squared_loss(p(new), new @ weight) for p in heads.RIDGE.fit(x, noisy, heads.RIDGE.grid)]
+    assert heads.RIDGE.grid[int(np.argmin(losses))] == inverse_penalty
     assert heads.squared_loss(predict(new), new @ weight) == min(losses)
-    assert heads.RIDGE.strengths[0] < strength < heads.RIDGE.strengths[-1]
+    assert heads.RIDGE.grid[0] < inverse_penalty < heads.RIDGE.grid[-1]
 
 
 def test_log_loss_is_scikit_learns_and_skips_unknowns() -> None:

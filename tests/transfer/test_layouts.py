@@ -1,4 +1,4 @@
-"""Each public layout from its folder to its figures: listed, sharded, and judged by every protocol that applies."""
+"""Each public layout from its folder to its metrics: listed, sharded, and evaluated by every protocol that applies."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from fra.transfer.tasks import TASKS
 
 CONF = Path(__file__).parents[2] / "pipelines/conf/dataset"
 SHARES = {"val": 0.2, "test": 0.4}
-LEARNT, COMPARED = {"linear", "knn", "finetune"}, {"cosine"}
+FITTED, COMPARED = {"linear", "knn", "finetune"}, {"cosine"}
 
 
 def conf(name: str) -> dict[str, Any]:
-    """What the project's own configuration of a data set says."""
+    """Return the project's configuration of a data set."""
     found: dict[str, Any] = yaml.safe_load((CONF / f"{name}.yaml").read_text())
     return found
 
@@ -51,7 +51,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], str, dict[str, float]]] = {
 }
 
 
-def judge(
+def evaluate_set(
     task: str, dataset: DatasetConfig, settings: dict[str, Any], backbone: Path, folder: Path
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """metrics.json and results.csv of one task on one data set, from its folder on disk."""
@@ -74,7 +74,7 @@ def judge(
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """`labels` and `groups` as the project's configuration has them."""
+    """Return `labels` and `groups` of the project's configuration."""
     chosen = conf(name).get("transfer", {})
     return {
         key: {task: tuple(names) for task, names in chosen[key].items()}
@@ -91,8 +91,8 @@ def test_a_layout_runs_every_protocol_that_applies(name: str, faces: Set, tmp_pa
     if name == "lfw":
         settings["pairs_file"] = str(tmp_path / "set/pairs.txt")
     dataset = DatasetConfig(name, name, str(tmp_path / "set"), **shares)
-    summary, table = judge(task, dataset, settings, faces.backbone, tmp_path)
-    assert set(table["protocol"]) == (COMPARED if name == "lfw" else LEARNT)
+    summary, table = evaluate_set(task, dataset, settings, faces.backbone, tmp_path)
+    assert set(table["protocol"]) == (COMPARED if name == "lfw" else FITTED)
     assert set(table["fraction"]) == ({1.0} if name == "lfw" else {0.5, 1.0})
     assert TASKS[task].primary in summary["pretrained"]
     assert summary["pretrained"].keys() == summary["random"].keys()
@@ -104,7 +104,7 @@ def test_a_layout_runs_every_protocol_that_applies(name: str, faces: Set, tmp_pa
 
 
 def check_subset(subset: str, table: pd.DataFrame) -> None:
-    """300-W's challenging images and each of WFLW's six kinds: figures between which those of all test images lie."""
+    """The metrics of all test images are between those of a published subset and of the rest."""
     mean = table[table["seed"].isna() & (table["model"] == "pretrained") & (table["protocol"] == "linear")]
     mean = mean[mean["fraction"] == 1].fillna({"group": "full"}).set_index(["group", "metric"])
     for metric in ("nme", "fr10", "auc10", "fr05", "auc05"):
@@ -114,16 +114,16 @@ def check_subset(subset: str, table: pd.DataFrame) -> None:
         assert low - 1e-9 <= mean.at[("full", metric), "value"] <= high + 1e-9
 
 
-def test_a_table_of_ones_own_is_judged_by_tasks_of_ones_choice(faces: Set, tmp_path: Path) -> None:
+def test_own_table_is_evaluated_by_chosen_tasks(faces: Set, tmp_path: Path) -> None:
     """Head pose as a direction, an attribute, and landmarks, of one list."""
     miniatures.table(tmp_path / "set")
     dataset = DatasetConfig("mine", "table", str(tmp_path / "set"))
     labels = {"gaze": ("pitch", "yaw"), "attributes": ("Smiling",), "expression": ("Smiling",)}
     for task in ("gaze", "attributes", "expression", "alignment", "verification"):
-        summary, _ = judge(task, dataset, {"labels": labels}, faces.backbone, tmp_path / task)
+        summary, _ = evaluate_set(task, dataset, {"labels": labels}, faces.backbone, tmp_path / task)
         assert summary["test"] | {"pairs": 0} == {"images": 9, "people": 3, "pairs": 0}
 
 
-def test_every_layout_that_judges_a_task_is_here() -> None:
-    unjudged = {"orl", "folder", "generated", "webdataset", "vggface2", "table"}
-    assert {path.stem for path in CONF.glob("*.yaml")} - unjudged == set(LAYOUTS)
+def test_every_layout_with_a_task_is_tested() -> None:
+    without_task = {"orl", "folder", "generated", "webdataset", "vggface2", "table"}
+    assert {path.stem for path in CONF.glob("*.yaml")} - without_task == set(LAYOUTS)

@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn, torchmetrics, closed forms and curves drawn by hand."""
+"""Metrics compared with scikit-learn, torchmetrics, closed forms and hand-computed curves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RNG = np.random.default_rng(0)
 
 @pytest.fixture(autouse=True)
 def _same_draws() -> None:
-    """Whichever tests ran before in this process."""
+    """Reset the generator, so that a test does not depend on those before it."""
     RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
 
 
@@ -60,7 +60,7 @@ def test_ranking_agrees_with_scikit_learn(kind: str, weight_BN: np.ndarray) -> N
         assert metrics.true_accepts(ranking, 0.1)[row] == pytest.approx(tar[far <= 0.1].max(), **EXACT)
 
 
-def test_figures_agree_with_torchmetrics() -> None:
+def test_metrics_agree_with_torchmetrics() -> None:
     truth, score = problem("distinct")
     p = 1 / (1 + np.exp(-score))
     y, tensor = torch.from_numpy(truth).long(), torch.from_numpy(p)
@@ -78,17 +78,17 @@ def test_figures_agree_with_torchmetrics() -> None:
     assert metrics.macro_f1(label.numpy(), pred.numpy(), ONES)[0] == pytest.approx(other, **EXACT)
 
 
-def test_true_accepts_by_definition_and_too_few_others() -> None:
+def test_true_accepts_by_definition_and_with_too_few_negatives() -> None:
     same = np.arange(2000) < 1000
     score = RNG.normal(same * 2.0)
     ranking = metrics.rank(metrics.by_score(same, score), np.ones((1, 2000)))
     for far in (1e-1, 1e-2, 1e-3):
-        refused = np.sort(score[~same])[::-1][int(1000 * far)]  # the first of the others over the limit
+        refused = np.sort(score[~same])[::-1][int(1000 * far)]  # the first negative above the limit
         assert metrics.true_accepts(ranking, far)[0] == pytest.approx(np.mean(score[same] > refused))
     assert np.isnan(metrics.true_accepts(ranking, 1e-4)).all()
 
 
-def test_a_figure_without_its_class_is_undefined_not_wrong() -> None:
+def test_metric_without_samples_of_a_class_is_undefined() -> None:
     ranking = metrics.rank(metrics.by_score(np.ones(5), np.arange(5.0)), np.ones((1, 5)))
     assert np.isnan(metrics.roc_auc(ranking)).all()
     one = np.array([[1.0, 1, 0, 0]])  # only class 0 was drawn
@@ -108,14 +108,14 @@ def test_other_annotations_have_their_own_eye_corners(points: int, right: int) -
     assert metrics.normalised_mean_error(truth + 1.0, truth) == pytest.approx(np.hypot(1, 1) / 8)
 
 
-def test_unknown_annotation_and_unequal_shapes_are_named() -> None:
+def test_unknown_annotation_and_unequal_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="21 landmarks"):
         metrics.normalised_mean_error(np.ones((1, 21, 2)), np.ones((1, 21, 2)))
     with pytest.raises(ValueError, match="differ in shape"):
         metrics.normalised_mean_error(np.ones((1, 68, 2)), np.ones((2, 68, 2)))
 
 
-def test_failure_rate_and_area_of_a_curve_drawn_by_hand() -> None:
+def test_failure_rate_and_area_of_a_hand_computed_curve() -> None:
     error, once = np.array([0.02, 0.05, 0.10, 0.30]), np.ones((1, 4))
     # the curve is 0 up to .02, 1/4 up to .05, 1/2 up to .10: area .03/4 + .05/2 = .0325 of .10
     assert metrics.failure_rate(error, 0.10, once)[0] == pytest.approx(0.25, **EXACT)

@@ -1,4 +1,4 @@
-"""Every stored figure is what the stored predictions give, and whoever changes one is found."""
+"""Stored metrics follow from the stored predictions; every change of one is found."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def invented(folder: Path) -> None:
 
 
 TAMPERINGS = {
-    "a figure": (
+    "a metric": (
         table("results.csv", 0, "value", 0.0123),
         r"results\.csv: .*nme value: stored 0\.0123, recomputed",
     ),
@@ -70,35 +70,41 @@ TAMPERINGS = {
     ),
     "the summary": (summary, r"metrics\.json: pretrained\.nme\.mean"),
     "a prediction": (prediction, r"results\.csv: .*nme value"),
-    "a row left out": (shortened, "missing, recomputed"),
-    "a model made up": (invented, r"ours\.nme\.mean: stored, but nothing gives it"),
-    "a file gone": (lambda folder: (folder / "curves/few_labels.csv").unlink(), r"few_labels\.csv: missing"),
-    "no JSON": (lambda folder: (folder / "metrics.json").write_text("{"), r"metrics\.json: cannot be read"),
+    "a removed row": (shortened, "missing, recomputed"),
+    "an invented model": (invented, r"ours\.nme\.mean: stored, but does not follow from the predictions"),
+    "a missing file": (
+        lambda folder: (folder / "curves/few_labels.csv").unlink(),
+        r"few_labels\.csv: missing",
+    ),
+    "invalid JSON": (
+        lambda folder: (folder / "metrics.json").write_text("{"),
+        r"metrics\.json: cannot be read",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", TAMPERINGS)
-def test_what_was_tampered_with_is_named(name: str, evaluated: Path, tmp_path: Path) -> None:
+def test_tampering_is_named(name: str, evaluated: Path, tmp_path: Path) -> None:
     change, message = TAMPERINGS[name]
     shutil.copytree(evaluated, tmp_path / "transfer")
     change(tmp_path / "transfer/alignment")
-    told = CliRunner().invoke(app, ["transfer", "recompute", "--folder", str(tmp_path / "transfer")])
-    assert told.exit_code == 1
-    assert "verification: pass" in told.output
+    done = CliRunner().invoke(app, ["transfer", "recompute", "--folder", str(tmp_path / "transfer")])
+    assert done.exit_code == 1
+    assert "verification: pass" in done.output
     found = differences("alignment", tmp_path / "transfer/alignment")
-    assert f"alignment: {len(found):,} differences" in told.output
-    assert (f"and {len(found) - 20:,} more" in told.output) == (len(found) > 20)
+    assert f"alignment: {len(found):,} differences" in done.output
+    assert (f"and {len(found) - 20:,} more" in done.output) == (len(found) > 20)
     assert pd.Series(found).str.contains(message).any(), found
 
 
-def test_untouched_figures_pass(evaluated: Path) -> None:
-    told = CliRunner().invoke(app, ["transfer", "recompute", "--folder", str(evaluated)])
-    assert (told.exit_code, told.output) == (0, "alignment: pass\nverification: pass\n")
-    told = CliRunner().invoke(app, ["transfer", "recompute", "alignment", "--folder", str(evaluated)])
-    assert (told.exit_code, told.output) == (0, "alignment: pass\n")
+def test_untouched_metrics_pass(evaluated: Path) -> None:
+    done = CliRunner().invoke(app, ["transfer", "recompute", "--folder", str(evaluated)])
+    assert (done.exit_code, done.output) == (0, "alignment: pass\nverification: pass\n")
+    done = CliRunner().invoke(app, ["transfer", "recompute", "alignment", "--folder", str(evaluated)])
+    assert (done.exit_code, done.output) == (0, "alignment: pass\n")
 
 
-def test_curves_have_a_column_a_model_and_are_the_figures(evaluated: Path) -> None:
+def test_curves_have_a_column_per_model_and_agree_with_the_metrics(evaluated: Path) -> None:
     results = pd.read_csv(evaluated / "alignment/results.csv")
     mean = results[results["seed"].isna() & results["group"].isna() & (results["model"] == "random")]
     labels = pd.read_csv(evaluated / "alignment/curves/few_labels.csv")
@@ -117,7 +123,7 @@ def test_curves_have_a_column_a_model_and_are_the_figures(evaluated: Path) -> No
     assert np.trapezoid(roc["random"], roc["false_accepts"]) == pytest.approx(auc, abs=0.02)
 
 
-def test_what_is_not_there_is_explained(tmp_path: Path) -> None:
+def test_missing_predictions_and_unknown_tasks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"predictions\.parquet: no such predictions; run `dvc repro"):
         differences("gaze", tmp_path)
     with pytest.raises(ValueError, match="no task 'age'"):

@@ -1,4 +1,4 @@
-"""Intervals, paired differences and groups, from predictions alone; no task knows more than it was told."""
+"""Intervals, paired differences and groups, from predictions alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fra.transfer.tasks import TASKS
 
 
 def predictions(right: dict[str, float], people: int = 40, images: int = 5, seeds: int = 2) -> pd.DataFrame:
-    """Of one label: each model is right about a share of the people (all images of a person alike)."""
+    """Predictions of one label; each model is right for a share of the people (the same for all images of a person)."""
     generator = np.random.default_rng(0)
     person = np.repeat(np.arange(people), images)
     truth = (np.arange(people * images) % 2).astype(float)
@@ -37,8 +37,8 @@ def predictions(right: dict[str, float], people: int = 40, images: int = 5, seed
     return pd.concat(parts, ignore_index=True)
 
 
-def test_intervals_are_those_of_drawing_people_not_images() -> None:
-    """All images of a person are alike, so 40 people with 5 images tell no more than 40 images."""
+def test_intervals_come_from_resampling_people_not_images() -> None:
+    """All images of a person agree, so 40 people with 5 images have the interval of 40 images."""
     table = results("attributes", predictions({"a": 0.7}, seeds=1))
     row = table.query("metric == 'accuracy' and group == '' and seed == 0").iloc[0]
     spread = np.sqrt(row["value"] * (1 - row["value"]) / 40)
@@ -46,7 +46,7 @@ def test_intervals_are_those_of_drawing_people_not_images() -> None:
     assert row["low"] < row["value"] < row["high"]
 
 
-def test_a_difference_is_paired() -> None:
+def test_difference_is_paired() -> None:
     """The worse model errs wherever the better one does, so their difference varies less than either."""
     table = results("attributes", predictions({"a": 0.75, "b": 0.65}))
     mean = table.query("metric == 'accuracy' and group == '' and seed.isna()").set_index("model")
@@ -58,22 +58,22 @@ def test_a_difference_is_paired() -> None:
     assert summary["a"]["accuracy"]["mean"] == mean.at["a", "value"]
 
 
-def test_the_resamples_of_ranking_figures_are_those_of_repeated_rows() -> None:
-    """A resample's figures equal the figures of the rows repeated as often as their person was drawn."""
+def test_resampled_metrics_equal_those_of_repeated_rows() -> None:
+    """A resample has the metrics of the rows repeated as often as their person was drawn."""
     rows = predictions({"a": 0.7}, people=12).query("seed == 0")
     rows = rows.assign(score=np.random.default_rng(3).normal(rows["truth"]))
     resamples = Resamples(rows, count=5)
-    drawn = TASKS["attributes"].figures(rows, resamples.weights)
+    drawn = TASKS["attributes"].metrics(rows, resamples.weights)
     for b, times in enumerate(resamples.drawn_BP):
         count = times[resamples.people.get_indexer(rows["person"])].astype(int)
         repeated = rows.loc[rows.index.repeat(count)]
-        plain = TASKS["attributes"].figures(repeated, lambda part: [np.ones((1, len(part)))])
+        plain = TASKS["attributes"].metrics(repeated, lambda part: [np.ones((1, len(part)))])
         assert {name: value[b] for name, value in drawn.items()} == pytest.approx(
             {name: value[0] for name, value in plain.items()}
         )
 
 
-def test_a_pair_counts_as_often_as_both_people_were_drawn() -> None:
+def test_pair_has_the_product_of_the_counts_of_its_people() -> None:
     pairs = pd.DataFrame({"person": ["a", "a"], "other_person": ["a", "b"]})
     resamples = Resamples(pairs, count=50)
     weight = np.concatenate(list(resamples.weights(pairs)))
@@ -81,7 +81,7 @@ def test_a_pair_counts_as_often_as_both_people_were_drawn() -> None:
     assert np.array_equal(weight, np.stack([a, a * b], axis=1))
 
 
-def test_groups_are_as_fairlearn_has_them() -> None:
+def test_groups_agree_with_fairlearn() -> None:
     rows = predictions({"a": 0.7}, people=30).query("seed == 0")
     table = (
         results("attributes", rows).query("metric == 'accuracy' and seed == 0").set_index("group")["value"]
@@ -103,10 +103,10 @@ def test_groups_have_means_intervals_and_paired_differences() -> None:
     table = results("attributes", rows).query("metric == 'accuracy'").set_index(["group", "model"])
     mean = table[table["seed"].isna()]
     for group, part in rows.groupby("group.old"):
-        alone = results("attributes", part.drop(columns="group.old")).query(
+        single = results("attributes", part.drop(columns="group.old")).query(
             "metric == 'accuracy' and seed.isna()"
         )
-        for model, value in alone.set_index("model")["value"].items():
+        for model, value in single.set_index("model")["value"].items():
             assert mean.at[(f"old={group}", model), "value"] == pytest.approx(value)
     row = mean.loc[("old=1", "a - b")]
     assert row["low"] < row["value"] < row["high"]
@@ -116,7 +116,7 @@ def test_groups_have_means_intervals_and_paired_differences() -> None:
     )
 
 
-def test_the_worst_group_of_an_error_has_the_largest(faces: Set, tmp_path: Path) -> None:
+def test_worst_group_of_an_error_has_the_largest_error(faces: Set, tmp_path: Path) -> None:
     run("alignment", faces, tmp_path, groups={"alignment": ("label.Eyeglasses",)}, seeds=1)
     table = pd.read_csv(tmp_path / "results.csv").query(
         "metric == 'nme' and model == 'random' and group.notna() and seed == 0"

@@ -1,4 +1,4 @@
-"""Nobody is in two splits, few-label subsets are stratified and nested."""
+"""No person is in two splits; few-label subsets are stratified and nested."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def faces(people: int = 20, images: int = 5) -> pd.DataFrame:
     return pd.DataFrame({"key": key, "split": split, "person": [f"s{p}" for p in number]})
 
 
-def test_redrawn_validation_shares_nobody_and_leaves_test_alone() -> None:
+def test_redrawn_validation_shares_no_person_and_keeps_test() -> None:
     frame = faces()
     draws = [splits.redraw_validation(frame, seed) for seed in range(4)]
     for drawn in draws:
@@ -28,7 +28,7 @@ def test_redrawn_validation_shares_nobody_and_leaves_test_alone() -> None:
     assert draws[0].equals(splits.redraw_validation(frame, 0))
 
 
-def test_images_of_nobody_known_are_people_of_their_own() -> None:
+def test_images_of_unknown_people_are_one_person_each() -> None:
     frame = faces()
     frame.loc[:4, "person"] = None
     assert splits.people(frame).nunique() == 19 + 5

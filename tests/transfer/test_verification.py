@@ -1,4 +1,4 @@
-"""Pairs are what they say: balanced, distinct, of one person or of two."""
+"""Drawn pairs are balanced, distinct and correctly labelled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from fra.transfer import verification
 
 
-def test_pairs_are_balanced_distinct_and_true() -> None:
+def test_pairs_are_balanced_distinct_and_correctly_labelled() -> None:
     person = np.repeat(np.array(["a", "b", "c"]), 6)
     first, second, same = verification.draw_pairs(person, limit=100, seed=0)
     assert same.sum() == 45  # all of 3 · 15

@@ -11,7 +11,7 @@ from fra.report import charts, faces, headline
 from fra.report.artifacts import Run, TaskResult
 from fra.report.elements import SERIES, Chart, Confusion, Table, curve
 from fra.transfer import metrics
-from fra.transfer.tasks import blocks, landmark_errors
+from fra.transfer.tasks import by_image, landmark_errors
 
 
 def predictions_of(task: TaskResult) -> pd.DataFrame:
@@ -104,7 +104,7 @@ def confusions(task: TaskResult, manifest: pd.DataFrame) -> list[Confusion]:
         classes = list(dict.fromkeys(fits["output"]))
         count = np.zeros((len(classes), len(classes)))
         for _, fit in fits.groupby("seed"):
-            _, (truth_NO, pred_NO) = blocks(fit, "truth", "prediction")
+            _, (truth_NO, pred_NO) = by_image(fit, "truth", "prediction")
             np.add.at(count, (truth_NO.argmax(axis=1), pred_NO.argmax(axis=1)), 1)
         share = count / np.maximum(count.sum(axis=1, keepdims=True), 1)
         matrices.append(

@@ -1,4 +1,4 @@
-"""Aligned faces have eyes and mouth in one place."""
+"""Aligned faces have eyes and mouth at the positions of the template."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import pandas as pd
 import pytest
 from support.labelled_set import Set
 
-from fra.transfer import faces
+from fra.transfer import align
 
 
-def test_a_similarity_is_recovered_exactly() -> None:
+def test_similarity_transform_is_recovered_exactly() -> None:
     points = np.random.default_rng(0).uniform(0, 50, (3, 2))
     turn = 1.7 * np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
-    found = faces.similarity(points, points @ turn.T + [3, -5])
+    found = align.similarity(points, points @ turn.T + [3, -5])
     assert found == pytest.approx(np.column_stack([turn, [3, -5]]))
 
 
-def test_the_eye_of_a_turned_face_comes_to_its_place(faces_turned: tuple[pd.DataFrame, Path]) -> None:
-    frame, shards = faces_turned
-    aligned = faces.read(frame, shards, 64, aligned=True)
-    x, y = (64 * faces.PLACE[0]).astype(int)
+def test_eye_of_a_rotated_face_moves_to_the_template(rotated_faces: tuple[pd.DataFrame, Path]) -> None:
+    frame, shards = rotated_faces
+    aligned = align.read(frame, shards, 64, aligned=True)
+    x, y = (64 * align.TEMPLATE[0]).astype(int)
     assert (aligned[:, y, x, 0] > 180).all()  # the white dot that was drawn on the eye
-    plain = faces.read(frame, shards, 64, aligned=False)
+    plain = align.read(frame, shards, 64, aligned=False)
     assert (plain[:, y, x, 0] > 180).mean() < 0.5
 
 
 @pytest.fixture
-def faces_turned(tmp_path: Path) -> tuple[pd.DataFrame, Path]:
+def rotated_faces(tmp_path: Path) -> tuple[pd.DataFrame, Path]:
     from PIL import Image, ImageDraw
 
     from fra.data.shards.config import ShardConfig
@@ -57,8 +57,8 @@ def faces_turned(tmp_path: Path) -> tuple[pd.DataFrame, Path]:
     return write(pd.DataFrame(rows), tmp_path, shards, manifest, ShardConfig(workers=1), state), shards
 
 
-def test_images_without_landmarks_stay_whole(faces: Set) -> None:
-    from fra.transfer.faces import read
+def test_images_without_landmarks_are_only_resized(faces: Set) -> None:
+    from fra.transfer.align import read
 
     frame = pd.read_parquet(faces.manifest).head(3)
     frame["landmarks"] = None
@@ -67,6 +67,6 @@ def test_images_without_landmarks_stay_whole(faces: Set) -> None:
     )
 
 
-def test_unknown_landmarks_are_named() -> None:
+def test_unsupported_number_of_landmarks_is_refused() -> None:
     with pytest.raises(ValueError, match="by 21 landmarks"):
-        faces.centres(np.zeros((21, 2)))
+        align.centres(np.zeros((21, 2)))
