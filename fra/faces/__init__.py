@@ -1,0 +1,1 @@
+"""Faces in photographs: detection, alignment and crops."""

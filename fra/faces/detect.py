@@ -1,0 +1,95 @@
+"""What a face detector returns, and how detections at several scales become one list.
+
+A detector finds faces of a limited range of sizes: YuNet those of about 10 to 300 pixels. So a photograph is searched
+at two scales, and what both find is merged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+Points = NDArray[np.float64]
+
+MAX_OVERLAP = 0.3
+"""Intersection over union above which two boxes are the same face."""
+MAX_INSIDE = 0.8
+"""Share of the smaller box inside the larger one above which both are one face, as a nose found in a large face."""
+
+
+@dataclass(frozen=True)
+class Face:
+    """A detected face, in pixels of the upright photograph.
+
+    Attributes:
+        box: left, top, width and height; it may reach beyond the photograph.
+        points_52: centres of the eyes, tip of the nose and corners of the mouth, (5, 2) as (x, y). Left and right are
+            those of the image: left eye, right eye, nose, left corner, right corner.
+        score: confidence, 0 to 1.
+    """
+
+    box: tuple[float, float, float, float]
+    points_52: Points
+    score: float
+
+    def scaled(self, factor: float) -> Face:
+        """The same face in a photograph whose sides are `factor` times as long."""
+        left, top, width, height = (factor * value for value in self.box)
+        return Face((left, top, width, height), self.points_52 * factor, self.score)
+
+    def shifted(self, x: float, y: float) -> Face:
+        """The same face in a photograph that this one is a part of, with its corner at (`x`, `y`)."""
+        left, top, width, height = self.box
+        return Face((left + x, top + y, width, height), self.points_52 + np.array([x, y]), self.score)
+
+    @property
+    def centre(self) -> Points:
+        """The centre of the box (x, y)."""
+        left, top, width, height = self.box
+        return np.array([left + width / 2, top + height / 2])
+
+
+class Detector(Protocol):
+    """Finds faces of any size in a photograph."""
+
+    def detect(self, photo_HW3: Pixels) -> list[Face]:
+        """The faces in an upright RGB photograph, highest score first."""
+        ...
+
+
+def shrink(photo_HW3: Pixels, side: int) -> tuple[Pixels, float]:
+    """The photograph with its longer side at most `side` pixels, and the factor from it back to the original."""
+    height, width = photo_HW3.shape[:2]
+    factor = max(height, width) / side
+    if factor <= 1:
+        return photo_HW3, 1.0
+    size = max(1, round(width / factor)), max(1, round(height / factor))
+    return np.asarray(cv2.resize(photo_HW3, size, interpolation=cv2.INTER_AREA), np.uint8), factor
+
+
+def merge(faces: Sequence[Face]) -> list[Face]:
+    """Keeps, of detections of the same face, the one with the highest score; highest score first."""
+    if not faces:
+        return []
+    ranked = sorted(faces, key=lambda face: -face.score)
+    box_N4 = np.array([face.box for face in ranked])
+    area_N = box_N4[:, 2] * box_N4[:, 3]
+    start_N2, end_N2 = box_N4[:, :2], box_N4[:, :2] + box_N4[:, 2:]
+    kept: list[int] = []
+    for index in range(len(ranked)):
+        start_K2, end_K2 = (
+            np.maximum(start_N2[kept], start_N2[index]),
+            np.minimum(end_N2[kept], end_N2[index]),
+        )
+        shared_K = np.prod(np.maximum(end_K2 - start_K2, 0), axis=1)
+        union_K = area_N[kept] + area_N[index] - shared_K
+        inside_K = shared_K / np.minimum(area_N[kept], area_N[index])
+        if not np.any((shared_K > MAX_OVERLAP * union_K) | (inside_K > MAX_INSIDE)):
+            kept.append(index)
+    return [ranked[index] for index in kept]
