@@ -114,7 +114,7 @@ def check_arguments(stage: str, takes: str | None) -> None:
     """Answers --help, and ends the process with code 2 where the command line has more or less than `takes`."""
     parser = argparse.ArgumentParser(
         f"python -m pipelines.{stage}",
-        description=f"{sys.modules['__main__'].__doc__}. Reads params.yaml.",
+        description=f"{str(sys.modules['__main__'].__doc__).removesuffix('.')}. Reads params.yaml.",
         epilog="`dvc repro` runs the stages whose code, parameters or data have changed, in order.",
     )
     if takes:

@@ -1,4 +1,4 @@
-"""validate: manifest, shards and betons → verdict, quarantine list, Data Docs; stops the run if they do not pass"""
+"""validate: manifest, shards and betons → verdict, quarantine list, Data Docs; stops the run if they do not pass."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What data must be before a network may learn from it."""
+"""Validation: checks data before a network is trained on them."""

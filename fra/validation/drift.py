@@ -1,4 +1,4 @@
-"""How a data set looks as a whole, and how far that is from how an earlier version looked."""
+"""Profiles of a data set as a whole, and their distance from the profile of an earlier version."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from scipy.stats import ks_2samp
 
 FEATURES = ("brightness", "contrast", "sharpness", "width", "height", "bytes")
 POINTS = 1000
+"""Number of quantiles stored per feature."""
 ALPHA = 0.001
-"""Two samples of one distribution are further apart than the critical distance once in so many times."""
+"""The probability that two samples of one distribution are further apart than the critical distance."""
 
 
 def profile(table: pd.DataFrame) -> dict[str, Any]:
-    """Quantiles of `FEATURES` over the images that can be read, and how often each label has each value.
+    """Returns the quantiles of `FEATURES` over the readable images, and the counts of each label's values.
 
-    A label's missing values are counted under -1.
+    Missing values of a label are counted as -1.
     """
-    seen = table[table["readable"] == 1]
+    readable = table[table["readable"] == 1]
     shares = (np.arange(POINTS) + 0.5) / POINTS
     features = {
         name: [
             round(float(value), 4)
-            for value in np.quantile(seen[name].dropna().astype(float), shares, method="inverted_cdf")
+            for value in np.quantile(readable[name].dropna().astype(float), shares, method="inverted_cdf")
         ]
         for name in FEATURES
-        if seen[name].notna().any()
+        if readable[name].notna().any()
     }
     labels = {
         name: {str(value): int(count) for value, count in sorted(counts.items())}
@@ -37,53 +38,55 @@ def profile(table: pd.DataFrame) -> dict[str, Any]:
         if name.startswith("label.")
         for counts in [table[name].fillna(-1).astype(int).value_counts().to_dict()]
     }
-    return {"images": len(seen), "features": features, "labels": labels}
+    return {"images": len(readable), "features": features, "labels": labels}
 
 
 def read(path: Path, dataset: str) -> dict[str, Any] | None:
-    """The reference profile of a data set: the file maps names of sets to profiles; None where it has none.
+    """Reads a data set's reference profile from a file of profiles by name; None where the file has none for it.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it holds no profiles.
+        FileNotFoundError: The file does not exist.
+        ValueError: It contains no profiles.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        found = content.get(dataset)
-        if found is not None and not {"images", "features", "labels"} <= set(found):
+        reference = content.get(dataset)
+        if reference is not None and not {"images", "features", "labels"} <= set(reference):
             raise ValueError(f"{dataset!r} has no images, features and labels")
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file; see validate.reference") from None
     except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(
-            f"{path}: holds no profiles of data sets ({error}); see validate.reference"
+            f"{path}: contains no profiles of data sets ({error}); see validate.reference"
         ) from None
-    return found  # type: ignore[no-any-return]
+    return reference  # type: ignore[no-any-return]
 
 
-def compare(now: dict[str, Any], before: dict[str, Any], limit: float) -> pd.DataFrame:
-    """One row a feature or label: the Kolmogorov–Smirnov distance (0…1) of its distributions, and what is allowed.
+def compare(current: dict[str, Any], reference: dict[str, Any], limit: float) -> pd.DataFrame:
+    """Returns the distance of two profiles, one row per feature and label: source, distance, allowed, excess.
 
-    Allowed is `limit`, or the critical distance at level `ALPHA` where the samples are so small that chance alone
-    reaches further. A feature or label that only one of the two has is at distance 1.
+    The distance is Kolmogorov and Smirnov's, 0 to 1; it is 1 for a feature or label that only one profile has. Allowed
+    is `limit`, or the critical distance at level `ALPHA` where samples are so small that chance exceeds the limit.
     """
-    n, m = max(now["images"], 1), max(before["images"], 1)
+    n, m = max(current["images"], 1), max(reference["images"], 1)
     critical = float(np.sqrt(-0.5 * np.log(ALPHA / 2) * (n + m) / (n * m)))
     rows = []
-    for name in sorted({*now["features"], *before["features"]}):
-        one, other = now["features"].get(name), before["features"].get(name)
-        distance = 1.0 if one is None or other is None else float(ks_2samp(one, other).statistic)
+    for name in sorted({*current["features"], *reference["features"]}):
+        now, before = current["features"].get(name), reference["features"].get(name)
+        distance = 1.0 if now is None or before is None else float(ks_2samp(now, before).statistic)
         rows.append((name, distance))
-    for name in sorted({*now["labels"], *before["labels"]}):
-        rows.append((name, apart(now["labels"].get(name), before["labels"].get(name))))
+    for name in sorted({*current["labels"], *reference["labels"]}):
+        rows.append((name, count_distance(current["labels"].get(name), reference["labels"].get(name))))
     table = pd.DataFrame(rows, columns=["source", "distance"])
     return table.assign(allowed=max(limit, critical), excess=table["distance"] - max(limit, critical))
 
 
-def apart(now: dict[str, int] | None, before: dict[str, int] | None) -> float:
-    """The same distance for counted values."""
-    if not now or not before:
+def count_distance(current: dict[str, int] | None, reference: dict[str, int] | None) -> float:
+    """Returns the Kolmogorov–Smirnov distance of two distributions given as counts by value."""
+    if not current or not reference:
         return 1.0
-    values = sorted({*now, *before}, key=int)
-    one, other = (np.array([counts.get(value, 0) for value in values], float) for counts in (now, before))
-    return float(np.abs((one / one.sum()).cumsum() - (other / other.sum()).cumsum()).max())
+    values = sorted({*current, *reference}, key=int)
+    now, before = (
+        np.array([counts.get(value, 0) for value in values], float) for counts in (current, reference)
+    )
+    return float(np.abs((now / now.sum()).cumsum() - (before / before.sum()).cumsum()).max())

@@ -1,7 +1,7 @@
-"""Images that are nearly the same, among millions: no two hashes are compared that share no band of bits.
+"""Finds near duplicates among millions of perceptual hashes without comparing all pairs.
 
-Two hashes that differ in at most d bits agree in at least one of d + 1 bands, whatever the bits (pigeonhole). So each
-band is sorted by, and only neighbours with equal values are compared: exact, and far from quadratic.
+The bits of a hash are divided into d + 1 bands. Two hashes that differ in at most d bits agree in at least one band
+(pigeonhole principle). For each band the hashes are sorted by its value, and only hashes of equal value are compared.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from numba import njit
 from numpy.typing import NDArray
 
 BUCKET = 2000
-"""Within a band, a hash is compared with at most so many that share its value. More only happens where thousands of
-images are alike by far more than chance; then each still meets its 2,000 next ones in every band."""
+"""Maximum number of hashes of equal value that a hash is compared with in one band. More share a value only where
+thousands of images are similar; each is then still compared with the next 2,000 in every band."""
 
 
 @njit(cache=True)
 def band_values(hash_N4: NDArray[np.uint64], band: int, bands: int) -> NDArray[np.int64]:
-    """Bits band, band + bands, band + 2 · bands … of each hash, as a number."""
+    """Returns bits band, band + bands, band + 2 · bands … of each hash, as one number per hash."""
     out = np.zeros(len(hash_N4), np.int64)
     for row in range(len(hash_N4)):
         value = np.int64(0)
@@ -30,8 +30,8 @@ def band_values(hash_N4: NDArray[np.uint64], band: int, bands: int) -> NDArray[n
 
 
 @njit(cache=True)
-def bits_apart(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> np.int64:
-    """The number of bits in which two hashes differ."""
+def hamming_distance(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> np.int64:
+    """Returns the number of bits in which two hashes differ."""
     total = np.int64(0)
     for word in range(len(first)):
         x = first[word] ^ second[word]
@@ -43,7 +43,7 @@ def bits_apart(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> np.int6
 
 
 @njit(cache=True)
-def link(
+def link_pairs(
     hash_G4: NDArray[np.uint64],
     value_G: NDArray[np.int64],
     order_G: NDArray[np.int64],
@@ -51,14 +51,23 @@ def link(
     own_GS: NDArray[np.int64],
     near_GS: NDArray[np.int64],
 ) -> None:
-    """For each pair of one band value within `limit` bits: each learns a row of the other, by side."""
+    """Stores, for each pair of hashes within `limit` bits and of equal band value, a row of each with the other.
+
+    Args:
+        hash_G4: The distinct hashes.
+        value_G: Their values in this band.
+        order_G: The hashes' positions, sorted by value.
+        limit: Maximum Hamming distance of near duplicates.
+        own_GS: A row that has the hash, per side (split); -1 for none.
+        near_GS: A row that has a near hash, per side; -1 for none so far. Updated in place.
+    """
     for i in range(len(order_G)):
         a = order_G[i]
         for j in range(i + 1, min(i + 1 + BUCKET, len(order_G))):
             b = order_G[j]
             if value_G[b] != value_G[a]:
                 break
-            if bits_apart(hash_G4[a], hash_G4[b]) <= limit:
+            if hamming_distance(hash_G4[a], hash_G4[b]) <= limit:
                 for side in range(own_GS.shape[1]):
                     if near_GS[a, side] < 0:
                         near_GS[a, side] = own_GS[b, side]
@@ -67,7 +76,7 @@ def link(
 
 
 def first_rows(code_N: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """For each code 0 … size - 1 the first row that has it, -1 where none has; negative codes are none."""
+    """Returns the first row of each code 0 … size - 1, -1 where there is none; negative codes are ignored."""
     codes, rows = np.unique(code_N, return_index=True)
     first = np.full(size, -1, np.int64)
     first[codes[codes >= 0]] = rows[codes >= 0]
@@ -75,13 +84,15 @@ def first_rows(code_N: NDArray[np.int64], size: int) -> NDArray[np.int64]:
 
 
 def last_rows(code_N: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """The same with the last row."""
+    """Returns the last row of each code 0 … size - 1, -1 where there is none; negative codes are ignored."""
     first = first_rows(code_N[::-1], size)
     return np.where(first < 0, -1, len(code_N) - 1 - first)
 
 
-def others(code_N: NDArray[np.int64], first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For every row the first other row of its code (the last one for the first), -1 where it is alone."""
+def other_rows(
+    code_N: NDArray[np.int64], first: NDArray[np.int64], last: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Returns, for each row, the first other row of its code (for the first row the last), -1 where there is none."""
     rows = np.arange(len(code_N))
     other = np.where(first[code_N] == rows, last[code_N], first[code_N])
     return np.where(other == rows, -1, other)
@@ -90,11 +101,21 @@ def others(code_N: NDArray[np.int64], first: NDArray[np.int64], last: NDArray[np
 def nearest(
     hash_N4: NDArray[np.uint64], side_N: NDArray[np.int64], sides: int, limit: int
 ) -> NDArray[np.int64]:
-    """For every hash one other row of each side (split) that differs in at most `limit` bits: (N, sides), -1: none."""
+    """Returns, for each hash and side (split), one other row that differs in at most `limit` bits.
+
+    Args:
+        hash_N4: Hashes of 256 bits.
+        side_N: The side of each hash, 0 … sides - 1.
+        sides: Number of sides.
+        limit: Maximum number of bits that may differ.
+
+    Returns:
+        Rows (N, sides); -1 where there is none.
+    """
     if not len(hash_N4):
         return np.full((0, sides), -1, np.int64)
     packed = np.ascontiguousarray(hash_N4).view(f"V{8 * hash_N4.shape[1]}").ravel()
-    unique, group_N = np.unique(packed, return_inverse=True)  # equal hashes are one group, never compared
+    unique, group_N = np.unique(packed, return_inverse=True)  # equal hashes form one group
     group_N = group_N.ravel()
     cell_N = group_N * sides + side_N
     first, last = (find(cell_N, len(unique) * sides) for find in (first_rows, last_rows))
@@ -103,28 +124,30 @@ def nearest(
     near_GS = np.full((len(unique), sides), -1, np.int64)
     for band in range(limit + 1):
         value_G = band_values(hash_G4, band, limit + 1)
-        link(hash_G4, value_G, np.argsort(value_G, kind="stable"), limit, first_GS, near_GS)
+        link_pairs(hash_G4, value_G, np.argsort(value_G, kind="stable"), limit, first_GS, near_GS)
     found_NS = near_GS[group_N]
-    for side in range(sides):  # rows of its own group come before those of others
-        own = others(group_N, first_GS[:, side], last_GS[:, side])
+    for side in range(sides):  # rows with an equal hash are preferred
+        own = other_rows(group_N, first_GS[:, side], last_GS[:, side])
         found_NS[:, side] = np.where(own >= 0, own, found_NS[:, side])
     return found_NS
 
 
 def first_other(group: pd.Series) -> NDArray[np.int64]:
-    """For every row the first other row with the same value of `group`, -1 where there is none (or no value)."""
+    """Returns, for each row, the first other row with the same value, -1 where there is none or the value is null."""
     codes = pd.factorize(group)[0].astype(np.int64)
     size = int(codes.max(initial=0)) + 1
-    found = others(codes, first_rows(codes, size), last_rows(codes, size))
+    found = other_rows(codes, first_rows(codes, size), last_rows(codes, size))
     return np.where(codes >= 0, found, -1)
 
 
 def first_conflict(group: pd.Series, value: pd.Series) -> NDArray[np.int64]:
-    """For every row one of the same `group` whose `value` is another, -1 where there is none; nulls agree with all."""
+    """Returns, for each row, one of the same `group` with another `value`, -1 for none; nulls conflict with nothing."""
     groups, values = (pd.factorize(column)[0].astype(np.int64) for column in (group, value))
     known = (groups >= 0) & (values >= 0)
     size = int(groups.max(initial=0)) + 1
-    first = first_rows(np.where(known, groups, -1), size)[groups]  # each group's first row that has a value
+    first = first_rows(np.where(known, groups, -1), size)[
+        groups
+    ]  # the first row of each group that has a value
     differs = known & (values != values[first])
-    second = first_rows(np.where(differs, groups, -1), size)[groups]  # its first row with another one
+    second = first_rows(np.where(differs, groups, -1), size)[groups]  # the first one with another value
     return np.where(differs, first, np.where(known, second, -1))

@@ -1,4 +1,4 @@
-"""What an image's pixels say of its quality, as numbers: pure functions, (H, W, 3) uint8 in, numbers out."""
+"""Measurements of an image's pixels: pure functions of (H, W, 3) uint8 RGB arrays."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIDE = 64
-"""Blur, noise and perceptual hash are measured at 64×64 pixels, so that they mean the same for every size."""
+"""Sharpness and perceptual hash are measured at 64×64 pixels, so that they are comparable between image sizes."""
 HASH_SIDE = 16
 HASH_WORDS = HASH_SIDE * HASH_SIDE // 64
 
 
 @dataclass(frozen=True)
-class Picture:
-    """Measures of one image; grey values 0…255, shares 0…1.
+class ImageStats:
+    """Measurements of one image; grey values range from 0 to 255, shares from 0 to 1.
 
-    brightness: mean; contrast: standard deviation; sharpness: deviation of the Laplacian over the contrast, at
-    64×64 (blur lowers it, noise raises it); clipped: the larger of the shares of black (≤ 2) and white (≥ 253);
-    flat: the larger of the shares of rows and of columns without any content (deviation < 1).
+    Attributes:
+        brightness: The mean grey value.
+        contrast: The standard deviation of the grey values.
+        sharpness: The standard deviation of the Laplacian divided by the contrast, both at 64×64 pixels; blur lowers
+            it, noise raises it.
+        clipped: The larger of the shares of black (≤ 2) and white (≥ 253) pixels.
+        flat: The larger of the shares of rows and of columns without content (standard deviation < 1).
     """
 
     brightness: float
@@ -30,12 +34,12 @@ class Picture:
     flat: float
 
 
-def measure(image: NDArray[np.uint8]) -> Picture:
-    """The measures of one image (H, W, 3)."""
+def measure(image: NDArray[np.uint8]) -> ImageStats:
+    """Returns the measurements of one image (H, W, 3)."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
     edges = cv2.Laplacian(small, cv2.CV_32F)
-    return Picture(
+    return ImageStats(
         brightness=float(grey.mean()),
         contrast=float(grey.std()),
         sharpness=float(edges.std() / max(float(small.std()), 1.0)),
@@ -45,11 +49,11 @@ def measure(image: NDArray[np.uint8]) -> Picture:
 
 
 def perceptual_hash(image: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """256 bits that stay when an image is compressed, resized or brightened: (4,) words.
+    """Returns 256 bits, as (4,) words, that hardly change when an image is compressed, resized or brightened.
 
     The lowest 16×16 frequencies of the discrete cosine transform of the 64×64 grey image, each 1 where above their
-    median (pHash: Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010; there 8×8, which
-    cannot tell photographs of one person apart). The mean grey value is left out.
+    median (pHash: Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010; there 8×8, too
+    few to distinguish photographs of one person). The mean grey value is left out.
     """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
@@ -60,12 +64,13 @@ def perceptual_hash(image: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 
 def deviation(image: NDArray[np.uint8], stored: NDArray[np.uint8]) -> float:
-    """Mean absolute difference (0…255) in grey of an image and its copy, which may be smaller by area averaging.
+    """Returns the mean absolute grey difference (0 to 255) of an image and its stored copy.
 
-    In grey, because JPEG keeps colour at half the resolution: of noise it keeps the grey values, and no more.
+    A smaller copy is compared with the image scaled down by area averaging. Grey values are compared because JPEG
+    stores colour at half the resolution, so that colour noise would count as a difference.
     """
     height, width = stored.shape[:2]
     if image.shape != stored.shape:
         image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    one, other = (cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) for pixels in (image, stored))
-    return float(cv2.absdiff(one, other).mean())
+    first, second = (cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) for pixels in (image, stored))
+    return float(cv2.absdiff(first, second).mean())

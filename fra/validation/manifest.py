@@ -1,4 +1,4 @@
-"""A manifest as the gate reads it: columnar, landmarks reduced to what rules ask of them."""
+"""Reads a manifest column by column, and reduces landmarks to the values that rules need."""
 
 from __future__ import annotations
 
@@ -25,48 +25,54 @@ REQUIRED: dict[str, type] = {
     "index": int,
     "error": str,
 }
-"""Columns of every manifest, and what is in them."""
+"""The columns of every manifest and their types."""
 BATCH = 65_536
-"""Rows that are read at a time."""
+"""Number of rows read at a time."""
 EYES = {5: (0, 1), 68: (36, 45), 98: (60, 72)}
-"""Outer corner (5: centre) of the eye on the image's left and of the other, by number of landmarks: the five points
-of CelebA and RetinaFace, iBUG 300-W's 68, WFLW's 98."""
+"""Indices of the outer corners of the left and right eye as seen in the image (of 5 landmarks: the eyes' centres), by
+number of landmarks: 5 of CelebA and RetinaFace, 68 of iBUG 300-W, 98 of WFLW."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """`table` is the manifest without landmarks, which stay in `arrow`; `missing` names columns that it lacks."""
+    """A manifest in memory.
+
+    Attributes:
+        arrow: All columns, landmarks included.
+        table: The required columns, labels and landmark measurements, without the landmarks themselves.
+        missing: Names of columns that are missing or have a wrong type.
+    """
 
     arrow: pa.Table
     table: pd.DataFrame
     missing: list[str]
 
     def by_shard(self) -> dict[str, NDArray[np.int64]]:
-        """The positions of the rows of each shard, in the manifest's order."""
+        """Returns the row positions of each shard, in the manifest's order."""
         codes, names = pd.factorize(self.table["shard"], sort=True)
         order = np.argsort(codes, kind="stable")
         cuts = np.searchsorted(codes[order], np.arange(len(names) + 1))
         return {str(name): order[cuts[place] : cuts[place + 1]] for place, name in enumerate(names)}
 
     def rows_of(self, rows: NDArray[np.int64]) -> pd.DataFrame:
-        """Some rows with all columns, landmarks among them."""
+        """Returns some rows with all columns, landmarks included."""
         table: pd.DataFrame = self.arrow.take(pa.array(rows)).to_pandas()
         return table
 
     @property
     def labels(self) -> list[str]:
-        """Its label columns."""
+        """The names of the label columns."""
         return [name for name in self.table.columns if name.startswith("label.")]
 
 
 def read(path: Path) -> Manifest:
-    """Reads a manifest; required columns that it lacks are filled with nulls and named in `missing`.
+    """Reads a manifest; required columns that are missing or mistyped are filled with nulls and named in `missing`.
 
     Raises:
-        ValueError: the file is not a parquet table.
+        ValueError: The file is not a parquet table.
     """
     try:
-        # in batches: lists of a large row group take five times their size
+        # in batches, because the lists of a large row group take five times their size
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             arrow = pa.Table.from_batches(file.iter_batches(BATCH), file.schema_arrow)
         names = arrow.column_names
@@ -88,18 +94,21 @@ def read(path: Path) -> Manifest:
 
 
 def fits(kind: pa.DataType, wanted: type) -> bool:
-    """Whether a column holds what it should; labels are whole numbers, but nulls may have made floats of them."""
+    """Whether a column has the wanted type; labels may be floats, into which nulls turn whole numbers."""
     if wanted is str:
         return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind))
     return bool(pa.types.is_integer(kind) or (wanted is float and pa.types.is_floating(kind)))
 
 
 def landmark_facts(arrow: pa.Table) -> dict[str, NDArray[np.float32]]:
-    """What rules ask of landmarks, one value a row, NaN where there are none.
+    """Returns measurements of landmarks, one value per row, NaN where there are no landmarks.
 
-    landmark_count; landmarks_finite (0 or 1); landmarks_beyond (how far the outermost point lies outside the image, in
-    widths or heights); eye_distance (in widths); roll (degrees by which the line from the eye on the left to the other
-    is turned; beyond 90 they are swapped). Eyes are known for the numbers of landmarks in `EYES`.
+    Returns:
+        landmark_count: The number of points.
+        landmarks_finite: 1 where all coordinates are finite numbers, else 0.
+        landmarks_beyond: How far the outermost point lies outside the image, in image widths or heights.
+        eye_distance: The distance of the eyes in image widths, for the numbers of landmarks in `EYES`.
+        roll: The angle in degrees of the line from the left eye to the right; beyond 90 they are swapped.
     """
     names = ("landmark_count", "landmarks_finite", "landmarks_beyond", "eye_distance", "roll")
     facts = {name: np.full(len(arrow), np.nan, np.float32) for name in names}
@@ -137,7 +146,14 @@ def measure_points(
     rows: NDArray[np.int64],
     facts: dict[str, NDArray[np.float32]],
 ) -> None:
-    """Fills in the facts of some rows that have equally many landmarks."""
+    """Measures landmarks of rows that have the same number of them, and stores the measurements in `facts`.
+
+    Args:
+        point_NL2: Landmarks in pixels.
+        size_N2: Width and height of the images in pixels.
+        rows: The rows' positions in the manifest.
+        facts: The measurements by name, updated in place.
+    """
     facts["landmarks_finite"][rows] = np.isfinite(point_NL2).all(axis=(1, 2))
     with np.errstate(invalid="ignore", divide="ignore"):
         share_NL2 = point_NL2 / size_N2[:, None]

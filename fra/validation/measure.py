@@ -1,7 +1,7 @@
-"""Measures what a manifest names, so that expectations can be put on it: shards, their images, betons.
+"""Measures the shards, images and betons of a data set.
 
-One pass over each shard, shards in parallel threads (decoding and hashing run outside Python's lock): bytes, pixels,
-annotations and the beton's copy are compared there, and only numbers leave it, some 150 bytes an image.
+Each shard is read once, shards in parallel threads (decoding and hashing release Python's global lock). Bytes, pixels,
+annotations and the copy in the beton are compared on the way; only numbers are kept, about 150 bytes per image.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ FLAGS = (
     "order_fits",
     "beton_order_fits",
 )
-"""What is measured of a row. A flag is NaN where it does not apply: nothing is known of a row in no shard."""
+"""The measurements of a row. A flag is 1 or 0, or NaN where it does not apply, as for a row in no shard."""
 
 
 @dataclass
 class Columns:
-    """What is measured of some rows: `numbers` (N,) by name, perceptual `hashes` (N, 4), `formats` (N,)."""
+    """The measurements of N rows: `numbers` (N,) by name, perceptual `hashes` (N, 4), file `formats` (N,)."""
 
     numbers: dict[str, NDArray[np.float32]]
     hashes: NDArray[np.uint64]
@@ -57,11 +57,12 @@ class Columns:
 
     @staticmethod
     def blank(count: int) -> Columns:
+        """Returns columns of `count` rows without measurements."""
         numbers = {name: np.full(count, np.nan, np.float32) for name in (*NUMBERS, *FLAGS)}
         return Columns(numbers, np.zeros((count, HASH_WORDS), np.uint64), np.full(count, "", dtype="<U8"))
 
     def put(self, rows: NDArray[np.int64], part: Columns) -> None:
-        """Takes over what was measured of `rows`."""
+        """Stores the measurements `part` at `rows`."""
         for name, values in part.numbers.items():
             self.numbers[name][rows] = values
         self.hashes[rows] = part.hashes
@@ -70,17 +71,23 @@ class Columns:
 
 @dataclass
 class ShardFacts:
-    """What was found of one shard as a file: its number of images, keys that nobody lists, why it cannot be read."""
+    """One shard as a file: its number of images, keys missing in the manifest, why it cannot be read."""
 
     images: int = 0
-    strange: list[str] = field(default_factory=list)
+    unlisted: list[str] = field(default_factory=list)
     problem: str | None = None
 
 
 @dataclass(frozen=True)
 class Measures:
-    """`images`: one row a row of the manifest; `hashes` (N, 4) perceptual; `files`: one row a shard or beton;
-    `digests`: the SHA-256 of every one of those files."""
+    """The measurements of a data set.
+
+    Attributes:
+        images: One row per row of the manifest.
+        hashes: Perceptual hashes (N, 4).
+        files: One row per shard and beton.
+        digests: The SHA-256 of each of these files, by path.
+    """
 
     images: pd.DataFrame
     hashes: NDArray[np.uint64]
@@ -89,38 +96,45 @@ class Measures:
 
 
 def measure(manifest: Manifest, shards: Path, betons: list[Path], workers: int = 0) -> Measures:
-    """One pass over all shards on all cores. What is missing or broken is measured as such: nothing raises."""
+    """Measures all shards and betons of a manifest. Missing and damaged files are measured as such, without an error.
+
+    Args:
+        manifest: The manifest.
+        shards: The folder of the shards.
+        betons: The beton files.
+        workers: Number of threads; 0 for one per core.
+    """
     cv2.setNumThreads(1)  # the shards are the parallel part
     opened = {path.stem: open_beton(path) for path in betons}
     readable = {split: beton for split, beton in opened.items() if isinstance(beton, Beton)}
     columns = Columns.blank(len(manifest.table))
     columns.numbers["found"][manifest.table["shard"].notna().to_numpy()] = 0
-    there = {name: rows for name, rows in manifest.by_shard().items() if (shards / name).is_file()}
+    present = {name: rows for name, rows in manifest.by_shard().items() if (shards / name).is_file()}
     found: dict[str, ShardFacts] = {}
 
     def work(name: str) -> tuple[Columns, ShardFacts]:
-        return measure_shard(shards / name, manifest.rows_of(there[name]), readable)
+        return measure_shard(shards / name, manifest.rows_of(present[name]), readable)
 
-    total = sum(map(len, there.values()))
+    total = sum(map(len, present.values()))
     with (
         ThreadPoolExecutor(worker_count(workers)) as pool,
         tqdm(total=total, unit="image", desc="measure", mininterval=1) as bar,
     ):
-        for name, (part, facts) in zip(there, pool.map(work, there), strict=True):
-            columns.put(there[name], part)
+        for name, (part, facts) in zip(present, pool.map(work, present), strict=True):
+            columns.put(present[name], part)
             found[name] = facts
-            bar.update(len(there[name]))
+            bar.update(len(present[name]))
     table = pd.DataFrame({**columns.numbers, "format": pd.array(columns.formats, dtype="str")})
     paths = sorted(shards.glob("*.tar")) + betons
     digests = {path.as_posix(): digest for path, digest in sha256_each(filter(Path.is_file, paths)).items()}
     files = [*shard_files(manifest, shards, found, digests), *beton_files(manifest, betons, opened)]
-    names = ("source", "kind", "there", "listed", "problem", "sha256", "sha256_listed", "images")
-    more = ("images_listed", "images_indexed", "strange")
+    names = ("source", "kind", "present", "listed", "problem", "sha256", "sha256_listed", "images")
+    more = ("images_listed", "images_indexed", "unlisted")
     return Measures(table, columns.hashes, pd.DataFrame(files, columns=[*names, *more]), digests)
 
 
 def open_beton(path: Path) -> Beton | BetonError:
-    """A beton, or why it cannot be read."""
+    """Returns the beton, or the error that prevents reading it."""
     try:
         return Beton(path)
     except BetonError as error:
@@ -131,10 +145,11 @@ def open_beton(path: Path) -> Beton | BetonError:
 
 
 def members(shard: Path) -> Iterator[tuple[str, bytes, bytes]]:
-    """(key, image, annotation as bytes) of each record of a tar shard.
+    """Yields (key, image, annotation), the latter two as bytes, of each record of a tar shard.
 
     Raises:
-        tarfile.TarError, EOFError: the shard is broken off or no tar file.
+        tarfile.TarError: The shard is truncated or no tar file.
+        EOFError: The shard is truncated.
     """
     key, content, note = "", b"", b""
     with tarfile.open(shard, "r:") as tar:
@@ -158,7 +173,7 @@ def members(shard: Path) -> Iterator[tuple[str, bytes, bytes]]:
 def measure_shard(
     path: Path, listed: pd.DataFrame, betons: Mapping[str, Beton]
 ) -> tuple[Columns, ShardFacts]:
-    """Compares one shard with the manifest's rows of it, `listed` in their order."""
+    """Measures one shard and compares it with its rows of the manifest, `listed`, in their order."""
     columns, facts = Columns.blank(len(listed)), ShardFacts()
     flags = columns.numbers
     flags["found"][:] = 0
@@ -170,37 +185,39 @@ def measure_shard(
             facts.images += 1
             place = places.get(key)
             if place is None:
-                facts.strange.append(key)
+                facts.unlisted.append(key)
                 continue
             row = records[place]
             flags["found"][place] = 1
             flags["order_fits"][place] = position == place
             flags["bytes_fit"][place] = hashlib.sha256(content).hexdigest() == row["sha256"]
             flags["annotation_fits"][place] = agrees(note, expected[place])
-            pixels = look(content, row, place, columns)
+            pixels = measure_image(content, row, place, columns)
             beton = betons.get(str(row["split"]))
             if pixels is not None and beton is not None:
-                compare(pixels, int(row["index"]), beton, place, flags)
+                compare_with_beton(pixels, int(row["index"]), beton, place, flags)
     except (tarfile.TarError, EOFError, OSError) as error:
         facts.problem = f"not a whole tar file: {error}"
     return columns, facts
 
 
 def agrees(found: bytes, expected: bytes) -> bool:
-    """Whether what a shard has beside an image says what the manifest says; landmarks to a hundredth of a pixel."""
+    """Whether the annotation in a shard equals that of the manifest; landmarks up to a hundredth of a pixel."""
     if found == expected:
         return True
     try:
         note, row = json.loads(found), json.loads(expected)
         given, wanted = note.pop("landmarks", []), row.pop("landmarks", [])
         near = len(given) == len(wanted) and np.allclose(given, wanted, rtol=0, atol=0.01, equal_nan=True)
-    except (ValueError, AttributeError, TypeError):  # no JSON, or not what we write
+    except (ValueError, AttributeError, TypeError):  # no JSON, or of another structure
         return False
     return bool(near and note == row)
 
 
-def look(content: bytes, row: dict[Any, Any], place: int, columns: Columns) -> NDArray[np.uint8] | None:
-    """Decodes an image and fills in what its pixels say; None where it cannot be decoded."""
+def measure_image(
+    content: bytes, row: dict[Any, Any], place: int, columns: Columns
+) -> NDArray[np.uint8] | None:
+    """Decodes an image and stores its measurements at `place`; returns its pixels, None if it cannot be decoded."""
     flags = columns.numbers
     try:
         pixels = decode(content)
@@ -219,10 +236,10 @@ def look(content: bytes, row: dict[Any, Any], place: int, columns: Columns) -> N
     return pixels
 
 
-def compare(
+def compare_with_beton(
     pixels: NDArray[np.uint8], index: int, beton: Beton, place: int, flags: dict[str, NDArray[np.float32]]
 ) -> None:
-    """Fills in how far an image's copy in its split's beton is from it; a copy that is not there counts as 255."""
+    """Stores how far an image differs from its copy in the beton; a missing copy counts as 255."""
     flags["beton_deviation"][place] = 255
     if 0 <= index < len(beton):
         flags["beton_order_fits"][place] = beton.index[index] == index
@@ -235,7 +252,7 @@ def compare(
 def hash_images(
     table: pd.DataFrame, shards: Path, workers: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    """Perceptual hashes (N, 4) of a manifest's rows, and which of them (N,) could be read from the shards."""
+    """Returns perceptual hashes (N, 4) of a manifest's rows, and which of them (N,) could be read from the shards."""
     rows = table.assign(place=range(len(table)))[["key", "shard", "place"]]
     places = {
         str(shard): dict(zip(part["key"], part["place"], strict=True))
@@ -249,7 +266,7 @@ def hash_images(
                 hashes[places[shard][key]] = image_stats.perceptual_hash(decode(content))
                 readable[places[shard][key]] = True
         except (tarfile.TarError, EOFError, OSError, ImageError):
-            return  # that set's own validation tells of it
+            return  # reported when that data set is validated
 
     with ThreadPoolExecutor(worker_count(workers)) as pool:
         list(pool.map(work, places))
@@ -262,7 +279,7 @@ def hash_images(
 def shard_files(
     manifest: Manifest, shards: Path, found: dict[str, ShardFacts], digests: dict[str, str]
 ) -> Iterator[dict[str, Any]]:
-    """One row a shard that the manifest or index.json lists or that lies there: what it should hold, what it holds."""
+    """Yields one row per shard that is on disk, in the manifest or in index.json: its listed and actual contents."""
     listed, entries = manifest.by_shard(), indexed(shards / "index.json")
     on_disk = {path.name for path in shards.glob("*.tar")}
     for name in sorted({*listed, *entries, *on_disk}):
@@ -270,7 +287,7 @@ def shard_files(
         yield {
             "source": path,
             "kind": "shard",
-            "there": name in on_disk,
+            "present": name in on_disk,
             "listed": name in listed,
             "problem": seen.problem if seen else None,
             "sha256": digests.get(path),
@@ -278,12 +295,12 @@ def shard_files(
             "images": seen.images if seen else None,
             "images_listed": len(listed.get(name, ())),
             "images_indexed": entry.get("images"),
-            "strange": ", ".join(seen.strange[:3]) if seen and seen.strange else None,
+            "unlisted": ", ".join(seen.unlisted[:3]) if seen and seen.unlisted else None,
         }
 
 
 def indexed(path: Path) -> dict[str, dict[str, Any]]:
-    """What index.json says of each shard; nothing where it is not there or no index."""
+    """Returns the entry of each shard in index.json; empty where the file is missing or no index."""
     try:
         splits = json.loads(path.read_text(encoding="utf-8"))["splits"].values()
         return {str(entry["name"]): entry for split in splits for entry in split["shards"]}
@@ -294,7 +311,7 @@ def indexed(path: Path) -> dict[str, dict[str, Any]]:
 def beton_files(
     manifest: Manifest, betons: list[Path], opened: Mapping[str, Beton | BetonError]
 ) -> Iterator[dict[str, Any]]:
-    """One row a beton that is there, or should be beside those that are."""
+    """Yields one row per beton that is present or, where any is present, expected."""
     if not betons:
         return
     table = manifest.table
@@ -304,7 +321,7 @@ def beton_files(
         yield {
             "source": betons[0].with_name(f"{split}.beton").as_posix(),
             "kind": "beton",
-            "there": beton is not None,
+            "present": beton is not None,
             "listed": split in expected,
             "problem": str(beton) if isinstance(beton, BetonError) else None,
             "images": len(beton) if isinstance(beton, Beton) else None,

@@ -111,7 +111,7 @@ class Explainer:
 
     Attributes:
         frames: The tables that were evaluated.
-        held_out: Names of the images of other sets, whose positions the column `like_test_of_other_set` holds.
+        held_out: Names of the images of other sets, whose positions the column `near_test_of_other_set` holds.
     """
 
     frames: Frames
@@ -124,7 +124,7 @@ class Explainer:
     def other(self, rule: Rule, row: int) -> int | None:
         """Returns the row of the other image of this set that the rule compares with, if there is one."""
         column = rule.reported_column
-        if not column.startswith(("same_", "like_")) or column == "like_test_of_other_set":
+        if not column.startswith(("same_", "near_")) or column == "near_test_of_other_set":
             return None
         value: Any = self.frames[rule.table][column].iat[row]
         return None if pd.isna(value) else int(value)
@@ -138,7 +138,7 @@ class Explainer:
         value: Any = self.frames[rule.table][column].iat[row] if column else None
         if pd.isna(value):
             return ""
-        if column == "like_test_of_other_set":
+        if column == "near_test_of_other_set":
             return self.held_out[int(value)]
         if isinstance(value, (float, np.floating)):
             return f"{value:.0f}" if float(value).is_integer() else f"{value:.4g}"
@@ -149,7 +149,7 @@ class Explainer:
         detail = self.detail(rule, row)
         if rule.reported_column == "error" and detail:
             return detail
-        if rule.reported_column.startswith(("same_", "like_")) and detail:
+        if rule.reported_column.startswith(("same_", "near_")) and detail:
             return f"{rule.reason}: {detail}"
         return f"{rule.reason} ({detail})" if detail else rule.reason
 

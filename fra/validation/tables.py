@@ -1,7 +1,7 @@
-"""The tables that the rules look at, made from a manifest and what was measured: columnar, a million rows in seconds.
+"""Builds the tables that rules are evaluated on, from a manifest and measurements: a million rows in seconds.
 
-Columns that begin with `same_` or `like_` hold the row number of another image (of `other` where it is another set's),
-null where there is none.
+Columns that begin with `same_` (equal bytes or person) or `near_` (similar perceptual hash) hold the row number of the
+other image, null where there is none.
 """
 
 from __future__ import annotations
@@ -21,12 +21,18 @@ from fra.validation.manifest import REQUIRED, Manifest
 from fra.validation.measure import Measures
 
 HELD_OUT = len(SPLITS)
-"""The side of another data set's test images, after those of the splits."""
+"""The side number of other data sets' test images in `duplicates.nearest`, after those of the splits."""
 
 
 @dataclass(frozen=True)
 class HeldOutImages:
-    """Test images of other data sets: their hashes, and what to call them."""
+    """Test images of other data sets.
+
+    Attributes:
+        sha256: The SHA-256 of each file (N,).
+        hashes: Their perceptual hashes (N, 4).
+        sources: Their names.
+    """
 
     sha256: NDArray[np.object_]
     hashes: NDArray[np.uint64]
@@ -37,7 +43,7 @@ NO_IMAGES = HeldOutImages(np.empty(0, object), np.empty((0, HASH_WORDS), np.uint
 
 
 def concatenate(others: Sequence[HeldOutImages]) -> HeldOutImages:
-    """The images of several sets as those of one."""
+    """Returns the images of several data sets as one."""
     parts = [NO_IMAGES, *others]
     return HeldOutImages(
         np.concatenate([part.sha256 for part in parts]),
@@ -47,22 +53,22 @@ def concatenate(others: Sequence[HeldOutImages]) -> HeldOutImages:
 
 
 def nullable(rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Row numbers with NaN for none (-1)."""
+    """Returns row numbers as floats, with NaN for -1."""
     return np.where(rows >= 0, rows, np.nan).astype(np.float64)
 
 
 def columns(manifest: Manifest) -> pd.DataFrame:
-    """One row a column that is required or a label's."""
+    """Returns one row per required column and label: source (the column's name), present."""
     names = [*REQUIRED, *manifest.labels]
-    return pd.DataFrame({"source": names, "there": [float(name not in manifest.missing) for name in names]})
+    return pd.DataFrame({"source": names, "present": [float(name not in manifest.missing) for name in names]})
 
 
 def images(
     manifest: Manifest, measured: Measures, config: ValidateConfig, others: HeldOutImages
 ) -> pd.DataFrame:
-    """One row an image: the manifest, what was measured, and what follows from both.
+    """Returns one row per image: the manifest, the measurements, and values derived from both.
 
-    `source` gets the key where one file holds several images (a tar, a photograph of a group).
+    The key is appended to `source` where one file contains several images (a tar, a photograph of a group).
     """
     table = pd.concat([manifest.table, measured.images], axis=1)
     shared = table["source"].duplicated(keep=False)
@@ -71,7 +77,7 @@ def images(
     sides = table[["width", "height"]].astype("float32").where(sharded)
     longest, shortest = sides.max(axis=1), sides.min(axis=1)
     sha256 = table["sha256"].where(sharded)
-    usual = table["landmark_count"].mode()
+    most_common = table["landmark_count"].mode()
     table = table.assign(
         mode=table["mode"].where(sharded),
         bytes=table["bytes"].astype("float64"),
@@ -80,7 +86,7 @@ def images(
         aspect=longest / shortest.where(shortest > 0),
         index_fits=index_fits(table, sharded),
         format=table["format"].where(table["readable"] == 1),
-        landmark_count_fits=(table["landmark_count"] == (usual.iloc[0] if len(usual) else 0))
+        landmark_count_fits=(table["landmark_count"] == (most_common.iloc[0] if len(most_common) else 0))
         .astype("float32")
         .where(table["landmark_count"].notna()),
         same_person_in_other_split=nullable(first_conflict(table["person"], table["split"])),
@@ -89,17 +95,17 @@ def images(
         same_bytes_other_label=nullable(other_label(table, sha256)),
         same_bytes=nullable(first_other(sha256)),
     )
-    return table.assign(**alike(table, sha256, measured.hashes, config, others))
+    return table.assign(**near_duplicates(table, sha256, measured.hashes, config, others))
 
 
 def index_fits(table: pd.DataFrame, sharded: pd.Series) -> pd.Series:
-    """1 where `index` is the row's place among its split's sharded rows, -1 elsewhere; 0 where it is not."""
+    """Returns 1 where `index` is correct, else 0: the position among the split's sharded rows, or -1 for other rows."""
     place = sharded.groupby(table["split"].fillna("?"), sort=False).cumsum() - 1
     return (table["index"] == place.where(sharded, -1)).fillna(False).astype("float32")
 
 
 def other_label(table: pd.DataFrame, sha256: pd.Series) -> NDArray[np.int64]:
-    """For every row one of the same bytes that has another value of any label, or -1."""
+    """Returns, for each row, a row of the same bytes with another value of any label, or -1."""
     found = np.full(len(table), -1, np.int64)
     for name in table.columns:
         if name.startswith("label."):
@@ -107,17 +113,21 @@ def other_label(table: pd.DataFrame, sha256: pd.Series) -> NDArray[np.int64]:
     return found
 
 
-def alike(
+def near_duplicates(
     table: pd.DataFrame,
     sha256: pd.Series,
     hashes: NDArray[np.uint64],
     config: ValidateConfig,
     others: HeldOutImages,
 ) -> dict[str, NDArray[np.float64]]:
-    """like_other, like_held_out, like_test_of_other_set: row numbers of pictures that look the same.
+    """Returns row numbers of near duplicates, NaN for none.
 
-    Copies (same bytes) within the set are left to their own rules; pictures without content have no hash to go by.
-    `like_held_out` is set on the row to take out: the one in train for one in val or test, in val for one in test.
+    Exact duplicates within the set are covered by their own rules; blank images have no meaningful hash.
+
+    Returns:
+        near_other: A near duplicate in the same split.
+        near_held_out: A near duplicate in a later split (train < val < test); set on the row to remove.
+        near_test_of_other_set: The position in `others` of an equal or similar test image.
     """
     sides = {split: side for side, split in enumerate(SPLITS)}
     side_N = table["split"].map(sides).fillna(-1).to_numpy(dtype=np.int64)
@@ -128,22 +138,22 @@ def alike(
     side_M = np.concatenate([side_R, np.full(len(others.hashes), HELD_OUT)])
     near_RS = nearest(hash_M4, side_M, HELD_OUT + 1, config.near_duplicate_bits)[: len(rows)]
     names = np.concatenate([rows, np.arange(len(others.hashes))])
-    like_other, like_held_out = np.full(len(table), np.nan), np.full(len(table), np.nan)
+    near_other, near_held_out = np.full(len(table), np.nan), np.full(len(table), np.nan)
     for side in range(HELD_OUT):
         near_R = near_RS[:, side]
         mine, later = (near_R >= 0) & (side_R == side), (near_R >= 0) & (side_R < side)
-        like_other[rows[mine]] = names[near_R[mine]]
-        like_held_out[rows[later]] = names[near_R[later]]
+        near_other[rows[mine]] = names[near_R[mine]]
+        near_held_out[rows[later]] = names[near_R[later]]
     place = pd.Series(np.arange(len(others.sha256)), index=others.sha256)
-    like_test = sha256.map(place[~place.index.duplicated()]).to_numpy(dtype=float, na_value=np.nan, copy=True)
+    near_test = sha256.map(place[~place.index.duplicated()]).to_numpy(dtype=float, na_value=np.nan, copy=True)
     near_R = near_RS[:, HELD_OUT]
-    found = (near_R >= 0) & np.isnan(like_test[rows])
-    like_test[rows[found]] = names[near_R[found]]
-    return {"like_other": like_other, "like_held_out": like_held_out, "like_test_of_other_set": like_test}
+    found = (near_R >= 0) & np.isnan(near_test[rows])
+    near_test[rows[found]] = names[near_R[found]]
+    return {"near_other": near_other, "near_held_out": near_held_out, "near_test_of_other_set": near_test}
 
 
 def labels(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a label (classes, unlabelled) and one a class of it (share of the labelled, in_train)."""
+    """Returns one row per label (classes, unlabelled) and one per class (share of the labelled images, in_train)."""
     rows = []
     for name in [column for column in table.columns if column.startswith("label.")]:
         known = table[name].dropna()
@@ -169,18 +179,18 @@ def labels(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def files(measured: Measures) -> pd.DataFrame:
-    """One row a shard or beton."""
+    """Returns one row per shard and beton."""
     table = measured.files
     wanted = (table["kind"] == "shard") & table["listed"].astype(bool)
     return table.assign(
-        there=table["there"].astype(float),
+        present=table["present"].astype(float),
         listed=table["listed"].astype(float),
         indexed=table["images_indexed"].notna().astype(float).where(wanted),
     )
 
 
 def batches(facts: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """One row a view: what was measured of it, and which image it is of."""
+    """Returns one row per view of the first training batch: its measurements and the name of its image."""
     train = table[(table["split"] == "train") & table["shard"].notna()]
     source = train.set_index("index")["source"]
     inside = (facts["low"] >= -1e-3) & (facts["high"] <= 1 + 1e-3) & facts["finite"]

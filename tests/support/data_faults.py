@@ -68,7 +68,7 @@ class Draft:
         self.records = pd.concat([self.records, added], ignore_index=True)
         return source
 
-    def picture(self, source: str) -> np.ndarray:
+    def image(self, source: str) -> np.ndarray:
         return np.asarray(Image.open(self.root / source).convert("RGB"))
 
     def save(self, source: str, image: np.ndarray, like: str, **columns: Any) -> str:
@@ -77,7 +77,7 @@ class Draft:
         return self.add(source, like, **columns)
 
     def of(self, split: str, number: int) -> str:
-        """A face of a split that no fault has touched."""
+        """The path of an original face of a split."""
         return sorted(
             self.records.loc[
                 (self.records["split"] == split) & self.records["source"].str.endswith(".pgm"), "source"
@@ -87,7 +87,7 @@ class Draft:
 
 @dataclass
 class Prepared:
-    """A finished set that a fault may spoil."""
+    """A sharded set, in which a fault can be planted."""
 
     folder: Path
 
@@ -117,7 +117,7 @@ class Prepared:
         return str(table["source"][row])
 
     def replace(self, name: str, content: bytes) -> str:
-        """Writes a file anew (copies of a set share theirs)."""
+        """Replaces a file; copies of a set share their files, so it is not changed in place."""
         path = self.folder / name
         path.unlink(missing_ok=True)
         path.write_bytes(content)
@@ -131,7 +131,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Fault:
-    """`plant` spoils a draft or a prepared set and returns what validation must name; `rule` is what must catch it."""
+    """A fault: `plant` adds it to a draft or prepared set and returns the row that the rule `rule` must name."""
 
     name: str
     rule: str
@@ -158,13 +158,13 @@ def raw(name: str, content: Callable[[bytes, np.ndarray], bytes]) -> Callable[[D
 
     def plant(draft: Draft) -> str:
         like = draft.of("train", 0)
-        (draft.root / name).write_bytes(content((draft.root / like).read_bytes(), draft.picture(like)))
+        (draft.root / name).write_bytes(content((draft.root / like).read_bytes(), draft.image(like)))
         return draft.add(name, like)
 
     return plant
 
 
-def bomb() -> bytes:
+def decompression_bomb() -> bytes:
     stream = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(stream, "PNG")
     return stream.getvalue()
@@ -182,13 +182,13 @@ def noise(low: int, high: int) -> np.ndarray:
     return np.random.default_rng(0).integers(low, high, (112, 92, 3), dtype=np.uint8)
 
 
-def half(image: np.ndarray) -> np.ndarray:
+def grey_half(image: np.ndarray) -> np.ndarray:
     image = image.copy()
     image[50:] = 128
     return image
 
 
-def bars(image: np.ndarray) -> np.ndarray:
+def with_bars(image: np.ndarray) -> np.ndarray:
     return np.pad(image, ((60, 60), (0, 0), (0, 0)))
 
 
@@ -200,7 +200,7 @@ def copy_as(
     like: int,
     change: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Callable[[Draft], str]:
-    """A face of `split` once more as `source` beside another person's, changed a little or not at all."""
+    """Adds a face of `split` again as `source` with another person's record, optionally changed by `change`."""
 
     def plant(draft: Draft) -> str:
         original = draft.of(split, number)
@@ -208,14 +208,14 @@ def copy_as(
         if change is None:
             shutil.copy(draft.root / original, draft.root / source)
         else:
-            Image.fromarray(change(draft.picture(original))).save(draft.root / source)
+            Image.fromarray(change(draft.image(original))).save(draft.root / source)
         return draft.add(source, draft.of(like_split, like))
 
     return plant
 
 
-def outside(source: str, exact: bool) -> Callable[[Draft], str]:
-    """A test face of the other set, in this one's training."""
+def from_other_set(source: str, exact: bool) -> Callable[[Draft], str]:
+    """Adds a test face of the other set to this set's training images."""
 
     def plant(draft: Draft) -> str:
         original = draft.root.parent / "other" / ("s40/1.pgm" if exact else "s40/2.pgm")
@@ -229,7 +229,7 @@ def outside(source: str, exact: bool) -> Callable[[Draft], str]:
     return plant
 
 
-def relabelled(draft: Draft) -> str:
+def with_another_label(draft: Draft) -> str:
     original = draft.of("train", 3)
     shutil.copy(draft.root / original, draft.root / "s1/relabelled.pgm")
     row = draft.row(original)
@@ -244,16 +244,16 @@ def two_splits(draft: Draft) -> str:
 
 
 def label(
-    name: str, values: Callable[[pd.DataFrame], list[int | None]], told: Callable[[Draft], str]
+    name: str, values: Callable[[pd.DataFrame], list[int | None]], named: Callable[[Draft], str]
 ) -> Callable[[Draft], str]:
     def plant(draft: Draft) -> str:
         draft.records[f"label.{name}"] = pd.array(values(draft.records), dtype="Int64")
-        return told(draft)
+        return named(draft)
 
     return plant
 
 
-def pointed(number: int, move: Callable[[np.ndarray], np.ndarray | None]) -> Callable[[Draft], str]:
+def with_landmarks(number: int, move: Callable[[np.ndarray], np.ndarray | None]) -> Callable[[Draft], str]:
     """Changes the landmarks (68, 2) of a training face."""
 
     def plant(draft: Draft) -> str:
@@ -266,16 +266,16 @@ def pointed(number: int, move: Callable[[np.ndarray], np.ndarray | None]) -> Cal
     return plant
 
 
-def turned(draft: Draft) -> str:
-    """A photograph stored sideways with an EXIF rotation, its landmarks those of the stored pixels."""
+def rotated(draft: Draft) -> str:
+    """Adds a photograph stored rotated by EXIF, with landmarks in the coordinates of the stored pixels."""
     original = draft.of("train", 16)
     x, y = np.asarray(draft.records.at[draft.row(original), "landmarks"], float).reshape(-1, 2).T
-    image = shade(draft.picture(original), 0.9, 12)
+    image = shade(draft.image(original), 0.9, 12)
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(np.rot90(image)).save(draft.root / "s1/turned.jpg", exif=exif, quality=95)
+    Image.fromarray(np.rot90(image)).save(draft.root / "s1/rotated.jpg", exif=exif, quality=95)
     stored = np.stack([y, image.shape[1] - 1 - x], axis=1)
-    return draft.add("s1/turned.jpg", original, landmarks=[float(value) for value in stored.ravel()])
+    return draft.add("s1/rotated.jpg", original, landmarks=[float(value) for value in stored.ravel()])
 
 
 def with_nan(points: np.ndarray) -> np.ndarray:
@@ -287,30 +287,38 @@ def with_nan(points: np.ndarray) -> np.ndarray:
 DRAFT_FAULTS = [
     Fault("empty file", "not empty", raw("s1/empty.png", lambda content, image: b"")),
     Fault(
-        "words in a file named .jpg",
+        "text in a file named .jpg",
         "is an image",
         raw("s1/text.jpg", lambda content, image: b"<html>404</html>"),
     ),
     Fault(
-        "zeros where a download broke off",
+        "zeros after an interrupted download",
         "is an image",
         raw("s1/zeros.jpg", lambda content, image: bytes(9000)),
     ),
     Fault(
-        "PGM cut in half",
-        "not cut off",
+        "truncated PGM",
+        "not truncated",
         raw("s1/cut.pgm", lambda content, image: content[: len(content) // 2]),
     ),
-    Fault("JPEG cut in half", "not cut off", raw("s1/cut.jpg", lambda content, image: jpeg(image)[:1500])),
-    Fault("PNG cut in half", "not cut off", raw("s1/cut.png", lambda content, image: png(image)[:3000])),
-    Fault("decompression bomb", "no decompression bomb", raw("s1/bomb.png", lambda content, image: bomb())),
-    Fault("image of 1×1", "shortest side", raw("s1/dot.png", lambda content, image: png(image[:1, :1]))),
+    Fault("truncated JPEG", "not truncated", raw("s1/cut.jpg", lambda content, image: jpeg(image)[:1500])),
+    Fault("truncated PNG", "not truncated", raw("s1/cut.png", lambda content, image: png(image)[:3000])),
     Fault(
-        "image of too many pixels a side",
+        "decompression bomb",
+        "no decompression bomb",
+        raw("s1/bomb.png", lambda content, image: decompression_bomb()),
+    ),
+    Fault(
+        "image of 1×1 pixels", "shortest side", raw("s1/dot.png", lambda content, image: png(image[:1, :1]))
+    ),
+    Fault(
+        "image with too long a side",
         "longest side",
         raw("s1/long.jpg", lambda content, image: jpeg(scaled(image, 900, 1100))),
     ),
-    Fault("panorama", "aspect", raw("s1/wide.png", lambda content, image: png(np.tile(image, (1, 5, 1))))),
+    Fault(
+        "panorama", "aspect ratio", raw("s1/wide.png", lambda content, image: png(np.tile(image, (1, 5, 1))))
+    ),
     Fault(
         "file too large",
         "file size",
@@ -352,35 +360,35 @@ DRAFT_FAULTS = [
         raw("s1/clipped.png", lambda content, image: png(np.where(image > 110, 255, 0).astype(np.uint8))),
     ),
     Fault(
-        "lower half grey (a broken JPEG)",
-        "filled",
-        raw("s1/half.png", lambda content, image: png(half(image))),
+        "lower half grey (broken JPEG)",
+        "not padded",
+        raw("s1/half.png", lambda content, image: png(grey_half(image))),
     ),
-    Fault("black bars", "filled", raw("s1/bars.png", lambda content, image: png(bars(image)))),
-    Fault("file copied within a split", "no copy", copy_as("s1/copy.pgm", "train", 1, "train", 1)),
+    Fault("black bars", "not padded", raw("s1/bars.png", lambda content, image: png(with_bars(image)))),
+    Fault("duplicate file within a split", "no duplicate", copy_as("s1/copy.pgm", "train", 1, "train", 1)),
     Fault(
-        "file compressed anew within a split",
-        "no near copy",
+        "file compressed again within a split",
+        "no near duplicate",
         copy_as("s1/again.jpg", "train", 2, "train", 2, lambda image: image),
     ),
     Fault(
-        "train picture copied into test",
-        "no copy across splits",
+        "train image copied to test",
+        "no duplicate across splits",
         copy_as("s_a/copy.pgm", "train", 4, "test", 0),
     ),
     Fault(
-        "test picture at half size in train",
-        "no near copy across splits",
+        "test image at half size in train",
+        "no near duplicate across splits",
         copy_as("s1/half.jpg", "test", 1, "train", 0, lambda image: scaled(image, 46, 56)),
     ),
     Fault(
-        "val picture brightened in train",
-        "no near copy across splits",
+        "val image brightened in train",
+        "no near duplicate across splits",
         copy_as("s1/sunny.png", "val", 1, "train", 0, lambda image: shade(image, 1.1, 10)),
     ),
     Fault(
-        "test picture with noise in val",
-        "no near copy across splits",
+        "test image with noise in val",
+        "no near duplicate across splits",
         copy_as(
             "s1/grain.png",
             "test",
@@ -391,22 +399,22 @@ DRAFT_FAULTS = [
         ),
     ),
     Fault(
-        "test picture of another set in train",
-        "no copy of a test image",
-        outside("s1/theirs.pgm", exact=True),
+        "test image of another set in train",
+        "no duplicate of a test image",
+        from_other_set("s1/theirs.pgm", exact=True),
     ),
     Fault(
-        "test picture of another set, compressed, in train",
-        "no copy of a test image",
-        outside("s1/theirs_again.jpg", exact=False),
+        "test image of another set, compressed, in train",
+        "no duplicate of a test image",
+        from_other_set("s1/theirs_again.jpg", exact=False),
     ),
     Fault(
-        "one picture under two people",
-        "one person a picture",
+        "one image with two persons",
+        "one person per image",
         copy_as("s_b/twin.pgm", "train", 5, "train", 20),
     ),
-    Fault("one picture with two labels", "one label a picture", relabelled),
-    Fault("a person in two splits", "people in one split", two_splits),
+    Fault("one image with two labels", "one label per image", with_another_label),
+    Fault("person in two splits", "person in one split", two_splits),
     Fault(
         "unknown class",
         "label.Smiling is known",
@@ -426,13 +434,13 @@ DRAFT_FAULTS = [
         ),
     ),
     Fault(
-        "label that never varies",
-        "label tells something",
+        "constant label",
+        "label varies",
         label("Same", lambda table: [1] * len(table), lambda draft: "label.Same"),
     ),
     Fault(
         "class missing in train",
-        "class can be learnt",
+        "class is in train",
         label(
             "Unseen",
             lambda table: [2 if split == "test" else place % 2 for place, split in enumerate(table["split"])],
@@ -440,37 +448,43 @@ DRAFT_FAULTS = [
         ),
     ),
     Fault(
-        "class of one image",
+        "class with a single image",
         "class is not rare",
         label("Rare", lambda table: [1, *[0] * (len(table) - 1)], lambda draft: "label.Rare = 1"),
     ),
     Fault(
-        "label that most images lack",
-        "enough labelled",
+        "label missing for most images",
+        "enough labelled images",
         label("Sparse", lambda table: [0, 1, *[None] * (len(table) - 2)], lambda draft: "label.Sparse"),
     ),
-    Fault("five landmarks among sixty-eight", "landmark count", pointed(9, lambda points: points[:5])),
-    Fault("landmark that is no number", "landmarks are numbers", pointed(10, with_nan)),
+    Fault("5 landmarks in a set with 68", "landmark count", with_landmarks(9, lambda points: points[:5])),
+    Fault("landmark that is not a number", "landmarks are finite", with_landmarks(10, with_nan)),
     Fault(
-        "landmarks beside the image",
+        "landmarks outside the image",
         "landmarks in the image",
-        pointed(11, lambda points: points + np.array([60, 0])),
+        with_landmarks(11, lambda points: points + np.array([60, 0])),
     ),
-    Fault("landmarks of another scale", "landmarks in the image", pointed(12, lambda points: points * 2)),
     Fault(
-        "left and right swapped",
+        "landmarks at another scale", "landmarks in the image", with_landmarks(12, lambda points: points * 2)
+    ),
+    Fault(
+        "left and right landmarks swapped",
         "left eye on the left",
-        pointed(13, lambda points: np.stack([91 - points[:, 0], points[:, 1]], 1)),
+        with_landmarks(13, lambda points: np.stack([91 - points[:, 0], points[:, 1]], 1)),
     ),
-    Fault("upside down", "left eye on the left", pointed(14, lambda points: [91, 111] - points)),
-    Fault("EXIF rotation not applied to landmarks", "left eye on the left", turned),
     Fault(
-        "all landmarks in one point", "eyes are apart", pointed(15, lambda points: np.full_like(points, 40))
+        "landmarks upside down", "left eye on the left", with_landmarks(14, lambda points: [91, 111] - points)
+    ),
+    Fault("EXIF rotation not applied to landmarks", "left eye on the left", rotated),
+    Fault(
+        "all landmarks in one point",
+        "eyes are apart",
+        with_landmarks(15, lambda points: np.full_like(points, 40)),
     ),
 ]
 
 
-def shifted(prepared: Prepared) -> str:
+def shifted_labels(prepared: Prepared) -> str:
     table = prepared.manifest()
     values = table["label.Smiling"].to_numpy(dtype=object)
     table["label.Smiling"] = pd.array(np.roll(values, 1), dtype="Int64")
@@ -484,7 +498,7 @@ def shifted(prepared: Prepared) -> str:
     return str(table["source"][moved[0]])
 
 
-def reordered(prepared: Prepared) -> str:
+def swapped_rows(prepared: Prepared) -> str:
     table = prepared.manifest()
     table.iloc[[3, 4]] = table.iloc[[4, 3]].to_numpy()
     prepared.write(table)
@@ -497,13 +511,13 @@ def without_row(prepared: Prepared) -> str:
     return str(prepared.folder / "shards/train-000000.tar")
 
 
-def ghost(prepared: Prepared) -> str:
+def row_without_image(prepared: Prepared) -> str:
     table = prepared.manifest()
     row = table.iloc[[5]].assign(
-        key="s1/ghost", source="s1/ghost.pgm", index=int((table["split"] == "train").sum())
+        key="s1/missing", source="s1/missing.pgm", index=int((table["split"] == "train").sum())
     )
     prepared.write(pd.concat([table, row], ignore_index=True))
-    return "s1/ghost.pgm"
+    return "s1/missing.pgm"
 
 
 def without_column(prepared: Prepared) -> str:
@@ -511,7 +525,7 @@ def without_column(prepared: Prepared) -> str:
     return "person"
 
 
-def worded_label(prepared: Prepared) -> str:
+def text_label(prepared: Prepared) -> str:
     table = prepared.manifest()
     prepared.write(table.assign(**{"label.Smiling": table["label.Smiling"].map({0: "no", 1: "yes"})}))
     return "label.Smiling"
@@ -523,11 +537,11 @@ def wrong_type(prepared: Prepared) -> str:
     return "width"
 
 
-def spoil(name: str, change: Callable[[bytes], bytes]) -> Callable[[Prepared], str]:
+def damaged(name: str, change: Callable[[bytes], bytes]) -> Callable[[Prepared], str]:
     return lambda prepared: prepared.replace(name, change((prepared.folder / name).read_bytes()))
 
 
-def remove(name: str) -> Callable[[Prepared], str]:
+def removed(name: str) -> Callable[[Prepared], str]:
     def plant(prepared: Prepared) -> str:
         (prepared.folder / name).unlink()
         return str(prepared.folder / name)
@@ -540,7 +554,7 @@ def flip(content: bytes, place: int) -> bytes:
 
 
 def flipped_image(prepared: Prepared) -> str:
-    """One byte of one picture in a shard."""
+    """Flips one byte of one image in a shard."""
     name = "shards/train-000000.tar"
     with tarfile.open(prepared.folder / name) as tar:
         member = next(member for member in tar if not member.name.endswith(".json"))
@@ -550,14 +564,14 @@ def flipped_image(prepared: Prepared) -> str:
 
 
 def flipped_padding(prepared: Prepared) -> str:
-    """The last byte of a shard: padding that belongs to no picture."""
+    """Flips the last byte of a shard, which is padding."""
     name = "shards/train-000000.tar"
     content = (prepared.folder / name).read_bytes()
     return prepared.replace(name, flip(content, len(content) - 1))
 
 
-def resorted(prepared: Prepared) -> str:
-    """A shard's records the other way round, and index.json made to fit."""
+def reversed_shard(prepared: Prepared) -> str:
+    """Reverses the order of a shard's records."""
     name = "shards/val-000000.tar"
     with tarfile.open(prepared.folder / name) as tar:
         members = [(member, tar.extractfile(member).read()) for member in tar]  # type: ignore[union-attr]
@@ -572,20 +586,20 @@ def resorted(prepared: Prepared) -> str:
     return str(table.loc[table["shard"] == "val-000000.tar", "source"].iloc[0])
 
 
-def stray(prepared: Prepared) -> str:
+def leftover_shard(prepared: Prepared) -> str:
     content = (prepared.folder / "shards/val-000000.tar").read_bytes()
     return prepared.replace("shards/train-000099.tar", content)
 
 
 def other_beton(prepared: Prepared) -> str:
-    """val's beton in the place of test's: as many images, but others."""
+    """Replaces the beton of test by that of val, which has as many images."""
     prepared.replace("beton/test.beton", (prepared.folder / "beton/val.beton").read_bytes())
     table = prepared.manifest()
     return str(table.loc[(table["split"] == "test") & (table["index"] == 0), "source"].iloc[0])
 
 
 def beton_of(rows: Callable[[pd.DataFrame], pd.DataFrame], split: str) -> Callable[[Prepared], str]:
-    """A beton written from other rows than the manifest's."""
+    """Replaces a beton by one of other rows than the manifest's."""
 
     def plant(prepared: Prepared) -> str:
         table = prepared.manifest()
@@ -599,8 +613,8 @@ def beton_of(rows: Callable[[pd.DataFrame], pd.DataFrame], split: str) -> Callab
     return plant
 
 
-def painted(prepared: Prepared) -> str:
-    """One picture in a beton overwritten with another's bytes."""
+def overwritten_image(prepared: Prepared) -> str:
+    """Overwrites one image in a beton with the bytes of another."""
     from fra.data.shards.beton_reader import Beton
 
     path = prepared.folder / "beton/val.beton"
@@ -615,8 +629,8 @@ def painted(prepared: Prepared) -> str:
     return str(table.loc[(table["split"] == "val") & (table["index"] == 0), "source"].iloc[0])
 
 
-def numbered(prepared: Prepared) -> str:
-    """The numbers in a beton's index field moved by one."""
+def shifted_numbers(prepared: Prepared) -> str:
+    """Adds one to each number in a beton's index field."""
     from fra.data.shards.beton_reader import Beton
 
     path = prepared.folder / "beton/val.beton"
@@ -632,7 +646,7 @@ def numbered(prepared: Prepared) -> str:
     return str(table.loc[(table["split"] == "val") & (table["index"] == 0), "source"].iloc[0])
 
 
-def no_shard(prepared: Prepared) -> str:
+def unindexed_shard(prepared: Prepared) -> str:
     def edit(entry: dict[str, Any]) -> None:
         entry["name"] = "train-000077.tar"
 
@@ -651,14 +665,16 @@ PREPARED_FAULTS = [
         "bytes as listed",
         lambda prepared: prepared.change(1, sha256="0" * 64),
     ),
-    Fault("label column moved by one row", "annotation as in the shard", shifted),
+    Fault("label column shifted by one row", "annotation as in the shard", shifted_labels),
     Fault(
         "person changed in the manifest",
         "annotation as in the shard",
         lambda prepared: prepared.change(1, person="s99"),
     ),
-    Fault("rows of the manifest swapped", "order of the shard", reordered),
-    Fault("index changed in the manifest", "index counts", lambda prepared: prepared.change(1, index=5)),
+    Fault("rows of the manifest swapped", "order of the shard", swapped_rows),
+    Fault(
+        "index changed in the manifest", "index is the position", lambda prepared: prepared.change(1, index=5)
+    ),
     Fault("width changed in the manifest", "size as listed", lambda prepared: prepared.change(1, width=93)),
     Fault("mode changed in the manifest", "mode as listed", lambda prepared: prepared.change(1, mode="RGB")),
     Fault(
@@ -667,34 +683,36 @@ PREPARED_FAULTS = [
         lambda prepared: prepared.change(1, key=str(prepared.manifest()["key"][0])),
     ),
     Fault("row without a split", "has a split", lambda prepared: prepared.change(1, split=None)),
-    Fault("row of a split that is none", "split is known", lambda prepared: prepared.change(1, split="dev")),
-    Fault("row missing in the manifest", "nothing unlisted", without_row),
-    Fault("row of an image that is not there", "in its shard", ghost),
-    Fault("column missing in the manifest", "column is there", without_column),
-    Fault("column of another type", "column is there", wrong_type),
-    Fault("label in words", "column is there", worded_label),
-    Fault("shard missing", "file is there", remove("shards/train-000000.tar")),
+    Fault("row with an unknown split", "split is known", lambda prepared: prepared.change(1, split="dev")),
+    Fault("row missing in the manifest", "no unlisted images", without_row),
+    Fault("row without an image", "in its shard", row_without_image),
+    Fault("column missing in the manifest", "column is present", without_column),
+    Fault("column with another type", "column is present", wrong_type),
+    Fault("label as text", "column is present", text_label),
+    Fault("missing shard", "file is present", removed("shards/train-000000.tar")),
     Fault(
-        "shard cut off", "file is whole", spoil("shards/train-000000.tar", lambda content: content[:30_000])
+        "truncated shard",
+        "file is complete",
+        damaged("shards/train-000000.tar", lambda content: content[:30_000]),
     ),
-    Fault("byte of a picture in a shard flipped", "bytes as listed", flipped_image),
-    Fault("byte of a shard's padding flipped", "hash as indexed", flipped_padding),
-    Fault("records of a shard in another order", "order of the shard", resorted),
-    Fault("shard left over from an earlier run", "file is wanted", stray),
-    Fault("shard not in index.json", "is indexed", no_shard),
-    Fault("index.json counts wrongly", "count as indexed", miscounted),
-    Fault("beton missing", "file is there", remove("beton/val.beton")),
-    Fault("beton cut off", "file is whole", spoil("beton/val.beton", lambda content: content[:100])),
+    Fault("flipped byte in an image of a shard", "bytes as listed", flipped_image),
+    Fault("flipped byte in the padding of a shard", "hash as indexed", flipped_padding),
+    Fault("records of a shard in another order", "order of the shard", reversed_shard),
+    Fault("shard of an earlier run left over", "file is listed", leftover_shard),
+    Fault("shard not in index.json", "file is indexed", unindexed_shard),
+    Fault("wrong count in index.json", "count as indexed", miscounted),
+    Fault("missing beton", "file is present", removed("beton/val.beton")),
+    Fault("truncated beton", "file is complete", damaged("beton/val.beton", lambda content: content[:100])),
     Fault("beton of another split", "pixels of the beton", other_beton),
     Fault("beton with fewer images", "count as listed", beton_of(lambda rows: rows.iloc[:-1], "val")),
     Fault("beton in another order", "pixels of the beton", beton_of(lambda rows: rows.iloc[::-1], "val")),
-    Fault("picture in a beton overwritten", "pixels of the beton", painted),
-    Fault("numbers in a beton moved", "order of the beton", numbered),
+    Fault("overwritten image in a beton", "pixels of the beton", overwritten_image),
+    Fault("shifted numbers in a beton", "order of the beton", shifted_numbers),
 ]
 
 WRONG_VIEWS = {
-    "deviation of nearly zero in `views.std`": ("deviation of the views", {"std": (1e-4, 1e-4, 1e-4)}),
-    "deviation of zero in `views.std`": ("views are numbers", {"std": (0.0, 0.0, 0.0)}),
+    "standard deviation near zero in `views.std`": ("deviation of the views", {"std": (1e-4, 1e-4, 1e-4)}),
+    "standard deviation of zero in `views.std`": ("views are finite", {"std": (0.0, 0.0, 0.0)}),
     "mean in 0…255 in `views.mean`": ("mean of the views", {"mean": (133.0, 103.0, 89.0)}),
     "no augmentation: equal views": (
         "two views differ",
@@ -717,7 +735,7 @@ DRIFTED = {
 
 
 def draft(folder: Path) -> Draft:
-    """A few people of the embedded faces, with labels and landmarks, not yet sharded."""
+    """Lists a few persons of the embedded faces, with labels and landmarks, without sharding them."""
     from importlib.metadata import files
 
     splits = pd.read_csv(ROOT / "data/orl/splits.csv")
@@ -739,7 +757,7 @@ def draft(folder: Path) -> Draft:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(str(file.locate()), target)
     here = Path.cwd()
-    os.chdir(ROOT)  # the annotations lie in the checkout
+    os.chdir(ROOT)  # the annotations are read from the checkout
     try:
         records = ingest.ingest(DatasetConfig("orl", "orl", str(root)), folder / "raw")
     finally:
@@ -751,7 +769,7 @@ def draft(folder: Path) -> Draft:
 
 
 def prepare(made: Draft, folder: Path) -> Prepared:
-    """Shards, manifest and betons of a draft."""
+    """Writes shards, manifest and betons of a draft."""
     folder.mkdir(parents=True, exist_ok=True)
     records = made.records.sort_values("key", ignore_index=True)
     shards.write(records, made.root, folder / "shards", folder / "orl.parquet", SHARDS, folder / "state")
@@ -759,8 +777,8 @@ def prepare(made: Draft, folder: Path) -> Prepared:
     return Prepared(folder)
 
 
-def others(folder: Path) -> DatasetFiles:
-    """Another labelled set with a test split: three photographs of person 40."""
+def other_set(folder: Path) -> DatasetFiles:
+    """Prepares another data set with a test split: three photographs of person 40."""
     from importlib.metadata import files
 
     root = folder / "other"
@@ -777,14 +795,14 @@ def others(folder: Path) -> DatasetFiles:
 
 
 def copied(prepared: Prepared, folder: Path) -> Prepared:
-    """A copy whose files are links: a fault replaces the file that it changes."""
+    """Copies a set by hard links; a fault replaces each file that it changes."""
     shutil.copytree(prepared.folder, folder, copy_function=os.link, ignore=shutil.ignore_patterns("out"))
     return Prepared(folder)
 
 
-def caught(verdict: ValidationResult, rule: str) -> list[str]:
+def caught(result: ValidationResult, rule: str) -> list[str]:
     """What a rule names in a verdict, with its explainer."""
-    (found,) = [found for found in verdict.expectations if found["name"] == rule]
+    (found,) = [found for found in result.expectations if found["name"] == rule]
     return (
         []
         if found["success"]
@@ -804,7 +822,7 @@ def validated(prepared: Prepared, config: ValidateConfig = CONFIG, **options: An
 
 
 def profile_of(prepared: Prepared, change: Callable[[dict[str, Any]], None], path: Path) -> str:
-    """A reference file: the set's own profile, changed."""
+    """Writes a reference file with the set's own profile, changed by `change`."""
     content = json.loads((prepared.folder / "out" / "profile.json").read_text())["orl"]
     change(content)
     path.write_text(json.dumps({"orl": content}))
@@ -813,7 +831,7 @@ def profile_of(prepared: Prepared, change: Callable[[dict[str, Any]], None], pat
 
 
 def table() -> str:
-    """The table of faults, in Markdown."""
+    """Returns the table of faults in Markdown."""
     from fra.validation.rules.rule import ACTIONS
     from fra.validation.rules.suite import suite
 
@@ -827,12 +845,12 @@ def table() -> str:
 BEGIN, END = "<!-- faults: made by tests/support/data_faults.py -->", "<!-- end of faults -->"
 
 
-def mended(text: str) -> str:
-    """The documentation with the table as it is now."""
+def with_table(text: str) -> str:
+    """Returns the documentation with the current table."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{table()}\n{END}{after}"
 
 
 if __name__ == "__main__":
-    DOC.write_text(mended(DOC.read_text(encoding="utf-8")), encoding="utf-8")
+    DOC.write_text(with_table(DOC.read_text(encoding="utf-8")), encoding="utf-8")

@@ -12,7 +12,7 @@ from fra.validation.verdict import ValidationResult
 
 @pytest.fixture(scope="session")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """Faces without a fault, sharded. Tests must not change it."""
+    """Sharded faces without a fault. Tests must not change them."""
     folder = tmp_path_factory.mktemp("clean")
     return faults.prepare(faults.draft(folder), folder / "set")
 
@@ -23,17 +23,17 @@ def clean_result(clean: Prepared) -> ValidationResult:
 
 
 @pytest.fixture(scope="session")
-def spoiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], ValidationResult, Path]:
-    """All faults of drafts in one set: what each must name, the verdict, and the folder."""
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], ValidationResult, Path]:
+    """One set with all faults of drafts: the row that each fault must name, the result, the folder."""
     folder = tmp_path_factory.mktemp("spoiled")
-    other = faults.others(folder)
+    other = faults.other_set(folder)
     draft = faults.draft(folder)
     named = {fault.name: fault.plant(draft) for fault in DRAFT_FAULTS}
     prepared = faults.prepare(draft, folder / "set")
     before = validate.EXAMPLES
-    validate.EXAMPLES = 1000  # the verdict names all, so that nothing can hide behind the first five
+    validate.EXAMPLES = 1000  # name all rows, not only the first five
     try:
-        verdict = validated(prepared, held_out=[other])
+        result = validated(prepared, held_out=[other])
     finally:
         validate.EXAMPLES = before
-    return named, verdict, prepared.folder
+    return named, result, prepared.folder

@@ -1,4 +1,4 @@
-"""Near duplicates are found as comparing all pairs finds them."""
+"""Near duplicates are the same as those found by comparing all pairs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_nearest_equals_all_pairs(seed: int, limit: int) -> None:
         assert (side_N[found_NS[rows, side]] == side).all()
 
 
-def test_none_of_none() -> None:
+def test_no_hashes_give_no_rows() -> None:
     assert nearest(np.empty((0, 4), np.uint64), np.empty(0, np.int64), 3, 4).shape == (0, 3)
 
 

@@ -1,4 +1,4 @@
-"""Every fault of the corpus is caught, named with file and reason; nothing else is."""
+"""Validation finds every planted fault, names file and reason, and reports nothing else."""
 
 from __future__ import annotations
 
@@ -24,72 +24,70 @@ from support.data_faults import (
 from fra.validation.verdict import ValidationResult
 
 
-def test_the_corpus_is_large_enough() -> None:
+def test_at_least_forty_faults_are_tested() -> None:
     names = [fault.name for fault in [*DRAFT_FAULTS, *PREPARED_FAULTS]] + [*DRIFTED, *WRONG_VIEWS]
     assert len(set(names)) == len(names) >= 40
 
 
-def test_clean_faces_raise_no_alarm(clean_result: ValidationResult) -> None:
+def test_clean_faces_break_no_rule(clean_result: ValidationResult) -> None:
     assert clean_result.success
     assert clean_result.quarantined == 0
     assert [found["name"] for found in clean_result.expectations if not found["success"]] == []
 
 
-def test_a_set_that_grew_raises_no_alarm(tmp_path: Path) -> None:
+def test_a_set_that_grew_breaks_no_rule(tmp_path: Path) -> None:
     draft = faults.draft(tmp_path)
     few = faults.Draft(draft.root, draft.records[draft.records.index % 3 > 0])
     faults.prepare(few, tmp_path / "set")
-    verdict = validated(faults.prepare(draft, tmp_path / "set"))
-    assert verdict.rows == len(draft.records)
-    assert [found["name"] for found in verdict.expectations if not found["success"]] == []
+    result = validated(faults.prepare(draft, tmp_path / "set"))
+    assert result.rows == len(draft.records)
+    assert [found["name"] for found in result.expectations if not found["success"]] == []
 
 
 @pytest.mark.parametrize("fault", DRAFT_FAULTS, ids=lambda fault: fault.name)
-def test_a_fault_in_the_images_or_records_is_caught(
-    fault: Fault, spoiled: tuple[dict[str, str], ValidationResult, Path]
+def test_a_fault_in_the_images_or_records_is_found(
+    fault: Fault, faulty: tuple[dict[str, str], ValidationResult, Path]
 ) -> None:
-    named, verdict, folder = spoiled
+    named, result, folder = faulty
     source = named[fault.name]
-    found = caught(verdict, fault.rule)
+    found = caught(result, fault.rule)
     assert any(line.startswith(f"{source}: ") for line in found), (source, found[:5])
-    (rule,) = [rule for rule in verdict.expectations if rule["name"] == fault.rule]
+    (rule,) = [rule for rule in result.expectations if rule["name"] == fault.rule]
     if rule["severity"] == "quarantine":
-        aside = pd.read_csv(folder / "out/quarantine.csv").set_index("source")["reason"]
-        assert source in aside.index
+        quarantined = pd.read_csv(folder / "out/quarantine.csv").set_index("source")["reason"]
+        assert source in quarantined.index
     if rule["severity"] == "error":
-        assert any(reason.startswith(f"{fault.rule}: ") for reason in verdict.reasons)
+        assert any(reason.startswith(f"{fault.rule}: ") for reason in result.reasons)
 
 
-def test_nothing_stops_but_what_should(spoiled: tuple[dict[str, str], ValidationResult, Path]) -> None:
-    _, verdict, _ = spoiled
+def test_only_planted_faults_stop_the_run(faulty: tuple[dict[str, str], ValidationResult, Path]) -> None:
+    _, result, _ = faulty
     stopped = {
-        rule["name"] for rule in verdict.expectations if rule["severity"] == "error" and not rule["success"]
+        rule["name"] for rule in result.expectations if rule["severity"] == "error" and not rule["success"]
     }
     assert stopped <= {fault.rule for fault in DRAFT_FAULTS}
 
 
-def test_only_faulty_rows_are_quarantined(spoiled: tuple[dict[str, str], ValidationResult, Path]) -> None:
-    named, _, folder = spoiled
-    aside = set(pd.read_csv(folder / "out/quarantine.csv")["source"])
-    copied = {"s1/copy.pgm", "s_a/copy.pgm"}  # whose originals are held out elsewhere
+def test_only_faulty_rows_are_quarantined(faulty: tuple[dict[str, str], ValidationResult, Path]) -> None:
+    named, _, folder = faulty
+    quarantined = set(pd.read_csv(folder / "out/quarantine.csv")["source"])
+    copied = {"s1/copy.pgm", "s_a/copy.pgm"}  # originals may be quarantined as well
     allowed = set(named.values()) | copied
-    assert aside <= allowed, aside - allowed
+    assert quarantined <= allowed, quarantined - allowed
 
 
 @pytest.mark.parametrize("fault", PREPARED_FAULTS, ids=lambda fault: fault.name)
-def test_a_fault_in_shards_betons_or_manifest_is_caught(
-    fault: Fault, clean: Prepared, tmp_path: Path
-) -> None:
+def test_a_fault_in_shards_betons_or_manifest_is_found(fault: Fault, clean: Prepared, tmp_path: Path) -> None:
     prepared = faults.copied(clean, tmp_path / "set")
     named = fault.plant(prepared)
-    verdict = validated(prepared)
-    found = caught(verdict, fault.rule)
+    result = validated(prepared)
+    found = caught(result, fault.rule)
     assert any(line.startswith(f"{named}: ") for line in found), (named, found)
-    assert not verdict.success
-    assert any(reason.startswith(f"{fault.rule}: ") for reason in verdict.reasons)
+    assert not result.success
+    assert any(reason.startswith(f"{fault.rule}: ") for reason in result.reasons)
 
 
-def test_several_faces_of_one_file_are_told_apart(clean: Prepared, tmp_path: Path) -> None:
+def test_several_faces_of_one_file_are_named_with_their_key(clean: Prepared, tmp_path: Path) -> None:
     prepared = faults.copied(clean, tmp_path / "set")
     table = prepared.manifest()
     prepared.write(table.assign(source="group.jpg", width=table["width"].where(table.index != 1, 93)))
@@ -97,7 +95,7 @@ def test_several_faces_of_one_file_are_told_apart(clean: Prepared, tmp_path: Pat
     assert named.startswith(f"group.jpg: {table['key'][1]}: ")
 
 
-def test_a_manifest_that_is_no_table_is_one_clear_error(clean: Prepared, tmp_path: Path) -> None:
+def test_a_manifest_that_is_no_table_is_refused(clean: Prepared, tmp_path: Path) -> None:
     prepared = faults.copied(clean, tmp_path / "set")
     prepared.replace("orl.parquet", b"key,split\n")
     with pytest.raises(ValueError, match=r"orl\.parquet: not a readable manifest"):
@@ -105,11 +103,11 @@ def test_a_manifest_that_is_no_table_is_one_clear_error(clean: Prepared, tmp_pat
 
 
 @pytest.mark.parametrize("name", WRONG_VIEWS)
-def test_wrong_batches_are_caught(name: str, clean: Prepared, tmp_path: Path) -> None:
+def test_wrong_view_settings_are_found(name: str, clean: Prepared, tmp_path: Path) -> None:
     rule, changes = WRONG_VIEWS[name]
-    verdict = validated(faults.copied(clean, tmp_path / "set"), training=views(**changes))
-    assert not verdict.success
-    assert "(view 1)" in caught(verdict, rule)[0]
+    result = validated(faults.copied(clean, tmp_path / "set"), training=views(**changes))
+    assert not result.success
+    assert "(view 1)" in caught(result, rule)[0]
 
 
 @pytest.mark.parametrize("name", DRIFTED)
@@ -127,21 +125,21 @@ def test_drift_is_reported(
     reference = faults.profile_of(clean, change, tmp_path / "reference.json")
     from dataclasses import replace
 
-    verdict = validated(faults.copied(clean, tmp_path / "set"), replace(CONFIG, reference=reference))
-    assert verdict.success  # drift is for people to know
-    assert [line.split(":")[0] for line in caught(verdict, rule)] == [feature]
+    result = validated(faults.copied(clean, tmp_path / "set"), replace(CONFIG, reference=reference))
+    assert result.success  # drift only warns
+    assert [line.split(":")[0] for line in caught(result, rule)] == [feature]
 
 
 def test_no_drift_from_itself(clean: Prepared, clean_result: ValidationResult, tmp_path: Path) -> None:
     from dataclasses import replace
 
     reference = faults.profile_of(clean, lambda profile: None, tmp_path / "reference.json")
-    verdict = validated(faults.copied(clean, tmp_path / "set"), replace(CONFIG, reference=reference))
-    (found,) = [found for found in verdict.expectations if found["name"] == "no drift"]
+    result = validated(faults.copied(clean, tmp_path / "set"), replace(CONFIG, reference=reference))
+    (found,) = [found for found in result.expectations if found["name"] == "no drift"]
     assert found["evaluated"]
     assert found["success"]
 
 
-def test_the_table_in_the_docs_is_this_corpus() -> None:
+def test_the_table_in_the_docs_is_current() -> None:
     text = faults.DOC.read_text(encoding="utf-8")
-    assert faults.mended(text) == text, "run `python tests/support/data_faults.py`"
+    assert faults.with_table(text) == text, "run `python tests/support/data_faults.py`"

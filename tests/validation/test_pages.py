@@ -1,4 +1,4 @@
-"""Data Docs as people meet them: in Chromium, without a network, on a desk and a phone, light and dark."""
+"""Data Docs in Chromium without a network: desktop and phone, light and dark."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ MORE_QUIET = ["--disable-component-update", "--disable-sync"]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: install Debian's package chromium")
-def test_the_pages_ask_for_nothing_and_fit(spoiled: tuple[dict[str, str], ValidationResult, Path]) -> None:
-    site = spoiled[2] / "out/data_docs"
+def test_the_pages_load_nothing_and_fit_the_screen(
+    faulty: tuple[dict[str, str], ValidationResult, Path],
+) -> None:
+    site = faulty[2] / "out/data_docs"
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *MORE_QUIET])
         for width, scheme in ((1280, "light"), (360, "dark")):
@@ -33,10 +35,10 @@ def test_the_pages_ask_for_nothing_and_fit(spoiled: tuple[dict[str, str], Valida
                 viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True
             )
             for path in sorted(site.glob("*.html")):
-                page, asked = context.new_page(), []
-                page.on("request", lambda request, asked=asked: asked.append(request.url))
+                page, requested = context.new_page(), []
+                page.on("request", lambda request, requested=requested: requested.append(request.url))
                 page.goto(path.as_uri())
-                assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
+                assert [url for url in requested if not url.startswith("data:")] == [path.as_uri()]
                 assert page.evaluate("document.documentElement.scrollWidth") <= width, path
                 if path.name == "index.html":
                     found = axe.Axe().run(page)

@@ -1,4 +1,4 @@
-"""What is around the rules: digest and hashes, severities, own rules, limits, pages."""
+"""Digest and hashes of the result, severities, own rules, limits and pages."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def own(folder: Path, severity: str = "quarantine", column: str = "bytes") -> st
         "out/profile.json",
     ],
 )
-def test_one_byte_is_noticed_and_named(name: str, checked: Prepared) -> None:
+def test_a_changed_byte_is_found_and_its_file_named(name: str, checked: Prepared) -> None:
     path = checked.folder / name
     check = checked.folder / "out/verdict.json"
     train = checked.folder / "beton/train.beton"
@@ -61,8 +61,8 @@ def test_one_byte_is_noticed_and_named(name: str, checked: Prepared) -> None:
         path.write_bytes(content)
 
 
-def test_of_the_ranks_of_a_machine_one_hashes(checked: Prepared, tmp_path: Path) -> None:
-    """The others take its word for the bytes, and for nothing else."""
+def test_without_hashing_only_presence_is_checked(checked: Prepared, tmp_path: Path) -> None:
+    """The other ranks of a machine rely on the one that hashes, but still check which files exist."""
     path, check = checked.folder / "beton/train.beton", checked.folder / "out/verdict.json"
     content = path.read_bytes()
     try:
@@ -77,7 +77,7 @@ def test_of_the_ranks_of_a_machine_one_hashes(checked: Prepared, tmp_path: Path)
         verdict.check(check, [tmp_path / "other.beton"], hashed=False)
 
 
-def test_every_byte_of_the_verdict_counts(checked: Prepared) -> None:
+def test_a_changed_byte_of_the_result_is_found(checked: Prepared) -> None:
     path = checked.folder / "out/verdict.json"
     content = path.read_bytes()
     try:
@@ -100,7 +100,7 @@ def test_a_file_that_was_not_validated_is_refused(checked: Prepared, tmp_path: P
 def test_the_same_data_give_the_same_bytes(clean: Prepared, tmp_path: Path) -> None:
     def outputs(name: str) -> dict[str, bytes]:
         prepared = faults.copied(clean, tmp_path / name)
-        prepared.change(1, width=93)  # so that the pages have something to show
+        prepared.change(1, width=93)  # so that the pages show an image
         (tmp_path / "set").unlink(missing_ok=True)
         (tmp_path / "set").symlink_to(tmp_path / name)  # one path for both
         validated(Prepared(tmp_path / "set"))
@@ -120,7 +120,7 @@ def test_the_same_data_give_the_same_bytes(clean: Prepared, tmp_path: Path) -> N
     assert first == second
 
 
-def test_the_pages_load_nothing_from_elsewhere_and_show_the_faces(clean: Prepared, tmp_path: Path) -> None:
+def test_the_pages_load_nothing_and_show_the_faces(clean: Prepared, tmp_path: Path) -> None:
     prepared = faults.copied(clean, tmp_path / "set")
     source = prepared.change(1, width=93)
     validated(prepared)
@@ -156,7 +156,7 @@ def test_too_many_quarantined_rows_stop_the_run(clean: Prepared, tmp_path: Path)
     assert "would be quarantined, more than validate.max_quarantined 0.0%" in found.reasons[0]
 
 
-def test_a_severity_is_the_users_to_change(clean: Prepared, tmp_path: Path) -> None:
+def test_a_severity_can_be_changed(clean: Prepared, tmp_path: Path) -> None:
     config = replace(CONFIG, expectations=own(tmp_path), severities={"not tiny": "warn"})
     found = validated(faults.copied(clean, tmp_path / "set"), config)
     assert found.success
@@ -171,12 +171,12 @@ def test_a_severity_is_the_users_to_change(clean: Prepared, tmp_path: Path) -> N
         ({"reference": "nowhere.json"}, "nowhere.json: no such file"),
     ],
 )
-def test_a_wrong_setting_is_named(change: dict[str, object], message: str, clean: Prepared) -> None:
+def test_a_wrong_parameter_is_named(change: dict[str, object], message: str, clean: Prepared) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
         validated(clean, replace(CONFIG, **change))
 
 
-def test_an_own_rule_on_a_column_that_is_not_there_is_named(clean: Prepared, tmp_path: Path) -> None:
+def test_an_own_rule_on_an_unknown_column_is_named(clean: Prepared, tmp_path: Path) -> None:
     config = replace(CONFIG, expectations=own(tmp_path, column="beauty"))
     with pytest.raises(ValueError, match="the rule 'not tiny' could not be evaluated"):
         validated(faults.copied(clean, tmp_path / "set"), config)

@@ -1,1 +1,1 @@
-"""The pages that the gate writes."""
+"""The HTML pages that validation writes."""

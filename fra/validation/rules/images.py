@@ -1,4 +1,4 @@
-"""Rules on the manifest: image files, their content, identity, copies, landmarks and labels."""
+"""Rules on the manifest and the images: columns, files, content, identity, duplicates, landmarks, labels."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from fra.validation.rules.rule import (
     unique,
 )
 
+QUARANTINE: Severity = "quarantine"
+
 
 def columns() -> list[Rule]:
-    """The manifest as a whole."""
+    """Returns the rules on the manifest's columns."""
     return [
         Rule(
-            "column is there",
+            "column is present",
             "error",
-            "the manifest lacks the column, or it holds another type",
-            is_true("there"),
+            "the column is missing in the manifest or has another type",
+            is_true("present"),
             "columns",
             "",
         ),
@@ -33,66 +35,97 @@ def columns() -> list[Rule]:
 
 
 def files_of_images(config: ValidateConfig) -> list[Rule]:
-    """The image files themselves."""
-    aside: Severity = "quarantine"
+    """Returns the rules on the image files."""
     formats, modes = config.formats, config.modes
     size, low, high = config.max_bytes, config.min_side, config.max_side
     return [
-        Rule("not empty", aside, "the file is empty", not_matching("error", r"0 bytes")),
+        Rule("not empty", QUARANTINE, "the file is empty", not_matching("error", r"0 bytes")),
         Rule(
-            "is an image", aside, "no image format begins like this", not_matching("error", r"not an image")
+            "is an image",
+            QUARANTINE,
+            "the file does not begin like any known image format",
+            not_matching("error", r"not an image"),
         ),
         Rule(
             "no decompression bomb",
-            aside,
-            "refused before decoding: too many pixels",
+            QUARANTINE,
+            "the image was refused before decoding because it has too many pixels",
             not_matching("error", r"pixels are more|more than .* pixels"),
         ),
         Rule(
-            "not cut off",
-            aside,
+            "not truncated",
+            QUARANTINE,
             "the file ends too early",
             not_matching("error", r"(?i)truncated|not enough|broken data|EOF"),
         ),
-        Rule("decodable", aside, "cannot be decoded", is_null("error")),
-        Rule("colour mode", aside, f"pixels are none of {', '.join(modes)}", one_of("mode", list(modes))),
+        Rule("decodable", QUARANTINE, "the image cannot be decoded", is_null("error")),
+        Rule(
+            "colour mode",
+            QUARANTINE,
+            f"the colour mode is none of {', '.join(modes)}",
+            one_of("mode", list(modes)),
+        ),
         Rule(
             "file format",
-            aside,
+            QUARANTINE,
             f"the format is none of {', '.join(formats)}",
             one_of("format", list(formats)),
         ),
-        Rule("file size", aside, f"larger than {size:,} bytes", between("bytes", high=size)),
-        Rule("shortest side", aside, f"shorter than {low} pixels", between("shortest_side", low)),
-        Rule("longest side", aside, f"longer than {high} pixels", between("longest_side", high=high)),
+        Rule("file size", QUARANTINE, f"the file is larger than {size:,} bytes", between("bytes", high=size)),
         Rule(
-            "aspect",
-            aside,
-            f"longer than {config.max_aspect} times its width or height",
+            "shortest side",
+            QUARANTINE,
+            f"the shortest side is shorter than {low} pixels",
+            between("shortest_side", low),
+        ),
+        Rule(
+            "longest side",
+            QUARANTINE,
+            f"the longest side is longer than {high} pixels",
+            between("longest_side", high=high),
+        ),
+        Rule(
+            "aspect ratio",
+            QUARANTINE,
+            f"the longest side is more than {config.max_aspect} times the shortest",
             between("aspect", high=config.max_aspect),
         ),
     ]
 
 
 def content(config: ValidateConfig) -> list[Rule]:
-    """What the pixels show."""
-    aside: Severity = "quarantine"
+    """Returns the rules on what the pixels show."""
     (dark, bright), (blurred, noise) = config.brightness, config.sharpness
     least, clipped, flat = config.min_contrast, config.max_clipped, config.max_flat
     return [
         Rule(
             "contrast",
-            aside,
-            f"blank: pixels deviate by less than {least} of 255",
+            QUARANTINE,
+            f"the image is blank: the standard deviation of its grey values is below {least} of 255",
             between("contrast", least),
         ),
-        Rule("not blurred", aside, f"blurred: sharpness below {blurred}", between("sharpness", blurred)),
-        Rule("not noise", aside, f"noise: sharpness above {noise}", between("sharpness", high=noise)),
-        Rule("not too dark", aside, f"underexposed: mean below {dark} of 255", between("brightness", dark)),
+        Rule(
+            "not blurred",
+            QUARANTINE,
+            f"the image is blurred: sharpness below {blurred}",
+            between("sharpness", blurred),
+        ),
+        Rule(
+            "not noise",
+            QUARANTINE,
+            f"the image is noise: sharpness above {noise}",
+            between("sharpness", high=noise),
+        ),
+        Rule(
+            "not too dark",
+            QUARANTINE,
+            f"the image is underexposed: mean grey value below {dark} of 255",
+            between("brightness", dark),
+        ),
         Rule(
             "not too bright",
-            aside,
-            f"overexposed: mean above {bright} of 255",
+            QUARANTINE,
+            f"the image is overexposed: mean grey value above {bright} of 255",
             between("brightness", high=bright),
         ),
         Rule(
@@ -102,16 +135,16 @@ def content(config: ValidateConfig) -> list[Rule]:
             between("clipped", high=clipped),
         ),
         Rule(
-            "filled",
-            aside,
-            f"more than {flat:.0%} of the rows or columns are of one colour: broken or padded",
+            "not padded",
+            QUARANTINE,
+            f"more than {flat:.0%} of the rows or columns have a single colour: broken or padded image",
             between("flat", high=flat),
         ),
     ]
 
 
 def identity(config: ValidateConfig) -> list[Rule]:
-    """Who is where: keys, splits, people."""
+    """Returns the rules on keys, splits and persons."""
     return [
         Rule(
             "enough images",
@@ -119,14 +152,17 @@ def identity(config: ValidateConfig) -> list[Rule]:
             f"there are fewer than {config.min_images} images",
             at_least(config.min_images),
         ),
-        Rule("has a key", "error", "there is no key", not_null("key")),
-        Rule("key is unique", "error", "two rows share a key", unique("key")),
-        Rule("has a split", "error", "there is no split", not_null("split")),
+        Rule("has a key", "error", "the key is missing", not_null("key")),
+        Rule("key is unique", "error", "two rows have the same key", unique("key")),
+        Rule("has a split", "error", "the split is missing", not_null("split")),
         Rule(
-            "split is known", "error", f"split is none of {', '.join(SPLITS)}", one_of("split", list(SPLITS))
+            "split is known",
+            "error",
+            f"the split is none of {', '.join(SPLITS)}",
+            one_of("split", list(SPLITS)),
         ),
         Rule(
-            "people in one split",
+            "person in one split",
             "error",
             "the person is also in another split",
             is_null("same_person_in_other_split"),
@@ -134,99 +170,98 @@ def identity(config: ValidateConfig) -> list[Rule]:
     ]
 
 
-def copies(config: ValidateConfig) -> list[Rule]:
-    """One picture, once."""
-    near = f"nearly the same picture (≤ {config.near_duplicate_bits} of 256 bits apart)"
+def duplicates(config: ValidateConfig) -> list[Rule]:
+    """Returns the rules on exact and near duplicates."""
+    near = f"nearly the same image (at most {config.near_duplicate_bits} of 256 hash bits differ)"
     return [
         Rule(
-            "no copy across splits",
+            "no duplicate across splits",
             "error",
-            "the same bytes are in another split",
+            "the same file is in another split",
             is_null("same_bytes_in_other_split"),
         ),
         Rule(
-            "one person a picture",
+            "one person per image",
             "error",
-            "the same bytes are said to show another person",
+            "the same file is listed with another person",
             is_null("same_bytes_other_person"),
         ),
         Rule(
-            "one label a picture",
+            "one label per image",
             "error",
-            "the same bytes are labelled differently",
+            "the same file is listed with another label",
             is_null("same_bytes_other_label"),
         ),
-        Rule("no copy", "warn", "the same bytes twice", is_null("same_bytes")),
+        Rule("no duplicate", "warn", "the same file is listed twice", is_null("same_bytes")),
         Rule(
-            "no near copy across splits",
-            "quarantine",
-            f"{near} is held out for validation or test",
-            is_null("like_held_out"),
+            "no near duplicate across splits",
+            QUARANTINE,
+            f"{near} is in validation or test",
+            is_null("near_held_out"),
         ),
-        Rule("no near copy", "warn", f"{near} twice", is_null("like_other")),
+        Rule("no near duplicate", "warn", f"{near} is in the same split", is_null("near_other")),
         Rule(
-            "no copy of a test image",
-            "quarantine",
-            f"the same or {near} is in the test set of another data set",
-            is_null("like_test_of_other_set"),
+            "no duplicate of a test image",
+            QUARANTINE,
+            f"the same or {near} is in the test split of another data set",
+            is_null("near_test_of_other_set"),
         ),
     ]
 
 
 def landmarks(config: ValidateConfig) -> list[Rule]:
-    """Landmarks, in pixels of the upright image."""
-    aside: Severity = "quarantine"
+    """Returns the rules on landmarks, which are in pixels of the upright image."""
     margin, apart, roll = config.landmark_margin, config.min_eye_distance, config.max_roll
     return [
         Rule(
             "landmark count",
-            aside,
-            "not as many landmarks as the others have",
+            QUARANTINE,
+            "the number of landmarks differs from that of most images",
             is_true("landmark_count_fits"),
             report_column="landmark_count",
         ),
         Rule(
-            "landmarks are numbers",
-            aside,
-            "a landmark is not a number",
+            "landmarks are finite",
+            QUARANTINE,
+            "a coordinate of a landmark is not a finite number",
             is_true("landmarks_finite"),
             report_column="",
         ),
         Rule(
             "landmarks in the image",
-            aside,
-            f"a landmark lies more than {margin:.0%} of the side outside",
+            QUARANTINE,
+            f"a landmark is outside the image by more than {margin:.0%} of the side",
             between("landmarks_beyond", high=margin),
         ),
         Rule(
             "eyes are apart",
-            aside,
-            f"the eyes are less than {apart:.0%} of the width apart",
+            QUARANTINE,
+            f"the distance of the eyes is less than {apart:.0%} of the image width",
             between("eye_distance", apart),
         ),
         Rule(
             "left eye on the left",
-            aside,
-            f"the line through the eyes is turned by more than {roll:.0f}°: swapped, or not the upright image's",
+            QUARANTINE,
+            f"the line through the eyes is rotated by more than {roll:.0f}°: swapped, or of an image not upright",
             between("roll", high=roll),
         ),
     ]
 
 
 def labels(config: ValidateConfig, names: list[str]) -> list[Rule]:
-    """Labels one by one, and each of their classes."""
+    """Returns the rules on each label column and each class."""
     rules = []
     for column in names:
         if values := config.labels.get(column.removeprefix("label.")):
             reason, known = f"the value is none of {', '.join(map(str, values))}", one_of(column, values)
         else:
-            reason, known = "not a class number (0 and up)", between(column, 0)
+            reason, known = "the value is not a class number (0 and up)", between(column, 0)
         rules.append(Rule(f"{column} is known", "error", reason, known))
     rare, unlabelled = config.min_class_share, config.max_unlabelled
     return [
         *rules,
         Rule(
-            "label tells something",
+            "label varies",
             "error",
             "all images have the same value",
             between("classes", 2),
@@ -241,15 +276,15 @@ def labels(config: ValidateConfig, names: list[str]) -> list[Rule]:
             "labels",
         ),
         Rule(
-            "class can be learnt",
+            "class is in train",
             "error",
-            "the class is in val or test, but not in train",
+            "the class occurs in val or test, but not in train",
             is_true("in_train"),
             "labels",
             "",
         ),
         Rule(
-            "enough labelled",
+            "enough labelled images",
             "warn",
             f"more than {unlabelled:.0%} of the images have no value",
             between("unlabelled", high=unlabelled),

@@ -10,7 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from fra.validation.config import ValidateConfig
-from fra.validation.rules.images import columns, content, copies, files_of_images, identity, labels, landmarks
+from fra.validation.rules.images import (
+    columns,
+    content,
+    duplicates,
+    files_of_images,
+    identity,
+    labels,
+    landmarks,
+)
 from fra.validation.rules.rule import Rule, own
 from fra.validation.rules.storage import batches, drift, stored_files, stored_images
 
@@ -31,7 +39,7 @@ def suite(config: ValidateConfig, label_columns: list[str]) -> list[Rule]:
         *files_of_images(config),
         *content(config),
         *identity(config),
-        *copies(config),
+        *duplicates(config),
         *landmarks(config),
         *labels(config, label_columns),
         *stored_images(config),

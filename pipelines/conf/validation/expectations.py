@@ -1,4 +1,6 @@
-"""Your own rules for the gate. Add to `RULES` here, or name a file of your own in `validate.expectations`. For example:
+"""Your own validation rules.
+
+Add to `RULES` here, or set `validate.expectations` to a file of your own. For example:
 
 Rule(
     "not tiny",
@@ -8,8 +10,8 @@ Rule(
     report_column="bytes",
 )
 
-with `import great_expectations.expectations as gxe`. Columns of the table `images`: those of the manifest, and what the
-gate measures (`docs/guides/validation.md` lists them).
+with `import great_expectations.expectations as gxe`. The table `images` has the columns of the
+manifest and the measurements listed in docs/guides/validation.md.
 """
 
 from __future__ import annotations
