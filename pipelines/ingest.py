@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fra.data.datasets import ingest as datasets
-from fra.data.datasets.records import root_of
+from fra.data.datasets.records import DatasetConfig, root_of
+from pipelines import params
 from pipelines.project import paths, permissions
 from pipelines.project.dataset import chosen, withdrawn
 from pipelines.stage import logger, main
@@ -13,7 +14,8 @@ def ingest() -> None:
     config = chosen()
     gone = withdrawn(config.name)
     raw = paths.raw(config.name)
-    records = datasets.ingest(config, raw, gone)
+    trains = config.name == params.section("dataset", DatasetConfig).name
+    records = datasets.ingest(config, raw, gone, trains=trains)
     if not datasets.is_embedded(config):
         permissions.close(root_of(config, raw), records)
     known = records["person"].nunique()

@@ -18,8 +18,11 @@ from typing import cast
 import cv2
 import numpy as np
 import pandas as pd
+import pillow_heif
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+
+pillow_heif.register_heif_opener(thumbnails=False)
 
 MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded (decompression bombs)."""
@@ -27,7 +30,7 @@ MAX_SIDE = 65_535
 """Longer sides are refused: no camera produces them, and Pillow takes minutes for a single row of millions."""
 MAX_BYTES = 512 * 2**20
 """Larger files are refused before they are read: no image of `MAX_PIXELS` needs more."""
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Formats that are decoded (MPO is a kind of JPEG). Pillow has many more; for one of them (EPS) it runs a program."""
 ORIENTATION = 0x0112
 """The Exif tag of the orientation, 1 (upright) to 8."""
@@ -247,12 +250,60 @@ def decode(content: bytes) -> NDArray[np.uint8]:
     Raises:
         ImageError: The image cannot be decoded.
     """
-    image = upright(open_image(content))
-    if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more: keep the top 8
+    with decoding():
+        image = open_lazily(content)
+        deep = has_16_bits(image)
+        image.load()
+        return to_pixels(image, deep)
+
+
+def has_16_bits(image: Image.Image) -> bool:
+    """Whether an image that is not yet decoded stores 16 bits per value; Pillow reduces colours to 8 on decoding."""
+    arguments = [tile[3] for tile in getattr(image, "tile", [])]
+    return any("16" in str(part[0] if isinstance(part, tuple) and part else part) for part in arguments)
+
+
+def to_pixels(image: Image.Image, deep: bool = False) -> NDArray[np.uint8]:
+    """The pixels of a decoded image: (H, W, 3), RGB, with the Exif rotation applied.
+
+    Of values with 16 bits and more the upper 8 are kept; where all of them are below 256, they are taken as they are.
+    Real numbers up to 1 are taken as shares of white.
+
+    Args:
+        image: The image, in any of Pillow's modes.
+        deep: Whether Pillow has reduced it from 16 bits to 8.
+
+    Raises:
+        ImageError: The image is stored with 16 bits but all values need less than 15 of them, as cameras and scanners
+            write 10 to 14 bits: it would be nearly black.
+    """
+    image = upright(image)
+    if image.mode.startswith("I") or image.mode == "F":
         grey = np.asarray(image, dtype=np.float64)
-        grey = grey / 257 if grey.max(initial=0) > 255 else grey
+        largest = grey.max(initial=0)
+        if 255 < largest < NEARLY_BLACK * 257:
+            raise ImageError(range_problem(f"{largest:,.0f}", largest))
+        if image.mode == "F" and largest <= 1:
+            grey = grey * 255
+        grey = grey / 257 if largest > 255 else grey
         return np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
-    return np.asarray(image.convert("RGB"))
+    pixels = np.asarray(image.convert("RGB"))
+    if deep and 0 < (largest := int(pixels.max(initial=0))) < NEARLY_BLACK:
+        raise ImageError(range_problem(f"about {largest * 257:,}", largest * 257))
+    return pixels
+
+
+NEARLY_BLACK = 64
+"""Largest 8-bit value of an image with 16 bits below which its values are taken to have 14 bits or less."""
+
+
+def range_problem(largest: str, value: float) -> str:
+    """The message on an image whose 16 bits are not used."""
+    bits = int(value).bit_length()
+    return (
+        f"its values are stored with 16 bits but reach only {largest} of 65,535, as if they had {bits} bits: it would "
+        "be nearly black; scale them to 16 bits (or to 8)"
+    )
 
 
 def resize(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from fra.data.images import decode, read_file, resize, upright
+from fra.data.images import decode, read_file, resize, to_pixels
 from fra.method import backbone as backbones
 from fra.method.backbone import Backbone
 from fra.method.networks import Encoder
@@ -115,7 +115,7 @@ def _pixels(image: AnyImage) -> NDArray[np.uint8]:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     if isinstance(image, Image.Image):
-        return np.asarray(upright(image).convert("RGB"))
+        return to_pixels(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"expected a uint8 array (H, W, 3), got {image.dtype} {image.shape}")
     return image

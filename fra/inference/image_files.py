@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-import tarfile
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fra.data.datasets.annotation_files import IMAGE_SUFFIXES, image_files
+from fra.data.datasets.annotation_files import image_files
+from fra.data.datasets.tar_images import image_members
 from fra.data.images import ImageError, decode, read_file, resize
 
 T = TypeVar("T")
@@ -69,17 +69,22 @@ def find(places: Sequence[str]) -> Iterator[File]:
 
 
 def members(shard: Path) -> Iterator[File]:
-    """The images in a tar. Raises ValueError where it is none."""
-    try:
-        with tarfile.open(shard, "r:") as tar:
-            for member in tar:
-                if member.isfile() and Path(member.name).suffix.lower() in IMAGE_SUFFIXES:
-                    stream = tar.extractfile(member)
-                    assert stream is not None
-                    content = stream.read()
-                    yield File(f"{shard}/{member.name}", partial(bytes, content))
-    except tarfile.TarError as error:
-        raise ValueError(f"{shard}: not a tar file ({error})") from None
+    """The images in a tar.
+
+    Raises:
+        ValueError: It is not a tar, or a name leads out of it.
+    """
+    with shard.open("rb") as stream:
+        places = image_members(stream, str(shard), Counter())
+    for name, (offset, size) in places.items():
+        yield File(f"{shard}/{name}", partial(read_part, shard, offset, size))
+
+
+def read_part(path: Path, offset: int, size: int) -> bytes:
+    """`size` bytes of a file from the byte `offset` on."""
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        return stream.read(size)
 
 
 def ahead(function: Callable[[T], U], items: Iterable[T], count: int) -> Iterator[U]:

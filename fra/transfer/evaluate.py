@@ -282,5 +282,5 @@ def _with_groups(rows: pd.DataFrame, frame: pd.DataFrame, columns: tuple[str, ..
         group = rows["key"].map(group_of)
         if "other" in rows:
             group = group.where(group == rows["other"].map(group_of))
-        rows = rows.assign(**{GROUP + column.removeprefix("label."): group})
+        rows = rows.assign(**{GROUP + column.removeprefix("label.").removeprefix("group."): group})
     return rows

@@ -29,7 +29,7 @@ class ValidateConfig:
     max_side: int = 8192
     max_bytes: int = 50_000_000
     max_aspect: float = 3.0
-    formats: tuple[str, ...] = ("jpg", "mpo", "png", "pgm", "bmp", "webp", "tif")
+    formats: tuple[str, ...] = ("jpg", "mpo", "png", "pgm", "bmp", "webp", "tif", "gif", "avif", "heif")
     modes: tuple[str, ...] = ("L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I;16B")
     min_contrast: float = 4.0
     brightness: tuple[float, float] = (15.0, 240.0)

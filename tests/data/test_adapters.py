@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from fra.data.datasets.adapters.w300 import read_points
 from fra.data.datasets.ingest import ADAPTERS, ingest
 from fra.data.datasets.records import DatasetConfig
 
@@ -267,8 +270,8 @@ def test_celeba_in_the_folders_of_its_download(tmp_path: Path) -> None:
 def test_w300_counts_points_from_zero_inside_the_face(tmp_path: Path) -> None:
     table = listed(w300, "w300", tmp_path)
     assert table["split"].value_counts().to_dict() == {"train": 3, "test": 3}
-    assert table.loc[table["label.challenging"] == 1].index.tolist() == ["ibug/image_5 1"]
-    assert table["label.challenging"].isna().sum() == 3
+    assert table.loc[table["group.challenging"] == 1].index.tolist() == ["ibug/image_5 1"]
+    assert table["group.challenging"].isna().sum() == 3
     row = table.loc["afw/image_0 1"]
     assert list(row["box"]) == [
         75,
@@ -283,8 +286,8 @@ def test_wflw_has_several_faces_in_an_image(tmp_path: Path) -> None:
     table = listed(wflw, "wflw", tmp_path)
     first = "WFLW_images/37--Soccer/37_Soccer_soccer_ball_37_45"
     assert [key for key in table.index if "other" not in key] == [f"{first}_face0", f"{first}_face1"]
-    assert table["label.pose"].tolist() == [1, 1, 1]
-    assert table["label.occlusion"].tolist() == [1, 1, 1]
+    assert table["group.pose"].tolist() == [1, 1, 1]
+    assert table["group.occlusion"].tolist() == [1, 1, 1]
     row = table.iloc[0]
     assert row["landmarks"][0] + row["box"][0] == 101.25
     assert len(row["landmarks"]) == 196
@@ -338,6 +341,169 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
         None,
         [5, 6, 7, 8],
     ]
+
+
+@pytest.mark.parametrize("missing", ["", " ", "nan", "NaN", "None", "NA", "N/A", "null", "<NA>"])
+def test_missing_values_in_a_table_are_missing(missing: str, tmp_path: Path) -> None:
+    """As pandas, R and databases write them: in persons, labels, measures, groups and landmarks."""
+    lines = [
+        "image,split,person,Smiling,yaw,group.hard,x0,y0",
+        f"1.png,train,{missing},{missing},{missing},{missing},{missing},{missing}",
+        "2.png,train,anna,1.0,-3.5,0.0,1,2",
+        "3.png,test,bert,0.0,2,1,1,2",
+    ]
+
+    def make(root: Path) -> None:
+        write(root / "labels.csv", "\n".join(lines) + "\n")
+        for number in (1, 2, 3):
+            picture(root / f"{number}.png")
+
+    found = listed(make, "table", tmp_path)
+    assert found["person"].tolist() == [pd.NA, "anna", "bert"]
+    assert found["label.Smiling"].tolist() == [pd.NA, 1, 0]
+    assert found["group.hard"].tolist() == [pd.NA, 0, 1]
+    assert found["measure.yaw"].tolist() == [pd.NA, -3.5, 2]
+    assert [row is None for row in found["landmarks"]] == [True, False, False]
+    assert not {"label.yaw", "label.group.hard", "measure.Smiling"} & set(found.columns)
+
+
+def test_people_who_are_unknown_are_not_one_person(tmp_path: Path) -> None:
+    """Each image of an unknown person is assigned to a split by itself."""
+
+    def make(root: Path) -> None:
+        write(root / "labels.csv", "image,person\n" + "".join(f"{n}.png,nan\n" for n in range(60)))
+        for number in range(60):
+            picture(root / f"{number}.png", (2, 2))
+
+    found = listed(make, "table", tmp_path, val=0.2, test=0.2)
+    assert found["person"].isna().all()
+    assert set(found["split"]) == {"train", "val", "test"}
+
+
+def test_landmarks_that_are_partly_missing_are_refused(tmp_path: Path) -> None:
+    def make(root: Path) -> None:
+        write(root / "labels.csv", "image,x0,y0\n1.png,1,nan\n")
+        picture(root / "1.png")
+
+    with pytest.raises(ValueError, match=r"labels\.csv: line 2: .*the landmark y0 is missing"):
+        listed(make, "table", tmp_path)
+
+
+def affectnet_arrays(root: Path) -> None:
+    """As distributed today: one NumPy file per image and property, the expression as text."""
+    for name, expression in (
+        ("train_set/7", "1"),
+        ("train_set/12", "7"),
+        ("val_set/3", "0"),
+        ("val_set/4", "9"),
+    ):
+        folder, stem = name.split("/")
+        picture(root / folder / f"images/{stem}.jpg", (224, 224))
+        (root / folder / "annotations").mkdir(exist_ok=True)
+        np.save(root / folder / f"annotations/{stem}_exp.npy", np.array(expression))
+        np.save(root / folder / f"annotations/{stem}_val.npy", np.array("0.25"))
+        np.save(root / folder / f"annotations/{stem}_lnd.npy", np.arange(136, dtype=np.float64))
+
+
+def test_affectnet_as_distributed_today(tmp_path: Path) -> None:
+    table = listed(affectnet_arrays, "affectnet", tmp_path)
+    assert table["label.expression"].to_dict() == {
+        "train_set/images/12": 7,
+        "train_set/images/7": 1,
+        "val_set/images/3": 0,
+    }
+    assert table["split"].tolist() == ["train", "train", "test"]
+    assert list(table["landmarks"].iloc[0]) == list(range(136))
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("7_exp.npy", np.array(["1", "2"])),
+        ("7_exp.npy", np.array("happy")),
+        ("7_lnd.npy", np.zeros(10)),
+        ("7_lnd.npy", np.full(136, np.nan)),
+        ("7_exp.npy", np.array({"code": 1}, dtype=object)),
+    ],
+)
+def test_affectnet_arrays_that_hold_something_else_are_named(
+    file: str, content: np.ndarray, tmp_path: Path
+) -> None:
+    def make(root: Path) -> None:
+        affectnet_arrays(root)
+        np.save(root / "train_set/annotations" / file, content)
+
+    with pytest.raises(ValueError, match=rf"{file}: not an array of (1|136) numbers"):
+        listed(make, "affectnet", tmp_path)
+
+
+def celeba_kaggle(root: Path) -> None:
+    """Kaggle's copy: comma-separated tables, the images one folder deeper, no identities."""
+    celeba(root)
+    (root / "identity_CelebA.txt").unlink()
+    (root / "img_align_celeba").rename(root / "deeper")
+    (root / "img_align_celeba").mkdir()
+    (root / "deeper").rename(root / "img_align_celeba/img_align_celeba")
+    for name, header in (
+        ("list_attr_celeba", True),
+        ("list_landmarks_align_celeba", True),
+        ("list_eval_partition", False),
+    ):
+        lines = [line.split() for line in (root / f"{name}.txt").read_text().splitlines()]
+        rows = [["image_id", *lines[1]], *lines[2:]] if header else [["image_id", "partition"], *lines]
+        (root / f"{name}.csv").write_text("".join(",".join(row) + "\r\n" for row in rows))
+        (root / f"{name}.txt").unlink()
+
+
+def test_celeba_from_kaggle_gives_the_same_records(tmp_path: Path) -> None:
+    published = listed(celeba, "celeba", tmp_path / "a")
+    copied = listed(celeba_kaggle, "celeba", tmp_path / "b")
+    assert copied.index.tolist() == [
+        key.replace("celeba/", "celeba/img_align_celeba/") for key in published.index
+    ]
+    labels = [name for name in published.columns if name.startswith("label.")]
+    assert len(labels) == 40
+    assert copied[[*labels, "split"]].values.tolist() == published[[*labels, "split"]].values.tolist()
+    assert [list(row) for row in copied["landmarks"]] == [list(row) for row in published["landmarks"]]
+    assert copied["person"].isna().all()
+
+
+def test_w300_mirrored_copies_are_no_images_of_the_protocol(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def make(root: Path) -> None:
+        w300(root)
+        for part in ("ibug", "helen/testset", "afw"):
+            (file,) = (root / part).glob("*.pts")
+            copy = file.with_name(f"{file.stem}_mirror.pts")
+            copy.write_bytes(file.read_bytes())
+            picture(copy.with_suffix(".jpg"), (300, 200))
+
+    table = listed(make, "w300", tmp_path)
+    assert table["split"].value_counts().to_dict() == {"train": 3, "test": 3}
+    assert not [key for key in table.index if "mirror" in key]
+    assert "3 mirrored copies (*_mirror.pts) left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: text.replace("\n", "   \n").replace(" ", "   "),
+        lambda text: text.replace("n_points: 68", "n_points : 68  # as ibug writes it"),
+        lambda text: "// annotated twice { checked }\n" + text,
+        lambda text: text.replace("{\n", "{\n# outline of the face\n"),
+        lambda text: text.replace("\n{", "\n\n{\n") + "\n\n",
+        lambda text: text.replace("n_points: 68", "n_points:68").replace(" ", "\t"),
+    ],
+)
+def test_w300_points_with_spaces_crlf_and_comments(change: Callable[[str], str], tmp_path: Path) -> None:
+    path = tmp_path / "image.pts"
+    points = "".join(f"{number}.5 {number + 1}\n" for number in range(68))
+    text = f"version: 1\nn_points: 68\n{{\n{points}}}\n"
+    path.write_bytes(change(text).encode())
+    assert read_points(path)[:4] == (-0.5, 0, 0.5, 1)
+    assert len(read_points(path)) == 136
 
 
 def test_vggface2(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fra.data.datasets.adapters.folder import records as folder
 from fra.data.datasets.adapters.orl import records as orl
+from fra.data.datasets.annotation_files import image_files
 from fra.data.datasets.ingest import ingest
 from fra.data.datasets.record_table import keys_of
 from fra.data.datasets.records import DatasetConfig, split_of
@@ -54,6 +56,70 @@ def test_keys_are_unique_and_have_no_dot_in_the_name() -> None:
 
 def test_faces_of_one_image_have_keys_of_their_own() -> None:
     assert keys_of(["a/b.jpg", "a/c.jpg", "a/b.jpg"]) == ["a/b_face0", "a/c", "a/b_face1"]
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        ["a.jpg", "a.jpg", "a_face0.jpg"],
+        ["a.jpg", "a.jpg", "a_face0.jpg", "a_face0.png", "a_face1.jpg"],
+        ["v10.2/a.jpg", "v10.2/a.png"],
+        ["a.b.jpg", "a_b.jpg"],
+    ],
+)
+def test_keys_are_unique_whatever_the_names(sources: list[str]) -> None:
+    keys = keys_of(sources)
+    assert len(set(keys)) == len(sources)
+    assert all("." not in Path(key).name for key in keys)
+    assert [Path(key).parent for key in keys] == [Path(source).parent for source in sources]
+
+
+def images(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (2, 2)).save(root / name, "PNG")
+
+
+@pytest.mark.parametrize("folder", ["", "faces/", "download/all faces/"])
+def test_people_in_a_flat_folder_are_unknown(folder: str, tmp_path: Path) -> None:
+    images(tmp_path / "in", *(f"{folder}{number}.png" for number in range(60)))
+    config = DatasetConfig("mine", "folder", str(tmp_path / "in"), val=0.2, test=0.2)
+    records = ingest(config, tmp_path / "raw", trains=True)
+    assert records["person"].isna().all()
+    assert set(records["split"]) == {"train", "val", "test"}
+
+
+def test_a_set_to_train_on_without_a_training_image_is_refused(tmp_path: Path) -> None:
+    images(tmp_path / "in", "a/1.png", "b/1.png")
+    config = DatasetConfig("mine", "folder", str(tmp_path / "in"), val=0.49, test=0.5)
+    with pytest.raises(
+        ValueError, match=r"no training image: all 2 images .* lower dataset\.val and dataset\.test"
+    ):
+        ingest(config, tmp_path / "raw", trains=True)
+    assert not (tmp_path / "raw/records.parquet").exists()
+    assert len(ingest(config, tmp_path / "raw")) == 2  # a set that only tests needs none
+
+
+def test_a_split_that_stays_empty_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images(tmp_path / "in", "a/1.png", "b/1.png")
+    ingest(DatasetConfig("mine", "folder", str(tmp_path / "in"), val=0.01), tmp_path / "raw", trains=True)
+    assert "no image is in the split val although dataset.val is 0.01 (2 people)" in caplog.text
+
+
+def test_files_that_are_no_images_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images(tmp_path / "in", "a.png", "b.jfif", "c.JPE", "d.gif")
+    for name in ("film.mp4", "second.mp4", "notes.TXT", "README", "raw.cr2", ".hidden.txt"):
+        (tmp_path / "in" / name).write_text("x")
+    found = image_files(tmp_path / "in")
+    assert found == ["a.png", "b.jfif", "c.JPE", "d.gif"]
+    assert "5 files are not images by their suffix and are skipped: 2 .mp4" in caplog.text
+    assert all(f"1 {kind}" in caplog.text for kind in (".txt", "without suffix", ".cr2"))
+
+
+def test_a_folder_of_other_files_says_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "film.mp4").write_text("x")
+    with pytest.raises(FileNotFoundError, match=r"no image in it; it holds 1 \.mp4"):
+        image_files(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -115,12 +115,13 @@ def sound(records: Iterable[Record], where: Path) -> None:
         numbers = [
             *record.labels.values(),
             *record.measures.values(),
+            *record.groups.values(),
             *(record.landmarks or ()),
             *(record.box or ()),
         ]
         if not all(math.isfinite(number) for number in numbers):
             raise UnsoundError(f"not finite: {record}")
-        if any(label < 0 for label in record.labels.values()):
+        if any(label < 0 for label in (*record.labels.values(), *record.groups.values())):
             raise UnsoundError(f"a negative label: {record}")
     table_of(found, [None] * len(found))
 
@@ -268,12 +269,17 @@ TARGETS: dict[str, Target] = {
     "image": Target(lambda: list(ANY), image),
     "rafdb": annotation("rafdb", layouts.rafdb, "basic/EmoLabel/list_patition_label.txt"),
     "affectnet": annotation("affectnet", layouts.affectnet, "Manually_Annotated_file_lists/training.csv"),
+    "affectnet expressions": annotation(
+        "affectnet", layouts.affectnet_arrays, "train_set/annotations/7_exp.npy"
+    ),
+    "affectnet arrays": annotation("affectnet", layouts.affectnet_arrays, "train_set/annotations/7_lnd.npy"),
     "fer2013": annotation("fer2013", layouts.fer2013, "fer2013.csv"),
     "ferplus": annotation("ferplus", layouts.ferplus, "fer2013new.csv"),
     "celeba attributes": annotation("celeba", layouts.celeba, "list_attr_celeba.txt"),
     "celeba splits": annotation("celeba", layouts.celeba, "list_eval_partition.txt"),
     "celeba people": annotation("celeba", layouts.celeba, "identity_CelebA.txt"),
     "celeba landmarks": annotation("celeba", layouts.celeba, "list_landmarks_align_celeba.txt"),
+    "celeba csv": annotation("celeba", layouts.celeba_kaggle, "list_attr_celeba.csv"),
     "w300": annotation("w300", layouts.w300, "afw/image_0 1.pts"),
     "wflw": annotation(
         "wflw", layouts.wflw, "WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_test.txt"

@@ -148,3 +148,25 @@ def test_an_untrained_encoder_has_the_architecture_and_weights_of_its_own(path: 
     assert torch.equal(one.heatmaps(image), same.heatmaps(image))
     assert not torch.equal(one.heatmaps(image), other.heatmaps(image))
     assert not torch.equal(one.heatmaps(image), trained.heatmaps(image))
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_a_16_bit_path_and_pillow_image_give_the_same_embedding(
+    form: str, encoder: FaceEncoder, tmp_path: Path
+) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (80, 60), dtype=np.uint16)
+    image = Image.fromarray(values)
+    file = tmp_path / f"grey.{form.lower()}"
+    image.save(file)
+    assert torch.equal(encoder.embed([file]), encoder.embed([image]))
+    assert torch.equal(encoder.embed([file]), encoder.embed([Image.open(file)]))
+
+
+def test_a_16_bit_image_with_12_bits_is_refused_at_every_entrance(
+    encoder: FaceEncoder, tmp_path: Path
+) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 4096, (80, 60), dtype=np.uint16))
+    image.save(tmp_path / "grey.png")
+    for given in (image, tmp_path / "grey.png"):
+        with pytest.raises(ValueError, match="as if they had 12 bits"):
+            encoder.embed([given])

@@ -3,14 +3,43 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from posixpath import splitext
 from typing import TextIO
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".pgm", ".ppm", ".bmp", ".webp", ".tif", ".tiff"})
+logger = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = frozenset(
+    {
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".png",
+        ".pgm",
+        ".ppm",
+        ".pnm",
+        ".pbm",
+        ".bmp",
+        ".dib",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".gif",
+        ".avif",
+        ".heic",
+        ".heif",
+    }
+)
+"""Suffixes of the formats that `fra.data.images` decodes, in lower case."""
+MISSING = frozenset({"", "nan", "none", "na", "n/a", "null", "<na>"})
+"""Spellings of a missing value, in lower case: those that pandas, R and databases write."""
 MAX_NUMBER = 2**31
 """Pixel coordinates, classes and angles are smaller."""
 
@@ -30,16 +59,49 @@ def require(path: Path, description: str) -> Path:
 
 
 def image_files(root: Path) -> list[str]:
-    """The images below `root`, by their suffix, as sorted relative paths with "/"; hidden files are left out.
+    """The images below `root`, by their suffix, as sorted relative paths with "/".
+
+    Hidden files are left out; other files are left out, too, and a warning counts them by suffix.
 
     Raises:
         FileNotFoundError: There is no such folder, or no image in it.
+    """
+    found, skipped = list_files(root)
+    if not found:
+        others = f"; it holds {describe_skipped(skipped)}" if skipped else ""
+        raise FileNotFoundError(
+            f"{root}: no image in it{others} (looked for {' '.join(sorted(IMAGE_SUFFIXES))}, at any depth); "
+            "check dataset.root"
+        )
+    if skipped:
+        logger.warning(
+            "%s: %s files are not images by their suffix and are skipped: %s",
+            root,
+            f"{skipped.total():,}",
+            describe_skipped(skipped),
+        )
+    return found
+
+
+def describe_skipped(skipped: Counter[str]) -> str:
+    """Counts of files by suffix, in words, the most frequent first."""
+    most = [f"{count:,} {suffix}" for suffix, count in skipped.most_common(8)]
+    return ", ".join(most) + (f" and {len(skipped) - 8} further suffixes" if len(skipped) > 8 else "")
+
+
+def list_files(root: Path) -> tuple[list[str], Counter[str]]:
+    """The images below `root`, as sorted relative paths with "/", and the number of other files by suffix.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
     """
     if not root.is_dir():
         raise FileNotFoundError(
             f"{root}: no such folder; set dataset.root to the folder that holds the images"
         )
-    found, folders = [], [""]
+    found: list[str] = []
+    skipped: Counter[str] = Counter()
+    folders = [""]
     while folders:
         folder = folders.pop()
         with os.scandir(root / folder) as entries:
@@ -48,13 +110,18 @@ def image_files(root: Path) -> list[str]:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(f"{folder}{entry.name}/")
-                elif splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and Path(entry).is_file():
+                elif (suffix := splitext(entry.name)[1].lower()) not in IMAGE_SUFFIXES:
+                    skipped[suffix or "without suffix"] += 1
+                elif Path(entry).is_file():
                     found.append(f"{folder}{entry.name}")
-    if not found:
-        raise FileNotFoundError(
-            f"{root}: no image in it (looked for {' '.join(sorted(IMAGE_SUFFIXES))}, at any depth); check dataset.root"
-        )
-    return sorted(found)
+                else:
+                    skipped[f"{suffix} that are no plain files"] += 1
+    return sorted(found), skipped
+
+
+def is_missing(word: str | None) -> bool:
+    """Whether a field of a table is empty or one of the spellings of a missing value."""
+    return word is None or word.strip().lower() in MISSING
 
 
 def parse_number(word: str) -> float:

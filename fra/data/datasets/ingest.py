@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -29,6 +31,8 @@ from fra.data.datasets.checks import check_links, check_names, stat_all
 from fra.data.datasets.record_table import FileStamp, table_of
 from fra.data.datasets.records import DatasetConfig, Record, hash_fraction, root_of
 from fra.files import sha256, write_parquet
+
+logger = logging.getLogger(__name__)
 
 ADAPTERS: dict[str, Callable[[Path, DatasetConfig], Iterable[Record]]] = {
     "affectnet": affectnet.records,
@@ -99,22 +103,61 @@ def is_embedded(config: DatasetConfig) -> bool:
     return config.root is None and config.adapter in EMBEDDED
 
 
-def ingest(config: DatasetConfig, raw: Path, withdrawn: frozenset[str] = frozenset()) -> pd.DataFrame:
+def check_splits(config: DatasetConfig, records: list[Record], trains: bool) -> None:
+    """Checks that the splits that are wanted have images; warns of an empty split that is only for evaluation.
+
+    Args:
+        config: The data set.
+        records: Its records.
+        trains: Whether the set is pre-trained on.
+
+    Raises:
+        ValueError: The set is pre-trained on, but has no training image.
+    """
+    images = Counter(record.split for record in records)
+    people = len({record.person for record in records if record.person is not None})
+    drawn = f"{people:,} people" if people else f"{len(records):,} images without a person"
+    if trains and not images["train"]:
+        raise ValueError(
+            f"{config.urls or config.root}: no training image: all {len(records):,} images are in the splits "
+            f"{' and '.join(sorted(images))} (dataset.val {config.val}, dataset.test {config.test}, {drawn}); "
+            "lower dataset.val and dataset.test, or choose a set with training images"
+        )
+    for split, share in (("val", config.val), ("test", config.test)):
+        if share and not images[split]:
+            logger.warning(
+                "%s: no image is in the split %s although dataset.%s is %s (%s): the set is too small for it",
+                config.name,
+                split,
+                split,
+                share,
+                drawn,
+            )
+
+
+def ingest(
+    config: DatasetConfig,
+    raw: Path,
+    withdrawn: frozenset[str] = frozenset(),
+    *,
+    trains: bool = False,
+) -> pd.DataFrame:
     """Lists a data set into `raw/records.parquet`, one row per image, sorted by key; returns the table.
 
     The columns are key, source (relative to the root), split, person, bytes and modified (from the file system; null
-    for embedded files, whose bytes are versioned), label.<Name> (Int64, null where unknown), measure.<Name> (Float64),
-    landmarks, and, where the set has them, box (left, top, right, bottom), span (in a tar) and content (image files
-    from a table).
+    for embedded files, whose bytes are versioned), label.<Name> and group.<Name> (Int64, null where unknown),
+    measure.<Name> (Float64), landmarks, and, where the set has them, box (left, top, right, bottom), span (in a tar)
+    and content (image files from a table).
 
     Args:
         config: The data set.
         raw: The folder for the table, and for the images of an embedded set.
         withdrawn: People to leave out. Their images are deleted from an embedded set, but never from the user's folder.
+        trains: Whether the set is pre-trained on, so that it must have training images.
 
     Raises:
         ValueError: There is no such adapter, `dataset.root` is not set, an annotation file is not as published, or a
-            name leads out of the set.
+            name leads out of the set; or there is no training image in a set that is pre-trained on.
         FileNotFoundError: A folder, annotation file or image is missing.
     """
     root = prepare_root(config, raw)
@@ -130,6 +173,7 @@ def ingest(config: DatasetConfig, raw: Path, withdrawn: frozenset[str] = frozens
     else:
         on_disk = [record.source for record in records if record.content is None and record.span is None]
     check_names(records, config.urls or root)
+    check_splits(config, records, trains)
     if not config.follow_links:
         check_links(root, on_disk)
     version = content_version if is_embedded(config) else reported_version

@@ -30,9 +30,29 @@ def keys_of(sources: list[str]) -> list[str]:
     seen: Counter[str] = Counter()
     keys = []
     for stem, source in zip(stems, sources, strict=True):
-        key = stem if len(files[stem]) == 1 else f"{stem}_{hash_fraction(source):.12f}".replace("0.", "", 1)
+        key = stem if len(files[stem]) == 1 else f"{stem}_{hash_digits(source)}"
         keys.append(key if faces[source] == 1 else f"{key}_face{seen[source]}")
         seen[source] += 1
+    return without_duplicates(keys, sources)
+
+
+def hash_digits(source: str) -> str:
+    """Twelve decimal digits that depend on the source alone."""
+    return f"{hash_fraction(source):.12f}"[2:]
+
+
+def without_duplicates(keys: list[str], sources: list[str]) -> list[str]:
+    """The keys, with a hash of the source added to those that occur several times.
+
+    An example is `a_face0`, if `a.jpg` is listed twice and there is an `a_face0.jpg`.
+    """
+    salt = ""
+    while duplicates := {key for key, count in Counter(keys).items() if count > 1}:
+        keys = [
+            f"{key}_{hash_digits(source + salt)}" if key in duplicates else key
+            for key, source in zip(keys, sources, strict=True)
+        ]
+        salt += "\0"
     return keys
 
 
@@ -50,6 +70,8 @@ def table_of(records: list[Record], stamps: list[FileStamp | None]) -> pd.DataFr
     }
     for name in sorted({name for record in records for name in record.labels}):
         numbers[f"label.{name}"] = [record.labels.get(name) for record in records]
+    for name in sorted({name for record in records for name in record.groups}):
+        numbers[f"group.{name}"] = [record.groups.get(name) for record in records]
     measures = {
         f"measure.{name}": [record.measures.get(name) for record in records]
         for name in sorted({name for record in records for name in record.measures})

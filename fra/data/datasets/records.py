@@ -20,6 +20,8 @@ class DatasetConfig:
     with published splits, `val` of its training people, where it has no validation split itself.
     `urls` are existing WebDataset shards (paths or URLs, with brace ranges) where `adapter` is `webdataset`.
     Links that lead out of `root` are refused unless `follow_links`: a set that was downloaded could name any file.
+    `member` names the image of a sample in existing WebDataset shards, where it has several (`left.jpg`); by default
+    the one without a further dot in its name (`jpg` before `seg.png`).
     `images` is how many faces are made, and `seed` which ones, where `adapter` is `generated`.
     """
 
@@ -30,6 +32,7 @@ class DatasetConfig:
     test: float = 0.0
     urls: str | None = None
     follow_links: bool = False
+    member: str | None = None
     images: int | None = None
     seed: int = 0
 
@@ -68,6 +71,8 @@ class Record:
         name: What the set's own lists call the image, where that is not `source`.
         span: First byte and number of bytes of the image file inside the tar `source`.
         measures: Real numbers by name, such as angles.
+        groups: Numbers by name that only tell which subset of the set the image belongs to. They are evaluated
+            separately (`transfer.groups`), but not learnt, so that they need not occur in the training split.
     """
 
     source: str
@@ -80,6 +85,7 @@ class Record:
     name: str | None = None
     span: tuple[int, int] | None = None
     measures: Mapping[str, float] = field(default_factory=dict)
+    groups: Mapping[str, int] = field(default_factory=dict)
 
 
 def hash_fraction(name: str) -> float:

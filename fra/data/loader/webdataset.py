@@ -23,8 +23,6 @@ from fra.data.views.crops import crop_box
 from fra.data.views.rng import epoch_key
 from fra.data.views.views import Crops, ViewsConfig
 
-IMAGE_SUFFIXES = ("jpg", "png", "pgm", "bmp", "webp", "tif")
-
 
 class Shard(NamedTuple):
     """A tar shard: its path, number of images, and the index of its first image within the split."""
@@ -52,6 +50,14 @@ def train_shards(folder: Path) -> list[Shard]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{index}: not an index of shards ({error!r}): run `dvc repro -f shard`") from None
     return shards
+
+
+def image_of(sample: dict[str, Any]) -> bytes:
+    """The image file of a sample: all it holds besides the annotation (`json`) and WebDataset's own `__…__` entries."""
+    content: bytes = next(
+        value for name, value in sample.items() if name != "json" and not name.startswith("__")
+    )
+    return content
 
 
 class WebDatasetPairs:
@@ -82,7 +88,7 @@ class WebDatasetPairs:
             url = sample["__url__"]
             index = self.first[url] + place
             if index not in self.exclude:
-                yield index, next(sample[suffix] for suffix in IMAGE_SUFFIXES if suffix in sample)
+                yield index, image_of(sample)
 
     def samples(self, epoch: int) -> Iterator[tuple[int, bytes]]:
         """Index and image bytes of this rank's images, shuffled by (seed, epoch)."""

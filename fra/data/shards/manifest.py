@@ -14,7 +14,7 @@ from fra.data.shards.plan import NESTED, rows_of
 from fra.data.shards.tar import FILE_COLUMNS
 
 COLUMNS = ("key", "split", "person", *FILE_COLUMNS, "source", "shard", "index", "error")
-"""The manifest's first columns; labels, measures and landmarks follow."""
+"""The manifest's first columns; labels, groups, measures and landmarks follow."""
 
 
 def file_properties(
@@ -73,7 +73,7 @@ def assemble(
         (sharded.groupby(table["split"], sort=False).cumsum() - 1).where(sharded, -1).astype("int64")
     )
     whole = dict.fromkeys(("bytes", "width", "height"), "int64")
-    labels = [name for name in table.columns if name.startswith(("label.", "measure."))]
+    labels = [name for name in table.columns if name.startswith(("label.", "group.", "measure."))]
     return table.astype({**whole, "mode": "string", "sha256": "string", "error": "string"})[
         [*COLUMNS, *labels, "landmarks"]
     ]

@@ -3,7 +3,7 @@
 Of a JPEG, PNG or WebP file the parts that decoding needs are copied unchanged and all others are dropped, as is
 anything after the image (a video, a second picture). The pixels stay the same, and a file without metadata keeps its
 bytes. The orientation is kept, in an Exif block that holds nothing else. A PGM or PPM without a comment is unchanged;
-other formats are decoded and encoded again without loss.
+other formats are decoded and encoded again without loss (AVIF and HEIF as PNG).
 """
 
 from __future__ import annotations
@@ -136,13 +136,13 @@ def webp(content: bytes) -> bytes:
 
 
 def reencode(content: bytes) -> bytes:
-    """The decoded image, upright, as a new file of the same format.
+    """The decoded image, upright, as a new file: of the same format, or PNG for formats that Pillow writes with loss.
 
     Raises:
         ImageError: The image cannot be decoded, or the format cannot be written.
     """
     image = open_image(content)
-    file_format = image.format
+    file_format = "PNG" if image.format in LOSSY else image.format
     plain = upright(image).copy()
     if plain.mode == "YCbCr":  # a compressed TIFF would change its values
         plain = plain.convert("RGB")
@@ -157,6 +157,8 @@ def reencode(content: bytes) -> bytes:
     return stream.getvalue()
 
 
+LOSSY = ("AVIF", "HEIF")
+"""Formats without a reader of their parts here, and which Pillow cannot write without loss."""
 STRIPPERS: dict[bytes, Callable[[bytes], bytes]] = {
     rb"\xff\xd8\xff": jpeg,
     rb"\x89PNG\r\n\x1a\n": png,

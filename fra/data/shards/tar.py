@@ -49,14 +49,15 @@ class ShardJob:
 
 
 def annotation_json(records: pd.DataFrame) -> list[bytes]:
-    """The JSON that each image has next to it in its shard: person, labels and landmarks, as far as known."""
+    """The JSON that each image has next to it in its shard: person, labels, groups and landmarks, as far as known."""
     known: list[dict[str, Any]] = [
         {} if pd.isna(person) else {"person": person} for person in records["person"]
     ]
-    for name in [column for column in records.columns if column.startswith("label.")]:
-        for entry, value in zip(known, records[name].tolist(), strict=True):
+    for column in [name for name in records.columns if name.startswith(("label.", "group."))]:
+        kind, _, name = column.partition(".")
+        for entry, value in zip(known, records[column].tolist(), strict=True):
             if not pd.isna(value):
-                entry.setdefault("labels", {})[name.removeprefix("label.")] = int(value)
+                entry.setdefault(f"{kind}s", {})[name] = int(value)
     for entry, points in zip(known, records["landmarks"], strict=True):
         if points is not None:
             entry["landmarks"] = [round(float(value), 3) for value in points]

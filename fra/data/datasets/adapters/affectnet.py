@@ -1,4 +1,8 @@
-"""AffectNet, manually annotated: as published (CSV lists and images), or sorted as `{train,val}/<label>/`.
+"""AffectNet, manually annotated, in each form in which it is distributed.
+
+- As published: `Manually_Annotated_file_lists/{training,validation}.csv` and `Manually_Annotated_Images/`.
+- As distributed today: `{train,val}_set/images/0.jpg` with `annotations/0_exp.npy` and `0_lnd.npy`.
+- Sorted by label: `{train,val}/<label>/`.
 
 Label `expression`: 0 Neutral, 1 Happy, 2 Sad, 3 Surprise, 4 Fear, 5 Disgust, 6 Anger, 7 Contempt; images marked as
 none, uncertain or no face (8 to 10) are left out. The published validation images are the test split, as in the
@@ -11,6 +15,8 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 from fra.data.datasets.annotation_files import image_files, malformed, open_text, parse_number, require
 from fra.data.datasets.records import DatasetConfig, Record, split_off
@@ -35,12 +41,16 @@ def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
     if (root / LISTS).is_dir():
         for name, split in (("training", "train"), ("validation", "test")):
             yield from annotated(root, name, split, config)
+    elif (root / "train_set").is_dir():
+        for folder, split in (("train_set", "train"), ("val_set", "test")):
+            yield from with_arrays(root, folder, split, config)
     elif (root / "train").is_dir() and (root / "val").is_dir():
         for folder, split in (("train", "train"), ("val", "test")):
             yield from sorted_by_label(root, folder, split, config)
     else:
         raise FileNotFoundError(
-            f"{root}: neither {LISTS}/ (as published) nor train/ and val/ (sorted) is in it; check dataset.root"
+            f"{root}: neither {LISTS}/ nor train_set/ (as published) nor train/ and val/ (sorted) is in it; "
+            "check dataset.root"
         )
 
 
@@ -68,6 +78,41 @@ def annotated(root: Path, name: str, split: str, config: DatasetConfig) -> Itera
             if 0 <= label < EXPRESSIONS:
                 landmarks = points if len(points) == 2 * 68 else None
                 yield Record(source, split_off(split, source, config), None, {"expression": label}, landmarks)
+
+
+def with_arrays(root: Path, folder: str, split: str, config: DatasetConfig) -> Iterator[Record]:
+    """The images of `train_set/` or `val_set/`, each annotated by one NumPy array per property."""
+    annotations = require(root / folder / "annotations", "AffectNet's annotations")
+    images = {Path(name).stem: name for name in image_files(root / folder / "images")}
+    expressions = sorted(annotations.glob("*_exp.npy"))
+    if not expressions:
+        raise FileNotFoundError(f"{annotations}: no *_exp.npy in it; check dataset.root")
+    for path in expressions:
+        name = path.name.removesuffix("_exp.npy")
+        label = read_array(path, 1)[0]
+        if label != int(label):
+            raise ValueError(f"{path}: expected the number of an expression, found {label}")
+        if not 0 <= label < EXPRESSIONS:
+            continue
+        landmarks = annotations / f"{name}_lnd.npy"
+        points = read_array(landmarks, 2 * 68) if landmarks.exists() else None
+        source = f"{folder}/images/{images.get(name, f'{name}.jpg')}"
+        yield Record(source, split_off(split, source, config), None, {"expression": int(label)}, points)
+
+
+def read_array(path: Path, size: int) -> tuple[float, ...]:
+    """The `size` numbers in a NumPy file, which may be stored as text.
+
+    Raises:
+        ValueError: It is not a NumPy file, or holds something else.
+    """
+    try:
+        array = np.load(path, allow_pickle=False)
+        if not isinstance(array, np.ndarray) or array.size != size:
+            raise ValueError(f"expected {size} numbers")
+        return tuple(parse_number(str(value)) for value in array.astype(str).ravel().tolist())
+    except Exception as error:  # NumPy raises anything on damaged bytes
+        raise ValueError(f"{path}: not an array of {size} numbers ({str(error)[:80]})") from None
 
 
 def sorted_by_label(root: Path, folder: str, split: str, config: DatasetConfig) -> Iterator[Record]:

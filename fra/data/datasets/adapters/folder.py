@@ -1,4 +1,7 @@
-"""Any folder of unlabelled images; images in the same sub-folder are taken to show the same person."""
+"""Any folder of unlabelled images; images in the same sub-folder are taken to show the same person.
+
+Where all images are in one folder, their people are unknown, and each image is assigned to a split by itself.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from fra.data.datasets.records import DatasetConfig, Record, split_of
 
 def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
     """The records of the set in the folder `root`."""
-    for source in image_files(root):
-        person = dirname(source) or None
-        yield Record(source, split_of(person or source, config), person)
+    sources = image_files(root)
+    people = {dirname(source) for source in sources}
+    for source in sources:
+        person = dirname(source) if len(people) > 1 else None
+        yield Record(source, split_of(person or source, config), person or None)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fra.data.datasets.annotation_files import image_files
+from fra.data.datasets.annotation_files import list_files
 from fra.data.datasets.records import DatasetConfig, Record, split_of
 from fra.files import atomic
 
@@ -35,7 +35,7 @@ def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
     )
     coordinates = [f"{axis}{point}" for point in range(68) for axis in "xy"]
     names = [column for column in annotations.columns if column not in (*coordinates, "subject")]
-    for source in image_files(root):
+    for source in list_files(root)[0]:
         person = source.partition("/")[0] if "/" in source else None
         number = int(person[1:]) if person and re.fullmatch(r"s\d+", person) else None
         split = splits.get(number) or split_of(person or source, config)

@@ -2,8 +2,10 @@
 
 Columns: `image` (path below the root) and, as far as known, `split` (train, val or test), `person`, and landmarks `x0`,
 `y0`, `x1` … (pixels of the file, counted from the centre of its top left pixel). Every other column is a number or
-empty: columns of whole numbers from 0 up are labels (classes), others measures (angles). Without `split`, the shares
-`dataset.val` and `dataset.test` of the people (of the images, where no person is named) are held out.
+missing: columns of whole numbers from 0 up (`1` or `1.0`) are labels (classes), others measures (angles). Columns named
+`group.<name>` only tell subsets apart, which are evaluated separately (`transfer.groups`) but not learnt. Missing
+values are empty, or written as `nan`, `None`, `NA`, `N/A` or `null`. Without `split`, the shares `dataset.val` and
+`dataset.test` of the people (of the images, where no person is named) are held out.
 """
 
 from __future__ import annotations
@@ -14,8 +16,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from fra.data.datasets.annotation_files import malformed, open_text, parse_number, require
+from fra.data.datasets.annotation_files import is_missing, malformed, open_text, parse_number, require
 from fra.data.datasets.records import SPLITS, DatasetConfig, Record, split_of, split_off
+
+GROUP = "group."
+"""Prefix of the columns of groups."""
 
 
 def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
@@ -30,7 +35,7 @@ def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
         points = sorted((name for name in columns if re.fullmatch(r"[xy]\d+", name)), key=landmark_order)
         names = [name for name in columns if name not in ("image", "split", "person", *points)]
         lines = list(enumerate(rows, start=2))
-    whole = {name: all(re.fullmatch(r"\s*\d*\s*", row[name] or "") for _, row in lines) for name in names}
+    whole = {name: all(is_class(row[name]) for _, row in lines) for name in names}
     if any((row.get("split") or "").strip() == "val" for _, row in lines):
         config = replace(config, val=0.0)  # it has a validation split of its own
     for line, row in lines:
@@ -49,24 +54,49 @@ def record(
     Args:
         row: The line's values by column.
         points: Columns of landmarks, in order.
-        whole: For each other column, whether all its values are whole numbers.
+        whole: For each other column, whether all its values are whole numbers or missing.
         config: The data set.
 
     Raises:
         ValueError: A value is not a number, or the split does not exist.
     """
-    source, person, split = row["image"].strip(), (row.get("person") or "").strip() or None, row.get("split")
+    source, split = row["image"].strip(), row.get("split")
+    person = None if is_missing(row.get("person")) else row["person"].strip()
     if split is None:
         split = split_of(person or source, config)
     elif split.strip() not in SPLITS:
         raise ValueError(f"split is one of {', '.join(SPLITS)}")
-    known = {name: parse_number(row[name]) for name in whole if (row[name] or "").strip()}
-    labels = {name: int(value) for name, value in known.items() if whole[name]}
+    known = {name: parse_number(row[name]) for name in whole if not is_missing(row[name])}
+    groups = {name: value for name, value in known.items() if name.startswith(GROUP)}
+    if wrong := [name for name in groups if not whole[name]]:
+        raise ValueError(f"{wrong[0]} is a whole number from 0 up")
+    labels = {name: int(value) for name, value in known.items() if whole[name] and name not in groups}
     measures = {name: value for name, value in known.items() if not whole[name]}
-    all_points = bool(points) and all((row[name] or "").strip() for name in points)
-    landmarks = tuple(parse_number(row[name]) for name in points) if all_points else None
+    missing_points = [name for name in points if is_missing(row[name])]
+    if missing_points and len(missing_points) < len(points):
+        raise ValueError(f"the landmark {missing_points[0]} is missing")
+    landmarks = None if missing_points or not points else tuple(parse_number(row[name]) for name in points)
     split = split_off(split.strip(), person or source, config)
-    return Record(source, split, person, labels, landmarks, measures=measures)
+    return Record(
+        source,
+        split,
+        person,
+        labels,
+        landmarks,
+        measures=measures,
+        groups={name.removeprefix(GROUP): int(value) for name, value in groups.items()},
+    )
+
+
+def is_class(word: str | None) -> bool:
+    """Whether a field is missing or a whole number from 0 up, which may be written as `1.0`."""
+    if word is None or is_missing(word):
+        return True
+    try:
+        value = parse_number(word)
+    except ValueError:
+        return False
+    return value >= 0 and value.is_integer()
 
 
 def landmark_order(name: str) -> tuple[int, str]:

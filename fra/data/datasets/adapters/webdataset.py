@@ -2,18 +2,23 @@
 
 `faces-{000000..000041}.tar`, `https://host/faces-{00..41}.tar`, `s3://bucket/faces-{00..41}.tar` (keys and endpoint
 from the same settings as any AWS tool). Each record refers to a part of a tar; nothing is unpacked. Unlabelled.
+Each sample has one image, whose member `dataset.member` can name (see `fra.data.datasets.tar_images`).
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import re
-import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from fra.data.datasets.annotation_files import IMAGE_SUFFIXES
+from fra.data.datasets.annotation_files import describe_skipped
 from fra.data.datasets.records import DatasetConfig, Record, split_of
+from fra.data.datasets.tar_images import list_images
+
+logger = logging.getLogger(__name__)
 
 MAX_TARS = 1_000_000
 """Largest number of tars in a set."""
@@ -30,8 +35,11 @@ def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
         urls = braceexpand(config.urls)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"dataset.urls {config.urls[:200]!r}: {error}") from None
+    skipped: Counter[str] = Counter()
     for url in urls:
-        yield from members(url, config)
+        yield from members(url, config, skipped)
+    if skipped:
+        logger.warning("%s: skipped %s", config.urls, describe_skipped(skipped))
 
 
 def check_count(urls: str) -> None:
@@ -53,30 +61,32 @@ def check_count(urls: str) -> None:
         )
 
 
-def members(url: str, config: DatasetConfig) -> Iterator[Record]:
-    """The images in one tar, in its order, named `<tar>/<image>`.
+def members(url: str, config: DatasetConfig, skipped: Counter[str] | None = None) -> Iterator[Record]:
+    """The images in one tar, in its order, named `<tar>/<sample>.<suffix>`; one image per sample.
+
+    Args:
+        url: Path or URL of the tar.
+        config: The data set; its `member` names the image of a sample.
+        skipped: Counts the other files of the tar by description.
 
     Raises:
         FileNotFoundError: There is no such tar.
-        ValueError: It is not a tar.
+        ValueError: It is not a tar, a name leads out of it, or a sample has several images.
     """
     import fsspec
 
     try:
-        with fsspec.open(url, "rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
-            for member in tar:
-                name = PurePosixPath(member.name)
-                if member.isfile() and name.suffix.lower() in IMAGE_SUFFIXES:
-                    name = PurePosixPath(PurePosixPath(url).stem) / name
-                    yield Record(
-                        url,
-                        split_of(name.with_suffix("").as_posix(), config),
-                        name=name.as_posix(),
-                        span=(member.offset_data, member.size),
-                    )
+        with fsspec.open(url, "rb") as stream:
+            listing = list_images(stream, url, config.member)
     except FileNotFoundError:
         raise FileNotFoundError(f"{url}: no such shard; check dataset.urls") from None
-    except (tarfile.TarError, OverflowError) as error:
-        raise ValueError(
-            f"{url}: not a tar file, or a compressed one ({error}); check dataset.urls"
-        ) from None
+    if skipped is not None:
+        skipped.update(listing.skipped)
+    tar = PurePosixPath(PurePosixPath(url).stem)
+    for image in listing.images:
+        yield Record(
+            url,
+            split_of((tar / image.sample).as_posix(), config),
+            name=(tar / image.name).as_posix(),
+            span=(image.offset, image.size),
+        )

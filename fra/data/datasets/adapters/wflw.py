@@ -1,6 +1,6 @@
 """WFLW: 98 landmarks, a face box and six flags per line; images in `WFLW_images/`, often with several faces.
 
-Labels: `pose`, `expression`, `illumination`, `make_up`, `occlusion`, `blur` (0 or 1): the subsets of the protocol.
+Groups: `pose`, `expression`, `illumination`, `make_up`, `occlusion`, `blur` (0 or 1): the subsets of the protocol.
 7,500 training and 2,500 test faces. Points are published counted from 0. Each image is cropped to one face
 around its landmarks with a margin of a quarter of its side (this project's choice).
 """
@@ -36,5 +36,7 @@ def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
                 raise malformed(listed, line, "206 numbers and an image name", " ".join(words)) from None
             box, landmarks = crop_around(points, MARGIN)
             source = f"WFLW_images/{words[-1]}"
-            labels = dict(zip(FLAGS, flags, strict=True))
-            yield Record(source, split_off(split, source, config), None, labels, landmarks, box)
+            groups = dict(zip(FLAGS, flags, strict=True))
+            yield Record(
+                source, split_off(split, source, config), landmarks=landmarks, box=box, groups=groups
+            )
