@@ -1,8 +1,9 @@
-"""The tutorial, typed as it is written: every command and the Python in it, on 160 photographs."""
+"""The tutorial, typed as it is written: every command and the Python in it, on 120 photographs."""
 
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -20,6 +21,15 @@ def blocks() -> list[tuple[str, str]]:
     return re.findall(r"^```(\w*)\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
+def own_photographs(folder: Path) -> Path:
+    """Four photographs of each embedded person who is not a test person: those would be quarantined as copies."""
+    few_faces(folder)
+    splits = pd.read_csv(ROOT / "data/orl/splits.csv")
+    for subject in splits["subject"][splits["split"] == "test"]:
+        shutil.rmtree(folder / f"s{subject}")
+    return folder
+
+
 def add_labels(photos: Path) -> None:
     """Writes the labels.csv that the tutorial describes, with the embedded annotations."""
     table = pd.read_csv(ROOT / "data/orl/annotations.csv")
@@ -31,7 +41,7 @@ def add_labels(photos: Path) -> None:
 @pytest.mark.slow
 def test_every_command_of_the_tutorial_runs(tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path / "workspace")
-    photos = few_faces(tmp_path / "photos")
+    photos = own_photographs(tmp_path / "photos")
     seen = []
     for language, code in blocks():
         if language == "csv":
