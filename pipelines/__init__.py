@@ -1,13 +1,13 @@
-"""The pipeline: thin flows around `fra`, wired by DVC and watched by Prefect."""
+"""The pipeline: thin stages around the library `fra`, run by DVC and shown by Prefect."""
 
 import os
 import sys
 
-from pipelines.project.errors import one_line
+from pipelines.project.errors import print_one_line
 
-sys.excepthook = one_line
+sys.excepthook = print_one_line
 
-# Faces are personal data: no library of ours reports to anybody, however it is started.
+# Faces are personal data: every library's telemetry is off, however the process was started.
 for name, value in {
     "DO_NOT_TRACK": "1",
     "DVC_NO_ANALYTICS": "true",

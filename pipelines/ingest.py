@@ -1,4 +1,4 @@
-"""ingest: lists a data set (and fetches an embedded one) → data/raw/<name>/records.parquet"""
+"""The stage `ingest`: lists a data set (and fetches an embedded one) as data/raw/<name>/records.parquet."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ from fra.data.datasets import ingest as datasets
 from fra.data.datasets.records import DatasetConfig, root_of
 from pipelines import params
 from pipelines.project import paths, permissions
-from pipelines.project.dataset import chosen, withdrawn
+from pipelines.project.dataset import selected_dataset, withdrawn_people
 from pipelines.stage import logger, main
 
 
 def ingest() -> None:
-    config = chosen()
-    gone = withdrawn(config.name)
+    """Writes the records of the selected data set, without people who withdrew their consent."""
+    config = selected_dataset()
+    withdrawn = withdrawn_people(config.name)
     raw = paths.raw(config.name)
     trains = config.name == params.section("dataset", DatasetConfig).name
-    records = datasets.ingest(config, raw, gone, trains=trains)
+    records = datasets.ingest(config, raw, withdrawn, trains=trains)
     if not datasets.is_embedded(config):
-        permissions.close(root_of(config, raw), records)
+        permissions.restrict(root_of(config, raw), records)
     known = records["person"].nunique()
     logger.info("%s: %s images of %s people", config.name, f"{len(records):,}", known or "unknown")
-    if gone:
-        logger.info("%s: %s withdrawn people left out", config.name, len(gone))
+    if withdrawn:
+        logger.info("%s: %s withdrawn people left out", config.name, len(withdrawn))
 
 
 if __name__ == "__main__":

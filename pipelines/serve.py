@@ -1,11 +1,11 @@
-"""Server, workers and deployments on this machine, until Ctrl-C.
+"""Runs the Prefect server, its workers and the deployments on this machine, until Ctrl-C.
 
     python -m pipelines.serve [--port 4200]
 
-State lies in .prefect/ (SQLite), or in the database that FRA_DATABASE_URL names
-(postgresql+asyncpg://user:password@host/database); what server and workers say, in .prefect/logs/. All of it listens
-on this machine alone. With `--host`, the server listens wider, behind the password in PREFECT_SERVER_API_AUTH_STRING
-(user:password); report and Data Docs, which show faces, never do.
+The state is stored in .prefect/ (SQLite), or in the database that FRA_DATABASE_URL names
+(postgresql+asyncpg://user:password@host/database); the logs of server and workers are in .prefect/logs/. Everything
+listens on the loopback address only. With `--host` the server listens on another address and requires the password in
+PREFECT_SERVER_API_AUTH_STRING (user:password). Report and Data Docs show faces, and stay on the loopback address.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.orchestration import server
+from pipelines.orchestration.environment import PAGES_URL
+from pipelines.project.root import NotInRootError, require_root
 
 logger = logging.getLogger("pipelines")
 
@@ -33,22 +34,22 @@ LOOPBACK = "127.0.0.1"
 HOME = Path(".prefect")
 LOGS = HOME / "logs"
 PASSWORD = "PREFECT_SERVER_API_AUTH_STRING"
-"""Environment variable of Prefect's own: user:password that the server asks for."""
+"""Prefect's environment variable for the credentials (user:password) that the server requires."""
 POOLS = {"local": 4, "gpu": 2}
-"""Work pools, each with a worker of its own here, and how many runs one starts at a time."""
+"""Work pools, each with one worker on this machine, and the number of runs that it starts at a time."""
 RECONCILE = 15.0
-"""Seconds between two looks for runs whose process is dead."""
+"""Seconds between two checks for runs whose process is dead."""
 STARTUP = 180.0
-"""Seconds that the server may take to answer (the first time it makes its tables)."""
+"""Seconds that the server may take to answer (at its first start it creates its tables)."""
 
 
 class ServeError(RuntimeError):
-    """It cannot be served; the message says why and what to do."""
+    """The services cannot be started; the message says why and what to do."""
 
 
 @dataclass
 class Service:
-    """A process that is started again whenever it ends."""
+    """A process that is restarted whenever it ends."""
 
     name: str
     command: list[str]
@@ -56,13 +57,13 @@ class Service:
     process: subprocess.Popen[bytes] | None = None
     started: float = field(default=0.0)
 
-    def keep(self) -> bool:
-        """Starts it if it does not run, at most every five seconds; True where it was started."""
+    def ensure_running(self) -> bool:
+        """Starts the process if it does not run, at most every five seconds; returns whether it was started."""
         if (self.process is not None and self.process.poll() is None) or time.monotonic() - self.started < 5:
             return False
         if self.process is not None:
             logger.warning(
-                "%s ended (exit code %s, see %s): starting it again",
+                "%s ended (exit code %s, see %s): restarting it",
                 self.name,
                 self.process.returncode,
                 self.log,
@@ -75,42 +76,53 @@ class Service:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is for this process alone, which stops the others in order
+                start_new_session=True,  # Ctrl-C must reach this process only, which stops the others in order
             )
         return True
 
     def stop(self) -> None:
+        """Stops the process and waits for its end."""
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             self.process.wait()
 
 
-def prefect(*arguments: str) -> list[str]:
+def prefect_command(*arguments: str) -> list[str]:
+    """Returns the command line of `prefect`."""
     return [sys.executable, "-m", "prefect", *arguments]
 
 
 def settings(host: str, port: int, artifacts: int) -> dict[str, str]:
-    """The environment of everything that is started here."""
+    """Returns the environment variables of all services.
+
+    Args:
+        host: the address that the server listens on.
+        port: the server's port.
+        artifacts: the port of the pages in artifacts/.
+
+    Raises:
+        ServeError: the server would listen on another address than loopback without a password.
+    """
     home = str(HOME.resolve())
     url = address(host, port)
     chosen = {
         "PREFECT_HOME": home,
         "PREFECT_API_URL": f"{url}/api",
         "PREFECT_UI_URL": url,
-        "PREFECT_UI_API_URL": "/api",  # of whatever address the browser came by
+        "PREFECT_UI_API_URL": "/api",  # relative to the address that the browser uses
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
-        # Leases in memory would be forgotten by a server that starts again, and their slots never given back.
+        # A restarted server would forget leases in memory, and never release their slots.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-        "FRA_ARTIFACTS_URL": f"http://{LOOPBACK}:{artifacts}",
+        PAGES_URL: f"http://{LOOPBACK}:{artifacts}",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
     }
     if password := os.environ.get(PASSWORD):
-        chosen["PREFECT_API_AUTH_STRING"] = password  # of workers and flows
+        chosen["PREFECT_API_AUTH_STRING"] = password  # for workers and flows
     elif host != LOOPBACK:
         raise ServeError(
-            f"--host {host} lets others in: set {PASSWORD}=user:password first, which the server will ask for"
+            f"--host {host} opens the server to others: set {PASSWORD}=user:password first, which it then requires"
         )
     if database := os.environ.get("FRA_DATABASE_URL"):
         chosen["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database
@@ -118,11 +130,12 @@ def settings(host: str, port: int, artifacts: int) -> dict[str, str]:
 
 
 def address(host: str, port: int) -> str:
-    """Where this machine itself finds the server."""
+    """Returns the server's address as this machine reaches it."""
     return f"http://{LOOPBACK if host == '0.0.0.0' else host}:{port}"
 
 
 def check_port(host: str, port: int) -> None:
+    """Raises `ServeError` if the port cannot be used."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -134,14 +147,14 @@ def check_port(host: str, port: int) -> None:
 
 
 def wait_for(service: Service, url: str) -> None:
-    """Returns once the server answers. Raises `ServeError` where it ends or takes too long."""
+    """Returns when the server answers. Raises `ServeError` if it ends or takes longer than `STARTUP`."""
     import httpx
 
     deadline = time.monotonic() + STARTUP
     while time.monotonic() < deadline:
         assert service.process is not None
         if service.process.poll() is not None:
-            raise ServeError(f"the Prefect server ended at once; its messages are in {service.log}")
+            raise ServeError(f"the Prefect server ended as it started; its messages are in {service.log}")
         with suppress(httpx.HTTPError):
             if httpx.get(f"{url}/api/health", timeout=2).is_success:
                 return
@@ -149,8 +162,8 @@ def wait_for(service: Service, url: str) -> None:
     raise ServeError(f"the Prefect server did not answer within {STARTUP:.0f} s")
 
 
-def prepare() -> None:
-    """Pools, the deployments of prefect.yaml, the automations; what is there already is brought up to date."""
+def install_deployments() -> None:
+    """Creates or updates the work pools, the deployments of prefect.yaml, and the automations."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists
@@ -166,55 +179,58 @@ def prepare() -> None:
                         name=pool,
                         type="process",
                         concurrency_limit=limit,
-                        # Else both workers write it as they start, and SQLite lets only one write at a time.
+                        # Otherwise both workers write it as they start, and SQLite allows one writer at a time.
                         base_job_template=ProcessWorker.get_default_base_job_template(),
                     )
                 )
-    subprocess.run(prefect("--no-prompt", "deploy", "--all"), check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(prefect_command("--no-prompt", "deploy", "--all"), check=True, stdout=subprocess.DEVNULL)
     alerts.install()
     server.reconcile(logger)
 
 
-@contextmanager
-def told_to_stop() -> Iterator[threading.Event]:
-    """An event that SIGINT, SIGTERM and SIGHUP set."""
-    told = threading.Event()
+def stop_signal() -> threading.Event:
+    """Returns an event that SIGINT, SIGTERM and SIGHUP set, in place of ending this process."""
+    event = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, frame: told.set())
-    yield told
+        signal.signal(number, lambda number, frame: event.set())
+    return event
 
 
 def serve(host: str, port: int) -> None:
-    """Runs everything until it is told to stop; then workers first (their runs save and are scheduled again)."""
-    if url := server.running():
-        raise ServeError(f"already served at {url.removesuffix('/api')}; stop that first")
+    """Runs all services until a stop signal; the workers stop first, so that their runs save and are rescheduled.
+
+    Raises:
+        ServeError: they cannot be started; the message says why and what to do.
+    """
+    if url := server.served_address():
+        raise ServeError(f"`make serve` already runs at {url.removesuffix('/api')}; stop it first")
     artifacts = port + 1
     check_port(host, port)
     check_port(LOOPBACK, artifacts)
     os.environ.update(settings(host, port, artifacts))
     Path("artifacts").mkdir(exist_ok=True)
     api, others = services(host, port, artifacts)
-    with told_to_stop() as told:
-        try:
-            start(api, others, address(host, port))
-            print(
-                f"Prefect: {address(host, port)}   report and data docs: http://{LOOPBACK}:{artifacts}   "
-                f"logs: {LOGS}   (Ctrl-C stops all)",
-                flush=True,
-            )
-            watch([api, *others], told)
-        finally:
-            stop(api, others)
+    stopped = stop_signal()
+    try:
+        start(api, others, address(host, port), os.environ[PAGES_URL])
+        print(
+            f"Prefect: {address(host, port)}   report and data docs: {os.environ[PAGES_URL]}   "
+            f"logs: {LOGS}   (Ctrl-C stops all)",
+            flush=True,
+        )
+        watch([api, *others], stopped)
+    finally:
+        stop(api, others)
 
 
 def services(host: str, port: int, artifacts: int) -> tuple[Service, list[Service]]:
-    """The server; and what serves the artifacts' pages, and a worker a pool."""
-    api = prefect("server", "start", "--host", host, "--port", str(port))
+    """Returns the Prefect server, and the other services: the pages in artifacts/ and one worker for each pool."""
+    api = prefect_command("server", "start", "--host", host, "--port", str(port))
     pages = ["-m", "http.server", "--bind", LOOPBACK, "--directory", "artifacts", str(artifacts)]
     workers = [
         Service(
             f"worker of {pool}",
-            prefect("worker", "start", "--pool", pool, "--type", "process"),
+            prefect_command("worker", "start", "--pool", pool, "--type", "process"),
             LOGS / f"worker-{pool}.log",
         )
         for pool in POOLS
@@ -225,48 +241,59 @@ def services(host: str, port: int, artifacts: int) -> tuple[Service, list[Servic
     ]
 
 
-def start(api: Service, others: list[Service], url: str) -> None:
-    """The server first, then pools and deployments, then the rest."""
-    print("starting Prefect's server (the first time it makes its tables: up to a minute)", flush=True)
-    api.keep()
+def start(api: Service, others: list[Service], url: str, pages: str) -> None:
+    """Starts the server, installs pools and deployments, then starts the other services."""
+    print("starting Prefect's server (the first start creates its tables: up to a minute)", flush=True)
+    api.ensure_running()
     wait_for(api, url)
-    prepare()
+    install_deployments()
     server.ADDRESS.write_text(f"{url}/api\n")
+    server.PAGES.write_text(f"{pages}\n")
     for service in others:
-        service.keep()
+        service.ensure_running()
 
 
-def watch(running: list[Service], told: threading.Event) -> None:
-    """Starts what has ended again, and tells the server now and then of runs that died, until told to stop."""
-    looked = time.monotonic()
-    while not told.wait(1):
-        for service in running:
-            service.keep()
-        if time.monotonic() - looked > RECONCILE:
-            looked = time.monotonic()
+def watch(services: list[Service], stopped: threading.Event) -> None:
+    """Restarts services that end, and ends runs whose process is dead, until the event is set."""
+    checked = time.monotonic()
+    while not stopped.wait(1):
+        for service in services:
+            service.ensure_running()
+        if time.monotonic() - checked > RECONCILE:
+            checked = time.monotonic()
             with suppress(Exception):  # the server may be away for the moment
                 server.reconcile(logger)
 
 
 def stop(api: Service, others: list[Service]) -> None:
-    """The server last, as workers tell it what becomes of their runs."""
+    """Stops the workers and then the server, which receives the last states of their runs."""
     print("stopping: runs save their work (at most half a minute)", flush=True)
-    server.ADDRESS.unlink(missing_ok=True)
+    for note in (server.ADDRESS, server.PAGES):
+        note.unlink(missing_ok=True)
     with ThreadPoolExecutor(len(others)) as pool:
         list(pool.map(Service.stop, others))
     api.stop()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m pipelines.serve", description=__doc__.partition("\n")[0])
-    parser.add_argument("--host", default=LOOPBACK, help="address to listen on (default: this machine only)")
-    parser.add_argument("--port", type=int, default=4200, help="of the interface; artifacts get the next one")
-    chosen = parser.parse_args()
+    """Starts the services from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.serve",
+        description="Runs the Prefect server, its workers and the deployments on this machine, until Ctrl-C.",
+    )
+    parser.add_argument(
+        "--host", default=LOOPBACK, help="address that the server listens on (default: this machine only)"
+    )
+    parser.add_argument(
+        "--port", type=int, default=4200, help="port of the server; the report and Data Docs get the next one"
+    )
+    arguments = parser.parse_args()
     logger.addHandler(logging.StreamHandler())
     logger.setLevel(logging.INFO)
     try:
-        serve(chosen.host, chosen.port)
-    except (ServeError, subprocess.CalledProcessError) as error:
+        require_root()
+        serve(arguments.host, arguments.port)
+    except (ServeError, NotInRootError, subprocess.CalledProcessError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -1,4 +1,4 @@
-"""shard: records and their images → tar shards, betons and the manifest"""
+"""The stage `shard`: writes the images of a data set as tar shards and betons, and its manifest."""
 
 from __future__ import annotations
 
@@ -14,23 +14,27 @@ from fra.data.shards.tar import ShardJob
 from fra.files import read_parquet
 from pipelines import params
 from pipelines.project import paths
-from pipelines.project.dataset import chosen
+from pipelines.project.dataset import selected_dataset
 from pipelines.stage import logger, main
 
 
 def absolute(job: ShardJob) -> ShardJob:
-    """The same job for a process that works in another folder."""
+    """Returns the job with absolute paths, for a process whose current folder is another one."""
     return replace(job, root=job.root.resolve(), out=job.out.resolve(), state=job.state.resolve())
 
 
 def on_dask(address: str | None, workers: int = 1, patience: float = 60) -> Executor:
-    """Runs the work on the workers of a Dask scheduler; what a worker had in hand when it died goes to another.
+    """Returns an executor that runs jobs on the workers of a Dask scheduler; jobs of a dead worker run on another.
 
-    It begins once `workers` of them are there. Workers need this project's code, and the same folders under the same
-    paths; they need no Prefect server.
+    Workers need this project's code, and the same folders under the same paths. They need no Prefect server.
+
+    Args:
+        address: the scheduler's address.
+        workers: the number of workers to wait for.
+        patience: seconds to wait for the scheduler, and for the workers.
 
     Raises:
-        ConnectionError: no scheduler answers, or no worker came, within `patience` seconds.
+        ConnectionError: no scheduler answers, or too few workers are connected, within `patience` seconds.
     """
 
     def execute(work: Callable[[ShardJob], int], jobs: Sequence[ShardJob]) -> Iterator[int]:
@@ -44,7 +48,9 @@ def on_dask(address: str | None, workers: int = 1, patience: float = 60) -> Exec
             try:
                 client.wait_for_workers(workers, timeout=patience)
             except TimeoutError:
-                raise ConnectionError(f"shard.dask_address {address}: its scheduler has no workers") from None
+                raise ConnectionError(
+                    f"shard.dask_address {address}: its scheduler has too few workers"
+                ) from None
             waiting = map(absolute, jobs)
             ahead = QUEUED_PER_WORKER * sum(client.nthreads().values())
             running = as_completed(
@@ -59,8 +65,9 @@ def on_dask(address: str | None, workers: int = 1, patience: float = 60) -> Exec
 
 
 def shard() -> None:
+    """Writes shards, betons and manifest of the selected data set; an image that one cannot hold is in neither."""
     check_locks()
-    dataset, config = chosen(), params.section("shard", ShardConfig)
+    dataset, config = selected_dataset(), params.section("shard", ShardConfig)
     raw, name = paths.raw(dataset.name), dataset.name
     executor = None if config.executor == "local" else on_dask(config.dask_address)
     records = read_parquet(raw / "records.parquet")

@@ -13,7 +13,7 @@ from fra.validation.validate import DatasetFiles
 from fra.validation.verdict import ValidationFailed
 from pipelines import params
 from pipelines.project import paths
-from pipelines.project.dataset import chosen, validation_of
+from pipelines.project.dataset import selected_dataset, validation_folder
 from pipelines.stage import logger, main
 
 
@@ -25,13 +25,13 @@ def files_of(name: str) -> DatasetFiles:
 
 
 def validate() -> None:
-    """Validates the chosen data set.
+    """Validates the selected data set.
 
     Raises:
         ValidationFailed: The data set did not pass.
     """
-    dataset, config = chosen(), params.section("validate", ValidateConfig)
-    out = validation_of(dataset)
+    dataset, config = selected_dataset(), params.section("validate", ValidateConfig)
+    out = validation_folder(dataset)
     values = params.read()
     trained = dataset.name == values["dataset"]["name"]
     others = sorted({str(task["dataset"]) for task in values["tasks"].values()} - {dataset.name})

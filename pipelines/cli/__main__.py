@@ -1,4 +1,4 @@
-"""`python -m pipelines.cli` is the `fra` command."""
+"""Runs the `fra` command as `python -m pipelines.cli`."""
 
 from pipelines.cli.main import main
 

@@ -1,1 +1,1 @@
-"""Prefect flows beside the pipeline itself: parameter sweep, sensor for new data, audit."""
+"""Further Prefect flows of the pipeline: parameter sweep, sensor for new images, audit of the artifacts."""

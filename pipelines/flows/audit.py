@@ -1,4 +1,4 @@
-"""Re-hashes every artifact and checks that it is what its record says (`fra lineage verify`), on a schedule."""
+"""A scheduled audit: hashes every artifact and compares it with its record (`fra lineage verify`)."""
 
 from __future__ import annotations
 
@@ -8,23 +8,19 @@ from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
-from pipelines.orchestration.workspace import alone
+from pipelines.orchestration import flow_run
 
 
 @flow(name="audit", persist_result=False)
 def audit() -> State[None] | None:
-    """Fails where an artifact is not what it is said to be; the log names it."""
+    """Runs `fra lineage verify`; fails if an artifact differs from its record, which the log then names."""
     log = get_run_logger()
-    with alone(log.info) as workspace:
-        try:
-            ended = workspace.run(
-                [sys.executable, "-m", "pipelines.cli", "lineage", "verify"],
-                lambda line, again: log.info("%s", line),
-            )
-        finally:
-            workspace.stop()
-    if ended.code:
-        return Failed(
-            message=ended.output.strip().splitlines()[-1] if ended.output.strip() else "lineage verify failed"
+    with flow_run.run_in_workspace(flow_run.claim_current(), log) as workspace:
+        result = workspace.run(
+            [sys.executable, "-m", "pipelines.cli", "lineage", "verify"],
+            lambda line, overwritten: log.info("%s", line),
         )
+    if result.code:
+        lines = result.output.strip().splitlines()
+        return Failed(message=lines[-1] if lines else "`fra lineage verify` failed without a message")
     return None

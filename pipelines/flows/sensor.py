@@ -1,6 +1,6 @@
-"""Looks whether the folder of images changed, and says so: the event `fra.data.new` starts the deployment on-new-data.
+"""A scheduled sensor: emits the event `fra.data.new`, which starts the deployment on-new-data, if images changed.
 
-Others may send the same event (POST /api/events), for instance whatever puts images there.
+Other programs may send the same event (POST /api/events), for instance the one that copies the images.
 """
 
 from __future__ import annotations
@@ -9,40 +9,43 @@ import time
 from pathlib import Path
 
 from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
 from prefect.events import emit_event
 from prefect.states import Completed
 
 from fra.data.datasets.records import DatasetConfig
 from pipelines import params
-from pipelines.orchestration import fingerprint
+from pipelines.orchestration import fingerprint, flow_run
 
 EVENT = "fra.data.new"
 
 
 @flow(name="sensor", persist_result=False)
-def sensor(settle: float = 10.0) -> object:
-    """Emits `fra.data.new` where `dataset.root` holds other images than at the last look, and nobody writes there.
+def sensor(settle: float = 10.0) -> State[None]:
+    """Emits `fra.data.new` if the files in `dataset.root` changed since the last event, and are complete.
 
     Args:
-        settle: seconds between two listings that must agree: a folder that is being filled waits for the next look.
+        settle: seconds between two fingerprints that must be equal; a folder that is being filled waits for the next
+            run of this flow.
     """
     log = get_run_logger()
+    flow_run.claim_current()
     config = params.section("dataset", DatasetConfig)
     if config.root is None:
         return Completed(
             message=f"{config.name} comes with the project: nothing to watch (dataset.root is not set)."
         )
     root = Path(config.root).expanduser()
-    now = fingerprint.signature(root)
-    if fingerprint.is_known(f"{config.name}.announced", now):
+    current = fingerprint.of_folder(root)
+    if fingerprint.is_stored(f"{config.name}.announced", current):
         return Completed(message="Nothing new.")
     time.sleep(settle)
-    if fingerprint.signature(root) != now:
-        return Completed(message="Still being written: looked at again next time.")
+    if fingerprint.of_folder(root) != current:
+        return Completed(message="Files are still being written: checked again by the next run.")
     emit_event(
         EVENT,
         resource={"prefect.resource.id": f"fra.data.{config.name}", "prefect.resource.name": config.name},
     )
-    fingerprint.note(f"{config.name}.announced", now)
-    log.info("%s: other images than before", root)
+    fingerprint.store(f"{config.name}.announced", current)
+    log.info("%s: its files changed", root)
     return Completed(message="New images.")

@@ -1,14 +1,23 @@
-"""Every combination of some parameters as DVC experiments, several at once.
+"""A parameter sweep: each combination of some parameter values as a DVC experiment.
 
     prefect deployment run sweep/sweep -p grid='["train.lr=0.001,0.003", "objective=fra,byol"]'
 
-Each runs in a folder of its own (`dvc exp run --queue`); pre-trainings wait for each other by the limit "gpu".
+An experiment runs in a temporary copy of the project (`dvc exp run --temp`), as a child process of the flow: it is
+stopped with the flow, and nothing of it is left. A sweep whose worker died is started again and runs the experiments
+that are missing. Pre-trainings wait for each other by the limit "gpu".
 """
 
 from __future__ import annotations
 
 import itertools
-import os
+import json
+import shutil
+import threading
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from prefect import flow, get_run_logger
@@ -17,8 +26,13 @@ from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
 from pipelines import params
-from pipelines.orchestration.workspace import Workspace, alone
-from pipelines.run import StageError, check, dvc
+from pipelines.orchestration import flow_run
+from pipelines.orchestration.execution import Log, StageError, check, dvc_command
+from pipelines.orchestration.workspace import Workspace
+from pipelines.repo import experiments
+
+EXECUTIONS = Path(".dvc/tmp/exps")
+"""The folder in which DVC runs experiments and describes each in a file */run/<id>/<id>.run."""
 
 
 def combinations(grid: list[str]) -> list[list[str]]:
@@ -34,75 +48,155 @@ def combinations(grid: list[str]) -> list[list[str]]:
             raise ValueError(f"grid: {entry!r} is not of the form NAME=VALUE,VALUE…")
         params.check(entry)
         if "{" in params.REFERENCE.sub("", values):  # its keys would get into the commands of dvc.yaml
-            raise ValueError(f"grid: {entry!r} has a mapping in it: name the parameters one by one")
+            raise ValueError(f"grid: {entry!r} contains a mapping: name its parameters one by one")
         choices.append([f"{name}={value}" for value in values.split(",")])
     return [list(chosen) for chosen in itertools.product(*choices)]
 
 
+def check_parameters(chosen: list[list[str]]) -> None:
+    """Composes the parameters of every combination, as DVC does before it runs an experiment.
+
+    Raises:
+        ParamsError: a parameter does not exist, or has a value of the wrong type or out of range.
+    """
+    if not uses_hydra():
+        for override in itertools.chain.from_iterable(chosen):
+            params.under(override.partition("=")[0], params.read())
+        return
+    with TemporaryDirectory() as folder:
+        composed = Path(folder) / "params.yaml"
+        for overrides in chosen:
+            params.compose(overrides, composed, params.CONF, Path(params.PROJECT).stem)
+            params.try_out(overrides, composed, params.CONF)
+
+
+def uses_hydra() -> bool:
+    """Returns whether DVC composes params.yaml with Hydra in this repository."""
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        return bool(repo.config.get("hydra", {}).get("enabled"))
+
+
 @flow(name="sweep", persist_result=False)
 def sweep(grid: list[str], targets: list[str] | None = None, jobs: int = 1) -> State[None] | None:
-    """Runs one experiment a combination, and shows their metrics side by side.
+    """Runs one experiment for each combination, and shows their metrics in one table.
 
     Args:
-        grid: overrides with several values each, as `python -m pipelines.params` takes them with one.
-        targets: stages to run, all where empty.
-        jobs: how many experiments run at a time.
+        grid: overrides as for `python -m pipelines.params`, with several values each, separated by commas.
+        targets: stages to run; all if empty.
+        jobs: the number of experiments that run at the same time.
+
+    Returns:
+        A Failed state that names each failed experiment with its error, or None.
     """
     log = get_run_logger()
+    current = flow_run.claim_current()
     try:
         chosen = combinations(grid)
+        check_parameters(chosen)
     except ValueError as error:
         return Failed(message=str(error))
     log.info("%d experiments, %d at a time", len(chosen), jobs)
-    with alone(log.info) as workspace:
-        try:
-            return explore(workspace, chosen, targets or [], jobs)
-        except StageError as error:
-            return Failed(message=str(error))
-        finally:
-            workspace.stop()
-
-
-def explore(
-    workspace: Workspace, chosen: list[list[str]], targets: list[str], jobs: int
-) -> State[None] | None:
-    """Queues, runs, compares."""
-    log = get_run_logger()
-
-    def show(line: str, overwritten: bool) -> None:
-        if line and not overwritten:
-            log.info("%s", line)
-
-    names = []
-    for overrides in chosen:
-        name = f"sweep-{os.urandom(3).hex()}"
-        arguments = [part for override in overrides for part in ("--set-param", override)]
-        ended = workspace.run(dvc("exp", "run", "--queue", "--name", name, *arguments, *targets), show)
-        check("sweep", ended)
-        names.append(name)
-    ended = workspace.run(dvc("exp", "run", "--run-all", "--jobs", str(jobs)), show)
-    rows = compare(dict(zip(names, chosen, strict=True)))
-    create_table_artifact(
-        rows, key="sweep", description="Experiments of a sweep (`dvc exp apply NAME` takes one over)"
-    )
-    missing = [row["experiment"] for row in rows if row["state"] != "Success"]
-    if ended.code or missing:
-        return Failed(message=f"{len(missing)} of {len(rows)} experiments failed: {', '.join(missing)}")
+    # The same names in every start of this run, so that a continued run recognises what is finished.
+    named = {f"sweep-{current.id.hex[:8]}-{number}": overrides for number, overrides in enumerate(chosen, 1)}
+    with flow_run.run_in_workspace(current, log) as workspace:
+        remove_leftovers(named)
+        errors = run_all(Sweep(workspace, targets or [], log), named, jobs)
+        rows = compare(named, errors)
+        create_table_artifact(
+            rows, key="sweep", description="Experiments of a sweep (`dvc exp apply NAME` restores one)"
+        )
+    if errors:
+        reasons = "; ".join(f"{name} ({' '.join(named[name])}): {errors[name]}" for name in errors)
+        return Failed(message=f"{len(errors)} of {len(named)} experiments failed: {reasons}")
     return None
 
 
-def compare(experiments: dict[str, list[str]]) -> list[dict[str, Any]]:
-    """One row an experiment: what was set, whether it succeeded, its figures."""
-    import dvc.api
-    from dvc.repo import Repo
+@dataclass
+class Sweep:
+    """What the experiments of one sweep share."""
 
-    with Repo(_wait_for_lock=True) as repo:
-        states = {entry["name"]: entry["status"] for entry in repo.experiments.celery_queue.status()}
+    workspace: Workspace
+    targets: list[str]
+    log: Log
+    starting: threading.Lock = field(default_factory=threading.Lock)
+    """Held while DVC sets an experiment up: it takes any waiting one, not the one that it was given."""
+
+    def run(self, name: str, overrides: list[str]) -> None:
+        """Runs one experiment to its end.
+
+        Raises:
+            StageError: it failed; the message is its own.
+        """
+        arguments = [part for override in overrides for part in ("--set-param", override)]
+        command = dvc_command("exp", "run", "--temp", "--name", name, *arguments, *self.targets)
+        self.starting.acquire()
+        release = Once(self.starting)
+
+        def show(line: str, overwritten: bool) -> None:
+            if line.startswith("Reproducing experiment"):
+                release()
+            if line and not overwritten:
+                self.log.info("%s: %s", name, line)
+
+        try:
+            check(name, self.workspace.run(command, show))
+        finally:
+            release()
+            remove_leftovers([name])
+
+
+@dataclass
+class Once:
+    """Releases a lock at the first call, and does nothing at further ones."""
+
+    lock: threading.Lock
+    called: bool = False
+
+    def __call__(self) -> None:
+        """Releases the lock if this is the first call."""
+        if not self.called:
+            self.called = True
+            self.lock.release()
+
+
+def run_all(sweep: Sweep, named: Mapping[str, list[str]], jobs: int) -> dict[str, str]:
+    """Runs the experiments that are not finished yet, `jobs` at a time; returns the errors by experiment."""
+    finished = {found.name for found in experiments.runs()}
+    errors: dict[str, str] = {}
+
+    def run(name: str) -> None:
+        try:
+            sweep.run(name, named[name])
+        except StageError as error:
+            errors[name] = str(error)
+
+    pool = ThreadPoolExecutor(jobs, thread_name_prefix="experiment")
+    try:
+        list(pool.map(run, [name for name in named if name not in finished]))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # a stop signal must not wait for the experiments
+    return {name: errors[name] for name in named if name in errors}
+
+
+def remove_leftovers(names: Collection[str]) -> None:
+    """Removes the temporary folders of these experiments, which a DVC that was killed left."""
+    for description in EXECUTIONS.glob("**/run/*/*.run"):
+        execution = json.loads(description.read_text(encoding="utf-8"))
+        if execution.get("name") in names:
+            shutil.rmtree(execution["root_dir"], ignore_errors=True)
+            shutil.rmtree(description.parent, ignore_errors=True)
+
+
+def compare(named: Mapping[str, list[str]], errors: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Returns one row for each experiment: its parameters, its state, and its metrics."""
+    import dvc.api
+
     shown = {row.get("Experiment"): row for row in dvc.api.exp_show()}
     rows = []
-    for name, overrides in experiments.items():
-        figures = {key: value for key, value in shown.get(name, {}).items() if isinstance(value, float)}
-        rows.append(
-            {"experiment": name, "set": " ".join(overrides), "state": states.get(name, "Unknown"), **figures}
-        )
+    for name, overrides in named.items():
+        metrics = {key: value for key, value in shown.get(name, {}).items() if isinstance(value, float)}
+        state = f"Failed: {errors[name]}" if name in errors else "Success"
+        rows.append({"experiment": name, "set": " ".join(overrides), "state": state, **metrics})
     return rows

@@ -1,1 +1,1 @@
-"""Orchestration: the Prefect server and its workers, locks of the working folder, alerts and artifacts."""
+"""Orchestration: the Prefect server and its workers, processes and locks of the project folder, alerts, artifacts."""

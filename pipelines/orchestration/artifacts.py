@@ -1,12 +1,11 @@
-"""What a run shows in Prefect's interface: progress, results and their change, verdict, links, hashes.
+"""What a run shows in Prefect's interface: progress, results and their changes, validation, links, hashes.
 
-Nothing here may stop a run: where the server is away, there is nothing to see, and the work goes on.
+None of it may stop a run: if the server is away, nothing is shown and the run goes on.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,28 +15,31 @@ from typing import Any, TypeAlias
 
 import httpx
 from prefect.artifacts import (
-    Artifact,
     create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.sorting import ArtifactSort
 
+from pipelines.orchestration import results, server
+from pipelines.orchestration.results import Row
 from pipelines.project import paths
 from pipelines.repo import graph
 from pipelines.repo.graph import Plan
 
 Log: TypeAlias = Logger | LoggerAdapter[Any]
-Row: TypeAlias = dict[str, Any]
 
-EVERY = 5.0
+PROGRESS_INTERVAL = 5.0
 """Seconds between two updates of a progress artifact."""
 
 
 @contextmanager
-def forgiven(log: Log, what: str) -> Iterator[None]:
-    """A server that is away costs an artifact, not the run."""
+def tolerate_server_errors(log: Log, what: str) -> Iterator[None]:
+    """Logs an error of the connection to the server as a warning, in place of raising it."""
     try:
         yield
     except httpx.HTTPError as error:
@@ -46,109 +48,101 @@ def forgiven(log: Log, what: str) -> Iterator[None]:
 
 @contextmanager
 def progress_of(stage: str, log: Log) -> Iterator[Callable[[float], None]]:
-    """A function that shows how much of a stage is done, in per cent; the artifact is made at its first call."""
+    """A function that shows the progress of a stage in per cent; its first call creates the artifact."""
     shown: list[Any] = []
     last = 0.0
 
     def show(percent: float) -> None:
         nonlocal last
-        if time.monotonic() - last < EVERY:
+        if time.monotonic() - last < PROGRESS_INTERVAL:
             return
         last = time.monotonic()
-        with forgiven(log, "progress"):
+        with tolerate_server_errors(log, "progress"):
             if shown:
                 update_progress_artifact(shown[0], progress=percent)
             else:
                 shown.append(
                     create_progress_artifact(
-                        progress=percent, key=key(f"progress-{stage}"), description=stage
+                        progress=percent, key=artifact_key(f"progress-{stage}"), description=stage
                     )
                 )
 
     yield show
     if shown:
-        with forgiven(log, "progress"):
+        with tolerate_server_errors(log, "progress"):
             update_progress_artifact(shown[0], progress=100.0)
 
 
 def publish(plan: Plan, log: Log) -> None:
-    """Everything that the last run left, as artifacts of the present flow run."""
-    with forgiven(log, "results"):
-        if rows := results(read_metrics(), previous("results")):
-            create_table_artifact(
-                rows, key="results", description="Results, and their change since the last run"
-            )
-    with forgiven(log, "hashes"):
-        if rows := made(plan):
-            create_table_artifact(rows, key="made", description="What was made, as dvc.lock has it")
+    """Creates the artifacts of the current flow run: results, metrics, hashes, validation, report."""
+    table("results", results.headline(), ("task", "metric"), "Main metric of each task, frozen backbone", log)
+    table("metrics", results.all_metrics(), ("stage", "model", "metric"), "All metrics", log)
+    with tolerate_server_errors(log, "hashes"):
+        if rows := outputs(plan):
+            create_table_artifact(rows, key="made", description="Outputs of the stages, from dvc.lock")
     for verdict in sorted(paths.VALIDATION.glob("**/verdict.json")):
-        with forgiven(log, "verdict"):
-            name = "-".join(("verdict", *verdict.parent.relative_to(paths.VALIDATION).parts))
-            create_markdown_artifact(verdict_text(verdict), key=key(name), description="Verdict on the data")
+        name = "-".join(("verdict", *verdict.parent.relative_to(paths.VALIDATION).parts))
+        with tolerate_server_errors(log, "validation result"):
+            create_markdown_artifact(
+                verdict_text(verdict), key=artifact_key(name), description="Validation result"
+            )
         docs = verdict.parent / "data_docs" / "index.html"
         link(
-            docs,
-            key(name.replace("verdict", "data-docs", 1)),
-            "Data Docs: every expectation and what it found",
-            log,
+            docs, name.replace("verdict", "data-docs", 1), "Data Docs: every expectation and its result", log
         )
     link(paths.REPORT / "index.html", "report", "The report of this run", log)
 
 
-def key(name: str) -> str:
-    """As Prefect wants it: lower case, digits and dashes."""
+def table(key: str, rows: list[Row], identity: tuple[str, ...], description: str, log: Log) -> None:
+    """Creates a table artifact with a column of the changes since the last run; nothing if there are no rows."""
+    if not rows:
+        return
+    with tolerate_server_errors(log, key):
+        changed = results.with_changes(rows, previous_table(key), identity)
+        create_table_artifact(changed, key=key, description=f"{description}; change since the last run")
+
+
+def previous_table(key: str) -> list[Row]:
+    """Returns the rows of the newest table artifact of this key, from any run; [] if there is none."""
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])),
+            sort=ArtifactSort.UPDATED_DESC,
+            limit=1,
+        )
+    rows = json.loads(str(found[0].data)) if found else []
+    return rows if isinstance(rows, list) else []
+
+
+def artifact_key(name: str) -> str:
+    """Returns a name in the form that Prefect requires: lower case, digits and dashes."""
     return "".join(letter if letter.isalnum() else "-" for letter in name.lower())
 
 
 def link(page: Path, name: str, description: str, log: Log) -> None:
-    """A link to a page, through the server of artifacts that `make serve` runs, or else the file itself."""
+    """Creates a link to a page of artifacts/ as `make serve` serves it; the file's path if nothing serves it.
+
+    A browser opens no file:// address from a page of the server, so there is no such link.
+    """
     if not page.is_file():
         return
-    base = os.environ.get("FRA_ARTIFACTS_URL")
-    url = f"{base}/{page.relative_to('artifacts').as_posix()}" if base else page.resolve().as_uri()
-    with forgiven(log, description):
-        create_link_artifact(url, link_text=description, key=name, description=description)
+    url = page_url(page)
+    with tolerate_server_errors(log, description):
+        if url:
+            create_link_artifact(url, link_text=description, key=artifact_key(name), description=description)
+        else:
+            text = f"{description}: open `{page}` in the project's folder (`make serve` would serve it)."
+            create_markdown_artifact(text, key=artifact_key(name), description=description)
 
 
-def read_metrics() -> dict[tuple[str, str, str], float]:
-    """(stage, model, metric) → value, of pre-training and of every task that has been judged."""
-    found: dict[tuple[str, str, str], float] = {}
-    for path in [paths.PRETRAIN / "metrics.json", *sorted(paths.TRANSFER.glob("*/metrics.json"))]:
-        if path.is_file():
-            for name, value in json.loads(path.read_text(encoding="utf-8")).items():
-                if isinstance(value, dict):
-                    for metric, figure in value.items():
-                        if isinstance(figure, dict) and isinstance(figure.get("mean"), int | float):
-                            found[path.parent.name, name, metric] = float(figure["mean"])
-                elif isinstance(value, int | float) and not isinstance(value, bool):
-                    found[path.parent.name, "", name] = float(value)
-    return found
+def page_url(page: Path) -> str | None:
+    """Returns the address of a page of artifacts/ as `make serve` serves it; None if it does not run."""
+    base = server.pages_address()
+    return f"{base}/{page.relative_to('artifacts').as_posix()}" if base else None
 
 
-def results(metrics: dict[tuple[str, str, str], float], before: list[Row]) -> list[Row]:
-    """One row a figure, beside its change since `before`, the table of the last run ("new" where it had none)."""
-    old = {(row["stage"], row["model"], row["metric"]): row["value"] for row in before}
-    return [
-        {
-            "stage": stage,
-            "model": model,
-            "metric": metric,
-            "value": round(value, 6),
-            "change": round(value - old[stage, model, metric], 6) if (stage, model, metric) in old else "new",
-        }
-        for (stage, model, metric), value in metrics.items()
-    ]
-
-
-def previous(name: str) -> list[Row]:
-    """The newest table artifact of this name, by whichever run; [] where there is none."""
-    found = Artifact.get(name)
-    rows = json.loads(str(found.data)) if found is not None else []
-    return rows if isinstance(rows, list) else []
-
-
-def made(plan: Plan) -> list[Row]:
-    """Every output of the plan's stages with its hash (MD5, DVC's address of the content) and size."""
+def outputs(plan: Plan) -> list[Row]:
+    """Returns one row for each output of the plan's stages: path, MD5 (its address in DVC's cache) and bytes."""
     return [
         {"stage": stage.name, "path": out["path"], "md5": out.get("md5", ""), "bytes": out.get("size", 0)}
         for stage in plan.stages
@@ -157,7 +151,7 @@ def made(plan: Plan) -> list[Row]:
 
 
 def verdict_text(path: Path) -> str:
-    """A verdict in a few lines: passed or not, why, how many images were quarantined."""
+    """Returns a validation result as Markdown: passed or not, why, quarantined images, each expectation."""
     verdict = json.loads(path.read_text(encoding="utf-8"))
     lines = [
         f"## {verdict['dataset']}: {'passed' if verdict['success'] else 'did not pass'}",

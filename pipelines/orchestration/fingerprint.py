@@ -1,4 +1,4 @@
-"""Whether a folder that DVC does not watch (`dataset.root`) holds other files than before; no file is read."""
+"""A fingerprint of a folder that DVC does not watch (`dataset.root`), to see whether its files changed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from pathlib import Path
 from fra.files import write_text
 from pipelines.project import paths
 
-SEEN = paths.WORK / "seen"
+STORED = paths.WORK / "seen"
 
 
-def signature(root: Path) -> str:
-    """SHA-256 over name, size and time of change of every file below `root`, hidden ones left out.
+def of_folder(root: Path) -> str:
+    """Returns a SHA-256 over name, size and modification time of every file below `root`; no file is read.
+
+    Files and folders whose name begins with a dot are left out.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -22,21 +24,21 @@ def signature(root: Path) -> str:
         raise FileNotFoundError(
             f"{root}: no such folder; set dataset.root to the folder that holds the images"
         )
-    listing = hashlib.sha256()
+    digest = hashlib.sha256()
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(name for name in files if not name.startswith(".")):
-            about = Path(folder, name).stat()
-            listing.update(f"{folder}/{name}\0{about.st_size}\0{about.st_mtime_ns}\n".encode())
-    return listing.hexdigest()
+            status = Path(folder, name).stat()
+            digest.update(f"{folder}/{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
-def is_known(name: str, now: str) -> bool:
-    """Whether the listing noted last as `name` is the present one."""
-    seen = SEEN / name
-    return seen.is_file() and seen.read_text(encoding="utf-8") == now
+def is_stored(name: str, fingerprint: str) -> bool:
+    """Returns whether `fingerprint` is the one that was stored last as `name`."""
+    stored = STORED / name
+    return stored.is_file() and stored.read_text(encoding="utf-8") == fingerprint
 
 
-def note(name: str, now: str) -> None:
-    """Notes a listing as `name`, for `is_known`."""
-    write_text(now, SEEN / name)
+def store(name: str, fingerprint: str) -> None:
+    """Stores a fingerprint as `name`, for `is_stored`."""
+    write_text(fingerprint, STORED / name)

@@ -1,4 +1,4 @@
-"""One run at a time in this folder, and the processes that it starts."""
+"""The project folder as the workspace of one run at a time, and the processes that this run starts."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ LOCK = paths.WORK / "run.lock"
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a process ended: exit code, all that it printed, and whether it took too long."""
+class ProcessResult:
+    """How a process ended: its exit code, its whole output, and whether it exceeded its timeout."""
 
     code: int
     output: str
@@ -31,7 +31,7 @@ class Ended:
 
 @dataclass
 class Workspace:
-    """The right to run stages here, and those that run at the moment."""
+    """The locked project folder, and the processes of the run that holds the lock."""
 
     lock: IO[str]
     stopping: bool = False
@@ -44,33 +44,45 @@ class Workspace:
         show: Callable[[str, bool], None],
         timeout: float | None = None,
         environment: dict[str, str] | None = None,
-    ) -> Ended:
-        """Runs a command to its end; it dies with this process, and with `stop`.
+    ) -> ProcessResult:
+        """Runs a command to its end; it is stopped with this process, and by `stop`.
 
-        `show` gets every line as it is printed, and whether the next one is to overwrite it (a progress bar).
+        Args:
+            command: the program and its arguments.
+            show: is called with each line as it is printed, and whether the next line overwrites it (a progress bar).
+            timeout: seconds after which the command is stopped.
+            environment: variables to add to this process's own.
+
+        Raises:
+            InterruptedError: the workspace is being stopped.
         """
         with self.guard:
             if self.stopping:
-                raise InterruptedError("told to stop")
+                raise InterruptedError("stopped by a signal")
             process = subprocess.Popen(
                 [sys.executable, "-m", "pipelines.orchestration.supervise", *command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env=clean_environment() | (environment or {}),
-                # As long as anything of the command lives, the workspace is taken, even if this process is gone.
+                env=child_environment() | (environment or {}),
+                # The workspace stays locked while any process of the command runs, even if this process has ended.
                 pass_fds=[self.lock.fileno()],
             )
             self.running.add(process)
-        late = threading.Event()
-        timer = threading.Timer(timeout or 0, lambda: (late.set(), process.terminate()))
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            process.terminate()
+
+        timer = threading.Timer(timeout or 0, expire)
         timer.daemon = True
         if timeout is not None:
             timer.start()
         output = []
         try:
             assert process.stdout is not None
-            for line, overwritten in split(process.stdout):
+            for line, overwritten in read_lines(process.stdout):
                 output.append(line)
                 show(line, overwritten)
             code = process.wait()
@@ -80,54 +92,55 @@ class Workspace:
                 self.running.discard(process)
             assert process.stdin is not None
             process.stdin.close()
-        return Ended(code, "\n".join(output), late.is_set())
+        return ProcessResult(code, "\n".join(output), expired.is_set())
 
     def stop(self) -> None:
-        """Tells every process that runs to save its work and end, and lets no other start."""
+        """Sends every running process the signal to save and end, and lets no other one start."""
         with self.guard:
             self.stopping = True
             for process in self.running:
                 process.terminate()
 
 
-def clean_environment() -> dict[str, str]:
-    """This process's environment for a stage: this Python first, and nothing that belongs to the parent's flow run."""
+def child_environment() -> dict[str, str]:
+    """Returns this process's environment for a child: this Python first in PATH, nothing of this flow run."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
     here = str(Path(sys.executable).parent)
     return kept | {"PATH": f"{here}{os.pathsep}{kept.get('PATH', os.defpath)}", "PYTHONUNBUFFERED": "1"}
 
 
-def split(stream: IO[bytes]) -> Iterator[tuple[str, bool]]:
-    """Lines of a stream as they come, without colours; True for those that end in a carriage return."""
+def read_lines(stream: IO[bytes]) -> Iterator[tuple[str, bool]]:
+    """Yields a stream's lines as they come, without colours; True with those that end in a carriage return."""
     rest = b""
     while chunk := os.read(stream.fileno(), 65536):
         *lines, rest = re.split(rb"(?<=[\r\n])", (rest + chunk).replace(b"\r\n", b"\n"))
         for line in lines:
-            yield text(line), line.endswith(b"\r")
+            yield plain_text(line), line.endswith(b"\r")
     if rest:
-        yield text(rest), False
+        yield plain_text(rest), False
 
 
-def text(line: bytes) -> str:
+def plain_text(line: bytes) -> str:
+    """Returns a line of terminal output as text, without colours and the space at its end."""
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line.decode("utf-8", "replace")).rstrip()
 
 
 @contextmanager
-def alone(say: Callable[[str], None]) -> Iterator[Workspace]:
-    """Waits until no other run works in this folder. The lock is the system's: whoever dies gives it back."""
+def exclusive_workspace(log: Callable[[str], None]) -> Iterator[Workspace]:
+    """Waits until no other run holds this folder, then holds it. The system releases the lock of a dead process."""
     LOCK.parent.mkdir(parents=True, exist_ok=True)
     with LOCK.open("a+", encoding="utf-8") as lock:
-        waits = False
+        waiting = False
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if not waits:
-                    say(f"waiting: {LOCK.read_text().strip() or 'another run'} works in this folder")
-                    waits = True
+                if not waiting:
+                    log(f"waiting: {LOCK.read_text().strip() or 'another run'} is running in this folder")
+                    waiting = True
                 time.sleep(0.5)
         lock.truncate(0)
-        lock.write(f"process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+        lock.write(f"process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')},\n")
         lock.flush()
         yield Workspace(lock)

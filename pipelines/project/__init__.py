@@ -1,1 +1,1 @@
-"""The project folder: paths, permissions, the chosen data set, error messages."""
+"""The project's folder: its root, paths, locks, permissions, the selected data set, error messages."""

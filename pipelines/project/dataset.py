@@ -1,4 +1,4 @@
-"""Which data set a data stage works on: that of pre-training, or a labelled one that tasks are judged on."""
+"""The data set that a data stage works on: that of pre-training, or a labelled one that a task is evaluated on."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pipelines import params
 from pipelines.project import paths
 
 
-def chosen(arguments: list[str] | None = None) -> DatasetConfig:
-    """The set named on the command line (a key of `benchmarks`), or else `dataset`."""
-    named = sys.argv[1:] if arguments is None else arguments
+def selected_dataset() -> DatasetConfig:
+    """Returns the data set that the command line names (a key of `benchmarks`), else that of pre-training."""
+    named = sys.argv[1:]
     return params.section(f"benchmarks.{named[0]}" if named else "dataset", DatasetConfig)
 
 
-def validation_of(config: DatasetConfig) -> Path:
-    """Where the verdict on a set lies: the pre-training set's at the top, each other one's in a folder of its name."""
+def validation_folder(config: DatasetConfig) -> Path:
+    """Returns the folder of a data set's validation result: below `paths.VALIDATION` for all but the first set."""
     primary = params.section("dataset", DatasetConfig).name
     return paths.VALIDATION if config.name == primary else paths.VALIDATION / config.name
 
 
-def withdrawn(name: str) -> frozenset[str]:
-    """Who took the consent back: the people of a set that `fra data withdraw` took out."""
+def withdrawn_people(name: str) -> frozenset[str]:
+    """Returns the people of a data set who withdrew their consent (`fra data withdraw`)."""
     files = sorted((paths.WITHDRAWN / name).glob("*.json"))
     return frozenset(json.loads(file.read_text(encoding="utf-8"))["person"] for file in files)

@@ -1,4 +1,4 @@
-"""What went wrong, in one line: whatever a command does not catch itself ends it so, and with exit code 1."""
+"""Error messages of one line, for every exception that a command does not handle itself."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 from types import TracebackType
 
 
-def one_line(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """`sys.excepthook`: the error in one line; its traceback where FRA_DEBUG is set."""
+def print_one_line(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Prints an uncaught exception in one line (`sys.excepthook`); with its traceback if FRA_DEBUG is set."""
     if os.environ.get("FRA_DEBUG") or not isinstance(error, Exception):
         sys.__excepthook__(kind, error, traceback)
     else:
@@ -16,11 +16,11 @@ def one_line(kind: type[BaseException], error: BaseException, traceback: Traceba
 
 
 def describe(error: BaseException) -> str:
-    """An exception in one line; exceptions that we raise on purpose speak for themselves."""
-    # the second: of a library, while it is loaded
+    """Returns an exception's message in one line; its type is added unless this project raised it on purpose."""
+    # The second condition: a shared library could not be loaded for lack of memory.
     if isinstance(error, MemoryError) or "failed to map segment" in str(error):
         return "out of memory: give it more, or set fewer workers and smaller batches"
-    if isinstance(error, OSError) and error.strerror:  # the system's words: which file, and why
+    if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     text = " ".join(str(error).split())
     ours = isinstance(error, (ValueError, FileNotFoundError, RuntimeError, KeyError))

@@ -1,39 +1,43 @@
-"""Where every artifact lies: one name for each, used by the flows and spelt out in dvc.yaml."""
+"""The path of every artifact, relative to the project's root; dvc.yaml has the same paths."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 WORK = Path(".work")
-"""Work in progress that DVC must not see: checkpoints, cached features."""
+"""Intermediate files that DVC does not see: checkpoints, cached features, locks."""
 WITHDRAWN = Path("data/withdrawn")
-"""People who took their consent back: `<data set>/<person>.json`."""
+"""Records of withdrawn consent: `<data set>/<person>.json`."""
 APPROVED = Path("data/approved")
-"""Who signed a verdict on the data off: `<data set>.json`."""
+"""Records of who approved a validation result: `<data set>.json`."""
 BASELINES = Path("data/baselines")
-"""Backbones to judge beside ours; DVC watches this folder."""
+"""Backbones that ours is compared with; the stage `transfer` depends on this folder."""
 VALIDATION = Path("artifacts/validation")
 PRETRAIN = Path("artifacts/pretrain")
 TRANSFER = Path("artifacts/transfer")
 REPORT = Path("artifacts/report")
 BACKBONE = PRETRAIN / "backbone.safetensors"
 STATEMENT = Path("artifacts/attestation/backbone.intoto.json")
-"""What `fra lineage attest` says about the backbone."""
+"""The in-toto statement about the backbone that `fra lineage attest` writes."""
 RESULTS = Path("artifacts/results.json")
-"""The few figures that `dvc exp show` compares."""
+"""The main metric of each task, which `dvc exp show` compares."""
 
 
 def raw(name: str) -> Path:
+    """Returns the folder with the records of a data set, and with its images if the project has them."""
     return Path("data/raw") / name
 
 
 def shards(name: str) -> Path:
+    """Returns the folder with the tar shards of a data set."""
     return Path("data/shards") / name
 
 
 def beton(name: str) -> Path:
+    """Returns the folder with the betons (FFCV files) of a data set."""
     return Path("data/beton") / name
 
 
 def manifest(name: str) -> Path:
+    """Returns the manifest of a data set: one row for each image."""
     return Path("data/manifest") / f"{name}.parquet"

@@ -1,7 +1,7 @@
-"""Who may read what is made of people's pictures: nobody who may not read the pictures.
+"""File permissions of everything that is made from images: nobody may read it who may not read the images.
 
-`ingest` closes the folders of all that is made to group and others as far as the raw data are closed to them; every
-stage then makes its files as closed as `data/raw` is. Nothing is ever opened again by itself.
+`ingest` removes permissions of the group and of others from all output folders that these do not have on the raw data.
+Every stage then creates its files with at most the permissions of `data/raw`. Permissions are never added.
 """
 
 from __future__ import annotations
@@ -21,29 +21,34 @@ FOLDERS = (
     *(Path("data") / name for name in ("raw", "shards", "beton", "manifest")),
     Path("artifacts"),
     paths.WORK,
-    Path(".dvc/cache"),  # whose files DVC makes readable to all, whatever the umask
+    Path(".dvc/cache"),  # DVC makes its files readable for all, whatever the umask is
 )
 CLASSES = (0o070, 0o007)
 """The permission bits of the group, and of all others."""
 READ, ENTER = 0o044, 0o011
 
 
-def close(root: Path, records: pd.DataFrame) -> None:
-    """Closes `FOLDERS` to those who may not read every image of `records` in `root`."""
-    files = files_of(root, records)
-    shut = closed(ways_to(root, files), files)
+def restrict(root: Path, records: pd.DataFrame) -> None:
+    """Removes permissions on `FOLDERS` from group and others, unless these may read every image of `records`.
+
+    Args:
+        root: the folder that the sources in `records` are relative to.
+        records: the data set's records.
+    """
+    files = source_files(root, records)
+    denied = denied_bits(parent_folders(root, files), files)
     for folder in FOLDERS:
         folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(folder.stat().st_mode & 0o7777 & ~shut)
+        folder.chmod(folder.stat().st_mode & 0o7777 & ~denied)
 
 
-def mask() -> None:
-    """What this process makes is at least as closed as `data/raw`."""
-    os.umask(os.umask(0o077) | (closed([str(RAW)], []) if RAW.is_dir() else 0))
+def restrict_umask() -> None:
+    """Has this process create files with at most the permissions of `data/raw`."""
+    os.umask(os.umask(0o077) | (denied_bits([str(RAW)], []) if RAW.is_dir() else 0))
 
 
-def closed(folders: Iterable[str], files: Iterable[str]) -> int:
-    """The bits of those who cannot enter all of these folders and read all of these files."""
+def denied_bits(folders: Iterable[str], files: Iterable[str]) -> int:
+    """Returns the permission bits of group and others, of each that cannot enter all folders and read all files."""
     shared = 0o077
     for needed, places in ((ENTER, folders), (READ, files)):
         for place in places:
@@ -51,8 +56,8 @@ def closed(folders: Iterable[str], files: Iterable[str]) -> int:
     return sum(bits for bits in CLASSES if shared & bits != bits)
 
 
-def files_of(root: Path, records: pd.DataFrame) -> list[str]:
-    """The images or tars on this machine, and what else lies in `root` itself: lists and tables."""
+def source_files(root: Path, records: pd.DataFrame) -> list[str]:
+    """Returns the images and tars of `records` on this machine, and the files in `root` itself (lists, tables)."""
     in_tar, in_table = (
         records[name].notna() if name in records else records["source"].isna() for name in ("span", "content")
     )
@@ -61,7 +66,7 @@ def files_of(root: Path, records: pd.DataFrame) -> list[str]:
     return [*tars, *images, *(str(path) for path in root.iterdir() if path.is_file())]
 
 
-def ways_to(root: Path, files: list[str]) -> set[str]:
-    """Every folder on the way to the files and to `root`."""
+def parent_folders(root: Path, files: list[str]) -> set[str]:
+    """Returns every folder above the files and above `root`, up to the top."""
     folders = {os.path.dirname(file) for file in files} | {str(root)}  # noqa: PTH120
     return {str(way) for folder in folders for way in (Path(folder).resolve() / "x").parents}

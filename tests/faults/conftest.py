@@ -11,27 +11,24 @@ from support.harm import FAULTS
 from support.workspace import few_faces, make_workspace, run
 
 Reference = tuple[float, dict[str, str]]
-"""Seconds that an undisturbed run takes, and the files that it writes, by hash."""
+"""The seconds of an undisturbed run, and the SHA-256 of each file that it writes."""
 SEEN: dict[tuple[str, str], list[str]] = {}
-"""The cells of this run: command and fault → outcome, message, what was left over."""
-HEAD = """# Injected faults
+"""Outcome, message and leftovers of each command and fault of this test run."""
+HEAD = """# Faults, injected
 
-Each row is a run of a stage or command that was really disturbed, and then started again without the fault. It passed
-if
+Each row is a run of a stage or command that was disturbed by a fault, and then started again without the fault. It
+passed if the disturbed run gave the right result, or ended with an exit code other than 0 and one line with the reason
+(or by the signal); if the second run completed with files byte-identical to those of an undisturbed run; if `fra
+lineage verify` passed; and if no temporary file, lock, checkpoint or process was left over. DVC stores its read and
+write locks in `.dvc/tmp/rwlock`; entries of processes that are no longer alive are not counted, as DVC ignores them.
 
-- the disturbed run gave the right result, or ended with a non-zero exit code and one line that says why (or by the
-  signal);
-- the second run completed with files byte-identical to those of an undisturbed run;
-- `fra lineage verify` passed;
-- no temporary file, lock, checkpoint or process was left. (`.dvc/tmp/rwlock` may still list a killed DVC process; DVC
-  ignores entries whose process no longer exists.)
-
-The tests write this page, as root on Linux: `pytest tests/faults/test_cells.py --table docs/reference/faults.md`;
-with `-k` they renew some of the rows. The full and the read-only disk are mounted tmpfs; memory is limited by
-`prlimit --as`; the clock is moved in the files' times; signals go to the process alone, at a seeded random moment.
-One input file is damaged per run (`reads` in tests/support/commands.py). Not disturbed here: GPUs, and the Prefect
-server, which tests/pipelines/test_serve.py kills. A changed number in a text file (annotations, `index.json`) is
-found by `dvc repro`, `fra lineage verify` and validation, not by the stage that reads it.
+The test run writes this page, as root on Linux: `pytest tests/faults/test_cells.py --table docs/reference/faults.md`;
+with `-k` only the selected rows are replaced (a missing row was not run yet). The full and the read-only disk are a
+mounted tmpfs; memory is limited by `prlimit --as`; the clock is moved in the modification times of files; signals go to
+the process only, at a time drawn with a fixed seed. One input file of each command is damaged: `reads` in
+tests/support/commands.py. GPUs are not disturbed; tests/pipelines/test_serve.py kills the Prefect server. A number that
+was changed in a text file (annotations, `index.json`) is detected by `dvc repro`, `fra lineage verify` and the stage
+`validate`, not by the stage that reads it.
 
 """
 
@@ -40,8 +37,8 @@ COLUMNS = "| Stage or command | Fault | Outcome | Message | Left over |\n| --- |
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--table", type=Path, help="Renew the rows of this page by the cells that are run")
-    parser.addoption("--chain", type=Path, help="The finished workspace to copy, instead of making one")
+    parser.addoption("--table", type=Path, help="Replace the rows of this page by those that are run")
+    parser.addoption("--chain", type=Path, help="A finished workspace to copy, in place of making one")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -72,7 +69,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace in which the whole chain ran, its faces within it. Tests must not change it."""
+    """A workspace in which the whole chain ran, with its images inside. Tests must not change it."""
     if finished := request.config.getoption("--chain", default=None):
         return finished
     workspace = tmp_path_factory.mktemp("base") / "workspace"
@@ -84,7 +81,7 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def copy(base: Path, folder: Path, command: Command) -> Path:
-    """A copy of the finished workspace in which the command has its work still before it."""
+    """Copies the finished workspace, without the outputs of the command."""
     workspace = folder / "workspace"
     shutil.copytree(base, workspace, symlinks=True)
     for path in command.writes:
@@ -99,7 +96,7 @@ def fresh(base: Path, tmp_path: Path) -> Callable[[Command], Path]:
 
 @pytest.fixture(scope="session")
 def reference(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Command], Reference]:
-    """What an undisturbed run of a command takes and writes. Of a stage, the same as in the whole chain."""
+    """A function that returns duration and outputs of an undisturbed run of a command."""
     known: dict[str, Reference] = {}
 
     def measured(command: Command) -> Reference:

@@ -1,4 +1,4 @@
-"""Every fault × every stage and command: no lost or silently wrong result, and nothing left over.
+"""Every fault × every stage and command: no lost or silently wrong result, and no leftovers.
 
     pytest tests/faults/test_cells.py --table docs/reference/faults.md
 
@@ -27,7 +27,7 @@ NOTHING_WRITTEN = ("disk full", "output read-only")
 
 
 def fits(fault: str, command: Command) -> bool:
-    """Whether there is such a cell: what writes nothing needs no disk, and DVC's lock is DVC's."""
+    """Returns whether a fault applies: only what writes needs a disk, and only DVC takes DVC's lock."""
     return (command.name == "dvc repro" or fault != "lock of the dead") and (
         bool(command.writes) or fault not in NOTHING_WRITTEN
     )
@@ -42,7 +42,7 @@ CELLS = [
 
 
 def left(workspace: Path) -> list[str]:
-    """Temporary files, DVC's locks, checkpoints and processes that nobody needs any more."""
+    """Returns temporary files, DVC's locks, checkpoints and processes that a run left."""
     files = [
         str(path.relative_to(workspace))
         for pattern in (".*.partial", "*.partial-*", "step-*")
@@ -53,16 +53,16 @@ def left(workspace: Path) -> list[str]:
 
 
 def locks(workspace: Path) -> list[str]:
-    """DVC's entries of live processes; those of the dead it passes over (its rwlock.py, `_check_blockers`)."""
-    held = workspace / ".dvc/tmp/rwlock"
-    table = json.loads(held.read_text()) if held.exists() else {}
+    """Returns DVC's locks of live processes; DVC ignores those of dead ones (`_check_blockers` in its rwlock.py)."""
+    entries_file = workspace / ".dvc/tmp/rwlock"
+    table = json.loads(entries_file.read_text()) if entries_file.exists() else {}
     readers = [(path, entry) for path, entries in table.get("read", {}).items() for entry in entries]
     holders = [*readers, *table.get("write", {}).items()]
     return [f"lock on {path}" for path, entry in holders if psutil.pid_exists(entry["pid"])]
 
 
 def processes(workspace: Path) -> list[psutil.Process]:
-    """Those that work in the workspace; they get ten seconds to end."""
+    """Returns the processes in the workspace that do not end within ten seconds."""
 
     def here(process: psutil.Process) -> bool:
         try:
@@ -74,31 +74,31 @@ def processes(workspace: Path) -> list[psutil.Process]:
 
 
 def errors(output: str) -> list[str]:
-    """The lines that say what is wrong: ours; else DVC's, which after ours only adds which stage it was."""
+    """Returns the error lines: ours, else DVC's, which after ours only adds the stage."""
     ours = re.findall(r"^(?:error|not an image): .*", output, re.MULTILINE)
     return ours or re.findall(r"^ERROR: .*", output, re.MULTILINE)
 
 
 def outcome(fault: str, command: Command, ended: Ended, right: bool) -> tuple[str, str]:
-    """What the disturbed run came to, and its message; fails where it is neither right nor clear."""
+    """Returns the outcome of the disturbed run and its message; fails if it is neither right nor clearly reported."""
     assert "Traceback" not in ended.output, ended.output
     if fault in ("SIGKILL", "SIGTERM") and ended.code:
         assert ended.code in (-signal.SIGKILL, -signal.SIGTERM, 75, 143, 255), (ended.code, ended.output)
         return ("saved and ended" if ended.code == 75 else "ended by the signal"), ""
-    said = errors(ended.output)
+    messages = errors(ended.output)
     if command.name == "fra lineage verify" and ended.code:
-        said = said or [line for line in ended.output.splitlines() if command.reads in line][:1]
+        messages = messages or [line for line in ended.output.splitlines() if command.reads in line][:1]
     if ended.code == 0:
         assert right, f"silently wrong: {ended.output}"
         return "right result", ""
-    assert len(said) == 1, f"exit code {ended.code}, not one clear line: {ended.output}"
-    return "message", said[0]
+    assert len(messages) == 1, f"exit code {ended.code}, not one clear line: {ended.output}"
+    return "message", messages[0]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems, which root may")
 @pytest.mark.parametrize(("fault", "command"), CELLS)
-def test_cell(
+def test_fault_is_survived_or_reported(
     fault: str,
     command: Command,
     fresh: Callable[[Command], Path],

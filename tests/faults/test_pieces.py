@@ -1,4 +1,4 @@
-"""What the cells rest on, in a moment each: files whole or not there, damage noticed, one process a stage, one line."""
+"""Parts of the fault table: complete files or none, detected damage, one process per stage, errors in one line."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ from pathlib import Path
 from fra.files import atomic
 with atomic(Path(sys.argv[1])) as partial:
     partial.write_text(sys.argv[2])
-    print("at it", flush=True)
+    print("running", flush=True)
     time.sleep(float(sys.argv[3]))
 """
 STAGE = """
 import time
 from pipelines.stage import main
-def stand_in():
-    print("at it", flush=True)
+def toy():
+    print("running", flush=True)
     time.sleep(600)
-main(stand_in)
+main(toy)
 """
 
 
 def start(folder: Path, program: str, *arguments: str) -> subprocess.Popen[str]:
-    """A process that has come to its work."""
+    """Starts a Python program and returns its process once it prints "running"."""
     process = subprocess.Popen(
         [sys.executable, "-c", program, *arguments],
         cwd=folder,
@@ -57,7 +57,7 @@ def start(folder: Path, program: str, *arguments: str) -> subprocess.Popen[str]:
         text=True,
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == "at it\n"
+    assert process.stdout.readline() == "running\n"
     return process
 
 
@@ -65,13 +65,14 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def flipped(path: Path, place: int) -> None:
+def flip(path: Path, place: int) -> None:
+    """Changes one byte of a file."""
     content = bytearray(path.read_bytes())
     content[place] ^= 0x41
     path.write_bytes(content)
 
 
-def test_what_a_killed_writer_left_is_written_over(tmp_path: Path) -> None:
+def test_partial_file_of_a_killed_writer_is_overwritten(tmp_path: Path) -> None:
     target = tmp_path / "table"
     writer = start(tmp_path, WRITER, str(target), "half", "600")
     writer.kill()
@@ -83,7 +84,7 @@ def test_what_a_killed_writer_left_is_written_over(tmp_path: Path) -> None:
     assert target.read_text() == "whole"
 
 
-def test_a_second_writer_waits(tmp_path: Path) -> None:
+def test_second_writer_waits_for_the_first(tmp_path: Path) -> None:
     target = tmp_path / "table"
     writer = start(tmp_path, WRITER, str(target), "first", "0.5")
     with atomic(target) as partial:
@@ -95,7 +96,7 @@ def test_a_second_writer_waits(tmp_path: Path) -> None:
 
 
 NOISE = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
-"""120 kB in every format."""
+"""An array that takes 120 kB in every format."""
 WRITERS: dict[str, Callable[[Path], object]] = {
     "Python": lambda path: path.write_bytes(NOISE.tobytes()),
     "NumPy": lambda path: np.save(path.open("wb"), NOISE),
@@ -109,8 +110,8 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 
 
 @contextmanager
-def room(size: int) -> Iterator[None]:
-    """No file may grow over so many bytes: what a full disk does to one, without root."""
+def max_file_size(size: int) -> Iterator[None]:
+    """Limits the size of files: writing fails as on a full disk, without root permissions."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -121,10 +122,12 @@ def room(size: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("size", [0, 1000])
 @pytest.mark.parametrize("library", WRITERS)
-def test_no_room_for_a_file_names_it_whoever_writes(tmp_path: Path, library: str, size: int) -> None:
+def test_full_disk_is_reported_with_the_file_for_each_library(
+    tmp_path: Path, library: str, size: int
+) -> None:
     target = tmp_path / "folder" / "file"
     with (
-        room(size),
+        max_file_size(size),
         pytest.raises(OSError, match="File too large: make room") as refused,
         atomic(target) as partial,
     ):
@@ -133,7 +136,7 @@ def test_no_room_for_a_file_names_it_whoever_writes(tmp_path: Path, library: str
     assert names(tmp_path / "folder") == []
 
 
-def test_with_room_an_error_stays_what_it_is(tmp_path: Path) -> None:
+def test_other_errors_are_not_changed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not this"), atomic(tmp_path / "file"):
         raise ValueError("not this")
     with pytest.raises(FileNotFoundError) as missing, atomic(tmp_path / "file"):
@@ -142,48 +145,49 @@ def test_with_room_an_error_stays_what_it_is(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_no_flipped_byte_of_a_table_is_read_as_another_value(tmp_path: Path) -> None:
+def test_no_changed_byte_of_a_table_is_read_as_another_value(tmp_path: Path) -> None:
     path = tmp_path / "table.parquet"
     rows = pd.DataFrame({"key": [f"face{row}" for row in range(300)], "number": range(300)})
     write_parquet(rows, path)
     whole, refused = path.read_bytes(), 0
     for place in range(0, len(whole), 29):
         path.write_bytes(whole)
-        flipped(path, place)
+        flip(path, place)
         try:
             assert read_parquet(path).to_dict("list") == rows.to_dict("list")
         except ValueError as error:
-            assert f"{path}: damaged" in str(error)  # noqa: PT017  some bytes carry nothing, and are read all the same
+            assert f"{path}: damaged" in str(error)  # noqa: PT017  some bytes have no meaning
             refused += 1
     assert refused > len(whole) / 29 / 2
 
 
-def test_a_flipped_weight_is_refused(tmp_path: Path) -> None:
+def test_changed_weight_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_weights(
         path, {"layer": torch.arange(1000.0), "half": torch.ones((), dtype=torch.bfloat16)}, {"a": 1}
     )
     assert read_weights(path)[1] == {"a": 1}
-    flipped(path, -500)
+    flip(path, -500)
     with pytest.raises(ValueError, match="changed since it was written"):
         read_weights(path)
 
 
-def test_cut_annotations_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_truncated_annotations_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("annotations.csv", "splits.csv"):
         shutil.copy(ROOT / "data/orl" / name, tmp_path)
     table = tmp_path / "annotations.csv"
     table.write_bytes(table.read_bytes()[: table.stat().st_size // 2])
     monkeypatch.setattr(orl, "ANNOTATIONS", tmp_path)
-    with pytest.raises(ValueError, match=r"annotations.csv: \d+ whole lines, not 400: bring it back"):
+    with pytest.raises(ValueError, match=r"annotations.csv: \d+ complete lines instead of 400: restore it"):
         list(orl.records(tmp_path, DatasetConfig(name="orl", adapter="orl")))
 
 
-def test_a_stage_runs_once_at_a_time_and_its_lock_dies_with_it(tmp_path: Path) -> None:
+def test_stage_is_locked_while_it_runs_and_free_after_kill_9(tmp_path: Path) -> None:
+    (tmp_path / "dvc.yaml").touch()
     first = start(tmp_path, STAGE)
     second = run(tmp_path, sys.executable, "-c", STAGE, PYTHONPATH=str(ROOT))
     assert second.returncode == 74
-    assert "error: stand_in: another process is at stand_in" in second.stdout
+    assert "error: toy: another process is running toy in this folder" in second.stdout
     first.kill()
     first.communicate()
     third = start(tmp_path, STAGE)
@@ -191,25 +195,26 @@ def test_a_stage_runs_once_at_a_time_and_its_lock_dies_with_it(tmp_path: Path) -
     third.communicate()
 
 
-def test_a_stage_ends_when_dvc_is_killed(tmp_path: Path) -> None:
+def test_stage_ends_after_kill_9_of_dvc(tmp_path: Path) -> None:
+    (tmp_path / "dvc.yaml").touch()
     program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {STAGE!r}])"
     parent = subprocess.Popen(
         [sys.executable, "-c", program],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "DVC_STAGE": "stand_in"},
+        env={"PYTHONPATH": str(ROOT), "DVC_STAGE": "toy"},
         stdout=subprocess.PIPE,
         text=True,
     )
     assert parent.stdout is not None
-    assert parent.stdout.readline() == "at it\n"
+    assert parent.stdout.readline() == "running\n"
     parent.kill()
     parent.wait()
-    begun = time.monotonic()
-    parent.stdout.read()  # until nobody has it open any more
-    assert time.monotonic() - begun < 60
+    begin = time.monotonic()
+    parent.stdout.read()  # until every process has closed it
+    assert time.monotonic() - begin < 60
 
 
-def test_libraries_that_do_not_fit_in_memory_are_one_line(tmp_path: Path) -> None:
+def test_too_little_memory_for_libraries_is_reported_in_one_line(tmp_path: Path) -> None:
     done = run(
         tmp_path,
         "prlimit",
@@ -224,7 +229,7 @@ def test_libraries_that_do_not_fit_in_memory_are_one_line(tmp_path: Path) -> Non
     assert "Traceback" not in done.stdout
 
 
-def test_a_table_that_is_not_there_says_what_makes_it(tmp_path: Path) -> None:
+def test_missing_table_is_reported_with_the_command_that_makes_it(tmp_path: Path) -> None:
     with pytest.raises(
         FileNotFoundError, match=r"none\.parquet: no such table: run `dvc repro`, which writes it"
     ):

@@ -13,12 +13,13 @@ from support.workspace import SECRET, USER, add_bad_files, few_faces, make_works
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace in which the whole chain ran, on few faces with bad files among them. Tests must not change it.
+    """A workspace in which the whole chain ran, on few images, some of them damaged. Tests must not change it.
 
-    It ran under the eyes of tests/pipelines/test_privacy.py. Several processes of pytest share one: the first makes it.
+    Its system calls were traced for tests/pipelines/test_privacy.py. All processes of one test run share it: the first
+    one makes it.
     """
-    alone = "PYTEST_XDIST_WORKER" not in os.environ
-    shared = tmp_path_factory.getbasetemp() if alone else tmp_path_factory.getbasetemp().parent
+    single = "PYTEST_XDIST_WORKER" not in os.environ
+    shared = tmp_path_factory.getbasetemp() if single else tmp_path_factory.getbasetemp().parent
     with FileLock(shared / "chain.lock"):
         if not (shared / "chain/workspace/log.txt").exists():
             run_chain(shared / "chain")
@@ -26,7 +27,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_chain(folder: Path) -> None:
-    """Makes the folder `workspace`, and `sent.txt` about what it tried to send; `log.txt` in it comes last."""
+    """Makes the folder `workspace`, and the trace `sent.txt`; `log.txt` in the workspace is written last."""
     shutil.rmtree(folder, ignore_errors=True)
     faces = few_faces(folder / "faces")
     add_bad_files(faces)
@@ -54,12 +55,12 @@ def workspace(finished: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def toy(tmp_path: Path) -> Toy:
-    """A pipeline of stand-ins that take a moment each, in a folder of its own."""
+    """The toy pipeline, whose stages take a moment each, in its own folder."""
     return make_toy(tmp_path)
 
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """`make serve` in the folder of a toy pipeline."""
-    with serving(make_toy(tmp_path_factory.mktemp("served"))) as at_work:
-        yield at_work
+    with serving(make_toy(tmp_path_factory.mktemp("served"))) as running:
+        yield running

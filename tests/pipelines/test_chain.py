@@ -1,4 +1,4 @@
-"""The whole chain through real `dvc repro`, on few faces with a tiny network."""
+"""The whole chain with `dvc repro`, on few images and with a tiny network."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ ARTIFACTS = (
 
 
 def ran(output: str) -> list[str]:
-    """The stages that DVC ran, in order."""
+    """Returns the stages that DVC ran, in order."""
     return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
 
 
-def test_every_artifact_is_there(finished: Path) -> None:
+def test_every_artifact_is_written(finished: Path) -> None:
     assert [name for name in ARTIFACTS if not (finished / name).is_file()] == []
 
 
-def test_every_figure_is_recomputed_and_drawn(finished: Path) -> None:
-    """What `fra transfer recompute` finds, and what `dvc plots` makes of the curves."""
+def test_metrics_are_recomputed_and_curves_are_plotted(finished: Path) -> None:
+    """By `fra transfer recompute` and `dvc plots`."""
     done = run(finished, sys.executable, "-m", "pipelines.cli", "transfer", "recompute")
     assert done.returncode == 0, done.stdout
     assert done.stdout.splitlines() == [f"{task}: pass" for task in sorted(TASKS)]
@@ -65,13 +65,13 @@ def test_every_figure_is_recomputed_and_drawn(finished: Path) -> None:
     assert sum("few labels" in title for title in plots) == 3
 
 
-def test_regions_are_judged_beside_untrained_networks(finished: Path) -> None:
+def test_regions_are_compared_with_untrained_networks(finished: Path) -> None:
     figures = json.loads((finished / "artifacts/report/regions.json").read_text())
     assert set(figures) == {"pretrained", "random", "colours", "features", "place"}
 
 
-def test_a_baseline_is_taken_from_history_and_judged(workspace: Path) -> None:
-    """An experiment's backbone out of DVC's cache; DVC sees that the folder changed; elsewhere it would not."""
+def test_backbone_of_an_experiment_becomes_a_baseline(workspace: Path) -> None:
+    """It is read from DVC's cache; a baseline must be in the folder that the stage depends on."""
     lock = (workspace / "dvc.lock").read_bytes()
     header = b"commit refs/exps/aa/byol\ncommitter T <t@example.org> 0 +0000\ndata 0\n"
     stream = header + b"M 644 inline dvc.lock\ndata %d\n%s\n" % (len(lock), lock)
@@ -99,7 +99,7 @@ def test_a_baseline_is_taken_from_history_and_judged(workspace: Path) -> None:
     assert "data/baselines" in run(workspace, "dvc", "status", "transfer@expression").stdout
 
 
-def test_again_runs_nothing(workspace: Path) -> None:
+def test_second_repro_runs_nothing(workspace: Path) -> None:
     done = run(workspace, "dvc", "repro")
     assert done.returncode == 0, done.stdout
     assert ran(done.stdout) == []
@@ -116,7 +116,7 @@ def test_bad_files_are_named_and_quarantined(finished: Path) -> None:
     assert all(f"quarantined: {name}" in log for name in quarantined.index)
 
 
-def test_the_backbone_tells_where_it_comes_from(finished: Path) -> None:
+def test_backbone_contains_its_provenance(finished: Path) -> None:
     from fra.weights.files import read_weights
 
     _, metadata = read_weights(finished / "artifacts/pretrain/backbone.safetensors")
@@ -126,7 +126,7 @@ def test_the_backbone_tells_where_it_comes_from(finished: Path) -> None:
     assert str(finished) not in json.dumps(metadata)
 
 
-def test_num_masks_re_runs_what_it_affects_and_nothing_before(workspace: Path) -> None:
+def test_changed_num_masks_runs_pretraining_and_later_stages_only(workspace: Path) -> None:
     params = workspace / "params.yaml"
     params.write_text(params.read_text().replace("num_masks: 4", "num_masks: 2"))
     done = run(workspace, "dvc", "repro")
@@ -138,7 +138,7 @@ def test_num_masks_re_runs_what_it_affects_and_nothing_before(workspace: Path) -
     ]
 
 
-def test_too_many_bad_files_stop_the_run(tmp_path: Path) -> None:
+def test_too_many_damaged_files_stop_the_run(tmp_path: Path) -> None:
     faces = few_faces(tmp_path / "faces")
     add_bad_files(faces)
     (tmp_path / "workspace").mkdir()
@@ -166,10 +166,10 @@ def test_too_many_bad_files_stop_the_run(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_one_flipped_byte_stops_pretraining_and_transfer(workspace: Path, victim: str, message: str) -> None:
+def test_one_changed_byte_stops_pretraining_and_transfer(workspace: Path, victim: str, message: str) -> None:
     path = workspace / victim
     content = path.read_bytes()
-    path.unlink()  # DVC links it read-only to its cache
+    path.unlink()  # a read-only link to DVC's cache
     middle = len(content) // 2
     path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
     for stage in (["pipelines.pretrain"], ["pipelines.transfer", "expression"]):
@@ -179,7 +179,7 @@ def test_one_flipped_byte_stops_pretraining_and_transfer(workspace: Path, victim
         assert "Traceback" not in done.stdout
 
 
-def test_webdataset_is_one_parameter_away(workspace: Path) -> None:
+def test_loader_webdataset_is_a_parameter(workspace: Path) -> None:
     done = run(
         workspace,
         sys.executable,
@@ -195,8 +195,8 @@ def test_webdataset_is_one_parameter_away(workspace: Path) -> None:
     assert "pre-trained: loss" in done.stdout
 
 
-def test_a_probe_is_one_parameter_away(workspace: Path) -> None:
-    """Through DVC, which then watches the labelled faces too; the weights stay what they are."""
+def test_probe_is_a_parameter(workspace: Path) -> None:
+    """The weights stay the same."""
     before = read_weights(workspace / "artifacts/pretrain/model.safetensors")[0]
     done = run(workspace, sys.executable, "-m", "pipelines.params", "recipe=tiny", "probe=knn")
     assert done.returncode == 0, done.stdout
@@ -211,21 +211,20 @@ def test_a_probe_is_one_parameter_away(workspace: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_interrupted_pretraining_is_continued_by_dvc(workspace: Path) -> None:
-    """A stop signal, then kill -9, to DVC and all it started: nothing half-made is left or cached, and `dvc repro` goes
-    on to the bytes of a run that nothing disturbed."""
+def test_dvc_repro_continues_an_interrupted_pretraining(workspace: Path) -> None:
+    """After a stop signal and after kill -9 no incomplete output is left; the weights equal those of one whole run."""
     lock = (workspace / "dvc.lock").read_bytes()
     longer = ["train.epochs=60", "train.checkpoint_every=3"]
     done = run(workspace, sys.executable, "-m", "pipelines.params", "recipe=tiny", *longer)
     assert done.returncode == 0, done.stdout
     command = ["dvc", "repro", "-s", "pretrain"]
-    for blow in (signal.SIGTERM, signal.SIGKILL):
+    for number in (signal.SIGTERM, signal.SIGKILL):
         before = newest_checkpoint(workspace)
         process = subprocess.Popen(command, cwd=workspace, env=environment(), start_new_session=True)
         while newest_checkpoint(workspace) <= before:
             assert process.poll() is None, "ended too early"
             time.sleep(0.05)
-        os.killpg(process.pid, blow)
+        os.killpg(process.pid, number)
         assert process.wait(60) != 0
         assert not (workspace / "artifacts/pretrain/backbone.safetensors").exists()
         assert (workspace / "dvc.lock").read_bytes() == lock
@@ -240,11 +239,11 @@ def test_an_interrupted_pretraining_is_continued_by_dvc(workspace: Path) -> None
 
 
 def newest_checkpoint(workspace: Path) -> str:
-    """Its name; empty where there is none."""
+    """Returns its name; empty if there is none."""
     return max((path.name for path in workspace.glob(".work/checkpoints/*/step-*.pt")), default="")
 
 
-def test_a_wrong_root_is_one_line(tmp_path: Path) -> None:
+def test_wrong_root_is_reported_in_one_line(tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path, "dataset=folder", "dataset.root=/nowhere/faces")
     done = run(workspace, sys.executable, "-m", "pipelines.ingest")
     assert done.returncode == 1

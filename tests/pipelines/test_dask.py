@@ -1,4 +1,4 @@
-"""Sharding on a real Dask scheduler and two worker processes, one of which is killed on the way."""
+"""Sharding on a real Dask scheduler with two worker processes, one of which is killed meanwhile."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pipelines.shard import on_dask
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """The scheduler's address, and its two workers."""
+    """A Dask scheduler: its address, and its two worker processes."""
     file = tmp_path / "scheduler.json"
     scheduler = [
         "scheduler",
@@ -63,7 +63,7 @@ def bytes_of(out: Path) -> dict[str, str]:
     return {path.name: sha256(path) for path in files}
 
 
-def test_a_killed_worker_changes_nothing(
+def test_shards_are_the_same_after_kill_9_of_a_worker(
     tmp_path: Path, cluster: tuple[str, list[subprocess.Popen[bytes]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path.parent)  # the workers run in another folder, and shards have relative names
@@ -91,6 +91,6 @@ def test_a_killed_worker_changes_nothing(
     assert written["dask"] == written["here"]
 
 
-def test_no_scheduler_is_one_clear_error() -> None:
+def test_missing_scheduler_is_reported() -> None:
     with pytest.raises(ConnectionError, match=r"shard\.dask_address tcp://127\.0\.0\.1:9: no Dask scheduler"):
         list(on_dask("tcp://127.0.0.1:9", patience=2)(lambda job: 0, []))

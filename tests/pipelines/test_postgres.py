@@ -1,4 +1,4 @@
-"""`make serve` with its state in a real PostgreSQL."""
+"""`make serve` with its state in a PostgreSQL database."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ pytestmark = pytest.mark.slow
 
 
 def program(name: str) -> str | None:
-    """Debian keeps the server's programs out of the PATH."""
+    """Returns the path of a program of PostgreSQL, which Debian does not put into PATH."""
     found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
     return str(found[-1]) if found else shutil.which(name)
 
 
 @pytest.fixture
 def database() -> Iterator[str]:
-    """The address of an empty database in a cluster of its own."""
+    """The address of an empty database in a new cluster."""
     initdb, server = program("initdb"), program("pg_ctl")
     if initdb is None or server is None:
         pytest.skip("no PostgreSQL here (Debian: apt install postgresql)")
@@ -50,7 +50,7 @@ def database() -> Iterator[str]:
             do(server, "-D", cluster, "-m", "immediate", "stop")
 
 
-def test_a_run_with_postgresql(toy: Toy, database: str) -> None:
+def test_run_with_postgresql(toy: Toy, database: str) -> None:
     with serving(toy, FRA_DATABASE_URL=database) as served:
         run = served.launch("run/nightly", targets=["pretrain"])
         assert served.ended(run)["state_name"] == "Completed"

@@ -1,4 +1,4 @@
-"""What a finished chain tells about the people, the machine and its user, and to whom."""
+"""Outputs of the pipeline do not contain names of the machine, its user or secrets, and nothing is sent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def artifacts(workspace: Path) -> list[Path]:
 
 
 def contents(path: Path) -> bytes:
-    """A file's bytes; of a parquet file also its values, as they are compressed."""
+    """Returns a file's bytes; of a parquet file, which is compressed, also its values."""
     raw = path.read_bytes()
     if path.suffix != ".parquet":
         return raw
@@ -31,21 +31,21 @@ def contents(path: Path) -> bytes:
     return raw + repr((table.schema, table.to_pydict())).encode("utf-8", "replace")
 
 
-def saying(workspace: Path, tells: dict[str, str]) -> set[str]:
-    """Which artifacts hold which of these words."""
+def containing(workspace: Path, secrets: dict[str, str]) -> set[str]:
+    """Returns which artifacts contain which of these texts."""
     found = artifacts(workspace)
     assert len(found) > 40
-    words = {what: word.encode() for what, word in tells.items()}
+    words = {what: word.encode() for what, word in secrets.items()}
     return {
-        f"{path.relative_to(workspace)} says {what}"
+        f"{path.relative_to(workspace)} contains {what}"
         for path in found
         for what, word in words.items()
         if word in contents(path)
     }
 
 
-def test_artifacts_do_not_say_where_they_were_made_and_by_whom(finished: Path) -> None:
-    tells = {
+def test_artifacts_do_not_contain_names_of_user_host_or_folders(finished: Path) -> None:
+    names = {
         "the folder of the raw data": f"{finished.parent}",
         "the home folder": f"{Path.home()}/",
         "the folder of Python": sys.prefix,
@@ -53,25 +53,24 @@ def test_artifacts_do_not_say_where_they_were_made_and_by_whom(finished: Path) -
         "the user's name": USER,
         "the host's name": HOST if may_unshare() else socket.gethostname(),
     }
-    assert not saying(finished, tells)
+    assert not containing(finished, names)
 
 
-def test_secrets_of_the_environment_get_nowhere(finished: Path) -> None:
-    assert not saying(finished, {"a secret": SECRET})
+def test_artifacts_do_not_contain_secrets_of_the_environment(finished: Path) -> None:
+    assert not containing(finished, {"a secret": SECRET})
     for name in ("log.txt", "params.yaml", "dvc.lock"):
         assert SECRET not in (finished / name).read_text()
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
-def test_the_chain_sends_nothing(finished: Path) -> None:
-    """What every process of the chain asked of the network, by the kernel's word."""
+def test_pipeline_sends_nothing(finished: Path) -> None:
+    """The trace contains the system calls of every process that send something."""
     calls = (finished.parent / "sent.txt").read_text().splitlines()
-    assert calls, "it notes at least how processes end"
+    assert calls, "the trace contains at least how processes end"
     assert [line for line in calls if re.search(r"AF_INET|AF_PACKET|AF_VSOCK", line)] == []
 
 
-def test_the_trace_would_notice(tmp_path: Path) -> None:
-    """The trace can fail: a process that asks for a name on the network is in it."""
+def test_trace_contains_a_request_of_the_network(tmp_path: Path) -> None:
     program = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('192.0.2.1', 53))"
     run(tmp_path, *observed(tmp_path / "sent.txt"), sys.executable, "-c", program)
     if shutil.which("strace"):
@@ -82,7 +81,7 @@ def modes(folder: Path) -> set[int]:
     return {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in folder.rglob("*")}
 
 
-def test_what_is_made_is_as_closed_as_the_pictures(tmp_path: Path) -> None:
+def test_outputs_are_as_restricted_as_the_images(tmp_path: Path) -> None:
     faces = few_faces(tmp_path / "faces")
     workspace = tmp_path / "workspace"
     workspace.mkdir()
@@ -106,7 +105,7 @@ def test_what_is_made_is_as_closed_as_the_pictures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "file", "shut"),
+    ("folder", "file", "denied"),
     [
         (0o755, 0o644, 0),
         (0o755, 0o640, 0o007),
@@ -115,10 +114,10 @@ def test_what_is_made_is_as_closed_as_the_pictures(tmp_path: Path) -> None:
         (0o711, 0o600, 0o077),
     ],
 )
-def test_who_may_not_read_a_picture(folder: int, file: int, shut: int, tmp_path: Path) -> None:
+def test_denied_bits_follow_folder_and_file(folder: int, file: int, denied: int, tmp_path: Path) -> None:
     inside = tmp_path / "s1"
     inside.mkdir()
     (inside / "1.pgm").touch(file)
     (inside / "1.pgm").chmod(file)
     inside.chmod(folder)
-    assert permissions.closed([str(inside)], [str(inside / "1.pgm")]) == shut
+    assert permissions.denied_bits([str(inside)], [str(inside / "1.pgm")]) == denied

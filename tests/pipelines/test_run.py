@@ -1,4 +1,4 @@
-"""The parent flow without a server: order, skipping, retries, timeouts, what is left after a kill."""
+"""`python -m pipelines.run` without a server: order, skipped stages, retries, kill and continue, commit, push."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipelines.repo import graph
 ALL = ["ingest", "pretrain", "transfer-a", "transfer-b", "zreport"]
 
 
-def test_the_graph_is_dvcs(toy: Toy, monkeypatch) -> None:
+def test_plan_is_the_graph_of_dvc(toy: Toy, monkeypatch) -> None:
     monkeypatch.chdir(toy.folder)
     plan = graph.read()
     assert [stage.name for stage in plan.stages] == [
@@ -35,34 +35,34 @@ def test_the_graph_is_dvcs(toy: Toy, monkeypatch) -> None:
     ]
 
 
-def test_runs_in_order_then_nothing(toy: Toy) -> None:
+def test_stages_run_in_order_and_then_are_up_to_date(toy: Toy) -> None:
     code, output = toy.run()
     assert code == 0, output
-    assert toy.worked("begin") == ALL
+    assert toy.logged("begin") == ALL
     code, output = toy.run()
     assert code == 0, output
     assert output.count("up to date") == len(ALL)
-    assert toy.worked("begin") == ALL
+    assert toy.logged("begin") == ALL
 
 
-def test_only_what_a_change_reaches_runs_again(toy: Toy) -> None:
+def test_removed_output_is_restored_from_the_cache(toy: Toy) -> None:
     assert toy.run()[0] == 0
     (toy.folder / "made/transfer-a").unlink()
     toy.log.unlink()
     code, output = toy.run()
     assert code == 0, output
-    assert toy.worked("begin") == []  # DVC has the result in its cache
+    assert toy.logged("begin") == []
     assert (toy.folder / "made/transfer-a").is_file()
 
 
-def test_what_can_pass_is_tried_again(toy: Toy) -> None:
+def test_transient_error_is_retried(toy: Toy) -> None:
     toy.configure(ingest="flaky")
     code, output = toy.run("ingest")
     assert code == 0, output
     assert toy.starts("ingest") == 2
 
 
-def test_what_cannot_pass_is_not(toy: Toy) -> None:
+def test_other_error_is_not_retried(toy: Toy) -> None:
     toy.configure(ingest="bad")
     code, output = toy.run("ingest")
     assert code == 1
@@ -70,17 +70,17 @@ def test_what_cannot_pass_is_not(toy: Toy) -> None:
     assert output.strip().splitlines()[-1] == "error: ingest: a parameter is wrong"
 
 
-def test_unknown_stage_is_one_line(toy: Toy) -> None:
+def test_unknown_stage_is_reported_in_one_line(toy: Toy) -> None:
     code, output = toy.run("nonsense")
     assert code == 1
     assert "nonsense" in output
     assert "Traceback" not in output
 
 
-def test_kill_9_leaves_nothing_and_the_next_run_continues(toy: Toy) -> None:
+def test_after_kill_9_no_process_is_left_and_the_next_run_continues(toy: Toy) -> None:
     toy.configure(tenths=40)
     process = toy.start("pipelines.run")
-    until(lambda: "pretrain" in toy.worked("begin"), 40, "pretrain begins")
+    until(lambda: "pretrain" in toy.logged("begin"), 40, "pretrain begins")
     time.sleep(1)
     below = psutil.Process(process.pid).children(recursive=True)
     assert toy.processes()
@@ -91,36 +91,36 @@ def test_kill_9_leaves_nothing_and_the_next_run_continues(toy: Toy) -> None:
     assert code == 0, output
     assert "continuing at" in output
     assert not [one for one in below if one.is_running()]
-    ends = toy.worked("end")
+    ends = toy.logged("end")
     assert ends == ["ingest", "pretrain", *ALL[1:]]
-    assert toy.worked("begin") == ends  # never two at once
+    assert toy.logged("begin") == ends  # never two at the same time
 
 
-def test_ctrl_c_saves(toy: Toy) -> None:
+def test_ctrl_c_lets_the_stage_save(toy: Toy) -> None:
     toy.configure(tenths=100)
     process = toy.start("pipelines.run")
-    until(lambda: "pretrain" in toy.worked("begin"), 40, "pretrain begins")
+    until(lambda: "pretrain" in toy.logged("begin"), 40, "pretrain begins")
     process.send_signal(signal.SIGINT)
     assert process.wait(30) != 0
     until(lambda: not toy.processes(), 30, "the end of the stage, which saves first")
     assert (toy.folder / ".work/pretrain.saved").is_file()
 
 
-def test_two_runs_at_once(toy: Toy) -> None:
+def test_second_run_waits_for_the_first(toy: Toy) -> None:
     toy.configure(tenths=20)
     first, second = toy.start("pipelines.run"), toy.start("pipelines.run")
     output = first.communicate(timeout=90)[0], second.communicate(timeout=90)[0]
     assert (first.returncode, second.returncode) == (0, 0), output
-    assert toy.worked("begin") == ALL  # the second found all of it done
-    assert "works in this folder" in "".join(output)
+    assert toy.logged("begin") == ALL  # the second run found everything up to date
+    assert "is running in this folder" in "".join(output)
     status = subprocess.run(
         ["dvc", "status"], cwd=toy.folder, env=toy.environment(), capture_output=True, text=True
     )
     assert "up to date" in status.stdout, status
 
 
-def test_commit_writes_results_into_history(toy: Toy) -> None:
-    (toy.folder / "unrelated").write_text("staged by somebody\n")
+def test_commit_contains_results_only(toy: Toy) -> None:
+    (toy.folder / "unrelated").write_text("staged\n")
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=toy.folder, capture_output=True, text=True, check=True)
@@ -134,10 +134,10 @@ def test_commit_writes_results_into_history(toy: Toy) -> None:
     assert git("diff", "--cached", "--name-only") == "unrelated\n"
 
 
-def test_push_to_the_remote(toy: Toy) -> None:
+def test_outputs_are_pushed_to_the_remote(toy: Toy) -> None:
     remote = toy.folder.parent / "remote"
     subprocess.run(
-        ["dvc", "remote", "add", "-d", "there", str(remote)],
+        ["dvc", "remote", "add", "-d", "remote", str(remote)],
         cwd=toy.folder,
         env=toy.environment(),
         check=True,

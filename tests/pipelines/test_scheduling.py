@@ -1,4 +1,4 @@
-"""The real chain, tiny, as a scheduled deployment: it runs by itself, then skips all, and survives kill -9."""
+"""The real pipeline with the recipe `tiny` as a scheduled deployment: schedule, skipped stages, kill -9."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def faces(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with the tiny recipe, and its own deployment "every-minute" on the server."""
+    """A workspace with the recipe `tiny`, and a deployment "every-minute" of it on the server."""
     folder = tmp_path_factory.mktemp("scheduled")
     images = few_faces(folder / "faces")
     workspace = folder / "workspace"
@@ -47,16 +47,16 @@ def seconds(found: dict[str, Any]) -> float:
 
 
 def with_tasks(served: Served, deployment: str) -> list[dict[str, Any]]:
-    """Runs of a deployment that are over, the first one first; without those that left the work to an earlier one."""
-    over = {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}}
-    found = served.flow_runs(deployment_id={"any_": [deployment]}, state=over)
+    """Returns the finished runs of a deployment in order, without those that skipped because of an earlier run."""
+    finished = {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}}
+    found = served.flow_runs(deployment_id={"any_": [deployment]}, state=finished)
     return [run for run in found if served.tasks(run["id"])]
 
 
-def test_schedule_fires_then_skips(served: Served, faces: Path) -> None:
+def test_schedule_starts_a_run_and_the_next_one_skips_all_stages(served: Served, faces: Path) -> None:
     deployment = served.get("/deployments/name/run/every-minute")["id"]
     runs = until(lambda: (found := with_tasks(served, deployment))[1:] and found, 400, "two scheduled runs")
-    served.ask("PATCH", f"/deployments/{deployment}", {"paused": True})
+    served.request("PATCH", f"/deployments/{deployment}", {"paused": True})
     assert [found["state_name"] for found in runs[:2]] == ["Completed", "Completed"], runs[0]["state"][
         "message"
     ]
@@ -72,12 +72,12 @@ def test_schedule_fires_then_skips(served: Served, faces: Path) -> None:
     assert {"results", "made", "verdict", "data-docs", "report"} <= shown
 
 
-def test_overhead(served: Served, faces: Path) -> None:
-    """An up-to-date tree: at most 10 s more than `dvc repro` takes."""
+def test_run_takes_at_most_10_s_more_than_dvc_repro(served: Served, faces: Path) -> None:
+    """Where all stages are up to date."""
     took = {}
     for name, command in {"dvc repro": ["dvc", "repro"], "run": ["python", "-m", "pipelines.run"]}.items():
         rounds = []
-        for _ in range(2):  # the better one: others may use this machine too
+        for _ in range(2):  # the faster one counts: other processes may use this machine
             start = time.monotonic()
             done = run(faces, *command, PREFECT_API_URL=served.url)
             rounds.append(time.monotonic() - start)
@@ -87,20 +87,20 @@ def test_overhead(served: Served, faces: Path) -> None:
     assert took["run"] - took["dvc repro"] < 10
 
 
-def test_kill_9_in_the_middle_of_pretraining(served: Served, faces: Path) -> None:
+def test_pretraining_continues_after_kill_9_of_the_worker(served: Served, faces: Path) -> None:
     done = run(
         faces, "python", "-m", "pipelines.params", *OVERRIDES, f"dataset.root={faces.parent / 'faces'}"
     )
     assert done.returncode == 0, done.stdout
     launched = served.launch("run/every-minute", targets=["pretrain"])
-    until(lambda: "pretrain:" in served.said(launched) or in_training(faces), 120, "pre-training begins")
+    until(lambda: "pretrain:" in served.logs(launched) or in_training(faces), 120, "pre-training begins")
     time.sleep(4)
     worker = served.worker()
     below = worker.children(recursive=True)
     os.kill(worker.pid, signal.SIGKILL)
     ended = served.ended(launched, 240)
     assert ended["state_name"] == "Completed", ended["state"]["message"]
-    found = re.search(r"continuing at step (\d+) of", served.said(launched))
+    found = re.search(r"continuing at step (\d+) of", served.logs(launched))
     assert found
     assert int(found[1]) > 0
     assert not [process for process in below if process.is_running()]
@@ -119,5 +119,5 @@ OVERRIDES = ["recipe=tiny", "data.loader=webdataset", "train.epochs=60", "train.
 
 
 def in_training(workspace: Path) -> bool:
-    """Whether pre-training saved a checkpoint."""
+    """Returns whether pre-training saved a checkpoint."""
     return any((workspace / ".work/checkpoints").glob("*/*"))

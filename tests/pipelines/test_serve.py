@@ -1,4 +1,4 @@
-"""`make serve` with a toy pipeline: real server, real workers, real kills."""
+"""`make serve` with a toy pipeline: a real server, real workers, processes that are killed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ALL = ["ingest", "pretrain", "transfer-a", "transfer-b", "zreport"]
 
 @pytest.fixture
 def fresh(served: Served) -> Iterator[Served]:
-    """The toy pipeline as if never run; afterwards nothing of it runs, however the test ended."""
+    """The toy pipeline as before its first run; after the test no process of it is left."""
     toy = served.toy
     toy.configure()
     for name in ("made", ".dvc/cache"):
@@ -36,29 +36,29 @@ def fresh(served: Served) -> Iterator[Served]:
     yield served
     for run in served.flow_runs(state={"type": {"any_": ["PENDING", "RUNNING"]}}):
         served.post(f"/flow_runs/{run['id']}/set_state", state={"type": "CANCELLING", "name": "Cancelling"})
-    until(lambda: not toy.processes(), 60, "the end of what the test left")
+    until(lambda: not toy.processes(), 60, "the end of the stages that the test left")
 
 
 def seconds(run: dict) -> float:
-    """From being picked up to the end."""
+    """Returns the duration of a run from its start."""
     start, end = (datetime.fromisoformat(run[name]) for name in ("start_time", "end_time"))
     return (end - start).total_seconds()
 
 
-def test_a_run_and_what_it_shows(fresh: Served) -> None:
+def test_run_shows_tasks_stages_logs_and_artifacts(fresh: Served) -> None:
     fresh.toy.configure(tenths=70)
     run = fresh.launch("run/nightly")
     ended = fresh.ended(run)
-    assert ended["state_name"] == "Completed", fresh.said(run)
-    assert fresh.toy.worked("begin") in (ALL, [*ALL[:2], "transfer-b", "transfer-a", ALL[-1]])
+    assert ended["state_name"] == "Completed", fresh.logs(run)
+    assert fresh.toy.logged("begin") in (ALL, [*ALL[:2], "transfer-b", "transfer-a", ALL[-1]])
     tasks = fresh.tasks(run)
     assert {task["state_name"] for task in tasks.values()} == {"Completed"}
     below = {child["parent_task_run_id"]: child for child in fresh.children(run)}
     for name in ("ingest", "pretrain", "transfer@a", "transfer@b", "zreport"):
         assert below[tasks[name]["id"]]["name"] == name  # the stage's own flow run, under its task
         assert below[tasks[name]["id"]]["state_name"] == "Completed"
-    assert "pretrain is done" in fresh.said(run)
-    assert "pretrain is done" in fresh.said(below[tasks["pretrain"]["id"]]["id"])
+    assert "pretrain is done" in fresh.logs(run)
+    assert "pretrain is done" in fresh.logs(below[tasks["pretrain"]["id"]]["id"])
     shown = {
         found["key"]: found for found in fresh.post("/artifacts/filter", flow_runs={"id": {"any_": [run]}})
     }
@@ -72,7 +72,7 @@ def test_a_run_and_what_it_shows(fresh: Served) -> None:
     assert seconds(ended) < 15
 
 
-def test_failure_is_told_and_not_tried_again(fresh: Served) -> None:
+def test_failure_calls_the_webhook_and_is_not_retried(fresh: Served) -> None:
     fresh.toy.configure(ingest="bad")
     run = fresh.launch("run/nightly")
     ended = fresh.ended(run)
@@ -86,14 +86,14 @@ def test_failure_is_told_and_not_tried_again(fresh: Served) -> None:
     assert run in alert[0]["url"]
 
 
-def test_what_can_pass_is_tried_again(fresh: Served) -> None:
+def test_transient_error_is_retried(fresh: Served) -> None:
     fresh.toy.configure(ingest="flaky")
     run = fresh.launch("run/nightly", targets=["ingest"])
     assert fresh.ended(run)["state_name"] == "Completed"
     assert fresh.tasks(run)["ingest"]["run_count"] == 2
 
 
-def test_timeout(fresh: Served) -> None:
+def test_stage_that_exceeds_its_timeout_fails(fresh: Served) -> None:
     fresh.toy.configure(tenths=600)
     run = fresh.launch("run/nightly", timeouts={"pretrain": 6})
     ended = fresh.ended(run)
@@ -102,59 +102,79 @@ def test_timeout(fresh: Served) -> None:
     assert fresh.toy.processes() == []
 
 
-def begun(served: Served) -> None:
-    until(lambda: "pretrain" in served.toy.worked("begin"), 60, "pretrain begins")
+def wait_for_pretrain(served: Served) -> None:
+    """Waits until `pretrain` has run for a second."""
+    until(lambda: "pretrain" in served.toy.logged("begin"), 60, "pretrain begins")
     time.sleep(1)
 
 
-def test_cancel(fresh: Served) -> None:
-    """From the click to nothing left: at most 30 s, the work saved."""
+def test_cancelled_run_saves_and_ends_within_30_s(fresh: Served) -> None:
     fresh.toy.configure(tenths=6000)
     run = fresh.launch("run/nightly")
-    begun(fresh)
+    wait_for_pretrain(fresh)
     state = {"type": "CANCELLING", "name": "Cancelling"}
     fresh.post(f"/flow_runs/{run}/set_state", state=state)
-    clicked = time.monotonic()
+    cancelled = time.monotonic()
     assert fresh.ended(run)["state_name"] == "Cancelled"
-    until(lambda: not fresh.toy.processes(), 30 - (time.monotonic() - clicked), "the end of every process")
+    until(lambda: not fresh.toy.processes(), 30 - (time.monotonic() - cancelled), "the end of every process")
     assert (fresh.toy.folder / ".work/pretrain.saved").is_file()
     assert {child["state_type"] for child in fresh.children(run)} == {"COMPLETED", "CANCELLED"}
 
 
-@pytest.mark.parametrize("whom", ["worker", "all"])
-def test_kill_9_of_the_worker(fresh: Served, whom: str) -> None:
-    """The same run is finished by the worker that is started again, from where it was saved."""
-    fresh.toy.configure(tenths=60)
-    run = fresh.launch("run/nightly")
-    begun(fresh)
-    worker = fresh.worker()
-    flow = next(child for child in worker.children() if "prefect.engine" in " ".join(child.cmdline()))
-    doomed = [worker, flow] if whom == "all" else [worker]
+def kill_worker(served: Served, *, with_flow: bool, pool: str = "local") -> list[psutil.Process]:
+    """Kills the worker of a pool with -9, and its flow's process too; returns all processes below the worker."""
+    worker = served.worker(pool)
     below = worker.children(recursive=True)
-    for process in doomed:
+    flow = next(child for child in below if "prefect.engine" in " ".join(child.cmdline()))
+    for process in [worker, flow] if with_flow else [worker]:
         os.kill(process.pid, signal.SIGKILL)
-    ended = fresh.ended(run)
+    return below
+
+
+def unfinished(served: Served) -> list[str]:
+    """Returns the flow runs and task runs that the server shows as started but not ended."""
+    states = {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}
+    tasks = served.post("/task_runs/filter", task_runs={"state": states})
+    return [found["name"] for found in [*served.flow_runs(state=states), *tasks]]
+
+
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize(
+    ("age", "with_flow"), [(1, False), (1, True), (16, False), (70, False), (70, True), (200, True)]
+)
+def test_run_continues_once_after_kill_9_of_its_worker(fresh: Served, age: int, with_flow: bool) -> None:
+    """`age` seconds after the run's first start: one further start finishes it, and nothing is left Running."""
+    fresh.toy.configure(tenths=10 * age + 400)
+    run = fresh.launch("run/nightly")
+    until(lambda: "pretrain" in fresh.toy.logged("begin"), 120, "pretrain begins")
+    started = datetime.fromisoformat(fresh.flow_run(run)["start_time"]).timestamp()
+    time.sleep(max(1, started + age - time.time()))
+    below = kill_worker(fresh, with_flow=with_flow)
+    ended = fresh.ended(run, age + 300)
     assert ended["state_name"] == "Completed", ended
-    assert "continuing at" in fresh.said(run)
-    assert fresh.toy.worked("end")[:3] == ["ingest", "pretrain", "pretrain"]  # stopped once, then finished
-    assert sorted(fresh.toy.worked("begin")) == sorted([*ALL, "pretrain"])
+    assert ended["run_count"] == 2
+    states = [state["name"] for state in fresh.get(f"/flow_run_states/?flow_run_id={run}")]
+    assert states.count("Running") == 2
+    assert "Crashed" not in states
+    assert "continuing at" in fresh.logs(run)
+    assert fresh.toy.logged("end")[:3] == ["ingest", "pretrain", "pretrain"]  # stopped once, then finished
+    assert sorted(fresh.toy.logged("begin")) == sorted([*ALL, "pretrain"])
     assert not [process for process in below if process.is_running()]
-    unfinished = fresh.flow_runs(state={"type": {"any_": ["RUNNING", "CANCELLING"]}})
-    assert unfinished == []
+    until(lambda: not unfinished(fresh), 60, "the end of every flow run and task run")
 
 
-def test_server_away_in_the_middle(fresh: Served) -> None:
-    """The stage finishes and is cached; the next run says so."""
+def test_stage_finishes_while_the_server_is_away(fresh: Served) -> None:
+    """Its outputs are cached, and the next run shows it as Cached."""
     fresh.toy.configure(tenths=80)
     run = fresh.launch("run/nightly")
-    begun(fresh)
+    wait_for_pretrain(fresh)
     server = next(
         child
         for child in psutil.Process(fresh.process.pid).children(recursive=True)
         if "server" in child.cmdline() and "pipelines.orchestration.supervise" not in child.cmdline()
     )
     server.kill()
-    until(lambda: "pretrain" in fresh.toy.worked("end"), 60, "the end of pretrain")
+    until(lambda: "pretrain" in fresh.toy.logged("end"), 60, "the end of pretrain")
     assert fresh.toy.starts("pretrain") == 1
     until(lambda: answers(fresh.url), 60, "the server's return")
     assert fresh.ended(run, 150)["state_type"] in ("COMPLETED", "CRASHED", "FAILED")
@@ -164,8 +184,8 @@ def test_server_away_in_the_middle(fresh: Served) -> None:
     assert fresh.toy.starts("pretrain") == 1
 
 
-def test_never_two_pretrainings(fresh: Served, tmp_path) -> None:
-    """Two folders, one GPU: the second waits for the first."""
+def test_two_pretrainings_never_run_at_the_same_time(fresh: Served, tmp_path) -> None:
+    """Two project folders, one GPU: the second run waits for the first."""
     other = make_toy(tmp_path)
     other.env.update(fresh.toy.env)
     other.log = fresh.toy.log
@@ -181,32 +201,32 @@ def test_never_two_pretrainings(fresh: Served, tmp_path) -> None:
     assert words == ["begin", "end", "begin", "end"]
 
 
-def test_others_are_let_in_by_password_alone(tmp_path: Path) -> None:
-    """Bound wider than 127.0.0.1, the server asks for one, and the run's own processes know it."""
+def test_server_on_another_address_requires_a_password(tmp_path: Path) -> None:
+    """The processes of a run have it."""
     toy = make_toy(tmp_path)
     refused = toy.start("pipelines.serve", "--host", "127.0.0.2", "--port", str(free_port()))
-    said, _ = refused.communicate(timeout=60)
+    output, _ = refused.communicate(timeout=60)
     assert refused.returncode == 1
-    assert "set PREFECT_SERVER_API_AUTH_STRING=user:password" in said
+    assert "set PREFECT_SERVER_API_AUTH_STRING=user:password" in output
     with serving(toy, "127.0.0.2", PREFECT_SERVER_API_AUTH_STRING="anna:secret") as served:
         assert httpx.post(f"{served.url}/flow_runs/filter", json={}).status_code == 401
         served.password = ("anna", "secret")
         run = served.launch("run/nightly", targets=["ingest"])
-        assert served.ended(run)["state_name"] == "Completed", served.said(run)
+        assert served.ended(run)["state_name"] == "Completed", served.logs(run)
 
 
-def test_new_images_start_a_run(fresh: Served) -> None:
-    """Whoever sends the event `fra.data.new` starts the deployment on-new-data."""
+def test_event_of_new_images_starts_a_run(fresh: Served) -> None:
+    """The event `fra.data.new` starts the deployment on-new-data."""
     deployment = fresh.get("/deployments/name/run/on-new-data")["id"]
     resource = {"prefect.resource.id": "fra.data.folder"}
     event = {"id": str(uuid4()), "event": "fra.data.new", "resource": resource, "payload": {}}
-    fresh.ask("POST", "/events", [event | {"occurred": datetime.now().astimezone().isoformat()}])
+    fresh.request("POST", "/events", [event | {"occurred": datetime.now().astimezone().isoformat()}])
     found = until(lambda: fresh.flow_runs(deployment_id={"any_": [deployment]}), 30, "a run of on-new-data")
     assert fresh.ended(found[0]["id"])["state_name"] == "Completed"
 
 
-def test_the_sensor_sees_new_images_once(fresh: Served, tmp_path: Path) -> None:
-    """Of a folder of the user's own; the run that it starts lists the folder again, though DVC sees no change."""
+def test_sensor_reports_new_images_once(fresh: Served, tmp_path: Path) -> None:
+    """The run that it starts lists the user's own folder again, although DVC sees no change."""
     deployment = fresh.get("/deployments/name/run/on-new-data")["id"]
     before = len(fresh.flow_runs(deployment_id={"any_": [deployment]}))
     params = fresh.toy.folder / "params.yaml"
@@ -214,8 +234,8 @@ def test_the_sensor_sees_new_images_once(fresh: Served, tmp_path: Path) -> None:
     (tmp_path / "face.jpg").write_bytes(b"a face")
     params.write_text(f"dataset: {{root: {tmp_path}}}\ntoy: {{rate: 1}}\n")
     try:
-        looks = [fresh.ended(fresh.launch("sensor/sensor", settle=0.5)) for _ in range(2)]
-        assert [look["state"]["message"] for look in looks] == ["New images.", "Nothing new."]
+        runs = [fresh.ended(fresh.launch("sensor/sensor", settle=0.5)) for _ in range(2)]
+        assert [run["state"]["message"] for run in runs] == ["New images.", "Nothing new."]
         found = until(
             lambda: fresh.flow_runs(deployment_id={"any_": [deployment]})[before:], 30, "a run of on-new-data"
         )
@@ -226,16 +246,56 @@ def test_the_sensor_sees_new_images_once(fresh: Served, tmp_path: Path) -> None:
         params.write_text(kept)
 
 
-def test_sweep(fresh: Served) -> None:
-    """Two experiments on the pool "gpu", their figures side by side; the workspace stays as it was."""
+def test_sweep_runs_each_combination(fresh: Served) -> None:
+    """Two experiments on the pool "gpu" and their metrics in one table; the workspace is unchanged."""
     assert fresh.toy.run("ingest")[0] == 0
     commit(fresh.toy.folder)
     params = (fresh.toy.folder / "params.yaml").read_text()
     run = fresh.launch("sweep/sweep", grid=["toy.rate=2,3"], targets=["ingest"], jobs=2)
-    assert fresh.ended(run, 180)["state_name"] == "Completed", fresh.said(run)
+    assert fresh.ended(run, 180)["state_name"] == "Completed", fresh.logs(run)
     shown = fresh.post("/artifacts/filter", flow_runs={"id": {"any_": [run]}})
     assert [(row["set"], row["state"]) for row in json.loads(shown[0]["data"])] == [
         ("toy.rate=2", "Success"),
         ("toy.rate=3", "Success"),
     ]
     assert (fresh.toy.folder / "params.yaml").read_text() == params
+
+
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("with_flow", [False, True])
+def test_sweep_continues_once_after_kill_9_of_its_worker(fresh: Served, with_flow: bool) -> None:
+    """In the middle of a stage of its first experiment: one further start runs both, and nothing is left."""
+    assert fresh.toy.run("ingest")[0] == 0
+    commit(fresh.toy.folder)
+    fresh.toy.log.unlink()
+    run = fresh.launch("sweep/sweep", grid=["toy.rate=2,3"], targets=["pretrain"])
+    until(lambda: "pretrain" in fresh.toy.logged("begin"), 180, "pretrain begins")
+    time.sleep(1)
+    below = kill_worker(fresh, with_flow=with_flow, pool="gpu")
+    ended = fresh.ended(run, 400)
+    assert ended["state_name"] == "Completed", fresh.logs(run)
+    assert ended["run_count"] == 2
+    assert "Crashed" not in [state["name"] for state in fresh.get(f"/flow_run_states/?flow_run_id={run}")]
+    shown = fresh.post("/artifacts/filter", flow_runs={"id": {"any_": [run]}})
+    assert [row["state"] for row in json.loads(shown[0]["data"])] == ["Success", "Success"]
+    assert not [process for process in below if process.is_running()]
+    until(lambda: not unfinished(fresh), 60, "the end of every flow run and task run")
+    left = [path for path in (fresh.toy.folder / ".dvc/tmp/exps").rglob("*") if path.name == "toy_stage.py"]
+    assert left == []
+
+
+def test_failed_sweep_gives_the_reason(fresh: Served) -> None:
+    assert fresh.toy.run("ingest")[0] == 0
+    fresh.toy.configure(ingest="bad")
+    commit(fresh.toy.folder)
+    ended = fresh.ended(fresh.launch("sweep/sweep", grid=["toy.rate=2,3"], targets=["ingest"]), 300)
+    assert ended["state_name"] == "Failed"
+    assert "2 of 2 experiments failed" in ended["state"]["message"]
+    assert "(toy.rate=3): ingest: a parameter is wrong" in ended["state"]["message"]
+
+
+def test_sweep_checks_all_combinations_first(fresh: Served) -> None:
+    ended = fresh.ended(fresh.launch("sweep/sweep", grid=["toy.rate=2,3", "toy.speed=1"], targets=["ingest"]))
+    assert ended["state_name"] == "Failed"
+    assert "'toy.speed'" in ended["state"]["message"]
+    assert fresh.toy.starts("ingest") == 0

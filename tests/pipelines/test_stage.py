@@ -1,4 +1,4 @@
-"""A stage's command line: it teaches, takes what it should and nothing else, and says what its machine lacks."""
+"""The command line of a stage: help, refused arguments, and errors of the machine it runs on."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ def stage(name: str, *arguments: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(
-    ("command", "says"),
+    ("command", "text"),
     [
         (stage("ingest", "--help"), "a key of `benchmarks`"),
         (stage("params", "--help"), "group=choice, or section.name=value"),
     ],
 )
-def test_help_teaches(workspace: Path, command: tuple[str, ...], says: str) -> None:
+def test_help_names_the_arguments(workspace: Path, command: tuple[str, ...], text: str) -> None:
     done = run(workspace, *command)
     assert done.returncode == 0, done.stdout
-    assert says in " ".join(done.stdout.split())
+    assert text in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize(
-    ("command", "says"),
+    ("command", "text"),
     [
         (stage("ingest", "orl", "--force"), "unrecognized arguments: --force"),
         (stage("transfer"), "required: TASK"),
         (stage("params", "-S", "train.lr=1"), "unrecognized arguments: -S"),
     ],
 )
-def test_other_arguments_are_refused(workspace: Path, command: tuple[str, ...], says: str) -> None:
+def test_unknown_arguments_are_refused(workspace: Path, command: tuple[str, ...], text: str) -> None:
     before = (workspace / "params.yaml").read_bytes()
     done = run(workspace, *command)
     assert done.returncode == 2
-    assert says in done.stdout
+    assert text in done.stdout
     assert (workspace / "params.yaml").read_bytes() == before
 
 
-def test_where_processes_cannot_share_locks_the_folder_is_named(workspace: Path) -> None:
-    alone = ("unshare", "--map-root-user", "--mount", "sh", "-c", READ_ONLY, "sh")
-    if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+def test_missing_shared_memory_is_reported_with_its_folder(workspace: Path) -> None:
+    isolated = ("unshare", "--map-root-user", "--mount", "sh", "-c", READ_ONLY, "sh")
+    if subprocess.run([*isolated, "true"], capture_output=True, check=False).returncode:
         pytest.skip("file systems cannot be mounted here")
-    done = run(workspace, *alone, *stage("shard"))
+    done = run(workspace, *isolated, *stage("shard"))
     assert done.returncode == 1
     assert "error: shard: /dev/shm: Read-only file system: processes keep the locks" in done.stdout

@@ -1,3 +1,5 @@
+"""`pipelines.orchestration.supervise`: no process of a command outlives the process that started it."""
+
 from __future__ import annotations
 
 import os
@@ -10,13 +12,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-# Ignores SIGTERM where told to; starts a child; both write their process ids.
+# Starts a child and writes both process ids; "deaf" ignores SIGTERM, the child of "stray" has its own session.
 PROGRAM = """
 import os, pathlib, signal, subprocess, sys, time
-folder, manner = pathlib.Path(sys.argv[1]), sys.argv[2]
-if manner == "deaf":
+folder, behaviour = pathlib.Path(sys.argv[1]), sys.argv[2]
+if behaviour == "deaf":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=manner == "stray")
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=behaviour == "stray")
 (folder / "ids").write_text(f"{os.getpid()} {child.pid}")
 time.sleep(600)
 """
@@ -35,32 +37,32 @@ def started(folder: Path) -> list[psutil.Process]:
 
 
 def gone(processes: list[psutil.Process], seconds: float) -> bool:
-    """Dead and collected: a zombie still counts as there."""
+    """Returns whether all processes end within `seconds`, and are no zombies."""
     return not psutil.wait_procs(processes, timeout=seconds)[1]
 
 
 @pytest.mark.parametrize("code", [0, 1, 75])
-def test_exit_code_is_the_commands(tmp_path, code):
+def test_exit_code_is_the_commands(tmp_path: Path, code: int) -> None:
     process = start(tmp_path, sys.executable, "-c", f"raise SystemExit({code})")
     assert process.wait(10) == code
 
 
-def test_killed_command_is_told_from_a_failed_one(tmp_path):
+def test_killed_command_has_its_own_exit_code(tmp_path: Path) -> None:
     process = start(tmp_path, sys.executable, "-c", "import os; os.kill(os.getpid(), 9)")
     assert process.wait(10) == 137
 
 
-@pytest.mark.parametrize("manner", ["plain", "stray"])
-def test_sigterm_ends_the_whole_group(tmp_path, manner):
-    process = start(tmp_path, sys.executable, "-c", PROGRAM, str(tmp_path), manner)
+@pytest.mark.parametrize("behaviour", ["plain", "stray"])
+def test_sigterm_ends_the_whole_group(tmp_path: Path, behaviour: str) -> None:
+    process = start(tmp_path, sys.executable, "-c", PROGRAM, str(tmp_path), behaviour)
     below = started(tmp_path)
     process.send_signal(signal.SIGTERM)
     process.wait(10)
     assert gone(below, 2)
 
 
-def test_parent_killed_ends_the_whole_group(tmp_path):
-    """The parent is killed with -9 and can do nothing: the closed pipe tells."""
+def test_kill_9_of_the_parent_ends_the_whole_group(tmp_path: Path) -> None:
+    """The supervisor sees that the pipe to the parent is closed."""
     command = [
         sys.executable,
         "-m",
@@ -88,9 +90,10 @@ def test_parent_killed_ends_the_whole_group(tmp_path):
     assert gone([*below, *supervisor], 10)
 
 
-def test_deaf_command_is_killed_after_its_grace(tmp_path):
+def test_command_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     shorter = (
-        "import sys; from pipelines import supervise as it; it.GRACE = 0.5; sys.exit(it.main(sys.argv[1:]))"
+        "import sys; from pipelines.orchestration import supervise; supervise.GRACE = 0.5; "
+        "sys.exit(supervise.main(sys.argv[1:]))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", shorter, sys.executable, "-c", PROGRAM, str(tmp_path), "deaf"],
@@ -102,13 +105,13 @@ def test_deaf_command_is_killed_after_its_grace(tmp_path):
     assert gone(below, 2)
 
 
-def test_writing_goes_on_when_the_reader_is_dead(tmp_path):
+def test_command_can_write_after_its_reader_died(tmp_path: Path) -> None:
     """A stage that saves its work must not die of a closed pipe."""
     program = (
         "import pathlib, signal, sys, time\n"
-        "told = []\n"
-        "signal.signal(signal.SIGTERM, lambda *a: told.append(1))\n"
-        "while not told:\n"
+        "received = []\n"
+        "signal.signal(signal.SIGTERM, lambda *a: received.append(1))\n"
+        "while not received:\n"
         "    print('working', flush=True)\n"
         "    time.sleep(0.05)\n"
         "print('saving', flush=True)\n"

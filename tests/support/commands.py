@@ -1,4 +1,4 @@
-"""The stages and commands that are disturbed, and the small finished chain that each works in."""
+"""The stages and commands that faults are injected into."""
 
 from __future__ import annotations
 
@@ -13,17 +13,23 @@ from pathlib import Path
 from support.workspace import environment
 
 PERSON = "s2"
-"""Whose four photographs the commands look at."""
+"""The person whose four photographs the commands read."""
 TIMES = "speed.json"
-"""How long training took: no two runs agree, and DVC does not keep it."""
+"""The file with the duration of a training: it differs in each run, and DVC does not store it."""
 MODEL = "artifacts/pretrain/model.safetensors"
 
 
 @dataclass(frozen=True)
 class Command:
-    """`line` writes what is in `writes` (taken away before, so that there is work to do); `reads` is one of its inputs.
+    """A stage or command.
 
-    `stage` is its name in dvc.yaml. `memory` is an address space, in GB, in which it cannot do its work.
+    Attributes:
+        name: its name in the table of results.
+        line: the command line.
+        writes: its outputs, which are removed before it is run.
+        reads: one of its inputs.
+        memory: an address space, in GB, that is too small for it.
+        stage: its name in dvc.yaml, if it is a stage.
     """
 
     name: str
@@ -35,17 +41,19 @@ class Command:
 
     @property
     def folder(self) -> str:
-        """Where the first of its files goes."""
+        """Returns the path of its first output."""
         return self.writes[0]
 
 
 def stage(name: str, *writes: str, reads: str, memory: float) -> Command:
+    """Returns a stage of dvc.yaml as a command."""
     module, _, task = name.partition("@")
     line = ("python", "-m", f"pipelines.{module}", *([task] if task else []))
     return Command(name, line, writes, reads, memory, name)
 
 
 def fra(name: str, *arguments: str, writes: tuple[str, ...] = (), reads: str, memory: float) -> Command:
+    """Returns a `fra` command."""
     return Command(f"fra {name}", ("fra", *name.split(), *arguments), writes, reads, memory)
 
 
@@ -85,7 +93,7 @@ COMMANDS = (
 
 
 def start(command: Command, workspace: Path, *before: str) -> subprocess.Popen[str]:
-    """Starts it in a session of its own, output and errors together; `before` goes before its line."""
+    """Starts a command in its own session, output and errors together; `before` is put before its line."""
     program, *arguments = command.line
     line = [
         sys.executable if program == "python" else str(Path(sys.executable).with_name(program)),
@@ -105,16 +113,16 @@ def start(command: Command, workspace: Path, *before: str) -> subprocess.Popen[s
 
 
 def undisturbed(command: Command, workspace: Path) -> float:
-    """Runs it to its good end; returns the seconds that it took."""
-    begun = time.monotonic()
+    """Runs a command successfully to its end; returns the seconds that it took."""
+    begin = time.monotonic()
     process = start(command, workspace)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
-    return time.monotonic() - begun
+    return time.monotonic() - begin
 
 
 def contents(workspace: Path, paths: tuple[str, ...]) -> dict[str, str]:
-    """Every file below `paths`, but `TIMES`, with the SHA-256 of its bytes."""
+    """Returns every file below `paths` except `TIMES`, with the SHA-256 of its bytes."""
     return {
         os.path.relpath(file, workspace): hashlib.sha256(file.read_bytes()).hexdigest()
         for path in paths

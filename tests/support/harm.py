@@ -1,4 +1,4 @@
-"""The faults: each disturbs one run of a command for real, and goes away afterwards."""
+"""The faults: each one disturbs a run of a command, and is removed afterwards."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ from support.commands import Command, start
 from support.workspace import environment
 
 PATIENCE = 300
-"""Seconds in which a disturbed command must end by itself."""
+"""Seconds within which a disturbed command must end."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a disturbed command ended."""
+    """The exit code and output of a disturbed command."""
 
     code: int
     output: str
 
 
 Fault = Callable[[Command, Path, float], list[Ended]]
-"""Disturbs a run of the command in a workspace, which undisturbed takes so many seconds; how it ended."""
+"""Disturbs a run of a command in a workspace, given the seconds of an undisturbed run; returns how it ended."""
 
 
 def finish(process: subprocess.Popen[str]) -> Ended:
+    """Waits for the end of a process."""
     output, _ = process.communicate(timeout=PATIENCE)
     return Ended(process.returncode, output)
 
 
 def signalled(number: signal.Signals) -> Fault:
-    """The process, not its group, gets a signal at a moment that is drawn by the command's name."""
+    """Returns a fault: a signal to the process, not to its group, at a time that the command's name seeds."""
 
     def fault(command: Command, workspace: Path, seconds: float) -> list[Ended]:
         process = start(command, workspace)
@@ -54,7 +55,7 @@ def signalled(number: signal.Signals) -> Fault:
 
 
 def around(harm: Callable[[Command, Path], AbstractContextManager[None]]) -> Fault:
-    """A run during which something is wrong."""
+    """Returns a fault that lasts for the whole run."""
 
     def fault(command: Command, workspace: Path, seconds: float) -> list[Ended]:
         with harm(command, workspace):
@@ -64,7 +65,7 @@ def around(harm: Callable[[Command, Path], AbstractContextManager[None]]) -> Fau
 
 
 def mounted(options: str, *, full: bool = False) -> Callable[[Command, Path], AbstractContextManager[None]]:
-    """A small file system of its own, in memory, where the command's first file goes."""
+    """Returns a fault: a small file system in memory, mounted at the command's first output."""
 
     @contextmanager
     def harm(command: Command, workspace: Path) -> Iterator[None]:
@@ -82,15 +83,15 @@ def mounted(options: str, *, full: bool = False) -> Callable[[Command, Path], Ab
 
 
 def input_is(harm: Callable[[Path], None]) -> Callable[[Command, Path], AbstractContextManager[None]]:
-    """What the command reads is harmed, its time of change kept, and whole again afterwards."""
+    """Returns a fault: one input is damaged, its modification time kept, and restored afterwards."""
 
     @contextmanager
-    def hurt(command: Command, workspace: Path) -> Iterator[None]:
+    def damaged(command: Command, workspace: Path) -> Iterator[None]:
         victim = workspace / command.reads
         whole = workspace.with_name("whole")
         shutil.copy2(victim, whole)
         victim.unlink()
-        shutil.copy2(whole, victim)  # not a link into DVC's cache
+        shutil.copy2(whole, victim)  # a copy, not a link into DVC's cache
         victim.chmod(0o644)
         harm(victim)
         try:
@@ -99,7 +100,7 @@ def input_is(harm: Callable[[Path], None]) -> Callable[[Command, Path], Abstract
             victim.unlink(missing_ok=True)
             shutil.copy2(whole, victim)
 
-    return hurt
+    return damaged
 
 
 def truncate(path: Path) -> None:
@@ -114,7 +115,7 @@ def flip(path: Path) -> None:
 
 @contextmanager
 def clock_moved(command: Command, workspace: Path) -> Iterator[None]:
-    """As if the files had been written under a clock ten years ahead: they are newer than anything made now."""
+    """All files have modification times ten years ahead: they are newer than what the run writes."""
     ahead = time.time() + 10 * 365 * 86400
     for name in ("fra", "pipelines", "data", "artifacts", "dvc.lock", "params.yaml"):
         top = workspace / name
@@ -128,7 +129,7 @@ def little_memory(command: Command, workspace: Path, seconds: float) -> list[End
 
 
 def lock_of_the_dead(command: Command, workspace: Path, seconds: float) -> list[Ended]:
-    """Another DVC process holds DVC's lock and is killed."""
+    """Another DVC process holds DVC's lock, and then is killed."""
     program = (
         "import sys, time\nfrom dvc.repo import Repo\nrepo = Repo()\nrepo.lock.lock()\n"
         "print('held', flush=True)\ntime.sleep(600)\n"

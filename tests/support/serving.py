@@ -1,4 +1,4 @@
-"""Toy pipelines in folders of their own, and `make serve` at work: real DVC, real server, real workers."""
+"""A toy pipeline in its own folder, and `make serve` for it: real DVC, real server, real workers."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ TOY = {
     "transfer@b": ("python toy_stage.py transfer-b plain", ["pretrain"]),
     "zreport": ("python toy_stage.py zreport plain", ["transfer-a", "transfer-b"]),
 }
-"""Stage → command, inputs (files in made/)."""
+"""Command and inputs (files in made/) of each stage."""
 
 
 def commit(folder: Path) -> None:
-    """Makes a git repository of the folder, with everything in it committed."""
+    """Makes the folder a git repository, and commits everything in it."""
     (folder / ".gitignore").write_text("__pycache__\n.work\n.prefect\n.site\n/data\n/artifacts\n/made\n")
     for command in (
         ["git", "init", "-q", "-b", "main"],
@@ -46,13 +46,13 @@ def commit(folder: Path) -> None:
         subprocess.run(command, cwd=folder, check=True, env=environment())
 
 
-def toy_stages(**manners: str) -> dict[str, Any]:
-    """dvc.yaml of the toy pipeline; `manners` changes how a stage behaves ("flaky", "bad")."""
+def toy_stages(**behaviours: str) -> dict[str, Any]:
+    """Returns dvc.yaml of the toy pipeline; `behaviours` changes what a stage does ("flaky", "bad")."""
     stages = {}
     for name, (command, needs) in TOY.items():
-        manner = manners.get(name)
+        behaviour = behaviours.get(name)
         stages[name] = {
-            "cmd": command.rsplit(" ", 1)[0] + f" {manner}" if manner else command,
+            "cmd": command.rsplit(" ", 1)[0] + f" {behaviour}" if behaviour else command,
             "deps": [f"made/{need}" for need in needs],
             "outs": [f"made/{name.replace('@', '-')}"],
             "params": ["toy.rate"] if name == "ingest" else [],
@@ -71,16 +71,17 @@ def toy_stages(**manners: str) -> dict[str, Any]:
 
 @dataclass
 class Toy:
-    """A folder with the toy pipeline."""
+    """A project folder with the toy pipeline."""
 
     folder: Path
     log: Path
     env: dict[str, str] = field(default_factory=dict)
 
-    def configure(self, tenths: int = 3, **manners: str) -> None:
+    def configure(self, tenths: int = 3, **behaviours: str) -> None:
+        """Sets how long `pretrain` takes, in tenths of a second, and what other stages do."""
         (self.folder / ".work").mkdir(exist_ok=True)
         (self.folder / ".work/tenths").write_text(str(tenths))
-        (self.folder / "dvc.yaml").write_text(yaml.safe_dump(toy_stages(**manners), sort_keys=False))
+        (self.folder / "dvc.yaml").write_text(yaml.safe_dump(toy_stages(**behaviours), sort_keys=False))
 
     def environment(self, **more: str) -> dict[str, str]:
         own = {
@@ -103,22 +104,23 @@ class Toy:
         )
 
     def run(self, *arguments: str, **more: str) -> tuple[int, str]:
-        """`python -m pipelines.run …` to its end: exit code and what it printed."""
+        """Runs `python -m pipelines.run …` to its end; returns exit code and output."""
         process = self.start("pipelines.run", *arguments, **more)
         output, _ = process.communicate(timeout=120)
         return process.returncode, output
 
     def starts(self, stage: str) -> int:
+        """Returns how often a stage was started."""
         counted = self.folder / ".work" / f"{stage}.starts"
         return len(counted.read_text()) if counted.exists() else 0
 
-    def worked(self, word: str) -> list[str]:
-        """Which stages wrote `word` ("begin", "end") into the log, in order."""
+    def logged(self, word: str) -> list[str]:
+        """Returns the stages that wrote `word` ("begin", "end") into the log, in order."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         return [line.split()[2] for line in lines if line.split()[1] == word]
 
     def processes(self) -> list[psutil.Process]:
-        """Stages that are alive (zombies count), wherever they were re-parented to."""
+        """Returns the running processes of stages (zombies included), whatever their parent is."""
         found = []
         for process in psutil.process_iter():
             try:
@@ -145,7 +147,7 @@ def make_toy(folder: Path) -> Toy:
 
 @dataclass
 class Served:
-    """`make serve` at work, and what its server says."""
+    """A running `make serve`, and requests to its server."""
 
     url: str
     toy: Toy
@@ -155,13 +157,13 @@ class Served:
     password: tuple[str, str] | None = None
 
     def post(self, path: str, **body: Any) -> Any:
-        return self.ask("POST", path, body)
+        return self.request("POST", path, body)
 
     def get(self, path: str) -> Any:
-        return self.ask("GET", path, None)
+        return self.request("GET", path, None)
 
-    def ask(self, method: str, path: str, body: Any) -> Any:
-        """As Prefect's own client: a busy server (503) is asked again."""
+    def request(self, method: str, path: str, body: Any) -> Any:
+        """Sends a request, again if the server is busy (503), as Prefect's own client does."""
         for pause in (0.5, 1, 2, 4, 0):
             answer = httpx.request(method, f"{self.url}{path}", json=body, timeout=120, auth=self.password)
             if answer.status_code != 503:
@@ -188,7 +190,7 @@ class Served:
         return str(self.post(f"/deployments/{found['id']}/create_flow_run", parameters=parameters)["id"])
 
     def ended(self, run: str, seconds: float = 120) -> dict[str, Any]:
-        """The run, once it has come to its end."""
+        """Waits for the end of a run and returns it."""
 
         def over() -> dict[str, Any] | None:
             found = self.flow_run(run)
@@ -196,16 +198,18 @@ class Served:
 
         return dict(until(over, seconds, f"the end of run {run}"))
 
-    def said(self, run: str) -> str:
-        """All that a run and its tasks logged."""
-        of = {"flow_run_id": {"any_": [run]}}
+    def logs(self, run: str) -> str:
+        """Returns the log of a run and its tasks."""
+        filters = {"flow_run_id": {"any_": [run]}}
         found: list[dict[str, Any]] = []
-        while page := self.post("/logs/filter", logs=of, sort="TIMESTAMP_ASC", limit=200, offset=len(found)):
+        while page := self.post(
+            "/logs/filter", logs=filters, sort="TIMESTAMP_ASC", limit=200, offset=len(found)
+        ):
             found += page
         return "\n".join(line["message"] for line in found)
 
     def worker(self, pool: str = "local") -> psutil.Process:
-        """The process of the worker itself (not what supervises it)."""
+        """Returns the process of the worker itself, not that of its supervisor."""
         for process in psutil.Process(self.process.pid).children(recursive=True):
             line = process.cmdline()
             if "worker" in line and pool in line and "pipelines.orchestration.supervise" not in line:
@@ -213,11 +217,11 @@ class Served:
         raise AssertionError(f"no worker of {pool}")
 
 
-def until(true: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Waits for something; the test fails where it does not come true in time."""
+def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """Waits until `condition()` is true and returns its value; fails the test after `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        found = true()
+        found = condition()
         if found:
             return found
         time.sleep(0.2)
@@ -232,29 +236,29 @@ def free_port() -> int:
 
 @contextmanager
 def receiver() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Somebody's webhook: its address, and what was posted to it."""
-    got: list[dict[str, Any]] = []
+    """A webhook: its address, and the list of what was posted to it."""
+    received: list[dict[str, Any]] = []
 
-    class Take(BaseHTTPRequestHandler):
+    class Receiver(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(204)
             self.end_headers()
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), Take)
+    listener = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
     threading.Thread(target=listener.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{listener.server_port}/alert", got
+        yield f"http://127.0.0.1:{listener.server_port}/alert", received
     finally:
         listener.shutdown()
 
 
 @contextmanager
 def serving(toy: Toy, host: str = "127.0.0.1", **settings: str) -> Iterator[Served]:
-    """Server, workers and deployments of a toy pipeline; nothing of it may be left at the end."""
+    """Server, workers and deployments of a toy pipeline; no process of it may be left at the end."""
     port = free_port()
     log = toy.folder / ".work/serve.log"
     with log.open("w") as output, receiver() as (webhook, alerts):
@@ -267,7 +271,12 @@ def serving(toy: Toy, host: str = "127.0.0.1", **settings: str) -> Iterator[Serv
         )
         toy.env["PREFECT_API_URL"] = f"http://{host}:{port}/api"
         try:
-            until(lambda: "\nPrefect: " in f"\n{log.read_text()}", 150, f"make serve; see {log}")
+
+            def ready() -> bool:
+                assert process.poll() is None, log.read_text()
+                return "\nPrefect: " in f"\n{log.read_text()}"
+
+            until(ready, 300, f"make serve; see {log}")
             yield Served(toy.env["PREFECT_API_URL"], toy, process, log, alerts)
         finally:
             below = psutil.Process(process.pid).children(recursive=True)

@@ -1,6 +1,6 @@
-"""A stage that stands in for long or failing work: `python toy_stage.py NAME [hold|flaky|bad]`.
+"""A stage of the toy pipeline: `python toy_stage.py NAME [plain|hold|flaky|bad]`.
 
-It writes what it read, counts its starts, and notes when it worked in the file that TOY_LOG names.
+It counts its starts, and writes the times of its beginning and end into the file that TOY_LOG names.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-from pipelines.stage import RESUME_ME, logger, main
+from pipelines.stage import logger, main
 
-NAME, MANNER = sys.argv[1], sys.argv[2]
+NAME, BEHAVIOUR = sys.argv[1], sys.argv[2]
 WORK = Path(".work")
 START = WORK / f"{NAME}.starts"
 SAVED = WORK / f"{NAME}.saved"
@@ -29,13 +29,13 @@ def stage() -> None:
     WORK.mkdir(exist_ok=True)
     starts = len(START.read_text()) if START.exists() else 0
     START.write_text("x" * (starts + 1))
-    if MANNER == "flaky" and not starts:
-        raise ConnectionResetError("the network hiccuped")
-    if MANNER == "bad":
+    if BEHAVIOUR == "flaky" and not starts:
+        raise ConnectionResetError("the network failed")
+    if BEHAVIOUR == "bad":
         raise ValueError("a parameter is wrong")
     note("begin")
     try:
-        if MANNER == "hold":
+        if BEHAVIOUR == "hold":
             hold()
     finally:
         note("end")
@@ -46,10 +46,10 @@ def stage() -> None:
 
 
 def hold() -> None:
-    """Works for as many tenths of a second as .work/tenths says; saves how far it came when told to stop."""
-    told = []
+    """Runs for the time in .work/tenths (tenths of a second); saves its progress after a stop signal."""
+    signals = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, frame: told.append(number))
+        signal.signal(number, lambda number, frame: signals.append(number))
     done = int(SAVED.read_text()) if SAVED.exists() else 0
     if done:
         logger.info("continuing at %d", done)
@@ -57,12 +57,12 @@ def hold() -> None:
         time.sleep(0.1)
         done += 1
         print(f"\r{NAME}:  {done % 100}%|", end="", file=sys.stderr, flush=True)
-        if told:
+        if signals:
             SAVED.write_text(str(done))
-            sys.exit(RESUME_ME)
+            sys.exit(os.EX_TEMPFAIL)
     print(file=sys.stderr)
 
 
 stage.__name__ = NAME
-del sys.argv[1:]  # a stage's own arguments are checked
+del sys.argv[1:]  # `main` refuses arguments that a stage does not take
 main(stage, limit="gpu" if NAME == "pretrain" else None)

