@@ -1,6 +1,6 @@
 """FRA: Facial Region Awareness, self-supervised pre-training for face analysis (CVPR 2024).
 
-`fra.load(path)` gives a trained encoder; it is imported when first asked for, so that `import fra` stays instant.
+`fra.load(path)` returns a trained encoder; it is imported at first use, so that `import fra` stays fast.
 """
 
 from __future__ import annotations

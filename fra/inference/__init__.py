@@ -1,1 +1,1 @@
-"""What people do with weights: embed, search, look at regions, export."""
+"""Use of trained weights: embeddings, search, region heatmaps, export."""

@@ -1,4 +1,4 @@
-"""Heatmaps as pictures: each pixel of a face in the colour of the mask it belongs to most."""
+"""Drawings of heatmaps: each pixel of a face in the colour of its most probable mask."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch.nn import functional
 Pixels = NDArray[np.uint8]
 
 GOLDEN_TURN = (5**0.5 - 1) / 2
-"""Share of the colour circle between a mask's hue and the next one's: never falls on an earlier one."""
+"""Fraction of the hue circle between consecutive masks; by the golden angle no two hues coincide."""
 LIGHTNESS = (0.70, 0.55, 0.82)
 CHROMA = 0.17
 
 
 def palette(masks: int) -> Pixels:
-    """One colour a mask, (masks, 3), any number: hues by the golden angle, lightness in turn (OKLCH, Ottosson 2020)."""
+    """Return one colour per mask (masks, 3): hues by the golden angle, alternating lightness (OKLCH, Ottosson 2020)."""
     number = np.arange(masks)
     lightness = np.take(LIGHTNESS, number % len(LIGHTNESS))
     hue = 2 * np.pi * ((number * GOLDEN_TURN + 0.08) % 1)
@@ -37,7 +37,7 @@ def palette(masks: int) -> Pixels:
 
 
 def assign(heatmaps_KHW: Tensor, height: int, width: int) -> NDArray[np.intp]:
-    """The mask that each pixel belongs to most, (height, width): heatmaps are enlarged smoothly first."""
+    """Return the most probable mask of each pixel (height, width), after bilinear upsampling of the heatmaps."""
     large = functional.interpolate(
         heatmaps_KHW[None].float(), (height, width), mode="bilinear", align_corners=False
     )
@@ -45,26 +45,24 @@ def assign(heatmaps_KHW: Tensor, height: int, width: int) -> NDArray[np.intp]:
 
 
 def shares(labels: NDArray[np.intp], masks: int) -> NDArray[np.float64]:
-    """Share of all pixels that each mask has, (masks,), from assignments of any shape."""
+    """Return each mask's share of all pixels (masks,), from assignments of any shape."""
     return np.bincount(labels.ravel(), minlength=masks) / labels.size
 
 
-def paint(
-    image_HW3: Pixels, labels_HW: NDArray[np.intp], colours_K3: Pixels, strength: float = 0.6
-) -> Pixels:
-    """The image in grey, tinted with the colour of each pixel's mask: (H, W, 3).
+def paint(image_HW3: Pixels, labels_HW: NDArray[np.intp], colours_K3: Pixels, opacity: float = 0.6) -> Pixels:
+    """Tint the grey image with the colour of each pixel's mask: (H, W, 3).
 
-    `strength` 0 leaves the grey image, 1 shows flat colours.
+    `opacity` is that of the colours: 0 leaves the grey image, 1 shows flat colours.
     """
     grey_HW1 = (image_HW3 @ np.array([0.299, 0.587, 0.114]))[..., None]
-    tinted = (1 - strength) * grey_HW1 + strength * colours_K3[labels_HW]
+    tinted = (1 - opacity) * grey_HW1 + opacity * colours_K3[labels_HW]
     return _pixels(tinted)
 
 
 def paint_mean(face_HW3: Pixels, share_HW: NDArray[np.float64], colour_3: Pixels) -> Pixels:
-    """A mean face in dim grey under one mask's colour, opaque where pixels often belong to the mask: (H, W, 3).
+    """Draw one mask's colour over a dim grey mean face: (H, W, 3).
 
-    The place where the mask is most often is the most opaque, however often that is.
+    The opacity is proportional to how often a pixel belongs to the mask, and largest (0.9) at the most frequent pixel.
     """
     grey_HW1 = 0.6 * (face_HW3 @ np.array([0.299, 0.587, 0.114]))[..., None]
     opacity_HW1 = 0.9 * share_HW[..., None] / max(share_HW.max(), 1e-9)

@@ -1,4 +1,4 @@
-"""A picture of the regions that a model finds in faces: one colour a mask, and how much each one has."""
+"""A sheet of faces with their regions: one colour per mask, and the share of each mask."""
 
 from __future__ import annotations
 
@@ -11,35 +11,45 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fra.files import atomic
 from fra.inference.drawing import assign, paint, palette, shares
-from fra.inference.encoder import FaceEncoder
-from fra.inference.image_files import Unread, batches
+from fra.inference.encoder import load
+from fra.inference.image_files import Unreadable, batches, check_output, resolve
 
 TILE = 160
-"""Pixels a side of a face."""
+"""Side of a face in pixels."""
 GAP = 8
 PER_ROW = 4
-"""Faces in a row, each beside its regions."""
+"""Faces in a row, each next to its regions."""
 LINE = 26
-"""Height of a line of the legend."""
+"""Height of a line of the legend in pixels."""
 
 
-def picture(
-    encoder: FaceEncoder, places: Sequence[str], out: Path, *, limit: int = 24
-) -> tuple[NDArray[np.float64], Unread]:
-    """Draws the first `limit` faces that `places` name, each beside its regions, over a legend, into `out` (PNG).
+def draw(
+    weights: Path, patterns: Sequence[str], out: Path, *, limit: int = 24
+) -> tuple[NDArray[np.float64], Unreadable]:
+    """Draw faces, each next to its regions, above a legend, into a PNG file.
 
-    Returns each mask's share of all pixels (K,), and the files that hold no image that can be decoded.
+    Args:
+        weights: Weights file of a model, or the name of released weights.
+        patterns: Files, folders, glob patterns or tar shards.
+        out: The PNG file.
+        limit: Largest number of faces; the first ones are drawn.
+
+    Returns:
+        Each mask's share of all pixels (K,), and the files that cannot be decoded as an image.
 
     Raises:
         ValueError: `out` does not end in .png, or no image could be decoded.
-        RuntimeError: the weights have no region branch.
+        FileNotFoundError: A path or pattern matches nothing, or the weights are missing.
+        OSError: `out` cannot be written.
+        RuntimeError: The weights have no region branch.
     """
-    if out.suffix != ".png":
-        raise ValueError(f"{out}: write to a file that ends in .png")
-    unread = Unread()
+    check_output(out, [".png"])
+    paths = resolve(patterns)
+    encoder = load(weights)
+    unreadable = Unreadable()
     faces: list[NDArray[np.uint8]] = []
     labels: list[NDArray[np.intp]] = []
-    for batch in batches(places, TILE, min(limit, 16), unread):
+    for batch in batches(paths, TILE, min(limit, 16), unreadable):
         pixels = batch.pixels_N3HW[: limit - len(faces)]
         for face, heatmaps in zip(pixels, encoder.heatmaps(pixels), strict=True):
             faces.append(face.permute(1, 2, 0).numpy())
@@ -47,13 +57,13 @@ def picture(
         if len(faces) == limit:
             break
     if not faces:
-        name, reason = next(iter(unread.reasons.items()))
-        raise ValueError(f"none of {len(unread.reasons)} files is an image; {name}: {reason}")
+        name, reason = next(iter(unreadable.reasons.items()), ("", "no image found"))
+        raise ValueError(f"none of {len(unreadable.reasons)} files is an image; {name}: {reason}")
     masks = int(encoder.metadata["num_masks"])
     share = shares(np.stack(labels), masks)
     with atomic(out) as partial:
         sheet(faces, labels, palette(masks), share).save(partial, "PNG")
-    return share, unread
+    return share, unreadable
 
 
 def sheet(
@@ -62,7 +72,7 @@ def sheet(
     colours_K3: NDArray[np.uint8],
     share_K: NDArray[np.float64],
 ) -> Image.Image:
-    """Faces in rows, each beside its regions; below, a swatch, number and share of every mask."""
+    """Draw faces in rows, each next to its regions; below, colour, number and share of every mask."""
     pair = 2 * TILE + GAP
     columns = min(PER_ROW, len(faces))
     rows = -(-len(faces) // PER_ROW)
@@ -70,8 +80,8 @@ def sheet(
     lines = -(-len(share_K) // per_line)
     width = max(columns * (pair + 2 * GAP), 130)
     whole = Image.new("RGB", (width, rows * (TILE + GAP) + lines * LINE + 2 * GAP), "white")
-    for place, (face, label) in enumerate(zip(faces, labels, strict=True)):
-        left, top = (place % PER_ROW) * (pair + 2 * GAP), (place // PER_ROW) * (TILE + GAP)
+    for number, (face, label) in enumerate(zip(faces, labels, strict=True)):
+        left, top = (number % PER_ROW) * (pair + 2 * GAP), (number // PER_ROW) * (TILE + GAP)
         whole.paste(Image.fromarray(face), (left, top))
         whole.paste(Image.fromarray(paint(face, label, colours_K3)), (left + TILE + GAP, top))
     draw, font = ImageDraw.Draw(whole), ImageFont.load_default(14)

@@ -1,4 +1,4 @@
-"""Images from wherever they lie: files, folders, globs, WebDataset shards; decoded ahead of whoever uses them."""
+"""Images from files, folders, glob patterns and tar shards, decoded ahead of their use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fra.data.datasets.annotation_files import image_files
+from fra.data.datasets.annotation_files import IMAGE_SUFFIXES, image_files
 from fra.data.datasets.tar_images import image_members
 from fra.data.images import ImageError, decode, read_file, resize
 
@@ -27,52 +27,86 @@ U = TypeVar("U")
 
 
 class File(NamedTuple):
-    """An image that was found: its name, and how to read its bytes."""
+    """An image file: its name, and a function that reads its bytes."""
 
     name: str
     read: Callable[[], bytes]
 
 
 class Batch(NamedTuple):
-    """Images of one size: their names, and pixels (N, 3, size, size), uint8, RGB."""
+    """Images of one size: names, and pixels (N, 3, size, size), uint8, RGB."""
 
     names: list[str]
     pixels_N3HW: Tensor
 
 
 @dataclass
-class Unread:
-    """Files that hold no image that can be decoded, and why."""
+class Unreadable:
+    """Files that cannot be decoded as an image, with the reason by name."""
 
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def find(places: Sequence[str]) -> Iterator[File]:
-    """The images that `places` name: files, folders (at any depth), glob patterns, tar shards.
+def expand(pattern: str) -> list[Path]:
+    """Return the files and folders that a path or glob pattern stands for.
 
     Raises:
-        FileNotFoundError: nothing is there, or a folder holds no image.
+        FileNotFoundError: There are none, or a folder holds no image.
     """
-    for place in places:
-        found = [Path(place)] if Path(place).exists() else sorted(map(Path, glob.glob(place, recursive=True)))
-        if not found:
-            raise FileNotFoundError(f"{place}: no such file or folder, and no file fits it as a pattern")
-        for path in found:
-            if path.is_dir():
-                yield from (
-                    File(str(path / name), partial(read_file, path / name)) for name in image_files(path)
-                )
-            elif path.suffix == ".tar":
-                yield from members(path)
-            else:
-                yield File(str(path), partial(read_file, path))
+    found = (
+        [Path(pattern)] if Path(pattern).exists() else sorted(map(Path, glob.glob(pattern, recursive=True)))
+    )
+    if not found:
+        raise FileNotFoundError(f"{pattern}: no such file or folder, and no file matches it as a pattern")
+    return found
+
+
+def files_below(folder: Path) -> list[str]:
+    """Return the image files below a folder as relative paths.
+
+    Raises:
+        FileNotFoundError: The folder holds no image.
+    """
+    try:
+        return image_files(folder)
+    except FileNotFoundError:
+        suffixes = " ".join(sorted(IMAGE_SUFFIXES))
+        raise FileNotFoundError(
+            f"{folder}: no image in this folder (searched at any depth for {suffixes}); give a folder of images"
+        ) from None
+
+
+def resolve(patterns: Sequence[str]) -> list[str]:
+    """Return the image files and tar shards of files, folders (at any depth), glob patterns and tar shards.
+
+    Raises:
+        FileNotFoundError: A path or pattern matches nothing, or a folder holds no image.
+    """
+    paths: list[str] = []
+    for pattern in patterns:
+        for path in expand(pattern):
+            paths += [str(path / name) for name in files_below(path)] if path.is_dir() else [str(path)]
+    return paths
+
+
+def find(patterns: Sequence[str]) -> Iterator[File]:
+    """Yield the images of files, folders (at any depth), glob patterns and tar shards.
+
+    Raises:
+        FileNotFoundError: A path or pattern matches nothing, or a folder holds no image.
+    """
+    for path in resolve(patterns):
+        if path.endswith(".tar"):
+            yield from members(Path(path))
+        else:
+            yield File(path, partial(read_file, path))
 
 
 def members(shard: Path) -> Iterator[File]:
-    """The images in a tar.
+    """Yield the images in a tar file.
 
     Raises:
-        ValueError: It is not a tar, or a name leads out of it.
+        ValueError: It is not a tar file, or a name leads out of it.
     """
     with shard.open("rb") as stream:
         places = image_members(stream, str(shard), Counter())
@@ -81,14 +115,14 @@ def members(shard: Path) -> Iterator[File]:
 
 
 def read_part(path: Path, offset: int, size: int) -> bytes:
-    """`size` bytes of a file from the byte `offset` on."""
+    """Read `size` bytes of a file, starting at the byte `offset`."""
     with path.open("rb") as stream:
         stream.seek(offset)
         return stream.read(size)
 
 
-def ahead(function: Callable[[T], U], items: Iterable[T], count: int) -> Iterator[U]:
-    """`function` of every item, in order, worked out by threads at most `count` items ahead."""
+def map_ahead(function: Callable[[T], U], items: Iterable[T], count: int) -> Iterator[U]:
+    """Yield `function` of every item in order, computed by threads at most `count` items ahead."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         source = iter(items)
         waiting: deque[Future[U]] = deque(pool.submit(function, item) for item in islice(source, count))
@@ -98,8 +132,11 @@ def ahead(function: Callable[[T], U], items: Iterable[T], count: int) -> Iterato
             yield done
 
 
-def batches(places: Sequence[str], size: int, batch_size: int, unread: Unread) -> Iterator[Batch]:
-    """All images that `places` name, scaled to `size` squared, in batches; what cannot be decoded goes to `unread`."""
+def batches(patterns: Sequence[str], size: int, batch_size: int, unreadable: Unreadable) -> Iterator[Batch]:
+    """Yield all images that `find` finds, resized to `size` × `size`, in batches.
+
+    Files that cannot be decoded are added to `unreadable`.
+    """
 
     def pixels(file: File) -> tuple[str, NDArray[np.uint8] | str]:
         try:
@@ -109,9 +146,9 @@ def batches(places: Sequence[str], size: int, batch_size: int, unread: Unread) -
 
     names: list[str] = []
     images: list[NDArray[np.uint8]] = []
-    for name, image in ahead(pixels, find(places), 3 * batch_size):
+    for name, image in map_ahead(pixels, find(patterns), 3 * batch_size):
         if isinstance(image, str):
-            unread.reasons[name] = image
+            unreadable.reasons[name] = image
             continue
         names.append(name)
         images.append(image)
@@ -123,4 +160,23 @@ def batches(places: Sequence[str], size: int, batch_size: int, unread: Unread) -
 
 
 def batch_of(names: list[str], images: list[NDArray[np.uint8]]) -> Batch:
+    """Stack images (size, size, 3) into a batch."""
     return Batch(names, torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
+
+
+def check_output(path: Path, suffixes: Sequence[str] = ()) -> None:
+    """Check that a file can be written, before any work for it is done.
+
+    Raises:
+        ValueError: The path has another suffix than those allowed.
+        OSError: The path is a folder, or its folder cannot be written to.
+    """
+    if suffixes and path.suffix not in suffixes:
+        raise ValueError(f"{path}: the output file must end in {' or '.join(suffixes)}")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder; give the name of a file to write")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{path}: {folder} is not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"{path}: no permission to write to {folder}")

@@ -1,14 +1,17 @@
-"""Backbones that others trained: their checkpoints become a `backbone.safetensors` like ours.
+"""Import of published checkpoints: their backbones become a `backbone.safetensors` of this project.
 
-Nothing in a checkpoint is executed: safetensors hold numbers alone, and PyTorch's files are read with
-`weights_only`, which refuses every object but tensors and the few harmless ones of `HARMLESS`.
+Nothing in a checkpoint is executed: safetensors files hold numbers only, and PyTorch files are read with
+`weights_only`, which refuses every object except tensors and the types of `HARMLESS`.
 """
 
 from __future__ import annotations
 
 import argparse
+import pickle
+import re
+import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +19,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy._core.multiarray import scalar
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from fra.files import sha256
 from fra.method import backbone as backbones
-from fra.weights.files import save_weights
+from fra.weights.files import first_not_finite, save_weights
 
 HARMLESS: list[Any] = [
     argparse.Namespace,
@@ -30,12 +34,14 @@ HARMLESS: list[Any] = [
     (scalar, "numpy.core.multiarray.scalar"),
     (scalar, "numpy._core.multiarray.scalar"),
 ]
-"""What checkpoints hold beside tensors: the settings of a run, and its best accuracy as a numpy number."""
+"""Types that checkpoints hold besides tensors: the settings of a run, and its best accuracy as a NumPy number."""
+PARALLEL = "module."
+"""Prefix that DistributedDataParallel adds to names."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a published checkpoint keeps its backbone, and how its images were normalised (RGB in 0…1)."""
+    """Name prefix of the backbone in a published checkpoint, and the normalisation of its images (RGB in 0…1)."""
 
     name: str
     prefix: str
@@ -46,15 +52,17 @@ class Layout:
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LAYOUTS = (
     Layout("FRA, official", "online_net.backbone.", (0.5231, 0.4044, 0.3489), (0.2536, 0.2194, 0.2070)),
-    # 0.228 is theirs: flr/datasets/unsupervised_dataset.py of 1adrianb/unsupervised-face-representation
+    # 0.228 is their value: flr/datasets/unsupervised_dataset.py of 1adrianb/unsupervised-face-representation
     Layout("Bulat et al., flr_r50", "base_net.", (0.485, 0.456, 0.406), (0.228, 0.224, 0.225)),
     Layout("torchvision", "", *IMAGENET),
 )
-"""Tried in this order; all names may begin with `module.` (DistributedDataParallel) as well."""
+"""Known layouts, tried in this order; names may also begin with `module.`."""
+STEM = "conv1.weight"
+"""Name of the first weight of every backbone in `LAYOUTS`."""
 
 
 class Imported(NamedTuple):
-    """What became of a checkpoint's names. `matched` and `missing` are ours, `left_over` those of the file."""
+    """Result of an import. `matched` and `missing` are names of our backbone, `left_over` names of the file."""
 
     layout: str
     matched: list[str]
@@ -62,13 +70,13 @@ class Imported(NamedTuple):
     left_over: list[str]
 
     def __str__(self) -> str:
-        parts = Counter(".".join(name.split(".")[:2]) for name in self.left_over)
+        parts = Counter(".".join(name.removeprefix(PARALLEL).split(".")[:2]) for name in self.left_over)
         return "\n".join(
             [
                 f"layout: {self.layout}",
                 f"matched: {len(self.matched)} weights of the backbone",
                 f"missing: {len(self.missing)} {', '.join(self.missing[:3])}".rstrip(),
-                f"left over: {len(self.left_over)} that are not the backbone's",
+                f"left over: {len(self.left_over)} that are not part of the backbone",
                 *(f"  {name}: {count}" for name, count in sorted(parts.items())),
             ]
         )
@@ -77,28 +85,39 @@ class Imported(NamedTuple):
 def import_weights(
     file: Path, out: Path, backbone: str = "resnet50", image_size: int = 224, prefix: str | None = None
 ) -> Imported:
-    """Writes the backbone of a checkpoint to `out`, with what evaluation has to know of its images.
+    """Write the backbone of a checkpoint to `out`, with the metadata that evaluation needs.
 
-    Layouts known by their names: see `LAYOUTS`; any other by its `prefix`, normalised as ImageNet is.
-    `image_size` is the side to which evaluation scales images.
+    Args:
+        file: A checkpoint (safetensors or PyTorch).
+        out: The weights file to write.
+        backbone: Architecture, a name of `fra.method.backbone.build`.
+        image_size: Side in pixels to which evaluation resizes images.
+        prefix: Prefix of the backbone's names in the file; images are then normalised as for ImageNet. None recognises
+            the layouts in `LAYOUTS`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be read without executing code, holds no such backbone, or not all of it.
+        FileNotFoundError: The file is missing.
+        ValueError: The file cannot be read without executing code, lacks a weight of the backbone, or has one of
+            another shape or with NaN.
     """
     tensors = read_tensors(file)
-    layout = find_layout(tensors, file) if prefix is None else Layout(f"prefix {prefix!r}", prefix, *IMAGENET)
     wanted = backbones.build(backbone).state_dict()
+    if prefix is None:
+        layout = find_layout(tensors, file)
+    else:
+        layout = Layout(
+            f"prefix {prefix!r}", find_prefix(tensors, prefix, next(iter(wanted)), file), *IMAGENET
+        )
     found = {name: tensors[layout.prefix + name] for name in wanted if layout.prefix + name in tensors}
-    taken = {layout.prefix + name for name in found}
+    used = {layout.prefix + name for name in found}
     report = Imported(
         layout.name,
         matched=list(found),
         missing=[name for name in wanted if name not in found],
-        left_over=[name for name in tensors if name not in taken],
+        left_over=[name for name in tensors if name not in used],
     )
     check(report, found, wanted, file, backbone)
-    about = {
+    metadata = {
         "contents": "backbone",
         "backbone": backbone,
         "image_size": image_size,
@@ -107,75 +126,133 @@ def import_weights(
         "provenance": {"imported": file.name, "sha256": sha256(file), "layout": layout.name},
     }
     weights = {name: found.get(name, own).to(own.dtype) for name, own in wanted.items()}
-    save_weights(out, weights, about)
+    save_weights(out, weights, metadata)
     return report
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """Every tensor of a checkpoint by its name, `module.` taken away; nothing in the file is executed.
+    """Read every tensor of a checkpoint by name, without executing anything in the file.
 
-    Weights may lie under `state_dict` or `model`, as training scripts put them.
+    Weights may be stored under `state_dict` or `model`, as training scripts do; names of other nested dictionaries are
+    joined by dots ("teacher.conv1.weight").
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is neither safetensors nor a PyTorch file of tensors.
+        FileNotFoundError: The file is missing.
+        ValueError: The file is neither a safetensors file nor a PyTorch file of tensors.
     """
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such checkpoint")
-    try:
-        if file.suffix == ".safetensors":
-            content: Any = load_file(file)
-        else:
-            with torch.serialization.safe_globals(HARMLESS):
-                content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the bytes make of the two readers
-        first = str(error).strip().partition("\n")[0]
-        raise ValueError(
-            f"{file}: cannot be read without executing code of unknown origin ({first}); "
-            "where you trust it, save its state_dict alone as .safetensors and import that"
-        ) from error
+    content = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pytorch(file)
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    tensors = content.items() if isinstance(content, Mapping) else []
-    return {str(name).removeprefix("module."): value for name, value in tensors if isinstance(value, Tensor)}
+    tensors = dict(_named_tensors(content))
+    if not tensors:
+        keys = ", ".join(map(repr, content)) if isinstance(content, Mapping) else type(content).__name__
+        raise ValueError(f"{file}: holds no tensor (found: {keys[:200] or 'nothing'})")
+    return tensors
 
 
-def find_layout(names: Mapping[str, Tensor], file: Path) -> Layout:
-    """The first layout whose stem, `conv1.weight`, is among the names.
+def _read_safetensors(file: Path) -> Any:
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{file}: not a complete safetensors file ({error}); it is truncated, damaged or of another format"
+        ) from error
+
+
+def _read_pytorch(file: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)|operand \d+", str(error))
+        detail = f" ({found[1] or found[0]})" if found else ""
+        raise ValueError(
+            f"{file}: cannot be read without executing code of unknown origin{detail}; if you trust the file, save its "
+            "state_dict as .safetensors in a separate program and import that"
+        ) from None
+    except Exception as error:  # PyTorch's reader raises many types for damaged files
+        detail = str(error).strip().partition(". ")[0].partition("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"{file}: cannot be read as a PyTorch checkpoint ({detail}); it is truncated, damaged or of another format"
+        ) from error
+
+
+def _named_tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield prefix, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _named_tensors(inner, f"{prefix}.{key}" if prefix else str(key))
+
+
+def find_layout(tensors: Mapping[str, Tensor], file: Path) -> Layout:
+    """Return the first layout whose first weight is in the file, with the prefix as the file has it.
 
     Raises:
-        ValueError: none is.
+        ValueError: The layout is not known.
     """
     for layout in LAYOUTS:
-        if f"{layout.prefix}conv1.weight" in names:
-            return layout
-    known = ", ".join(f"{layout.prefix}conv1.weight ({layout.name})" for layout in LAYOUTS)
+        for prefix in (layout.prefix, PARALLEL + layout.prefix):
+            if prefix + STEM in tensors:
+                return Layout(layout.name, prefix, layout.mean, layout.std)
+    known = ", ".join(f"{layout.prefix}{STEM} ({layout.name})" for layout in LAYOUTS)
     raise ValueError(
-        f"{file}: none of the known first weights among its {len(names)} names: {known}. "
-        f"It has, for example, {', '.join(sorted(names)[:3]) or 'no tensor at all'}; --prefix takes other ones"
+        f"{file}: no known layout; looked for {known} among {len(tensors)} names. {_offer(tensors, STEM)}"
     )
+
+
+def find_prefix(tensors: Mapping[str, Tensor], prefix: str, stem: str, file: Path) -> str:
+    """Return a prefix as the file has it: as given, or after `module.`.
+
+    Raises:
+        ValueError: The first weight of the backbone, `stem`, is not in the file under this prefix.
+    """
+    for candidate in (prefix, PARALLEL + prefix):
+        if candidate + stem in tensors:
+            return candidate
+    raise ValueError(
+        f"{file}: no weight {prefix + stem!r}, the first one of the backbone. {_offer(tensors, stem)}"
+    )
+
+
+def _offer(tensors: Mapping[str, Tensor], stem: str) -> str:
+    """The prefixes that would work, or some names of the file."""
+    found = [name.removesuffix(stem) for name in tensors if name == stem or name.endswith(f".{stem}")]
+    # Weights of inner blocks have the same ending, below the prefix of the whole backbone.
+    prefixes = [one for one in found if not any(one != other and one.startswith(other) for other in found)]
+    if prefixes:
+        return f"Set --prefix to one of: {', '.join(map(repr, prefixes[:5]))}"
+    return f"Its names are for example {', '.join(sorted(tensors)[:3])}; set --prefix and --backbone"
 
 
 def check(
     report: Imported, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], file: Path, backbone: str
 ) -> None:
-    """A baseline that is random in part would be none: all weights must be there, of the right shape.
+    """Check that no weight would be left at its random initial value, and that all are finite.
 
-    Only batch norm's step counters, which evaluation does not use, may be missing (old files).
+    Only the step counters of batch norm, which evaluation does not use, may be missing (old files).
 
     Raises:
-        ValueError: a weight is missing or has another shape.
+        ValueError: A weight is missing, has another shape, or is not finite.
     """
-    absent = [name for name in report.missing if not name.endswith("num_batches_tracked")]
-    if absent:
+    missing = [name for name in report.missing if not name.endswith("num_batches_tracked")]
+    if missing:
         raise ValueError(
-            f"{file}: read as {report.layout}, it lacks {len(absent)} of {len(wanted)} weights of {backbone}, "
-            f"for example {absent[0]}; --backbone chooses another one"
+            f"{file}: read as {report.layout}, it lacks {len(missing)} of {len(wanted)} weights of {backbone}, "
+            f"for example {missing[0]}; set --backbone to its architecture"
         )
     for name, value in found.items():
         if value.shape != wanted[name].shape:
             raise ValueError(
                 f"{file}: {name} is {tuple(value.shape)}, in {backbone} it is {tuple(wanted[name].shape)}; "
-                "--backbone chooses another one"
+                "set --backbone to its architecture"
             )
+    if (broken := first_not_finite(found)) is not None:
+        raise ValueError(
+            f"{file}: its weight {broken!r} has values that are not finite (NaN or infinity): training diverged or the "
+            "file is damaged; import another checkpoint"
+        )

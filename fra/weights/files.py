@@ -19,33 +19,37 @@ METADATA_KEY = "fra"
 
 
 def digest(weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
-    """SHA-256 of tensors on the CPU and of their metadata."""
-    found = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
+    """Return the SHA-256 of tensors (on the CPU) and of their metadata."""
+    content = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
     for name, value in sorted(weights.items()):
-        found.update(name.encode())
-        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        content.update(name.encode())
+        content.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return content.hexdigest()
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """`write_weights`, atomically."""
+    """Write a weights file atomically, see `write_weights`."""
     with atomic(path) as partial:
         write_weights(partial, weights, metadata)
 
 
 def write_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write weights and metadata (JSON under the key `fra`) as one safetensors file. Their digest goes with them, in
-    the metadata (`sha256`): a byte that flips on a disk would else be another weight."""
+    """Write weights and metadata (JSON under the key `fra`) as one safetensors file.
+
+    The metadata gets the digest of both (`sha256`), so that a damaged file is noticed when it is read.
+    """
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    about = {**metadata, "sha256": digest(tensors, metadata)}
-    # One key: safetensors writes several in an order that changes.
-    save_file(tensors, path, metadata={METADATA_KEY: json.dumps(about, sort_keys=True)})
+    metadata = {**metadata, "sha256": digest(tensors, metadata)}
+    # A single key, as safetensors writes several in varying order.
+    save_file(tensors, path, metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True)})
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights and metadata of a file that `save_weights` wrote.
+    """Read weights and metadata of a file that `save_weights` wrote.
 
-    Raises FileNotFoundError, or ValueError where the file is not a safetensors file of this project, or has changed.
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: The file is not a safetensors file of this project, or its content does not match its digest.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such weights file; pre-training writes it")
@@ -58,18 +62,29 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if text is None:
         raise ValueError(f"{path}: no '{METADATA_KEY}' metadata; load a file that pre-training wrote")
     try:
-        about = dict(json.loads(text))
+        metadata = dict(json.loads(text))
     except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path}: its metadata is none of ours ({error})") from None
-    if about.pop("sha256", None) not in (None, digest(weights, about)):
-        raise ValueError(f"{path}: changed since it was written (by its SHA-256): make or fetch it again")
-    return weights, about
+        raise ValueError(f"{path}: its metadata was not written by this project ({error})") from None
+    if metadata.pop("sha256", None) not in (None, digest(weights, metadata)):
+        raise ValueError(
+            f"{path}: changed since it was written (its SHA-256 differs): train or fetch it again"
+        )
+    return weights, metadata
 
 
 def read_network(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """`read_weights` of a network. Raises as it does, and ValueError where a weight is not finite."""
-    weights, about = read_weights(path)
-    for name, value in weights.items():
-        if not value.isfinite().all():
-            raise ValueError(f"{path}: its {name!r} is not finite: train it anew or take another file")
-    return weights, about
+    """Read the weights of a network and their metadata.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: See `read_weights`; or a weight is not finite.
+    """
+    weights, metadata = read_weights(path)
+    if (name := first_not_finite(weights)) is not None:
+        raise ValueError(f"{path}: its {name!r} is not finite: train the network again or use another file")
+    return weights, metadata
+
+
+def first_not_finite(weights: Mapping[str, Tensor]) -> str | None:
+    """Return the name of the first tensor with NaN or infinity, or None."""
+    return next((name for name, value in weights.items() if not value.isfinite().all()), None)

@@ -1,4 +1,4 @@
-"""Names of the official FRA checkpoint, and loading one into our networks."""
+"""Checkpoints of the official FRA code: their names, and loading one into our networks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-# Our words → the official code's, in this order; a backbone's own names are the same in both.
+# Our names → those of the official code, replaced in this order; names inside a backbone are the same in both.
 _OFFICIAL_NETWORKS = (
     ("online.", "online_net."),
     ("target.", "target_net."),
@@ -37,13 +37,12 @@ _OFFICIAL_PARTS = (
 )
 
 
-# Present in official checkpoints without being part of the method: a buffer never read, a second name of the
-# backbone.
+# In official checkpoints, but not part of the method: a buffer that is never read, and an alias of the backbone.
 _OFFICIAL_EXTRAS = re.compile(r"^(center$|encoder_q\.)")
 
 
 class LoadReport(NamedTuple):
-    """Which weights were found. `matched` and `missing` are our names, `unexpected` those of the file."""
+    """Result of loading. `matched` and `missing` are our names, `unexpected` names of the file."""
 
     matched: list[str]
     missing: list[str]
@@ -51,7 +50,7 @@ class LoadReport(NamedTuple):
 
 
 def official_name(name: str) -> str:
-    """The official checkpoint's name of one of `FRA`'s parameters or buffers."""
+    """Return the name in official checkpoints of a parameter or buffer of `FRA`."""
     for ours, theirs in _OFFICIAL_NETWORKS:
         if name.startswith(ours):
             name = theirs + name.removeprefix(ours)
@@ -64,10 +63,16 @@ def official_name(name: str) -> str:
 def load_official(model: nn.Module, state_dict: Mapping[str, Any]) -> LoadReport:
     """Load the weights of an official FRA checkpoint into a `fra.method.networks.FRA`.
 
-    `state_dict` may be the file's whole content (weights under `state_dict` or `model`) and its names may
-    begin with `module.` (DistributedDataParallel). 1×1 convolutions become linear layers, weight for weight.
-    Names that are not found keep their present values and are reported. Raises ValueError where nothing
-    matches or a shape differs, in which case the model is untouched.
+    The 1×1 convolutions of its MLPs become linear layers with the same weights. Parameters that the file lacks keep
+    their values and are reported as missing.
+
+    Args:
+        model: The model to load into.
+        state_dict: Content of the file; weights may be under `state_dict` or `model`, and names may begin with
+            `module.` (DistributedDataParallel).
+
+    Raises:
+        ValueError: No name matches, or a shape differs; the model is then unchanged.
     """
     for key in ("state_dict", "model"):
         if isinstance(state_dict.get(key), Mapping):

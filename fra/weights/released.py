@@ -1,4 +1,4 @@
-"""Weights that come with the package, by name: `fra/weights/<name>.safetensors`, each with its model card beside it."""
+"""Weights released with the package: `fra/weights/<name>.safetensors`, each with a model card `<name>.md`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ FOLDER = Path(__file__).parent
 
 
 def names() -> list[str]:
-    """What is released."""
+    """Return the names of the released weights."""
     return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
 
 
 def find(path: str | Path) -> Path:
-    """The file of released weights of that name; any other path as it is. A file of the user's goes first."""
+    """Return the file of released weights of this name, or the path unchanged; an existing file has precedence."""
     path = Path(path)
     return FOLDER / f"{path}.safetensors" if not path.exists() and str(path) in names() else path

@@ -1,4 +1,4 @@
-"""`fra embed`, `search`, `heatmaps`, `export`, `import-weights`: what people do with weights."""
+"""The commands `fra embed`, `search`, `heatmaps`, `export` and `import-weights`."""
 
 from __future__ import annotations
 
@@ -18,51 +18,50 @@ def embed(
     images: Images,
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write: .parquet or .npz")],
     weights: Weights = WEIGHTS,
-    batch_size: Annotated[int, typer.Option(help="Images at once", min=1)] = 64,
+    batch_size: Annotated[int, typer.Option(help="Images per batch", min=1)] = 64,
     device: Device = "auto",
 ) -> None:
-    """Turns images of faces into embeddings: one row an image, its name and its vector.
+    """Compute embeddings of face images: one row per image with its name and its vector.
 
-    Faces should fill most of the image, upright. Files that are no images are named, and the exit code is 1; the
-    others are written all the same.
+    Faces should be upright and fill most of the image. Files that cannot be decoded are reported and the exit code is
+    1; the embeddings of the others are written.
     """
     from fra.inference.embed import embed as write
 
-    unread = write(images, weights, out, batch_size=batch_size, device=device)
+    unreadable = write(images, weights, out, batch_size=batch_size, device=device)
     print(out)
-    tell_unread(unread.reasons)
+    report_unreadable(unreadable.reasons)
 
 
 @app.command()
 def search(
-    image: Annotated[Path, typer.Argument(help="A face")],
-    gallery: Annotated[Path, typer.Option("--in", help="What `fra embed` wrote")],
+    image: Annotated[Path, typer.Argument(help="An image of a face")],
+    gallery: Annotated[Path, typer.Option("--in", help="Embeddings that `fra embed` wrote")],
     weights: Weights = WEIGHTS,
-    count: Annotated[int, typer.Option("--count", "-n", help="How many", min=1)] = 5,
+    count: Annotated[int, typer.Option("--count", "-n", help="Number of results", min=1)] = 5,
 ) -> None:
-    """The faces in a file of embeddings that look most like this one, with cosines (1: the same direction)."""
+    """List the images in a file of embeddings that are most similar to a face, with their cosine similarity."""
     from fra.inference.embed import search as nearest
 
-    for near in nearest(image, gallery, weights, count):
-        print(f"{near.cosine:6.3f}  {near.name}")
+    for match in nearest(image, gallery, weights, count):
+        print(f"{match.cosine:6.3f}  {match.name}")
 
 
 @app.command()
 def heatmaps(
     images: Images,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The picture to write: .png")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The PNG file to write")],
     weights: Weights = WEIGHTS,
-    limit: Annotated[int, typer.Option(help="Faces at most", min=1)] = 24,
+    limit: Annotated[int, typer.Option(help="Largest number of faces", min=1)] = 24,
 ) -> None:
-    """Draws the regions that a model finds in faces: one colour a mask, and each mask's share of all pixels."""
-    from fra.inference.encoder import load
-    from fra.inference.heatmaps import picture
+    """Draw the regions that a model finds in faces, one colour per mask, and print each mask's share of all pixels."""
+    from fra.inference.heatmaps import draw
 
-    shares, unread = picture(load(weights), images, out, limit=limit)
+    shares, unreadable = draw(weights, images, out, limit=limit)
     for mask, share in enumerate(shares):
         print(f"mask {mask}: {100 * share:.1f} %")
     print(out)
-    tell_unread(unread.reasons)
+    report_unreadable(unreadable.reasons)
 
 
 @app.command()
@@ -73,29 +72,36 @@ def export(
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write")],
     weights: Weights = WEIGHTS,
 ) -> None:
-    """Writes a backbone for other programs, reads it back with the library it is for, and compares embeddings."""
-    from fra.inference.encoder import load
+    """Write a backbone in another format, and print the Python lines that use it.
+
+    The lines are executed before the file is kept: they must give the embeddings of `fra embed`.
+    """
     from fra.inference.export import export as write
 
-    print(write(load(weights), form, out))
-    print(out)
+    print(write(weights, form, out))
 
 
 @app.command()
 def import_weights(
     file: Annotated[
-        Path, typer.Argument(help="A checkpoint of the official code, of Bulat et al., of torchvision")
+        Path,
+        typer.Argument(
+            help="A checkpoint: of the official code, Bulat et al., torchvision, or any other with --prefix"
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The backbone.safetensors to write")],
-    backbone: Annotated[str, typer.Option(help="Its architecture, as model.backbone")] = "resnet50",
-    image_size: Annotated[int, typer.Option(help="Pixels a side of the images that it is to see")] = 224,
+    backbone: Annotated[str, typer.Option(help="Its architecture, a value of model.backbone")] = "resnet50",
+    image_size: Annotated[
+        int, typer.Option(help="Side in pixels of the images that it was trained on")
+    ] = 224,
     prefix: Annotated[
-        str | None, typer.Option(help="What its names begin with, where the layout is not known")
+        str | None,
+        typer.Option(help="Prefix of the backbone's names in the file, if the layout is not recognised"),
     ] = None,
 ) -> None:
-    """Makes a backbone of somebody else's checkpoint, without executing anything in it, and says which names matched.
+    """Convert a published checkpoint to a weights file of this project, without executing anything in it.
 
-    Named in transfer.baselines, it is judged beside our own by the same code.
+    Prints which names matched. Listed in transfer.baselines, it is evaluated like our own backbone.
     """
     from fra.weights.convert import import_weights as convert
 
@@ -103,8 +109,8 @@ def import_weights(
     print(out)
 
 
-def tell_unread(reasons: dict[str, str]) -> None:
-    """Names files that are no images; exit code 1 if there are any."""
+def report_unreadable(reasons: dict[str, str]) -> None:
+    """Print the files that cannot be decoded; exit with code 1 if there are any."""
     for name, reason in reasons.items():
         print(f"not an image: {name}: {reason}", file=sys.stderr)
     if reasons:

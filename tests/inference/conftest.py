@@ -11,7 +11,7 @@ from fra.method.backbone import build
 from fra.method.networks import Encoder
 from fra.weights.files import save_weights
 
-SAYS = {"image_size": 64, "mean": [0.5, 0.4, 0.3], "std": [0.25, 0.2, 0.2]}
+METADATA = {"image_size": 64, "mean": [0.5, 0.4, 0.3], "std": [0.25, 0.2, 0.2]}
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +23,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     path = tmp_path_factory.mktemp("weights") / "model.safetensors"
     shape = {"backbone": "small", "num_masks": 4, "hidden_dim": 32, "projection_dim": 16}
-    save_weights(path, network.state_dict(), {"contents": "model", **shape, **SAYS})
+    save_weights(path, network.state_dict(), {"contents": "model", **shape, **METADATA})
     return path
 
 

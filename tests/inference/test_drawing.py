@@ -15,11 +15,11 @@ def test_colours_are_far_apart(masks: int) -> None:
     assert distances[~np.eye(masks, dtype=bool)].min() > 35
 
 
-def test_more_masks_leave_the_colours_of_the_others() -> None:
+def test_colours_do_not_depend_on_the_number_of_masks() -> None:
     assert (drawing.palette(16)[:5] == drawing.palette(5)).all()
 
 
-def test_pixels_go_to_their_strongest_mask() -> None:
+def test_pixels_are_assigned_to_the_most_probable_mask() -> None:
     heatmaps = torch.zeros(2, 2, 2)
     heatmaps[0, :, 0] = heatmaps[1, :, 1] = 1
     labels = drawing.assign(heatmaps, 4, 6)
@@ -32,12 +32,12 @@ def test_paint_mixes_grey_and_the_mask_s_colour() -> None:
     white = np.full((1, 2, 3), 255, np.uint8)
     colours = np.array([[255, 0, 0], [0, 0, 255]], np.uint8)
     labels = np.array([[0, 1]])
-    assert drawing.paint(white, labels, colours, strength=0).tolist() == white.tolist()
-    assert drawing.paint(white, labels, colours, strength=1).tolist() == [[[255, 0, 0], [0, 0, 255]]]
-    assert drawing.paint(white, labels, colours, strength=0.5)[0, 0].tolist() == [255, 128, 128]
+    assert drawing.paint(white, labels, colours, opacity=0).tolist() == white.tolist()
+    assert drawing.paint(white, labels, colours, opacity=1).tolist() == [[[255, 0, 0], [0, 0, 255]]]
+    assert drawing.paint(white, labels, colours, opacity=0.5)[0, 0].tolist() == [255, 128, 128]
 
 
-def test_mean_map_is_strongest_where_the_mask_is_most_often() -> None:
+def test_mean_map_is_most_opaque_where_the_mask_is_most_frequent() -> None:
     face = np.zeros((1, 3, 3), np.uint8)
     red = np.array([255, 0, 0], np.uint8)
     painted = drawing.paint_mean(face, np.array([[0.0, 0.1, 0.2]]), red)

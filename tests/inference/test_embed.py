@@ -13,14 +13,14 @@ import torch
 import fra
 from fra.bench.embedding import embedding
 from fra.inference.embed import embed, read, search
-from fra.inference.image_files import Unread, batches, find
+from fra.inference.image_files import Unreadable, batches, find
 
 
 def names(*places: str) -> list[str]:
     return [file.name for file in find(places)]
 
 
-def test_images_are_found_wherever_they_lie(faces: Path, tmp_path: Path) -> None:
+def test_images_are_found_in_files_folders_patterns_and_shards(faces: Path, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "shard.tar", "w") as tar:
         tar.add(faces / "a/00.png", "x/00.png")
         tar.add(faces / "a/00.png", "x/00.json")
@@ -32,29 +32,29 @@ def test_images_are_found_wherever_they_lie(faces: Path, tmp_path: Path) -> None
         names(str(faces / "nobody"))
 
 
-def test_batches_keep_order_and_name_what_is_no_image(faces: Path, tmp_path: Path) -> None:
+def test_batches_keep_order_and_report_unreadable_files(faces: Path, tmp_path: Path) -> None:
     (tmp_path / "words.jpg").write_text("no image")
-    unread = Unread()
-    found = list(batches([str(faces / "a"), str(tmp_path)], 32, 4, unread))
+    unreadable = Unreadable()
+    found = list(batches([str(faces / "a"), str(tmp_path)], 32, 4, unreadable))
     assert [len(batch.names) for batch in found] == [4, 4, 2]
     assert [name for batch in found for name in batch.names] == sorted(names(str(faces / "a")))
-    assert list(unread.reasons) == [str(tmp_path / "words.jpg")]
+    assert list(unreadable.reasons) == [str(tmp_path / "words.jpg")]
 
 
 def test_a_pipe_is_never_read(faces: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
-    unread = Unread()
-    assert len(list(batches([str(tmp_path / "pipe.jpg"), str(faces / "a")], 32, 64, unread))) == 1
-    assert "not a plain file" in unread.reasons[str(tmp_path / "pipe.jpg")]
+    unreadable = Unreadable()
+    assert len(list(batches([str(tmp_path / "pipe.jpg"), str(faces / "a")], 32, 64, unreadable))) == 1
+    assert "not a plain file" in unreadable.reasons[str(tmp_path / "pipe.jpg")]
 
 
-def test_released_weights_go_by_their_name(faces: Path, tmp_path: Path) -> None:
+def test_released_weights_are_used_by_name(faces: Path, tmp_path: Path) -> None:
     embed([str(faces)], Path("demo"), tmp_path / "out.parquet")
     assert read(tmp_path / "out.parquet").embeddings_ND.shape == (20, 128)
     assert len(search(faces / "a/00.png", tmp_path / "out.parquet", Path("demo"))) == 5
 
 
-def test_weights_that_are_not_there_are_one_clear_error(faces: Path, tmp_path: Path) -> None:
+def test_missing_weights_are_one_clear_error(faces: Path, tmp_path: Path) -> None:
     with pytest.raises(
         FileNotFoundError, match=r"nobody: no such weights file.* released weights .*\(demo\)"
     ):
@@ -63,9 +63,7 @@ def test_weights_that_are_not_there_are_one_clear_error(faces: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".npz"])
-def test_a_file_of_embeddings_is_what_the_encoder_says(
-    suffix: str, faces: Path, model: Path, tmp_path: Path
-) -> None:
+def test_file_of_embeddings_equals_the_encoder(suffix: str, faces: Path, model: Path, tmp_path: Path) -> None:
     out = tmp_path / f"faces{suffix}"
     assert embed([str(faces)], model, out, batch_size=7).reasons == {}
     gallery = read(out)
@@ -92,13 +90,13 @@ def test_embeddings_of_other_weights_are_refused(faces: Path, model: Path, tmp_p
     other.write_bytes(content)
     with pytest.raises(ValueError, match="was made with other weights"):
         search(faces / "a/04.png", out, other)
-    with pytest.raises(ValueError, match="holds no embeddings"):
+    with pytest.raises(ValueError, match="not a file of embeddings"):
         read(other)
-    with pytest.raises(ValueError, match="ends in"):
+    with pytest.raises(ValueError, match="must end in"):
         embed([str(faces)], model, tmp_path / "faces.csv")
 
 
-def test_the_command_writes_the_rest_and_names_what_is_no_image(
+def test_command_writes_the_others_and_reports_unreadable_files(
     faces: Path, model: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "empty.png").touch()
@@ -112,7 +110,36 @@ def test_the_command_writes_the_rest_and_names_what_is_no_image(
     assert len(read(out).names) == 20
 
 
-def test_the_benchmark_says_what_it_promises() -> None:
+def test_wrong_paths_are_refused_before_the_model_is_loaded(faces: Path, tmp_path: Path) -> None:
+    missing, empty = tmp_path / "missing.safetensors", tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(ValueError, match=r"faces\.csv: the output file must end in \.parquet or \.npz"):
+        embed([str(faces)], missing, tmp_path / "faces.csv")
+    with pytest.raises(NotADirectoryError, match="is not a folder"):
+        embed([str(faces)], missing, faces / "a/00.png" / "out.npz")
+    with pytest.raises(FileNotFoundError, match="nothing: no such file or folder"):
+        embed([str(tmp_path / "nothing")], missing, tmp_path / "out.npz")
+    with pytest.raises(
+        FileNotFoundError, match=r"empty: no image in this folder .*give a folder of images"
+    ) as error:
+        embed([str(empty)], missing, tmp_path / "out.npz")
+    assert "dataset.root" not in str(error.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
+
+
+def test_search_refuses_an_unreadable_query_before_the_model_is_loaded(
+    faces: Path, model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "faces.npz"
+    embed([str(faces)], model, out)
+    (tmp_path / "text.jpg").write_text("no image")
+    with pytest.raises(FileNotFoundError, match=r"absent\.png: no such image file"):
+        search(tmp_path / "absent.png", out, model)
+    with pytest.raises(ValueError, match=r"text\.jpg: not an image"):
+        search(tmp_path / "text.jpg", out, model)
+
+
+def test_benchmark_reports_its_settings_and_ratio() -> None:
     found = embedding(None, "mini", 48, images=20, batch_size=8, rounds=1)
     assert (found["backbone"], found["image_size"], found["images"]) == ("mini", 48, 20)
     assert found["of_bare"] == pytest.approx(

@@ -57,8 +57,8 @@ def encoder(path: Path) -> FaceEncoder:
 
 
 @torch.no_grad()
-def test_sees_what_the_trained_network_sees(encoder: FaceEncoder, trained: FRA) -> None:
-    """The preparation equals the training views' normalisation."""
+def test_equals_the_trained_network(encoder: FaceEncoder, trained: FRA) -> None:
+    """The preprocessing equals the normalisation of training views."""
     images = faces(5)
     batch = normalize(images.float() / 255, VIEWS.mean, VIEWS.std)
     torch.testing.assert_close(encoder.prepare(images), batch)
@@ -69,7 +69,7 @@ def test_sees_what_the_trained_network_sees(encoder: FaceEncoder, trained: FRA) 
     assert encoder.feature_dim == 256
 
 
-def test_every_kind_of_image_gives_the_same(encoder: FaceEncoder, tmp_path: Path) -> None:
+def test_every_kind_of_input_gives_the_same_embedding(encoder: FaceEncoder, tmp_path: Path) -> None:
     tensor = faces(1, size=80)
     array = tensor[0].permute(1, 2, 0).numpy()
     Image.fromarray(array).save(tmp_path / "face.png")
@@ -78,17 +78,15 @@ def test_every_kind_of_image_gives_the_same(encoder: FaceEncoder, tmp_path: Path
     torch.testing.assert_close(encoder.embed(mixed), expected.expand(4, -1))
 
 
-def test_grey_and_rotated_photographs_are_read_as_people_see_them(
-    encoder: FaceEncoder, tmp_path: Path
-) -> None:
+def test_grey_and_exif_rotated_images_are_decoded_upright(encoder: FaceEncoder, tmp_path: Path) -> None:
     grey = Image.fromarray(faces(1)[0, 0].numpy())
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by 90°
+    exif[0x0112] = 6  # rotated by 90°
     grey.rotate(90).save(tmp_path / "turned.png", exif=exif)
     torch.testing.assert_close(encoder.embed([tmp_path / "turned.png"]), encoder.embed([grey.convert("RGB")]))
 
 
-def test_one_image_does_not_depend_on_the_others(encoder: FaceEncoder) -> None:
+def test_embedding_does_not_depend_on_the_batch(encoder: FaceEncoder) -> None:
     images = faces(3)
     torch.testing.assert_close(encoder.embed(images)[1:2], encoder.embed(images[1:2]))
     torch.testing.assert_close(encoder.heatmaps(images)[1:2], encoder.heatmaps(images[1:2]))
@@ -115,7 +113,7 @@ def test_byol_model_loads(tmp_path: Path) -> None:
         encoder.heatmaps(faces(1))
 
 
-def test_wrong_images_are_named(encoder: FaceEncoder, tmp_path: Path) -> None:
+def test_wrong_images_are_refused(encoder: FaceEncoder, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("not an image")
     with pytest.raises(ValueError, match=r"text\.jpg"):
         encoder.embed([tmp_path / "text.jpg"])
@@ -129,7 +127,7 @@ def test_wrong_images_are_named(encoder: FaceEncoder, tmp_path: Path) -> None:
         encoder.embed([tmp_path / "absent.png"])
 
 
-def test_wrong_files_are_named(tmp_path: Path, trained: FRA) -> None:
+def test_wrong_files_are_refused(tmp_path: Path, trained: FRA) -> None:
     with pytest.raises(FileNotFoundError, match="absent"):
         fra.load(tmp_path / "absent.safetensors")
     weights = trained.online.state_dict()
@@ -141,7 +139,7 @@ def test_wrong_files_are_named(tmp_path: Path, trained: FRA) -> None:
         fra.load(tmp_path / "other.safetensors")
 
 
-def test_an_untrained_encoder_has_the_architecture_and_weights_of_its_own(path: Path) -> None:
+def test_untrained_encoder_has_the_same_architecture_and_seeded_weights(path: Path) -> None:
     trained, one, same, other = fra.load(path), *(fra.load(path, seed) for seed in (1, 1, 2))
     assert trained.state_dict().keys() == one.state_dict().keys()
     image = [np.full((8, 8, 3), 99, np.uint8)]

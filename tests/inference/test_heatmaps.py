@@ -6,25 +6,31 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import fra
 from fra.inference.export import export
-from fra.inference.heatmaps import picture
+from fra.inference.heatmaps import draw
 
 
-def test_a_picture_of_regions(faces: Path, model: Path, tmp_path: Path) -> None:
-    encoder = fra.load(model)
-    share, unread = picture(encoder, [str(faces)], tmp_path / "regions.png", limit=6)
+def test_sheet_of_faces_and_regions(faces: Path, model: Path, tmp_path: Path) -> None:
+    share, unreadable = draw(model, [str(faces)], tmp_path / "regions.png", limit=6)
     assert share.sum() == pytest.approx(1)
     assert len(share) == 4
-    assert unread.reasons == {}
+    assert unreadable.reasons == {}
     image = np.asarray(Image.open(tmp_path / "regions.png").convert("RGB"))
-    assert image.shape[1] > 4 * 2 * 160  # four faces a row, each beside its regions
+    assert image.shape[1] > 4 * 2 * 160  # four faces a row, each next to its regions
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 100
 
 
-def test_without_regions_it_says_what_to_load(faces: Path, model: Path, tmp_path: Path) -> None:
+def test_backbone_without_regions_names_the_file_to_load(faces: Path, model: Path, tmp_path: Path) -> None:
     backbone = tmp_path / "backbone.safetensors"
-    export(fra.load(model), "safetensors", backbone)
+    export(model, "safetensors", backbone)
     with pytest.raises(RuntimeError, match=r"load model\.safetensors, not backbone\.safetensors"):
-        picture(fra.load(backbone), [str(faces)], tmp_path / "regions.png")
+        draw(backbone, [str(faces)], tmp_path / "regions.png")
     assert not (tmp_path / "regions.png").exists()
+
+
+def test_wrong_paths_are_refused_before_the_model_is_loaded(faces: Path, tmp_path: Path) -> None:
+    missing = tmp_path / "missing.safetensors"
+    with pytest.raises(ValueError, match=r"regions\.jpg: the output file must end in \.png"):
+        draw(missing, [str(faces)], tmp_path / "regions.jpg")
+    with pytest.raises(FileNotFoundError, match="nothing: no such file or folder"):
+        draw(missing, [str(tmp_path / "nothing")], tmp_path / "regions.png")

@@ -1,4 +1,4 @@
-"""Checkpoints of others are read without executing them, told apart by their names, and used as baselines."""
+"""Published checkpoints are read without executing them, recognised by their names, and used as baselines."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ CHECKPOINTS = {
 
 
 @pytest.mark.parametrize("kind", CHECKPOINTS)
-def test_each_layout_gives_the_very_features_of_its_backbone(
+def test_each_layout_gives_the_features_of_its_backbone(
     kind: str, resnet: dict[str, Tensor], tmp_path: Path
 ) -> None:
     make, layout, mean = CHECKPOINTS[kind]
@@ -105,7 +105,7 @@ def test_safetensors_old_files_half_precision_and_other_prefixes(
 ) -> None:
     old = {f"student.{name}": value for name, value in body(resnet).items() if "num_batches" not in name}
     save_file({name: value.half() for name, value in old.items()}, tmp_path / "theirs.safetensors")
-    with pytest.raises(ValueError, match=r"none of the known first weights.*--prefix takes other ones"):
+    with pytest.raises(ValueError, match=r"no known layout.*Set --prefix to one of: 'student\.'"):
         import_weights(tmp_path / "theirs.safetensors", tmp_path / "o.safetensors", "resnet18")
     report = import_weights(
         tmp_path / "theirs.safetensors", tmp_path / "o.safetensors", "resnet18", prefix="student."
@@ -144,7 +144,7 @@ def test_code_in_a_checkpoint_is_not_executed(plain: bool, tmp_path: Path) -> No
         assert folder.exists()  # the trap was real
 
 
-def test_what_does_not_fit_is_explained(resnet: dict[str, Tensor], tmp_path: Path) -> None:
+def test_unsuitable_files_are_refused(resnet: dict[str, Tensor], tmp_path: Path) -> None:
     file, out = tmp_path / "theirs.pth", tmp_path / "o.safetensors"
     with pytest.raises(FileNotFoundError, match=r"theirs\.pth: no such checkpoint"):
         import_weights(file, out)
@@ -165,18 +165,68 @@ def test_what_does_not_fit_is_explained(resnet: dict[str, Tensor], tmp_path: Pat
         import_weights(file, out)
 
 
-def test_the_command_says_what_matched_and_the_file_is_a_baseline(
+def test_prefix_is_taken_as_the_file_has_it(resnet: dict[str, Tensor], tmp_path: Path) -> None:
+    """MoCo's names, with and without the prefix of DistributedDataParallel."""
+    names = {f"module.encoder_q.{name}": value for name, value in body(resnet).items()}
+    torch.save({"state_dict": names, "epoch": 200}, tmp_path / "moco.pth")
+    for prefix in ("module.encoder_q.", "encoder_q."):
+        report = import_weights(tmp_path / "moco.pth", tmp_path / "o.safetensors", "resnet18", prefix=prefix)
+        assert report.missing == []
+    with pytest.raises(ValueError, match=r"no weight 'encoder_k\.conv1\.weight'.*'module\.encoder_q\.'"):
+        import_weights(tmp_path / "moco.pth", tmp_path / "o.safetensors", "resnet18", prefix="encoder_k.")
+
+
+def test_networks_in_a_dictionary_are_offered(resnet: dict[str, Tensor], tmp_path: Path) -> None:
+    """DINO's layout: two networks by name."""
+    student = {f"module.backbone.{name}": value for name, value in body(resnet).items()}
+    teacher = {f"backbone.{name}": value + 1 for name, value in body(resnet).items()}
+    torch.save({"student": student, "teacher": teacher, "epoch": 3}, tmp_path / "dino.pth")
+    offer = r"Set --prefix to one of: 'student\.module\.backbone\.', 'teacher\.backbone\.'$"
+    with pytest.raises(ValueError, match=offer):
+        import_weights(tmp_path / "dino.pth", tmp_path / "o.safetensors", "resnet18")
+    import_weights(tmp_path / "dino.pth", tmp_path / "o.safetensors", "resnet18", prefix="teacher.backbone.")
+    weights, _ = read_weights(tmp_path / "o.safetensors")
+    assert torch.equal(weights["conv1.weight"], resnet["conv1.weight"] + 1)
+
+
+def test_damaged_files_are_called_damaged(resnet: dict[str, Tensor], tmp_path: Path) -> None:
+    save_file(body(resnet), tmp_path / "cut.safetensors")
+    torch.save(resnet, tmp_path / "cut.pth")
+    for name in ("cut.safetensors", "cut.pth"):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[: len(content) // 2])
+        with pytest.raises(ValueError, match=rf"{name}: .*truncated, damaged or of another format") as error:
+            import_weights(tmp_path / name, tmp_path / "o.safetensors", "resnet18")
+        assert "unknown origin" not in str(error.value)
+    torch.save({"epoch": 3}, tmp_path / "empty.pth")
+    with pytest.raises(ValueError, match=r"empty\.pth: holds no tensor \(found: 'epoch'\)"):
+        import_weights(tmp_path / "empty.pth", tmp_path / "o.safetensors")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(
+    value: float, resnet: dict[str, Tensor], tmp_path: Path
+) -> None:
+    broken = resnet["layer1.0.conv1.weight"].clone()
+    broken[0, 0, 0, 0] = value
+    torch.save(resnet | {"layer1.0.conv1.weight": broken}, tmp_path / "theirs.pth")
+    with pytest.raises(ValueError, match=r"'layer1\.0\.conv1\.weight' has values that are not finite"):
+        import_weights(tmp_path / "theirs.pth", tmp_path / "o.safetensors", "resnet18")
+    assert not (tmp_path / "o.safetensors").exists()
+
+
+def test_command_reports_matches_and_the_file_is_a_baseline(
     resnet: dict[str, Tensor], faces: Set, tmp_path: Path
 ) -> None:
     torch.save(official(resnet), tmp_path / "theirs.pth.tar")
     out = tmp_path / "baselines" / "official.safetensors"
     arguments = ["--backbone", "resnet18", "--image-size", "64"]
-    told = CliRunner().invoke(
+    done = CliRunner().invoke(
         app, ["import-weights", str(tmp_path / "theirs.pth.tar"), "-o", str(out), *arguments]
     )
-    assert told.exit_code == 0, told.output
-    assert "matched: 120 weights of the backbone" in told.output
-    assert "missing: 0" in told.output
-    assert "target_net.backbone: 120" in told.output
+    assert done.exit_code == 0, done.output
+    assert "matched: 120 weights of the backbone" in done.output
+    assert "missing: 0" in done.output
+    assert "target_net.backbone: 120" in done.output
     summary = run("expression", faces, tmp_path / "out", baselines={"official": str(out)}, seeds=1)
     assert {"official", "pretrained - official"} <= set(summary)
