@@ -1,71 +1,81 @@
-"""`fra embed`, from image files to a finished file, beside the bare model on pixels that lie ready; one run."""
+"""`fra embed`, from image files to a finished file, compared with the bare backbone on decoded images."""
 
 from __future__ import annotations
 
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 
-from fra.bench.synthetic_images import made_up_faces
+from fra.bench.inputs import write_images
+from fra.bench.measure import alternate, comparison, seconds_of
 from fra.inference.embed import embed
 from fra.inference.encoder import FaceEncoder, load
 from fra.method.backbone import build
 from fra.weights.files import save_weights
 
-NORMAL = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 
-def untrained(backbone: str, image_size: int, path: Path) -> Path:
-    """A file of weights: what they are does not change how long they take."""
-    says = {"contents": "backbone", "backbone": backbone, "image_size": image_size, **NORMAL}
-    save_weights(path, build(backbone).state_dict(), says)
+def write_untrained_backbone(backbone: str, image_size: int, path: Path) -> Path:
+    """Writes a weights file with random weights and returns its path; speed does not depend on the values."""
+    metadata = {"contents": "backbone", "backbone": backbone, "image_size": image_size, **IMAGENET}
+    save_weights(path, build(backbone).state_dict(), metadata)
     return path
 
 
 @torch.inference_mode()
-def bare(encoder: FaceEncoder, count: int, batch_size: int) -> float:
-    """Seconds of the backbone alone on `count` images that are decoded, scaled and normalised already.
+def run_backbone(encoder: FaceEncoder, count: int, batch_size: int) -> None:
+    """Runs the backbone alone on `count` images that are already decoded, scaled and normalised.
 
-    In the channels-last layout, which is faster, and which decoded images have.
+    They are in the channels-last layout, the faster one, which decoded images have.
     """
     batch = torch.rand(batch_size, 3, encoder.image_size, encoder.image_size)
     batch = batch.contiguous(memory_format=torch.channels_last)
-    start = time.perf_counter()
     for done in range(0, count, batch_size):
         encoder.backbone(batch[: count - done]).mean((2, 3))
-    return time.perf_counter() - start
 
 
-def embedding(
+def compare_embedding(
     weights: Path | None, backbone: str, image_size: int, images: int, batch_size: int, rounds: int
-) -> dict[str, float | int | str]:
-    """Images a second of both, on the CPU, and their ratio; the median of alternating rounds.
+) -> dict[str, Any]:
+    """Compares `fra embed` on JPEG files of 200×200 pixels with the bare backbone, on the CPU.
 
-    The images are JPEGs of 200×200. Without `weights`, an untrained `backbone` at `image_size`.
+    Args:
+        weights: Weights file; None takes an untrained `backbone` at `image_size`.
+        backbone: Name as in model.backbone, if there are no weights.
+        image_size: Side in pixels, if there are no weights.
+        images: Number of synthetic images.
+        batch_size: Images per forward pass.
+        rounds: Number of alternating rounds.
+
+    Returns:
+        `baseline` (bare backbone) and `ours` in images/s, medians over the rounds, `ratio` and the setup.
     """
     with tempfile.TemporaryDirectory(prefix="fra-bench-") as name:
         folder = Path(name)
-        made_up_faces(folder / "faces", images)
-        file = weights or untrained(backbone, image_size, folder / "backbone.safetensors")
+        write_images(folder / "faces", images)
+        file = weights or write_untrained_backbone(backbone, image_size, folder / "backbone.safetensors")
         encoder = load(file)
-        bare(encoder, batch_size, batch_size)
-        seconds: dict[str, list[float]] = {"bare": [], "embed": []}
-        for _ in range(rounds):
-            seconds["bare"].append(bare(encoder, images, batch_size))
-            start = time.perf_counter()
+        run_backbone(encoder, batch_size, batch_size)  # warm-up
+
+        def embed_files() -> None:
             embed([str(folder / "faces")], file, folder / "out.parquet", batch_size=batch_size, device="cpu")
-            seconds["embed"].append(time.perf_counter() - start)
-    rates = {name: images / median(times) for name, times in seconds.items()}
+
+        contenders = {
+            "baseline": partial(seconds_of, partial(run_backbone, encoder, images, batch_size)),
+            "ours": partial(seconds_of, embed_files),
+        }
+        seconds = alternate(contenders, rounds)
     return {
+        **comparison(images / median(seconds["baseline"]), images / median(seconds["ours"])),
         "backbone": str(encoder.metadata["backbone"]),
         "image_size": encoder.image_size,
         "images": images,
         "batch_size": batch_size,
+        "rounds": rounds,
         "threads": torch.get_num_threads(),
-        "bare_images_per_second": rates["bare"],
-        "embed_images_per_second": rates["embed"],
-        "of_bare": rates["embed"] / rates["bare"],
     }

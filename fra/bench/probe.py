@@ -1,21 +1,23 @@
-"""The linear probe of many labels beside scikit-learn's logistic regression, label by label; one run."""
+"""The linear probe of many binary labels, compared with scikit-learn's logistic regression label by label."""
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from fra.bench.measure import comparison
 from fra.transfer.heads import SIGMOIDS, Array, log_loss
 
 FACTORS = 64
-"""What made-up features and labels have in common; features of a backbone are correlated too."""
+"""Number of factors that generate the synthetic features and labels; a backbone's features are correlated too."""
 
 
-def made_up(images: int, features: int, labels: int) -> tuple[Array, Array]:
-    """Features (N, D) ≥ 0, as after a ReLU, and labels (N, O), some rare, that they tell in part."""
+def synthetic_features(images: int, features: int, labels: int) -> tuple[Array, Array]:
+    """Returns features (N, D) ≥ 0, as after a ReLU, and binary labels (N, O) that depend on them, some rare."""
     rng = np.random.default_rng(0)
     factors = rng.standard_normal((images, FACTORS), dtype=np.float32)
     mixed = factors @ rng.standard_normal((FACTORS, features), dtype=np.float32)
@@ -24,8 +26,8 @@ def made_up(images: int, features: int, labels: int) -> tuple[Array, Array]:
     return x_ND, (score_NO > np.linspace(0, 14, labels)).astype(float)
 
 
-def one_by_one(x_ND: Array, y_NO: Array) -> list[list[LogisticRegression]]:
-    """Return a model by scikit-learn for each regularisation and label."""
+def fit_one_by_one(x_ND: Array, y_NO: Array) -> list[list[LogisticRegression]]:
+    """Returns scikit-learn's model of each label, for each regularisation of our probe."""
     count = len(x_ND)
     return [
         [LogisticRegression(C=inverse_penalty / count, max_iter=1000).fit(x_ND, y_N) for y_N in y_NO.T]
@@ -33,27 +35,30 @@ def one_by_one(x_ND: Array, y_NO: Array) -> list[list[LogisticRegression]]:
     ]
 
 
-def probing(images: int, features: int, labels: int) -> dict[str, float | int]:
-    """Compare the time for all regularisations of the probe, and the training loss at the weakest one.
+def compare_probes(images: int, features: int, labels: int) -> dict[str, Any]:
+    """Compares our probe of all labels and regularisations with scikit-learn on synthetic features.
 
-    The weakest regularisation is the hardest to fit.
+    Returns:
+        `baseline` (scikit-learn) and `ours` in fitted models (one per label and regularisation) per second, `ratio`,
+        the seconds of both, and the training loss of both at the weakest regularisation, the hardest to fit.
     """
-    x_ND, y_NO = made_up(images, features, labels)
+    x_ND, y_NO = synthetic_features(images, features, labels)
     start = time.perf_counter()
     ours = SIGMOIDS.fit(x_ND, y_NO, SIGMOIDS.grid)
     middle = time.perf_counter()
     scaled_ND = StandardScaler().fit_transform(x_ND)
-    theirs = one_by_one(scaled_ND, y_NO)
+    theirs = fit_one_by_one(scaled_ND, y_NO)
     end = time.perf_counter()
     their_p_NO = np.stack([model.predict_proba(scaled_ND)[:, 1] for model in theirs[-1]], axis=1)
+    models = labels * len(SIGMOIDS.grid)
     return {
+        **comparison(models / (end - middle), models / (middle - start), "models/s"),
+        "baseline_seconds": end - middle,
+        "ours_seconds": middle - start,
+        "baseline_loss": log_loss(their_p_NO, y_NO),
+        "ours_loss": log_loss(ours[-1](x_ND), y_NO),
         "images": images,
         "features": features,
         "labels": labels,
         "regularisations": len(SIGMOIDS.grid),
-        "seconds": middle - start,
-        "scikit_learn_seconds": end - middle,
-        "ratio": (end - middle) / (middle - start),
-        "loss": log_loss(ours[-1](x_ND), y_NO),
-        "scikit_learn_loss": log_loss(their_p_NO, y_NO),
     }

@@ -1,4 +1,4 @@
-"""Sharding at two sizes and after 1 % new images, beside webdataset's own writer, on the same files in one run."""
+"""Sharding compared with webdataset's own writer; at two sizes, and after 1 % new images."""
 
 from __future__ import annotations
 
@@ -7,113 +7,125 @@ import os
 import shutil
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import psutil
 
-from fra.bench.synthetic_images import made_up_faces
-from fra.data.datasets.ingest import ingest
-from fra.data.datasets.records import DatasetConfig
-from fra.data.shards import write
+from fra.bench.inputs import list_images, write_images, write_shards
+from fra.bench.measure import comparison, seconds_of
 from fra.data.shards.config import ShardConfig
 
 DISTINCT = 2000
-"""Different pictures; the others are copies under other names, each read from a file of its own."""
-TURNS = 3
-"""How often the short parts are read off: the median counts."""
+"""Number of different images; the others are copies in files of their own."""
+REPEATS = 3
+"""How often the short parts are measured; the median counts."""
 
 
 @contextmanager
 def peak_memory() -> Iterator[list[int]]:
-    """The largest proportional set size (bytes) of this process and its children, looked at ten times a second."""
-    peak, over = [0], threading.Event()
+    """Yields a list whose only entry is the largest memory in bytes of this process and its children so far.
 
-    def watch() -> None:
-        while not over.wait(0.1):
+    Memory is the proportional set size, read ten times a second.
+    """
+    peak, done = [0], threading.Event()
+
+    def sample() -> None:
+        while not done.wait(0.1):
             total = 0
             for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
                 try:
                     total += process.memory_full_info().pss
-                except psutil.Error:  # it ended meanwhile
+                except psutil.Error:  # the process has ended meanwhile
                     continue
             peak[0] = max(peak[0], total)
 
-    thread = threading.Thread(target=watch, daemon=True)
+    thread = threading.Thread(target=sample, daemon=True)
     thread.start()
     try:
         yield peak
     finally:
-        over.set()
+        done.set()
         thread.join()
 
 
-def copies(root: Path, pictures: list[Path], start: int, count: int) -> None:
-    """`count` images in folders of a thousand."""
-    for number, picture in zip(range(start, start + count), itertools.cycle(pictures), strict=False):
+def copy_images(root: Path, images: list[Path], start: int, count: int) -> None:
+    """Copies images in turn to the files `start` to `start` + `count` - 1 of `root`, in folders of a thousand."""
+    for number, image in zip(range(start, start + count), itertools.cycle(images), strict=False):
         path = root / f"{number // 1000:04d}" / f"{number:07d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(picture, path)
+        shutil.copy(image, path)
 
 
-def shard(root: Path, out: Path) -> float:
-    """Seconds from the list of records to tars, manifest and index."""
-    records = ingest(DatasetConfig("bench", "folder", str(root)), out / "raw")
-    os.sync()  # what others wrote must not be written to the disk on our time
-    start = time.perf_counter()
-    write.write(records, root, out / "shards", out / "manifest.parquet", ShardConfig(), out / "state")
-    return time.perf_counter() - start
+def seconds_of_sharding(root: Path, out: Path) -> float:
+    """Returns the seconds from the list of images to tars, manifest and index."""
+    records = list_images(root, out)
+    os.sync()  # pending writes of earlier parts must not count
+    return seconds_of(lambda: write_shards(records, root, out, ShardConfig()))
 
 
-def plainly(root: Path, out: Path) -> float:
-    """Seconds that webdataset's ShardWriter takes for the same images, as its documentation shows it."""
-    import webdataset  # brings torch, which is no part of sharding's memory
+def seconds_of_webdataset(root: Path, out: Path) -> float:
+    """Returns the seconds of webdataset's ShardWriter on the same images, used as its documentation shows."""
+    import webdataset  # imports torch, which must not count as memory of sharding
 
     out.mkdir()
     os.sync()
-    start = time.perf_counter()
-    with webdataset.ShardWriter(f"{out}/%06d.tar", maxcount=1000, verbose=0) as writer:
-        for path in sorted(root.rglob("*.jpg")):
-            writer.write({"__key__": str(path.relative_to(root).with_suffix("")), "jpg": path.read_bytes()})
-    return time.perf_counter() - start
+
+    def run() -> None:
+        with webdataset.ShardWriter(f"{out}/%06d.tar", maxcount=1000, verbose=0) as writer:
+            for path in sorted(root.rglob("*.jpg")):
+                key = str(path.relative_to(root).with_suffix(""))
+                writer.write({"__key__": key, "jpg": path.read_bytes()})
+
+    return seconds_of(run)
 
 
-def sharding(images: int = 100_000, few: int = 10_000) -> dict[str, float | int]:
-    """Rates in images a second, memory in MiB, and what 1 % new images (three times) cost as a part of the whole.
+def compare_sharding(images: int = 100_000, few: int = 10_000) -> dict[str, Any]:
+    """Compares our sharding with webdataset's writer on `few` images, and measures it on `images`.
 
-    The files are in the page cache throughout: they were just written. What a process loads the first time is loaded
-    before anything is read off.
+    The files are in the page cache throughout, since they were just written; one sharding before the first
+    measurement loads all code.
+
+    Returns:
+        `baseline` (webdataset) and `ours` in images/s on `few` images, `ratio`; rates and time per image at both sizes;
+        peak memory in MiB; what 1 % new images cost, as a share of the whole.
     """
     with tempfile.TemporaryDirectory(prefix="fra-bench-") as name:
         folder = Path(name)
-        made_up_faces(folder / "pictures", DISTINCT)
-        pictures = sorted((folder / "pictures").rglob("*.jpg"))
-        copies(folder / "few", pictures, 0, few)
-        copies(folder / "many", pictures, 0, images)
-        shard(folder / "pictures", folder / "out-first")
-        seconds_few = median(shard(folder / "few", folder / f"out-{turn}") for turn in range(TURNS))
+        write_images(folder / "distinct", DISTINCT)
+        distinct = sorted((folder / "distinct").rglob("*.jpg"))
+        copy_images(folder / "few", distinct, 0, few)
+        copy_images(folder / "many", distinct, 0, images)
+        seconds_of_sharding(folder / "distinct", folder / "out-first")
+        seconds_few = median(
+            seconds_of_sharding(folder / "few", folder / f"out-{repeat}") for repeat in range(REPEATS)
+        )
         with peak_memory() as peak:
-            seconds_many = shard(folder / "many", folder / "out-many")
-        before = {path.name: path.stat().st_mtime_ns for path in (folder / "out-many/shards").glob("*.tar")}
-        more = []
-        for turn in range(TURNS):
-            copies(folder / "many", pictures, images + turn * (images // 100), images // 100)
-            more.append(shard(folder / "many", folder / "out-many"))
-        plain = plainly(folder / "few", folder / "plain")
-        after = {path.name: path.stat().st_mtime_ns for path in (folder / "out-many/shards").glob("*.tar")}
-        return {
-            "images": images,
-            "images_per_second": images / seconds_many,
-            f"images_per_second_of_{few}": few / seconds_few,
-            "seconds_per_image_ratio": (seconds_many / images) / (seconds_few / few),
-            "webdataset_images_per_second": few / plain,
-            "speedup": plain / seconds_few,
-            "peak_mib": peak[0] / 2**20,
-            "one_percent_new_seconds": median(more),
-            "one_percent_new_ratio": median(more) / seconds_many,
-            "shards": len(after),
-            "shards_touched": sum(before.get(shard) != time for shard, time in after.items()),
-        }
+            seconds_many = seconds_of_sharding(folder / "many", folder / "out-many")
+        before = _modification_times(folder / "out-many" / "shards")
+        seconds_new = []
+        for repeat in range(REPEATS):
+            copy_images(folder / "many", distinct, images + repeat * (images // 100), images // 100)
+            seconds_new.append(seconds_of_sharding(folder / "many", folder / "out-many"))
+        seconds_webdataset = seconds_of_webdataset(folder / "few", folder / "webdataset")
+        after = _modification_times(folder / "out-many" / "shards")
+    return {
+        **comparison(few / seconds_webdataset, few / seconds_few),
+        "images_compared": few,
+        "images": images,
+        "images_per_second": images / seconds_many,
+        "seconds_per_image_ratio": (seconds_many / images) / (seconds_few / few),
+        "peak_mib": peak[0] / 2**20,
+        "one_percent_new_seconds": median(seconds_new),
+        "one_percent_new_ratio": median(seconds_new) / seconds_many,
+        "shards": len(after),
+        "shards_written": sum(before.get(shard) != time for shard, time in after.items()),
+    }
+
+
+def _modification_times(shards: Path) -> dict[str, int]:
+    """Returns the modification time in nanoseconds of each shard."""
+    return {path.name: path.stat().st_mtime_ns for path in shards.glob("*.tar")}

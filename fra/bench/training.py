@@ -1,17 +1,16 @@
-"""Pre-training end to end, from JPEG files: our loader, views and step beside the plain ones, in one run.
+"""Pre-training end to end, from JPEG files: our loader, views and step compared with the plain ones.
 
-The baseline is the plain loader of `fra.bench.loader` feeding the plain step of `fra.bench.step`: what one writes
-first. Both see the same files and recipe, on the same cores and device, an epoch each in turn.
+The baseline is the plain loader of `fra.bench.loader` feeding the plain step of `fra.bench.plain_step`. Both train on
+the same files with the same recipe, cores and device, an epoch each in turn.
 """
 
 from __future__ import annotations
 
 import os
-import statistics
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,21 @@ import torch
 from torch import Tensor
 
 from fra import dist
-from fra.bench.loader import Batches, measured, plain_pairs, prepare, threads
-from fra.bench.step import both_steps, check, device_name
-from fra.bench.synthetic_images import made_up_faces
+from fra.bench.inputs import images_and_beton
+from fra.bench.loader import plain_pairs
+from fra.bench.measure import (
+    Work,
+    alternate,
+    check_rounds,
+    comparison,
+    device_name,
+    items_per_second,
+    measure,
+    torch_threads,
+)
+from fra.bench.step import both_steps
 from fra.data.loader.build import build_loader
 from fra.data.loader.config import DataConfig, Loader
-from fra.data.shards.config import ShardConfig
 from fra.data.views.views import Views, ViewsConfig
 from fra.method.networks import ModelConfig
 from fra.train.prefetch import StepTimer, prefetch
@@ -32,12 +40,12 @@ from fra.train.step import AsyncCopy, StepOutput, choose_precision
 
 H100 = "NVIDIA H100 80GB HBM3"
 MLPERF = 7006
-"""Images/s of supervised training of ResNet-50 at 224 pixels by one of eight of them, in MLPerf Training 3.0."""
+"""Images/s of supervised ResNet-50 training at 224 pixels on one of eight H100 in MLPerf Training 3.0."""
 PASSES = 8 / 3
-"""Of the backbone, for one there: an image four times forward and twice backward (which costs two) for 1 + 2."""
+"""Cost of an image here over one there: four forward and two backward passes (each costs two) over 1 + 2."""
 
 
-def training(
+def compare_training(
     root: Path | None,
     model: ModelConfig,
     image_size: int = 224,
@@ -47,43 +55,48 @@ def training(
     device: str = "auto",
     compiled: bool = False,
 ) -> dict[str, Any]:
-    """Trains both ways in turn, `rounds` epochs each after one that warms up.
+    """Trains in both ways in turn, `rounds` epochs each after one epoch of warm-up.
 
-    `root` is a folder of folders of images (None: made-up JPEG files of 200×200). Returns `baseline` and `ours`
-    (images/s, medians), `ratio`, and `waited`: the largest share of an epoch that our steps waited for a batch but the
-    first; on an H100 with ResNet-50 at 224 pixels `of_mlperf` too, the share of what MLPerf implies.
+    Args:
+        root: Folder of folders of images; None takes synthetic JPEG files of 200×200 pixels.
+        model: Sizes of the networks.
+        image_size: Side of the views in pixels.
+        batch_size: Images per step.
+        images: Number of synthetic images.
+        rounds: Number of alternating rounds.
+        device: As train.device.
+        compiled: Ours with torch.compile.
 
-    Raises ValueError where there are fewer images than a batch has, or no rounds.
+    Returns:
+        `baseline` and `ours` in images/s, medians over the rounds, `ratio`; `waiting_share`, the largest share of an
+        epoch in which our steps waited for data, the first batch left out; on an H100 with ResNet-50 at 224 pixels
+        `of_mlperf`, the share of the rate that MLPerf implies.
+
+    Raises:
+        ValueError: Fewer images than a batch has, or no rounds.
     """
-    check(rounds, batch_size)
-    where, cores = dist.choose_device(device), len(os.sched_getaffinity(0))
-    dtype = choose_precision("auto", where)
-    plain_step, our_step = both_steps(model, where, dtype, compiled)
-    with tempfile.TemporaryDirectory() as place, threads(cores):
-        if root is None:
-            root = Path(place) / "faces"
-            made_up_faces(root, images)
-        source = prepare(root, Path(place), ShardConfig(workers=cores))
-        data, views = DataConfig(image_size=image_size, workers=cores), ViewsConfig()
-        pairs = build_loader(data, views, source=source, exclude=frozenset(), batch_size=batch_size, seed=0)
-        plain = plain_epochs(
-            plain_pairs(root, views, image_size, batch_size, cores, kept=True), plain_step, where
-        )
-        ours = OurEpochs(pairs, Views(views, seed=0), our_step, where)
-        contenders: dict[str, Batches] = {"baseline": plain, "ours": ours}
-        laps = [{name: measured(run) for name, run in contenders.items()} for _ in range(1 + rounds)][1:]
-    rate = {name: statistics.median(lap[name].images / lap[name].wall for lap in laps) for name in contenders}
+    check_rounds(rounds, batch_size)
+    chosen, cores = dist.choose_device(device), len(os.sched_getaffinity(0))
+    dtype = choose_precision("auto", chosen)
+    plain_step, our_step = both_steps(model, chosen, dtype, compiled)
+    data, views = DataConfig(image_size=image_size, workers=cores), ViewsConfig()
+    with images_and_beton(root, images, cores) as (folder, source), torch_threads(cores):
+        loader = build_loader(data, views, source=source, exclude=frozenset(), batch_size=batch_size, seed=0)
+        pairs = plain_pairs(folder, views, image_size, batch_size, cores, persistent_workers=True)
+        ours = OurEpochs(loader, Views(views, seed=0), our_step, chosen)
+        contenders: dict[str, Work] = {"baseline": plain_epochs(pairs, plain_step, chosen), "ours": ours}
+        taken = alternate({name: partial(measure, work) for name, work in contenders.items()}, 1 + rounds)
+    rate = {name: items_per_second(measurements[1:]) for name, measurements in taken.items()}
     return {
-        **rate,
-        "ratio": rate["ours"] / rate["baseline"],
-        "waited": max(ours.waited[1:]),
-        **of_mlperf(rate["ours"], device_name(where), model.backbone, image_size),
+        **comparison(rate["baseline"], rate["ours"]),
+        "waiting_share": max(ours.waiting_shares[1:]),
+        **of_mlperf(rate["ours"], device_name(chosen), model.backbone, image_size),
         **asdict(model),
         "image_size": image_size,
         "batch_size": batch_size,
-        "images": laps[0]["ours"].images,
+        "images": taken["ours"][-1].items,
         "rounds": rounds,
-        "device": device_name(where),
+        "device": device_name(chosen),
         "cores": cores,
         "precision": str(dtype).removeprefix("torch."),
         "compiled": compiled,
@@ -92,8 +105,8 @@ def training(
 
 def plain_epochs(
     pairs: Iterable[Any], step: Callable[[Tensor, Tensor], dict[str, float]], device: torch.device
-) -> Batches:
-    """Epochs as one writes them first; each yields how many images a step had."""
+) -> Work:
+    """Returns an epoch of plain steps on the batches of a DataLoader."""
 
     def run() -> Iterator[int]:
         for (view1, view2), _ in pairs:
@@ -104,36 +117,40 @@ def plain_epochs(
 
 
 class OurEpochs:
-    """Epochs as pre-training runs them; `waited` is the share of each, once it has its first batch, that steps waited
-    for the next."""
+    """Epochs as pre-training runs them.
+
+    Attributes:
+        waiting_shares: For each epoch the share of its time, from the first batch on, that steps waited for the next.
+    """
 
     def __init__(
         self,
-        pairs: Loader,
+        loader: Loader,
         views: Views,
         step: Callable[[Tensor, Tensor], StepOutput],
         device: torch.device,
     ) -> None:
-        self.pairs, self.views, self.step, self.device = pairs, views, step, device
-        self.waited: list[float] = []
+        self.loader, self.views, self.step, self.device = loader, views, step, device
+        self.waiting_shares: list[float] = []
 
     def __call__(self) -> Iterator[int]:
-        clock = StepTimer(0)
-        unread: list[AsyncCopy] = []
-        with closing(prefetch(self.pairs, self.views, len(self.waited), 0, self.device)) as feed:
-            for number, batch in enumerate(clock.time_waiting(feed)):
+        """Runs the next epoch; yields the number of images of each step."""
+        timer = StepTimer(0)
+        pending: list[AsyncCopy] = []
+        with closing(prefetch(self.loader, self.views, len(self.waiting_shares), 0, self.device)) as feed:
+            for number, batch in enumerate(timer.time_waiting(feed)):
                 if number == 0:
-                    clock.lap(0)
-                unread.append(AsyncCopy(self.step(batch.view1_B3HW, batch.view2_B3HW).losses))
+                    timer.lap(0)
+                pending.append(AsyncCopy(self.step(batch.view1_B3HW, batch.view2_B3HW).losses))
                 if number:
-                    unread.pop(0).read()  # one step late, as in training on a GPU
+                    pending.pop(0).read()  # one step late, as in training on a GPU
                 yield len(batch.index_B)
-        unread.pop().read()
-        seconds, waited, _ = clock.lap(0)
-        self.waited.append(waited / seconds)
+        pending.pop().read()
+        lap = timer.lap(0)
+        self.waiting_shares.append(lap.seconds_waiting / lap.seconds)
 
 
 def of_mlperf(rate: float, device: str, backbone: str, image_size: int) -> dict[str, float]:
-    """The share of the rate that MLPerf's implies, where the two can be compared."""
+    """Returns the share of the rate that MLPerf's implies, or nothing where the two cannot be compared."""
     comparable = (device, backbone, image_size) == (H100, "resnet50", 224)
     return {"of_mlperf": rate / (MLPERF / PASSES)} if comparable else {}

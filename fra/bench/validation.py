@@ -1,10 +1,11 @@
-"""Time and memory needed to validate a large manifest.
+"""Time and memory that validation of a large manifest takes.
 
-    python -m fra.bench.validation 1000000    rows made from those of the embedded set; the last line is JSON
+    python -m fra.bench.validation 1000000    the number of rows; the last line of output is JSON
 
-Every row is a real row with a name, person, bytes and perceptual hash of its own; one in a thousand is nearly a copy of
-another. The manifest, landmarks included, is written and read as parquet; rules, result, quarantine list and pages are
-those of validation. Decoding the images is not included: `fra.validation.measure` shows its rate in a progress bar.
+The rows are copies of the embedded set's, each with its own name, person, bytes and perceptual hash; one in a thousand
+is a near copy of another. The manifest, landmarks included, is written and read as parquet. Rules, result, quarantine
+list and pages are those of the stage. Decoding of the images is not included: `fra.validation.measure` shows its rate
+in a progress bar.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ from fra.validation.rules.suite import suite
 from fra.validation.validate import DatasetFiles, ValidationInputs
 
 NEAR = 1000
-"""One row in so many is nearly a copy of another."""
+"""Every NEAR-th row is a near copy of the one before it."""
 
 
 def multiply(path: Path, rows: int) -> pa.Table:
-    """A manifest of `rows` rows made from those of the manifest at `path`."""
+    """Returns a manifest of `rows` rows that repeat those of the manifest at `path` under other names."""
     table = pq.read_table(path)
     take = np.arange(rows) % len(table)
     large = table.take(pa.array(take))
@@ -59,7 +60,7 @@ def multiply(path: Path, rows: int) -> pa.Table:
 
 
 def hashes_like(measured: Measures, rows: int) -> NDArray[np.uint64]:
-    """(rows, 4) hashes: real ones with 64 of 256 bits drawn anew, one in `NEAR` 4 bits from its neighbour's."""
+    """Returns (rows, 4) hashes: real ones with some 64 of 256 bits flipped; each NEAR-th is 4 bits from the previous."""
     random = np.random.default_rng(0)
     real = measured.hashes[np.arange(rows) % len(measured.hashes)]
     masks = [random.integers(0, 2**64, real.shape, dtype=np.uint64, endpoint=False) for _ in range(2)]
@@ -70,7 +71,7 @@ def hashes_like(measured: Measures, rows: int) -> NDArray[np.uint64]:
 
 
 def prepare(data: DatasetFiles, rows: int, large: Path) -> Measures:
-    """Writes a manifest of `rows` rows like those of `data` to `large`; returns what would be measured of it."""
+    """Writes a manifest of `rows` rows like those of `data` to `large`; returns measurements of such images."""
     measured = measure(manifest.read(data.manifest), data.shards, [])
     pq.write_table(multiply(data.manifest, rows), large)
     columns = measured.images.iloc[np.arange(rows) % len(measured.images)].reset_index(drop=True)
@@ -78,29 +79,30 @@ def prepare(data: DatasetFiles, rows: int, large: Path) -> Measures:
 
 
 def main(rows: int, name: str = "orl") -> None:
+    """Validates a manifest of `rows` rows made from the data set `name`, and prints the result as JSON."""
     data = DatasetFiles(name, Path("data/manifest") / f"{name}.parquet", Path("data/shards") / name)
     config = ValidateConfig()
     with tempfile.TemporaryDirectory() as folder:
         large = Path(folder) / "large.parquet"
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # its memory does not count
             measured = pool.submit(prepare, data, rows, large).result()
-        started, worked = time.perf_counter(), time.process_time()
+        start, cpu = time.perf_counter(), time.process_time()
         listed = manifest.read(large)
         read = time.perf_counter()
         case = ValidationInputs(data, listed, measured, {large.as_posix(): sha256(large)})
         result, quarantined = validate.evaluate(case, suite(config, listed.labels), Path(folder), config)
-        ended, worked = time.perf_counter(), time.process_time() - worked
+        end, cpu = time.perf_counter(), time.process_time() - cpu
     print(
         json.dumps(
             {
                 "rows": result.rows,
                 "rules": len(result.expectations),
-                "seconds": round(ended - started, 1),
-                "seconds_of_cpu": round(worked, 1),
-                "seconds_reading": round(read - started, 1),
+                "seconds": round(end - start, 1),
+                "cpu_seconds": round(cpu, 1),
+                "seconds_reading": round(read - start, 1),
                 "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
                 "quarantined": len(quarantined),
-                "does_not_hold": {
+                "failed_rules": {
                     rule["name"]: rule["unexpected_count"]
                     for rule in result.expectations
                     if not rule["success"]

@@ -1,4 +1,4 @@
-"""Backbones by name: (B, 3, h, w) → a feature map (B, feature_dim, H, W), random weights."""
+"""Backbones by name, with random weights: images (B, 3, h, w) → a feature map (B, feature_dim, H, W)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, conv1x1
 
 SMALL = {"mini": 16, "small": 32}
-"""Widths of `SmallResNet` by name."""
+"""Width of `SmallResNet` by name."""
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 
 
 class Backbone(nn.Module):
-    """Images (B, 3, h, w) → a feature map (B, `feature_dim`, H, W)."""
+    """A network from images (B, 3, h, w) to a feature map (B, `feature_dim`, H, W)."""
 
     feature_dim: int
 
 
 class ResNet(Backbone):
-    """A torchvision ResNet without pooling and classifier; 1/32 of the input's size. Weight names are
-    torchvision's."""
+    """A torchvision ResNet without pooling and classifier, with torchvision's parameter names.
+
+    The feature map has 1/32 of the input's height and width.
+    """
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -33,6 +35,7 @@ class ResNet(Backbone):
                 self.add_module(part, module)
 
     def forward(self, images_B3HW: Tensor) -> Tensor:
+        """Returns the feature map (B, `feature_dim`, H, W)."""
         x = images_B3HW
         for part in self.children():
             x = part(x)
@@ -40,9 +43,9 @@ class ResNet(Backbone):
 
 
 class SmallResNet(Backbone):
-    """A ResNet for CPUs and small faces: 1/8 of the input's size (64 px → 8×8), 8 · `width` channels.
+    """A ResNet for CPUs and small images, with 8 · `width` channels and 1/8 of the input's height and width.
 
-    1.2 M weights at width 32 ("small"), 0.3 M at width 16 ("mini"), where a step takes half the time.
+    1.2 M parameters at width 32 ("small"), 0.3 M at width 16 ("mini").
     """
 
     def __init__(self, width: int) -> None:
@@ -59,6 +62,7 @@ class SmallResNet(Backbone):
         self.layer4 = _block(4 * width, 8 * width, stride=1)
 
     def forward(self, images_B3HW: Tensor) -> Tensor:
+        """Returns the feature map (B, `feature_dim`, H, W)."""
         x = images_B3HW
         for part in self.children():
             x = part(x)
@@ -73,16 +77,16 @@ def _block(in_dim: int, out_dim: int, stride: int) -> BasicBlock:
 
 
 class Timm(Backbone):
-    """The last feature map of a timm model; a vision transformer gives its token grid."""
+    """A timm model up to its last feature map; for a vision transformer, the grid of its tokens."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        import timm  # takes seconds: only where it is used
+        import timm  # the import takes seconds
 
         create: Any = partial(timm.create_model, name, features_only=True, out_indices=(-1,))
         try:
-            # Transformers with learned positions take any image size only when told to; others refuse the
-            # word.
+            # Vision transformers with learned positions accept any image size with this argument only; other
+            # models do not have it.
             self.trunk = create(dynamic_img_size=True)
         except TypeError:
             self.trunk = create()
@@ -90,14 +94,19 @@ class Timm(Backbone):
         self.channels_come_last = getattr(self.trunk, "output_fmt", "NCHW") == "NHWC"
 
     def forward(self, images_B3HW: Tensor) -> Tensor:
+        """Returns the feature map (B, `feature_dim`, H, W)."""
         features: Tensor = self.trunk(images_B3HW)[-1]
         return features.permute(0, 3, 1, 2) if self.channels_come_last else features
 
 
 def build(name: str) -> Backbone:
-    """Backbone by name, with attribute `feature_dim`: `mini`, `small`, `resnet18|34|50|101` or `timm:<model>`.
+    """Returns a backbone with random weights from PyTorch's global generator.
 
-    Raises ValueError for a name that is none of these.
+    Args:
+        name: `mini`, `small`, `resnet18`, `resnet34`, `resnet50`, `resnet101` or `timm:<model>`.
+
+    Raises:
+        ValueError: The name is none of these.
     """
     if name in SMALL:
         return SmallResNet(SMALL[name])

@@ -1,8 +1,8 @@
-"""The terms of the FRA objective, one pure function each (CVPR 2024, section 3; arXiv 2403.10782).
+"""The terms of the FRA objective (arXiv 2403.02138, CVPR 2024), one pure function each.
 
-Shapes: B images, K masks, D projection channels, an H×W feature map, N = B·H·W pixels. Every function
-computes in float32 (or float64, if given that), whatever the precision of its inputs, and leaves its inputs
-untouched. Where several ranks run, sums over masks and the mean assignment span all ranks.
+Shapes: B images, K masks, D projection channels, an H×W feature map, N = B·H·W pixels. Every function computes in
+float32 (float64 for float64 inputs), whatever the precision of its inputs, and does not change its inputs. With
+several ranks, Sinkhorn's sums over pixels and the mean assignment span all ranks.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ P = ParamSpec("P")
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """`x` in float32, or as it is when already float32 or float64."""
+    """Returns `x` in float32; float32 and float64 are returned unchanged."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def in_full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """Have a function of tensors compute as if there were no autocast, which would turn its products to
-    half."""
+    """Decorator that disables autocast, which would compute matrix products in half precision."""
 
     @wraps(function)
     def computed(*args: P.args, **kwargs: P.kwargs) -> Tensor:
@@ -48,9 +47,17 @@ def _check(same: bool, name: str, *tensors: Tensor) -> None:
 
 @in_full_precision
 def global_consistency(pred_BD: Tensor, target_BD: Tensor) -> Tensor:
-    """Mean over the batch of 2 − 2 cos(prediction, target), as in BYOL: 0 (alike) to 4 (opposed).
+    """Returns the global consistency loss: the mean over the batch of 2 − 2 cos(prediction, target), as in BYOL.
 
-    Raises ValueError where the shapes differ.
+    Args:
+        pred_BD: Predictions of the online network's global predictor for one view.
+        target_BD: Global embeddings of the target network for the other view.
+
+    Returns:
+        Scalar from 0 (equal directions) to 4 (opposite directions).
+
+    Raises:
+        ValueError: The shapes differ.
     """
     _check(pred_BD.ndim == 2 and pred_BD.shape == target_BD.shape, "global_consistency", pred_BD, target_BD)
     return _distance(pred_BD, target_BD)
@@ -63,10 +70,18 @@ def _distance(pred: Tensor, target: Tensor) -> Tensor:
 
 @in_full_precision
 def region_consistency(pred_BKD: Tensor, target_BKD: Tensor, decorrelation_weight: float) -> Tensor:
-    """Mean over images and masks of 2 − 2 cos(prediction k, target k), plus what keeps regions apart.
+    """Returns the region consistency loss: mean over images and masks of 2 − 2 cos, plus a decorrelation term.
 
-    The latter is `decorrelation_weight` × the mean over B·K of Σ_{j≠k} cos²(prediction k, target j) / K.
-    Raises ValueError where the shapes differ.
+    The cosine is that of prediction k and target k. The decorrelation term of the official code,
+    `decorrelation_weight` × the mean over B·K of Σ_{j≠k} cos²(prediction k, target j) / K, keeps regions different.
+
+    Args:
+        pred_BKD: Predictions of the online network's region predictor for one view.
+        target_BKD: Region embeddings of the target network for the other view.
+        decorrelation_weight: Weight of the decorrelation term.
+
+    Raises:
+        ValueError: The shapes differ.
     """
     _check(
         pred_BKD.ndim == 3 and pred_BKD.shape == target_BKD.shape, "region_consistency", pred_BKD, target_BKD
@@ -82,10 +97,14 @@ def region_consistency(pred_BKD: Tensor, target_BKD: Tensor, decorrelation_weigh
 
 @torch.no_grad()
 def sinkhorn(probs_NK: Tensor, iterations: int = 3) -> Tensor:
-    """Make soft assignments (N, K) uniform over the K masks, by Sinkhorn-Knopp (official code; SwAV).
+    """Returns soft assignments made uniform over masks by Sinkhorn–Knopp iterations, as in SwAV (arXiv 2006.09882).
 
-    Each iteration scales the masks to equal sums (over the pixels of all ranks), then each pixel to sum 1.
-    No gradient. A mask that nothing at all was assigned to stays empty.
+    Each iteration scales the masks to equal sums over the pixels of all ranks, then the masks of each pixel to sum 1.
+    A mask without any assignment stays empty. There is no gradient.
+
+    Args:
+        probs_NK: Probabilities of masks for each pixel.
+        iterations: Number of iterations; 0 returns a copy.
     """
     assigned_NK = full_precision(probs_NK).clone()
     tiny = torch.finfo(assigned_NK.dtype).tiny
@@ -96,7 +115,7 @@ def sinkhorn(probs_NK: Tensor, iterations: int = 3) -> Tensor:
 
 
 def mask_assignment(scores_BKHW: Tensor, temperature: float) -> Tensor:
-    """log-softmax over the masks of scores / temperature, one row a pixel: (B·H·W, K)."""
+    """Returns the log-softmax over masks of scores / temperature, one row per pixel: (B·H·W, K)."""
     scores_NK = full_precision(scores_BKHW).permute(0, 2, 3, 1).reshape(-1, scores_BKHW.shape[1])
     return F.log_softmax(scores_NK / temperature, dim=1)
 
@@ -109,12 +128,21 @@ def semantic_relation(
     teacher_temp: float = 0.04,
     iterations: int = 3,
 ) -> Tensor:
-    """How far the student's assignment of pixels to masks is from the teacher's, and from using all masks.
+    """Returns the semantic relation loss between the assignments of pixels to masks by two networks.
 
-    Cross-entropy from the teacher's assignment (softmax of scores / `teacher_temp`, made uniform over masks
-    by `sinkhorn`) to the student's, mean over pixels, plus log K − entropy of the student's mean assignment
-    over the pixels of all ranks. Scores are cosines. No gradient reaches the teacher. Raises ValueError
-    where shapes differ.
+    Cross-entropy of the student's assignment, softmax(scores / `student_temp`), with the teacher's,
+    softmax(scores / `teacher_temp`) made uniform over masks by `sinkhorn`, as mean over pixels; plus log K − entropy
+    of the student's mean assignment over the pixels of all ranks, which is 0 if all masks are used equally.
+
+    Args:
+        student_BKHW: Mask scores (cosines) of the online network.
+        teacher_BKHW: Mask scores of the target network for the same view; it gets no gradient.
+        student_temp: Temperature of the student's softmax.
+        teacher_temp: Temperature of the teacher's softmax.
+        iterations: Number of Sinkhorn–Knopp iterations.
+
+    Raises:
+        ValueError: The shapes differ.
     """
     _check(
         student_BKHW.ndim == 4 and student_BKHW.shape == teacher_BKHW.shape,
@@ -130,5 +158,5 @@ def semantic_relation(
 
 
 def entropy(probs_NK: Tensor) -> Tensor:
-    """Shannon entropy over the last axis, in nats; 0·log 0 = 0."""
+    """Returns the Shannon entropy over the last axis, in nats; 0 · log 0 is 0."""
     return cast(Tensor, torch.special.entr(probs_NK).sum(-1))

@@ -1,11 +1,11 @@
-"""The online and the target network, and the objective between them (CVPR 2024, section 3).
+"""The online and the target network, and the objective between them (arXiv 2403.02138, CVPR 2024).
 
 Shapes: B images, C backbone channels, an H×W feature map, K masks, D projection channels, P = H·W pixels.
 
-The loss of a pair of views is the sum of two directions: the online network on one view against the target
-network on both. `FRA.forward` is one direction, so that a training loop may run backward on it before it
-computes the other: half the memory, the same gradient. `FRA.losses` is both at once. Nothing here moves the
-target or the prototypes by itself: `FRA.update_target` and `FRA.update_prototypes` do, when called.
+The loss of a pair of views is the sum of two directions: the online network on one view compared with the target
+network on both. `FRA.forward` computes one direction, so that a training loop can run backward before it computes the
+other, with half the memory and the same gradient. `FRA.losses` computes both at once. Target network and prototypes
+change only when `FRA.update_target` and `FRA.update_prototypes` are called.
 """
 
 from __future__ import annotations
@@ -78,26 +78,33 @@ class ObjectiveConfig:
 
 
 class Regions(NamedTuple):
-    """What a network sees of the regions in one view."""
+    """Region output of an encoder for one view.
+
+    Attributes:
+        embeddings_BKD: Region embeddings.
+        scores_BKHW: Cosines of mask embeddings and pixel projections.
+        heatmaps_BKHW: Softmax of the scores over the masks, plus 1e-7.
+        masks_KD: Mask embeddings used: in training their mean over the batch of all ranks, in eval mode the prototypes.
+    """
 
     embeddings_BKD: Tensor
-    scores_BKHW: Tensor  # cosines
+    scores_BKHW: Tensor
     heatmaps_BKHW: Tensor
-    masks_KD: Tensor  # mean mask embedding of the batch, over all ranks
+    masks_KD: Tensor
 
 
 class Embeddings(NamedTuple):
-    """What a network sees in one view; `regions` is None in the BYOL baseline."""
+    """Output of an encoder for one view; `regions` is None at image level, as in BYOL."""
 
     global_BD: Tensor
     regions: Regions | None
 
 
 class Direction(NamedTuple):
-    """The loss of one direction (scalars) and the online embeddings behind it (detached).
+    """Losses of one direction (scalars) and the online embeddings, all but `total` without gradient.
 
-    `total` = `global_` + `region` + relation weight × `relation`; the first two are weighted, `relation` is
-    not, and counts half because it is a mean over two views.
+    `total` = `global_` + `region` + relation_weight × `relation`. `global_` and `region` include their weights.
+    `relation` does not; it includes a factor of 1/2, since the relation loss is the mean over both views.
     """
 
     total: Tensor
@@ -108,9 +115,9 @@ class Direction(NamedTuple):
 
 
 class MLP(nn.Module):
-    """1×1 convolution → batch norm → ReLU → 1×1 convolution, both without bias, on rows (..., C) → (..., D).
+    """1×1 convolution → batch norm → ReLU → 1×1 convolution, both without bias: (..., C) → (..., D).
 
-    A 1×1 convolution over pixels or masks is a linear layer over rows, which is how it is computed here.
+    A 1×1 convolution over pixels or masks is computed as a linear layer over rows.
     """
 
     def __init__(self, in_dim: int, hidden_dim: int, out_dim: int) -> None:
@@ -121,6 +128,7 @@ class MLP(nn.Module):
         self.reduce = nn.Linear(hidden_dim, out_dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Returns (..., D); batch statistics are those of all rows."""
         rows = self.relu(self.batch_norm(self.expand(x.flatten(0, -2))))
         result: Tensor = self.reduce(rows)
         return result.reshape(*x.shape[:-1], -1)
@@ -129,8 +137,9 @@ class MLP(nn.Module):
 class RegionNeck(nn.Module):
     """Pixel projection, mask embeddings, heatmaps and region embeddings of a feature map.
 
-    `masks_KD` (buffer) is the running mean of the mask embeddings, the prototypes; in `eval()` it takes the
-    place of the batch's mean, so that heatmaps of a single image make sense.
+    Attributes:
+        masks_KD: Buffer with the prototypes, the running mean of the mask embeddings. In eval mode they replace the
+            mean of the batch, so that the heatmaps of an image do not depend on the other images.
     """
 
     masks_KD: Tensor
@@ -145,6 +154,7 @@ class RegionNeck(nn.Module):
         self.register_buffer("masks_KD", torch.randn(num_masks, projection_dim))
 
     def forward(self, features_BPC: Tensor, height: int, width: int) -> Regions:
+        """Returns the regions of a feature map (B, H·W, C)."""
         pixels_BPD = self.pixel_mlp(features_BPC)
         masks_KD = self._batch_masks(features_BPC, height, width) if self.training else self.masks_KD
         with torch.autocast(features_BPC.device.type, enabled=False):
@@ -161,7 +171,7 @@ class RegionNeck(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A backbone and its neck: images (B, 3, h, w) → `Embeddings`. One mask means no region branch."""
+    """A backbone with global and region neck: images (B, 3, h, w) → `Embeddings`; `num_masks` 1 has no region neck."""
 
     def __init__(
         self,
@@ -181,6 +191,7 @@ class Encoder(nn.Module):
         )
 
     def forward(self, images_B3HW: Tensor, regional: bool = True) -> Embeddings:
+        """Returns the embeddings of a view; without `regional` the global embedding alone."""
         features_BCHW: Tensor = self.backbone(images_B3HW)
         height, width = features_BCHW.shape[-2:]
         features_BPC = features_BCHW.flatten(2).mT
@@ -191,10 +202,20 @@ class Encoder(nn.Module):
 
 
 class FRA(nn.Module):
-    """Online and target network with their predictors.
+    """Online and target network with the online network's predictors.
 
-    `backbone` is any module (B, 3, h, w) → (B, `feature_dim`, H, W); the target starts as a copy of the
-    online network. Both networks stay in train mode during training (batch statistics).
+    The target network starts as a copy of the online network. Both stay in train mode during training, so both
+    normalise with batch statistics.
+
+    Args:
+        backbone: Any module (B, 3, h, w) → (B, `feature_dim`, H, W).
+        feature_dim: Number C of channels of the backbone.
+        num_masks: Number K of masks; 1 is BYOL.
+        hidden_dim: Width of the hidden layer of all MLPs.
+        projection_dim: Number D of projection channels.
+        dropout: Dropout probability in the mask decoder.
+        query_std: Standard deviation of the initial queries of the mask decoder.
+        objective: Weights and temperatures of the losses; region and relation weight both 0 is BYOL.
     """
 
     def __init__(
@@ -221,17 +242,21 @@ class FRA(nn.Module):
             dropout=dropout,
         )
         if self.online.region_neck is not None:
-            self.online.region_neck.decoder.query.weight.data.mul_(query_std)  # of N(0, 1), torch's own
+            self.online.region_neck.decoder.query.weight.data.mul_(
+                query_std
+            )  # PyTorch draws them from N(0, 1)
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         self.global_predictor = MLP(projection_dim, hidden_dim, projection_dim)
         self.region_predictor = MLP(projection_dim, hidden_dim, projection_dim) if regional else None
 
     def losses(self, view1_B3HW: Tensor, view2_B3HW: Tensor) -> dict[str, Tensor]:
-        """The objective for a pair of views (B, 3, h, w): scalars `total`, `global`, `region`, `relation`.
+        """Returns the losses of a pair of views (B, 3, h, w): scalars `total`, `global`, `region`, `relation`.
 
-        total = global + region + relation weight × relation. `global` and `region` are weighted and summed
-        over both directions; `relation` is the mean over both views. Raises ValueError where the views'
-        shapes differ.
+        total = global + region + relation_weight × relation. `global` and `region` include their weights and are
+        summed over both directions; `relation` is the mean over both views, without its weight.
+
+        Raises:
+            ValueError: The views differ in shape.
         """
         if view1_B3HW.shape != view2_B3HW.shape:
             raise ValueError(
@@ -248,13 +273,19 @@ class FRA(nn.Module):
 
     @torch.no_grad()
     def see_target(self, view_B3HW: Tensor, regional: bool = True) -> Embeddings:
-        """What the target network sees in a view; no gradient. Without `regional`, the whole face alone."""
+        """Returns the target network's embeddings of a view, without gradient; see `Encoder.forward`."""
         embeddings: Embeddings = self.target(view_B3HW, regional)
         return embeddings
 
     def forward(self, view_B3HW: Tensor, same: Embeddings, other: Embeddings) -> Direction:
-        """One direction: the online network on a view, given the target's embeddings of the same and the
-        other view. It looks at regions where the target did."""
+        """Returns the losses of one direction: the online network on one view, the target network on both.
+
+        Args:
+            view_B3HW: The view of the online network.
+            same: The target network's embeddings of this view, for the relation loss.
+            other: The target network's embeddings of the other view, for the consistency losses. Without regions in
+                them, the losses are at image level.
+        """
         objective = self.objective
         online: Embeddings = self.online(view_B3HW, same.regions is not None)
         global_ = objective.global_weight * losses.global_consistency(
@@ -282,18 +313,19 @@ class FRA(nn.Module):
 
     @torch.no_grad()
     def update_target(self, momentum: float) -> None:
-        """Target ← momentum × target + (1 − momentum) × online: parameters only, not batch-norm
-        statistics."""
+        """Sets target = momentum × target + (1 − momentum) × online: parameters only, no batch-norm statistics."""
         torch._foreach_lerp_(list(self.target.parameters()), list(self.online.parameters()), 1 - momentum)
 
     @torch.no_grad()
     def update_prototypes(
         self, online_masks: Sequence[Tensor], target_masks: Sequence[Tensor], momentum: float
     ) -> None:
-        """Prototypes ← momentum × prototypes + (1 − momentum) × mean mask embedding (K, D), one view after
-        the other.
+        """Sets prototypes = momentum × prototypes + (1 − momentum) × mean mask embeddings, for each view in turn.
 
-        Each network follows its own mask embeddings. Without region branch both lists are empty.
+        Args:
+            online_masks: Mean mask embeddings (K, D) of each view by the online network; empty without region neck.
+            target_masks: Those of the target network, for its own prototypes.
+            momentum: Momentum of the running mean.
         """
         for encoder, views in ((self.online, online_masks), (self.target, target_masks)):
             for masks_KD in views:
@@ -313,11 +345,12 @@ class FRA(nn.Module):
             encoder.region_neck.masks_KD.copy_(masks_KD)
 
     def trained_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Names and parameters that get a gradient: everything but the target."""
+        """Yields the names and parameters that are trained: all but those of the target network."""
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
 
 
 def _detach(seen: Embeddings) -> Embeddings:
+    """Returns the same embeddings without gradient."""
     found = seen.regions
     return Embeddings(
         seen.global_BD.detach(), None if found is None else Regions(*(tensor.detach() for tensor in found))
@@ -325,7 +358,7 @@ def _detach(seen: Embeddings) -> Embeddings:
 
 
 def build(model: ModelConfig, objective: ObjectiveConfig) -> FRA:
-    """The networks of a configuration, with random weights from torch's global generator."""
+    """Returns the networks of a configuration, with random weights from PyTorch's global generator."""
     backbone = build_backbone(model.backbone)
     return FRA(
         backbone,

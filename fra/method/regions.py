@@ -1,4 +1,4 @@
-"""Finding facial regions without labels: mask embeddings, heatmaps, pooling (CVPR 2024, section 3.2).
+"""Discovery of facial regions without labels: mask embeddings, heatmaps and pooling (arXiv 2403.02138, CVPR 2024).
 
 Shapes: B images, C backbone channels, an H×W feature map, K masks, D projection channels, P = H·W pixels.
 """
@@ -19,11 +19,22 @@ CPU = torch.device("cpu")
 
 @lru_cache(maxsize=16)
 def sine_position(height: int, width: int, channels: int, device: torch.device = CPU) -> Tensor:
-    """Fixed 2-D position code (channels, height, width), float32: y in the first half, x in the second.
+    """Returns the fixed 2-D position encoding of DETR (arXiv 2005.12872): y in the first half of channels, then x.
 
-    Coordinates count from 1, divided by the last one + 1e-6, times 2π; each half interleaves sine and cosine
-    at temperature 10000 (DETR). Made once for a device, which need not be waited for again: not to be changed in
-    place. Raises ValueError unless `channels` is a multiple of 4.
+    Coordinates start at 1 and are divided by the last one + 1e-6 and multiplied by 2π; each half interleaves sine and
+    cosine with temperature 10000.
+
+    Args:
+        height: Height of the feature map.
+        width: Width of the feature map.
+        channels: Number of channels, a multiple of 4.
+        device: Where the result is kept.
+
+    Returns:
+        (channels, height, width), float32. The tensor is cached: do not change it in place.
+
+    Raises:
+        ValueError: `channels` is not a positive multiple of 4.
     """
     if channels % 4 or channels <= 0:
         raise ValueError(f"sine_position: channels must be a positive multiple of 4, got {channels}")
@@ -42,26 +53,25 @@ def sine_position(height: int, width: int, channels: int, device: torch.device =
 
 @in_full_precision
 def cosine_scores(mask_KD: Tensor, pixels_BPD: Tensor) -> Tensor:
-    """Cosine of every mask embedding with every pixel: (B, K, P), float32."""
+    """Returns the cosine of every mask embedding with every pixel projection: (B, K, P), at least float32."""
     mask_KD = F.normalize(full_precision(mask_KD), dim=-1)
     pixels_BPD = F.normalize(full_precision(pixels_BPD), dim=-1)
     return (pixels_BPD @ mask_KD.T).mT
 
 
 def heatmaps(scores_BKX: Tensor) -> Tensor:
-    """Softmax of the scores over the K masks, + 1e-7 so that no mask is ever empty; same shape as the
-    scores."""
+    """Returns the softmax of scores (B, K, ...) over the masks, plus 1e-7 so that no mask is empty."""
     return scores_BKX.softmax(1) + 1e-7
 
 
 def pool(features_BPC: Tensor, heatmaps_BKP: Tensor) -> Tensor:
-    """Mean of the features under each heatmap: (B, K, C), in the features' precision."""
+    """Returns the mean of the features weighted by each heatmap: (B, K, C), in the features' precision."""
     share_BKP = heatmaps_BKP / heatmaps_BKP.sum(2, keepdim=True)
     return share_BKP.to(features_BPC.dtype) @ features_BPC
 
 
 class DecoderLayer(nn.Module):
-    """One post-norm transformer decoder layer with learned query positions (DETR), ReLU."""
+    """A post-norm transformer decoder layer with ReLU and learned query positions, as in DETR."""
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -73,6 +83,14 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BKD: Tensor, query_BKD: Tensor, key_BPD: Tensor, value_BPD: Tensor) -> Tensor:
+        """Returns the updated queries (B, K, D) after self-attention, cross-attention and feed-forward network.
+
+        Args:
+            x_BKD: Content of the queries.
+            query_BKD: Positions of the queries, added to them in both attentions.
+            key_BPD: Pixels with position encoding.
+            value_BPD: Pixels without.
+        """
         query = x_BKD + query_BKD
         attended, _ = self.self_attn(query, query, x_BKD, need_weights=False)
         x_BKD = self.norm1(x_BKD + self.dropout(attended))
@@ -84,10 +102,21 @@ class DecoderLayer(nn.Module):
 
 
 class MaskDecoder(nn.Module):
-    """K learned queries look at a feature map and return K mask embeddings (MaskFormer's decoder).
+    """Transformer decoder from a feature map to K mask embeddings by learned queries, as in MaskFormer.
 
-    The 1×1 convolution in front is left out where the backbone already has D channels. It may run in half
-    precision; attention and everything after it run in float32.
+    A linear layer in front maps C to D channels and is left out if C = D. It may run in half precision; attention and
+    everything after it run in float32.
+
+    Args:
+        feature_dim: Number C of backbone channels.
+        dim: Width D of the decoder, a multiple of `heads`.
+        num_masks: Number K of queries.
+        dropout: Dropout probability.
+        layers: Number of decoder layers.
+        heads: Number of attention heads.
+
+    Raises:
+        ValueError: `dim` is not a multiple of `heads`.
     """
 
     def __init__(
@@ -108,14 +137,14 @@ class MaskDecoder(nn.Module):
                 nn.init.xavier_uniform_(parameter)
 
     def forward(self, features_BPC: Tensor, height: int, width: int) -> Tensor:
-        """(B, H·W, C) → mask embeddings (B, K, D)."""
+        """Returns the mask embeddings (B, K, D) of a feature map (B, H·W, C)."""
         hidden_BKD = self.hidden(features_BPC, height, width)
         with torch.autocast(hidden_BKD.device.type, enabled=False):
             masks_BKD: Tensor = self.mask_embed[-1](hidden_BKD)
             return masks_BKD
 
     def hidden(self, features_BPC: Tensor, height: int, width: int) -> Tensor:
-        """(B, H·W, C) → what the last layer turns into mask embeddings: (B, K, D)."""
+        """Returns the input of the last linear layer, (B, K, D), for a feature map (B, H·W, C)."""
         value_BPD = full_precision(self.input_proj(features_BPC))
         batch, _, dim = value_BPD.shape
         with torch.autocast(value_BPD.device.type, enabled=False):
@@ -130,11 +159,12 @@ class MaskDecoder(nn.Module):
 
     @torch.no_grad()
     def fit_last_layer(self, hidden_KD: Tensor, masks_KD: Tensor) -> None:
-        """Change the last layer as little as it takes to turn `hidden_KD` into the mask embeddings `masks_KD`.
+        """Fits the last linear layer so that it maps `hidden_KD` to the mask embeddings `masks_KD`.
 
-        Least in the Frobenius norm, by the pseudo-inverse; exact where the rows of `hidden_KD` are independent (so
-        K ≤ D), else as close as it gets. The more alike these rows are, the larger the change, and the more what
-        differs from them, by dropout say, is off: long queries (`model.query_std`) help.
+        The change of the weight has the least Frobenius norm (pseudo-inverse). The fit is exact for linearly
+        independent rows of `hidden_KD`, and a least-squares fit otherwise. The more similar the rows are, the larger
+        is the change, and the larger the error for inputs that differ from them, such as those under dropout; a larger
+        `model.query_std` helps.
         """
         last = self.mask_embed[-1]
         assert isinstance(last, nn.Linear)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -21,68 +22,69 @@ from pipelines.cli.options import (
     Rounds,
 )
 
-bench = typer.Typer(help="How fast we are, beside what you would use instead.", no_args_is_help=True)
+bench = typer.Typer(help="Benchmarks against what you would use instead.", no_args_is_help=True)
 
 
 @bench.command()
 def loader(
     images: Faces = None,
     image_size: Pixels = 224,
-    batch_size: Annotated[int, typer.Option(help="Images a batch")] = 64,
-    count: Annotated[int, typer.Option(help="How many JPEGs to make up")] = 1024,
+    batch_size: Annotated[int, typer.Option(help="Images per batch")] = 64,
+    count: Annotated[int, typer.Option(help="Number of synthetic JPEG files")] = 1024,
     rounds: Rounds = 3,
     as_json: AsJson = False,
 ) -> None:
-    """Our loader beside ImageFolder, Pillow and DataLoader with the same recipe: same files and cores, one run."""
-    from fra.bench.loader import loader as measure
+    """Our loader compared with ImageFolder, Pillow and DataLoader: same recipe, files and cores."""
+    from fra.bench.loader import compare_loaders
 
-    tell(measure(images, image_size=image_size, batch_size=batch_size, images=count, rounds=rounds), as_json)
+    report(
+        compare_loaders(images, image_size=image_size, batch_size=batch_size, images=count, rounds=rounds),
+        as_json,
+    )
 
 
 @bench.command()
 def shards(
     images: Annotated[
-        int, typer.Option(help="How many JPEGs to make up (16 kB each on disk, twice)")
+        int, typer.Option(help="Number of synthetic JPEG files (16 kB each on disk, twice)")
     ] = 100_000,
     as_json: AsJson = False,
 ) -> None:
-    """Sharding of 10,000 and of many images, and of 1 % new ones, beside webdataset's own writer; one run."""
-    from fra.bench.shards import sharding
+    """Sharding compared with webdataset's own writer; also of many images, and of 1 % new ones."""
+    from fra.bench.shards import compare_sharding
 
-    tell(sharding(images), as_json)
+    report(compare_sharding(images), as_json)
 
 
 @bench.command("embed")
 def bench_embed(
     weights: Annotated[
-        Path | None, typer.Option("--weights", "-w", help="Weights to take; else an untrained backbone")
+        Path | None, typer.Option("--weights", "-w", help="Weights file; an untrained backbone without it")
     ] = None,
     backbone: Backbone = "resnet50",
-    image_size: Annotated[int, typer.Option(help="Pixels a side")] = 224,
-    images: Annotated[int, typer.Option(help="How many JPEGs to make up")] = 256,
-    batch_size: Annotated[int, typer.Option(help="Images at once")] = 64,
+    image_size: Annotated[int, typer.Option(help="Side of the images in pixels")] = 224,
+    images: Annotated[int, typer.Option(help="Number of synthetic JPEG files")] = 256,
+    batch_size: Annotated[int, typer.Option(help="Images per forward pass")] = 64,
     rounds: Rounds = 3,
     as_json: AsJson = False,
 ) -> None:
-    """`fra embed`, from files to a file, beside the bare model on pixels that lie ready; on the CPU, one run."""
-    from fra.bench.embedding import embedding
+    """`fra embed`, from image files to a file, compared with the bare model on decoded images, on the CPU."""
+    from fra.bench.embedding import compare_embedding
 
-    tell(embedding(weights, backbone, image_size, images, batch_size, rounds), as_json)
+    report(compare_embedding(weights, backbone, image_size, images, batch_size, rounds), as_json)
 
 
 @bench.command()
 def probe(
-    images: Annotated[int, typer.Option(min=2, help="How many rows of features to make up")] = 10_000,
-    features: Annotated[int, typer.Option(min=1, help="Numbers a row")] = 2048,
-    labels: Annotated[
-        int, typer.Option(min=1, help="How many labels, yes or no, to learn; CelebA has 40")
-    ] = 40,
+    images: Annotated[int, typer.Option(min=2, help="Number of synthetic rows of features")] = 10_000,
+    features: Annotated[int, typer.Option(min=1, help="Numbers per row")] = 2048,
+    labels: Annotated[int, typer.Option(min=1, help="Number of binary labels; CelebA has 40")] = 40,
     as_json: AsJson = False,
 ) -> None:
-    """The linear probe of many labels beside scikit-learn's logistic regression, label by label; one run."""
-    from fra.bench.probe import probing
+    """The linear probe of many labels compared with scikit-learn's logistic regression, label by label."""
+    from fra.bench.probe import compare_probes
 
-    tell(probing(images, features, labels), as_json)
+    report(compare_probes(images, features, labels), as_json)
 
 
 @bench.command()
@@ -97,12 +99,12 @@ def step(
     compiled: Compiled = False,
     as_json: AsJson = False,
 ) -> None:
-    """Our training step beside a plain PyTorch step of the same method: same weights, same batch, one run."""
-    from fra.bench.step import step as measure
+    """Our training step compared with a plain PyTorch step of the same method: same weights, same batch."""
+    from fra.bench.step import compare_steps
     from fra.method.networks import ModelConfig
 
     model = ModelConfig(backbone, hidden_dim=hidden_dim, projection_dim=projection_dim)
-    tell(measure(model, image_size, batch_size, rounds, device, compiled=compiled), as_json)
+    report(compare_steps(model, image_size, batch_size, rounds, device, compiled=compiled), as_json)
 
 
 @bench.command()
@@ -113,24 +115,24 @@ def train(
     projection_dim: Projection = 256,
     image_size: Pixels = 224,
     batch_size: Batch = 16,
-    count: Annotated[int, typer.Option(help="How many JPEGs to make up")] = 64,
+    count: Annotated[int, typer.Option(help="Number of synthetic JPEG files")] = 64,
     rounds: Rounds = 2,
     device: Device = "auto",
     compiled: Compiled = False,
     as_json: AsJson = False,
 ) -> None:
-    """Pre-training from JPEG files, end to end: our loader and step beside the plain ones; same files, one run."""
-    from fra.bench.training import training
+    """Pre-training from JPEG files, end to end: our loader and step compared with the plain ones."""
+    from fra.bench.training import compare_training
     from fra.method.networks import ModelConfig
 
     model = ModelConfig(backbone, hidden_dim=hidden_dim, projection_dim=projection_dim)
-    found = training(images, model, image_size, batch_size, count, rounds, device, compiled=compiled)
-    tell(found, as_json)
+    result = compare_training(images, model, image_size, batch_size, count, rounds, device, compiled=compiled)
+    report(result, as_json)
 
 
-def tell(result: dict[str, object], as_json: bool) -> None:
-    """A benchmark's result: a line a figure, then (or only) one JSON object."""
+def report(result: Mapping[str, object], as_json: bool) -> None:
+    """Prints a result: a line per metric, then (or with `as_json` only) one JSON object as the last line."""
     if not as_json:
         for name, value in result.items():
             print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
-    print(json.dumps(result))
+    print(json.dumps(dict(result)))

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
-from fra.bench.shards import sharding
+import pytest
+
+from fra.bench.shards import compare_sharding
 
 
-def test_the_comparison_says_what_it_promises() -> None:
-    found = sharding(images=2500, few=200)
+def test_comparison_with_webdataset() -> None:
+    found = compare_sharding(images=2500, few=200)
     assert found["shards"] == 3
-    assert found["shards_touched"] == 1  # 25 new images fill the last shard
+    assert found["shards_written"] == 1  # 25 new images fill the last shard
+    assert found["ratio"] == pytest.approx(found["ours"] / found["baseline"])
     assert found["images_per_second"] > 0
     assert 0 < found["one_percent_new_ratio"] < 1
     assert found["peak_mib"] > 50

@@ -11,7 +11,7 @@ import pytest
 import torch
 from support.toy_training import MODEL, ToyLoader, run
 
-from fra.bench import step
+from fra.bench.plain_step import RECIPE
 from fra.data.views.views import Views, ViewsConfig
 from fra.method.networks import ModelConfig, ObjectiveConfig, build
 from fra.train import optim
@@ -60,7 +60,7 @@ def test_making_views_waits_for_nothing() -> None:
 def test_a_step_waits_for_nothing(precision: torch.dtype) -> None:
     torch.manual_seed(0)
     train_step = TrainStep(build(MODEL, ObjectiveConfig()), GPU, precision)
-    lars = optim.lars(train_step.model.trained_parameters(), **step.RECIPE)
+    lars = optim.lars(train_step.model.trained_parameters(), **RECIPE)
     view1, view2 = (torch.randn(8, 3, 32, 32, device=GPU) for _ in range(2))
     train_step(view1, view2, lars, 0.1, 0.99, 0.9)  # copies to the GPU what it needs once
     with no_waiting():

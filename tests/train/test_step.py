@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException as AskedForValueError
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from fra.bench import step
+from fra.bench import plain_step as plain
 from fra.method.networks import FRA, ModelConfig, ObjectiveConfig, build
 from fra.method.regions import sine_position
 from fra.train import optim
@@ -22,7 +22,7 @@ from fra.train.step import TrainStep
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 OPTIMIZERS = {
-    "lars": lambda model: optim.lars(model.trained_parameters(), **step.RECIPE),
+    "lars": lambda model: optim.lars(model.trained_parameters(), **plain.RECIPE),
     "adamw": lambda model: optim.adamw(model.trained_parameters(), 1e-3, 0.01),
 }
 
@@ -67,10 +67,10 @@ def test_a_whole_step_asks_for_no_value(model: FRA, optimizer: str, regional: bo
 
 
 def test_the_plain_step_does_ask(model: FRA) -> None:
-    plain = on(CPU, model)
-    lars = step.PlainLARS(optim.adaptation_groups(plain.trained_parameters()))
+    networks = on(CPU, model)
+    lars = plain.PlainLARS(optim.adaptation_groups(networks.trained_parameters()))
     with pytest.raises(AskedForValueError):
-        step.plain_step(plain, lars, *views(CPU))
+        plain.plain_step(networks, lars, *views(CPU))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
