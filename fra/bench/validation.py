@@ -60,7 +60,7 @@ def multiply(path: Path, rows: int) -> pa.Table:
 
 
 def hashes_like(measured: Measures, rows: int) -> NDArray[np.uint64]:
-    """Returns (rows, 4) hashes: real ones with some 64 of 256 bits flipped; each NEAR-th is 4 bits from the previous."""
+    """Returns (rows, 4) hashes: real ones with some 64 of 256 bits flipped, each NEAR-th 4 bits from the previous."""
     random = np.random.default_rng(0)
     real = measured.hashes[np.arange(rows) % len(measured.hashes)]
     masks = [random.integers(0, 2**64, real.shape, dtype=np.uint64, endpoint=False) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""Our networks and losses against the official code's numbers (tests/support/tiny.npz)."""
+"""Our networks and losses against the official code's numbers (tests/support/official.npz)."""
 
 from __future__ import annotations
 

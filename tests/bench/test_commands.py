@@ -1,0 +1,35 @@
+"""`fra bench … --json`: the last line is one JSON object with `baseline`, `ours` and `ratio`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from pipelines.cli.benchmark import bench
+
+NETWORK = ["--backbone", "mini", "--hidden-dim", "32", "--projection-dim", "16"]
+SMALL = ["--image-size", "32", "--batch-size", "8", "--rounds", "1"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["step", *NETWORK, *SMALL],
+        pytest.param(["train", *NETWORK, *SMALL, "--count", "16"], marks=pytest.mark.slow),
+        pytest.param(["loader", *SMALL, "--count", "16"], marks=pytest.mark.slow),
+        ["embed", "--backbone", "mini", *SMALL, "--images", "8"],
+        ["probe", "--images", "100", "--features", "8", "--labels", "2"],
+    ],
+    ids=lambda command: command[0],
+)
+@pytest.mark.parametrize("as_json", [True, False])
+def test_last_line_is_one_json_object_with_the_comparison(command: list[str], as_json: bool) -> None:
+    done = CliRunner().invoke(bench, [*command, *(["--json"] if as_json else [])], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    result = json.loads(lines[-1])
+    assert result["ratio"] == pytest.approx(result["ours"] / result["baseline"])
+    assert result["unit"] in ("images/s", "models/s")
+    assert (len(lines) == 1) == as_json
