@@ -179,6 +179,8 @@ def compose(overrides: list[str], path: Path = PARAMS, conf: Path = CONF, name: 
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    if not conf.is_dir():
+        raise ParamsError(f"{conf}: no such folder in {Path.cwd()}: go to the project's root first")
     for override in overrides:
         check(override)
     try:

@@ -44,6 +44,14 @@ def test_folder_outside_of_a_project_is_refused(tmp_path: Path) -> None:
     assert "not in a project (dvc.yaml is missing): go to the project's root first" in done.stdout
 
 
+def test_parameters_are_not_written_in_a_subfolder(project: Path) -> None:
+    done = run(project / "below", sys.executable, "-m", "pipelines.params", PYTHONPATH=str(ROOT))
+    assert done.returncode == 1
+    assert "no such folder" in done.stdout
+    assert "go to the project's root first" in done.stdout
+    assert list((project / "below").iterdir()) == []
+
+
 def test_help_and_default_weights_in_a_subfolder(project: Path) -> None:
     command = (sys.executable, "-m", "pipelines.cli")
     done = run(project / "below", *command, "lineage", "verify", "--help", PYTHONPATH=str(ROOT))
