@@ -36,7 +36,7 @@ LABEL = "fra.process"
 def process_start(pid: int) -> str | None:
     """Returns when a process started, in clock ticks since boot; None if it has ended (Linux only).
 
-    With it a process is told apart from a later one of the same id, whatever is done to the system's clock.
+    It distinguishes a process from a later one with the same id, even if the system's clock is changed.
     """
     try:
         # The second field, the program's name in brackets, may contain spaces and brackets itself.

@@ -1,4 +1,4 @@
-"""File permissions of everything that is made from images: nobody may read it who may not read the images.
+"""File permissions of everything that is made from images: only users who may read the images may read it.
 
 `ingest` removes permissions of the group and of others from all output folders that these do not have on the raw data.
 Every stage then creates its files with at most the permissions of `data/raw`. Permissions are never added.

@@ -1,4 +1,4 @@
-"""The same seed on the same machine gives the same bytes: in another folder, for another user, in another locale."""
+"""The same seed on the same machine gives the same bytes in another folder, for another user, in another locale."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOBODY = 65534
 
 
 def chain(folder: Path, *before: str, **environment: str) -> dict[str, str]:
-    """Runs the whole chain from clean; every artifact with its hash, out of dvc.lock."""
+    """Runs the whole chain; returns the hash of every artifact, from dvc.lock."""
     done = run(folder, *before, "dvc", "repro", **environment)
     assert done.returncode == 0, done.stdout
     stages = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
@@ -23,7 +23,8 @@ def chain(folder: Path, *before: str, **environment: str) -> dict[str, str]:
 
 
 def workspace(folder: Path, faces: Path) -> Path:
-    shutil.copytree(faces, folder / "faces")  # with their times of change, which `ingest` lists
+    """Makes a workspace with a copy of the images."""
+    shutil.copytree(faces, folder / "faces")  # with modification times, which `ingest` lists
     return make_workspace(folder, "dataset.root=faces")
 
 
@@ -31,15 +32,15 @@ def workspace(folder: Path, faces: Path) -> Path:
 @pytest.mark.skipif(
     not Path("/dev/shm").stat().st_mode & 0o002, reason="others may not write to /dev/shm here"
 )
-@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which root may")
-def test_every_artifact_is_the_same_elsewhere_and_for_another_user(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+def test_artifacts_are_the_same_in_another_folder_and_for_another_user(tmp_path: Path) -> None:
     faces = few_faces(tmp_path / "faces")
-    here = workspace(tmp_path / "here", faces)
+    first = workspace(tmp_path / "here", faces)
     home = tmp_path / "home"
     home.mkdir()
-    there = workspace(tmp_path / "another place" / "with a longer name", faces)
-    subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", str(there), str(home)], check=True)
-    reads = "+dac_read_search"  # this Python may lie in root's home, which others cannot enter
+    other = workspace(tmp_path / "another place" / "with a longer name", faces)
+    subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", str(other), str(home)], check=True)
+    reads = "+dac_read_search"  # this Python may be in root's home folder, which others cannot enter
     other_user = (
         *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"),
         *(f"--inh-caps={reads}", f"--ambient-caps={reads}"),
@@ -53,6 +54,6 @@ def test_every_artifact_is_the_same_elsewhere_and_for_another_user(tmp_path: Pat
         "LC_ALL": "C",
         "PYTHONHASHSEED": "7",
     }
-    ours = chain(here)
-    assert len(ours) > 30
-    assert chain(there, *other_user, *with_umask, **elsewhere) == ours
+    expected = chain(first)
+    assert len(expected) > 30
+    assert chain(other, *other_user, *with_umask, **elsewhere) == expected

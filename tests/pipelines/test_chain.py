@@ -66,8 +66,8 @@ def test_metrics_are_recomputed_and_curves_are_plotted(finished: Path) -> None:
 
 
 def test_regions_are_compared_with_untrained_networks(finished: Path) -> None:
-    figures = json.loads((finished / "artifacts/report/regions.json").read_text())
-    assert set(figures) == {"pretrained", "random", "colours", "features", "place"}
+    metrics = json.loads((finished / "artifacts/report/regions.json").read_text())
+    assert set(metrics) == {"pretrained", "random", "colours", "features", "place"}
 
 
 def test_backbone_of_an_experiment_becomes_a_baseline(workspace: Path) -> None:

@@ -266,6 +266,7 @@ def test_sweep_runs_each_combination(fresh: Served) -> None:
 def test_sweep_continues_once_after_kill_9_of_its_worker(fresh: Served, with_flow: bool) -> None:
     """In the middle of a stage of its first experiment: one further start runs both, and nothing is left."""
     assert fresh.toy.run("ingest")[0] == 0
+    fresh.toy.configure(tenths=150)
     commit(fresh.toy.folder)
     fresh.toy.log.unlink()
     run = fresh.launch("sweep/sweep", grid=["toy.rate=2,3"], targets=["pretrain"])

@@ -15,13 +15,14 @@ from pipelines.stage import logger, main
 
 NAME, BEHAVIOUR = sys.argv[1], sys.argv[2]
 WORK = Path(".work")
+LOG = Path(os.environ.get("TOY_LOG", WORK / "log"))
+"""Below the toy's folder, also where the stage runs in a copy of it, as an experiment does."""
 START = WORK / f"{NAME}.starts"
 SAVED = WORK / f"{NAME}.saved"
 
 
 def note(word: str) -> None:
-    log = Path(os.environ.get("TOY_LOG", WORK / "log"))
-    with log.open("a") as file:
+    with LOG.open("a") as file:
         file.write(f"{time.time():.3f} {word} {NAME} {Path.cwd().name}\n")
 
 
@@ -53,7 +54,7 @@ def hold() -> None:
     done = int(SAVED.read_text()) if SAVED.exists() else 0
     if done:
         logger.info("continuing at %d", done)
-    while done < int((WORK / "tenths").read_text()):
+    while done < int(LOG.with_name("tenths").read_text()):
         time.sleep(0.1)
         done += 1
         print(f"\r{NAME}:  {done % 100}%|", end="", file=sys.stderr, flush=True)
