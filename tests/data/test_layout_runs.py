@@ -49,7 +49,7 @@ def nothing(root: Path) -> None:
     root.mkdir()
 
 
-SHARES = ("dataset.val=0.1", "dataset.test=0.3")
+SHARES = ("dataset.val=0.2", "dataset.test=0.3")
 OWN_TASK = (
     "tasks.attributes.dataset=mine",
     "tasks.attributes.validation=artifacts/validation",
