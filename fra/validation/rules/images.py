@@ -278,7 +278,7 @@ def labels(config: ValidateConfig, names: list[str]) -> list[Rule]:
         Rule(
             "class is in train",
             "error",
-            "the class occurs in val or test, but not in train",
+            "the class occurs in val or test, but not in train (a column that only tells subsets apart is named group.…)",
             is_true("in_train"),
             "labels",
             "",
