@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -113,6 +115,34 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
         raise ValueError(
             f"{path}: damaged, or not a table ({error}): run `dvc repro`, which writes it again"
         ) from None
+
+
+def read_csv(
+    source: Path | io.StringIO | io.BytesIO, types: Mapping[str, str], others: str | None = None
+) -> pd.DataFrame:
+    """Reads a table that this project wrote as CSV, with declared column types.
+
+    pandas would guess types: of the key "000129" it makes the number 129, of the name "nan" a missing value. Here text
+    stays as it is, and only an empty field of numbers is a missing value.
+
+    Args:
+        source: The file, or its content.
+        types: The type of each required column: "str", "int64", "Int64" (with missing values) or "float64".
+        others: The type of all further columns; None where there are none.
+
+    Raises:
+        ValueError: A column is missing or unexpected, or a value is not of its type.
+    """
+    try:
+        kinds = defaultdict(lambda: others or "str", types)
+        table = pd.read_csv(source, dtype=kinds, keep_default_na=False, na_values=[""], encoding="utf-8")
+    except (ValueError, OverflowError, OSError) as error:
+        raise ValueError(f"not a table as written: {error}") from error
+    if missing := [name for name in types if name not in table]:
+        raise ValueError(f"the column {missing[0]!r} is missing")
+    if others is None and (unexpected := [name for name in table if name not in types]):
+        raise ValueError(f"the column {unexpected[0]!r} is unexpected")
+    return table.fillna({name: "" for name in table if kinds[str(name)] == "str"})
 
 
 def sha256(path: Path) -> str:

@@ -45,7 +45,7 @@ def labelled_faces(
     validated = verdict.check(
         validation / "verdict.json", files, hashed=dist.is_local_rank_zero()
     ).validated_files
-    quarantined = frozenset(verdict.read_quarantine(validation / "quarantine.csv")["key"])
+    quarantined = verdict.read_quarantined_keys(validation / "quarantine.csv")
     return load_probe(config, image_size, views, quarantined), {
         file.as_posix(): validated[file.as_posix()] for file in files
     }
@@ -61,9 +61,8 @@ def pretrain() -> None:
         raise params.ParamsError(f"params.yaml: source must be {source} where data.loader is {data.loader}")
     # Of the ranks on a machine one hashes the validated files; should it refuse, the others end with it.
     validation = verdict.check(paths.VALIDATION / "verdict.json", files, hashed=dist.is_local_rank_zero())
-    quarantined = verdict.read_quarantine(paths.VALIDATION / "quarantine.csv")
-    exclude = frozenset(
-        quarantined.loc[(quarantined["split"] == "train") & (quarantined["index"] >= 0), "index"]
+    exclude = verdict.quarantined_indices(
+        verdict.read_quarantine(paths.VALIDATION / "quarantine.csv"), "train"
     )
     read = {file.as_posix(): validation.validated_files[file.as_posix()] for file in files}
     read[(paths.VALIDATION / "quarantine.csv").as_posix()] = validation.written["quarantine.csv"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from fra.region_quality import clusters, evaluate
 from fra.region_quality.evaluate import Heatmaps
 from fra.report.page import write
 from fra.transfer.tasks import TASKS
+from fra.validation import verdict
 from fra.weights.files import read_weights
 from pipelines import params
 from pipelines.project import paths
@@ -23,7 +24,12 @@ RANDOM_NETWORKS = 3
 
 
 def judge_regions(
-    model: Path, manifest: Path, shards: Path, out: Path, others: Sequence[Path] = ()
+    model: Path,
+    manifest: Path,
+    quarantined: Set[str],
+    shards: Path,
+    out: Path,
+    others: Sequence[Path] = (),
 ) -> Mapping[str, Any]:
     """How well the heatmaps of `model.safetensors` find facial parts; written to `out`.
 
@@ -39,12 +45,12 @@ def judge_regions(
     untrained = [inference.load(model, seed) for seed in range(RANDOM_NETWORKS)]
     rows: dict[str, list[Heatmaps]] = {"pretrained": [encoder], "random": [*untrained]}
     size, count = encoder.image_size, int(encoder.metadata["num_masks"])
-    if faces := evaluate.faces(manifest, shards, size):
+    if faces := evaluate.faces(manifest, quarantined, shards, size):
         rows["colours"] = [clusters.of_colours(faces, size, count)]
         rows["features"] = [clusters.of_features(encoder, faces, count)]
         for path in others:
             rows[f"features of {path}"] = [clusters.of_features(inference.load(path), faces, count)]
-    return evaluate.evaluate(rows, manifest, shards, out)
+    return evaluate.evaluate(rows, manifest, quarantined, shards, out)
 
 
 def headline() -> dict[str, dict[str, Any]]:
@@ -64,12 +70,14 @@ def headline() -> dict[str, dict[str, Any]]:
 def report() -> None:
     tasks = params.read()["tasks"]
     labelled = tasks["alignment"]["dataset"]
+    quarantined = Path(tasks["alignment"]["validation"]) / "quarantine.csv"
     page = write(
         paths.REPORT / "index.html",
         validation=paths.VALIDATION,
         pretrain=paths.PRETRAIN,
         transfer={task: paths.TRANSFER / task for task in tasks},
         manifest=paths.manifest(labelled),
+        quarantined=quarantined,
         shards=paths.shards(labelled),
         provenance=read_weights(paths.PRETRAIN / "model.safetensors")[1]["provenance"],
     )
@@ -77,6 +85,7 @@ def report() -> None:
         judge_regions(
             paths.PRETRAIN / "model.safetensors",
             paths.manifest(labelled),
+            verdict.read_quarantined_keys(quarantined),
             paths.shards(labelled),
             paths.REPORT / "regions.json",
         )

@@ -36,7 +36,7 @@ def transfer() -> None:
     verdict.check(
         Path(where.validation) / "verdict.json", [manifest, shards / "index.json", *shards.glob("*.tar")]
     )
-    quarantined = frozenset(verdict.read_quarantine(Path(where.validation) / "quarantine.csv")["key"])
+    quarantined = verdict.read_quarantined_keys(Path(where.validation) / "quarantine.csv")
     backbone, out = paths.PRETRAIN / "backbone.safetensors", paths.TRANSFER / task
     result = evaluate(task, config, manifest, shards, backbone, out, quarantined)
     figures = ", ".join(f"{name} {figure['mean']:.3f}" for name, figure in result["pretrained"].items())

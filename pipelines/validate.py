@@ -31,7 +31,7 @@ def validate() -> None:
         ValidationFailed: The data set did not pass.
     """
     dataset, config = selected_dataset(), params.section("validate", ValidateConfig)
-    out = validation_folder(dataset)
+    out = validation_folder(dataset.name)
     values = params.read()
     trained = dataset.name == values["dataset"]["name"]
     others = sorted({str(task["dataset"]) for task in values["tasks"].values()} - {dataset.name})

@@ -7,7 +7,7 @@ of the pixels' places), the same for every face.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -63,21 +63,26 @@ class Heatmaps(Protocol):
         """(N, K, h, w), sums to 1 over K."""
 
 
-def judged(manifest: Path) -> pd.DataFrame:
-    """The test images whose landmarks parts can be drawn from; empty where there are none."""
-    frame = read_manifest(manifest)
+def rows_with_parts(manifest: Path, quarantined: Set[str]) -> pd.DataFrame:
+    """Returns the usable test images with 68 or 98 landmarks, from which parts can be drawn; may be empty."""
+    frame = read_manifest(manifest, quarantined)
     points = frame["landmarks"].map(lambda row: 0 if row is None else len(row) // 2)
     return frame[points.isin(PARTS) & (frame["split"] == "test")].reset_index(drop=True)
 
 
-def faces(manifest: Path, shards: Path, size: int) -> list[Pixels]:
-    """The images that are `judged`, `size` pixels a side."""
-    frame = judged(manifest)
+def faces(manifest: Path, quarantined: Set[str], shards: Path, size: int) -> list[Pixels]:
+    """Returns the images of `rows_with_parts`, (size, size, 3) each."""
+    frame = rows_with_parts(manifest, quarantined)
     return list(images.read(frame, shards, size)) if len(frame) else []
 
 
 def evaluate(
-    models: Mapping[str, Sequence[Heatmaps]], manifest: Path, shards: Path, out: Path, seed: int = 0
+    models: Mapping[str, Sequence[Heatmaps]],
+    manifest: Path,
+    quarantined: Set[str],
+    shards: Path,
+    out: Path,
+    seed: int = 0,
 ) -> dict[str, Figures]:
     """Region quality on the test people that have landmarks; writes and returns `out` (a JSON file).
 
@@ -89,7 +94,7 @@ def evaluate(
     Raises:
         ValueError: no test image has 68 or 98 landmarks.
     """
-    frame = judged(manifest)
+    frame = rows_with_parts(manifest, quarantined)
     if not len(frame):
         raise ValueError(
             f"{manifest}: no test image has 68 or 98 landmarks; parts of faces are drawn from these"

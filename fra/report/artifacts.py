@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from fra.files import read_csv, read_parquet
+from fra.transfer.results import TYPES
 from fra.validation import verdict
 from fra.validation.verdict import ValidationResult
 
@@ -33,7 +36,7 @@ class TaskResult:
         Read when asked for: on large test sets it is large.
         """
         path = self.folder / "predictions.parquet"
-        return _table(path, f"transfer@{self.name}") if path.is_file() else None
+        return read_parquet(path) if path.is_file() else None
 
     @property
     def seeds(self) -> int | None:
@@ -53,7 +56,7 @@ class TaskResult:
 class Run:
     """One run's artifacts. Optional ones are None where missing; a page without them is poorer, not wrong.
 
-    `files` are all files of the stages, for links to them.
+    `manifest` has the usable rows of the labelled set. `files` are all files of the stages, for links to them.
     """
 
     verdict: ValidationResult
@@ -76,28 +79,31 @@ def read(
     pretrain: Path,
     transfer: dict[str, Path],
     manifest: Path,
+    quarantined: Path,
     shards: Path,
     provenance: dict[str, Any],
 ) -> Run:
     """Read the artifacts of a run.
 
+    `manifest`, `quarantined` (the quarantine list) and `shards` are those of the labelled set.
+
     Raises:
         FileNotFoundError: there is no manifest, or no metrics.json (or history.csv, of pre-training).
-        ValidationFailed: there is no verdict, or it was edited.
+        ValidationFailed: there is no verdict, or it was edited; the labelled set has no quarantine list.
         ValueError: one of them is damaged.
     """
-    quarantine, weights = validation / "quarantine.csv", pretrain / "model.safetensors"
+    listed, weights = validation / "quarantine.csv", pretrain / "model.safetensors"
     docs = validation / "data_docs" / "index.html"
     return Run(
         verdict=verdict.read(validation / "verdict.json"),
-        quarantine=verdict.read_quarantine(quarantine) if quarantine.is_file() else None,
+        quarantine=verdict.read_quarantine(listed) if listed.is_file() else None,
         data_docs=docs if docs.is_file() else None,
         metrics=_json(pretrain / "metrics.json", "pretrain"),
-        history=_table(pretrain / "history.csv", "pretrain"),
+        history=_table(pretrain / "history.csv", "pretrain", {"step": "int64", "epoch": "int64"}, "float64"),
         weights=weights if weights.is_file() else None,
         tasks=[_task(name, folder) for name, folder in transfer.items()],
         manifest_path=manifest,
-        manifest=_table(manifest, "shard"),
+        manifest=verdict.usable_rows(_manifest(manifest), verdict.read_quarantined_keys(quarantined)),
         shards=shards if shards.is_dir() else None,
         provenance=provenance,
         files=[
@@ -114,7 +120,7 @@ def _task(name: str, folder: Path) -> TaskResult:
     return TaskResult(
         name=name,
         metrics=_json(folder / "metrics.json", stage),
-        results=_table(results, stage) if results.is_file() else None,
+        results=_results(results, stage) if results.is_file() else None,
         folder=folder,
     )
 
@@ -132,12 +138,23 @@ def _json(path: Path, stage: str) -> dict[str, Any]:
     return content
 
 
-def _table(path: Path, stage: str) -> pd.DataFrame:
+def _results(path: Path, stage: str) -> pd.DataFrame:
+    """Returns `results.csv`; the group of figures over all images is null."""
+    table = _table(path, stage, TYPES)
+    return table.assign(group=table["group"].where(table["group"] != ""))
+
+
+def _table(path: Path, stage: str, types: Mapping[str, str], others: str | None = None) -> pd.DataFrame:
     _require(path, stage)
     try:
-        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, keep_default_na=True)
-    except (ValueError, OSError) as error:
+        return read_csv(path, types, others)
+    except ValueError as error:
         raise ValueError(f"{path}: not a readable table ({error}); run the stage {stage} again") from None
+
+
+def _manifest(path: Path) -> pd.DataFrame:
+    _require(path, "shard")
+    return read_parquet(path)
 
 
 def _require(path: Path, stage: str) -> None:

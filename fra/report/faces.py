@@ -84,13 +84,12 @@ class Landmarks:
 
 
 def held_out(manifest: pd.DataFrame) -> pd.DataFrame:
-    """The test images that lie in shards (validation images where there is no test split), by key."""
-    sharded = manifest[manifest["shard"].notna()]
+    """Returns the test rows (validation rows where there is no test split) of usable rows, by key."""
     for split in ("test", "val"):
-        rows = sharded[sharded["split"] == split]
+        rows = manifest[manifest["split"] == split]
         if len(rows):
             return rows.sort_values("key")
-    return sharded.iloc[:0]
+    return manifest.iloc[:0]
 
 
 def one_a_person(rows: pd.DataFrame, count: int) -> pd.DataFrame:

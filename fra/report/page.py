@@ -36,14 +36,15 @@ def write(
     pretrain: Path,
     transfer: dict[str, Path],
     manifest: Path,
+    quarantined: Path,
     shards: Path,
     provenance: dict[str, Any],
 ) -> Path:
     """Write the report page of a run to `out` and return it.
 
     `validation`, `pretrain`, `shards` and the values of `transfer` (by task) are folders that the stages wrote;
-    `manifest` is the labelled set's. `provenance` says what the run was made from: scalars and nested dicts, shown as
-    they are; `params.views`, if there, are the views that the page draws.
+    `manifest` and `quarantined` (the quarantine list) are the labelled set's. `provenance` says what the run was made
+    from: scalars and nested dicts, shown as they are; `params.views`, if there, are the views that the page draws.
 
     Missing optional pieces are named on the page in their place: quarantine.csv, data_docs, model.safetensors,
     results.csv, predictions.parquet, the shards.
@@ -58,6 +59,7 @@ def write(
         pretrain=pretrain,
         transfer=transfer,
         manifest=manifest,
+        quarantined=quarantined,
         shards=shards,
         provenance=provenance,
     )

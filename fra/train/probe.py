@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fra.data import images
 from fra.data.views.views import ViewsConfig, normalize
-from fra.files import read_parquet
+from fra.validation.verdict import read_usable_rows
 
 SEED = 0
 """Seed of the choice of images where there are more than the limit: the same ones in every run."""
@@ -142,13 +142,7 @@ def load_probe(config: ProbeConfig, image_size: int, views: ViewsConfig, quarant
         ValueError: A label is not a column of the manifest, or has fewer than two classes there.
     """
     path = Path(config.manifest)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such manifest (probe.manifest); run the stages ingest and shard of that set first"
-        )
-    frame = read_parquet(path)
-    usable = frame["split"].isin(["train", "val"]) & frame["shard"].notna() & ~frame["key"].isin(quarantined)
-    frame = frame[usable].reset_index(drop=True)
+    frame = read_usable_rows(path, quarantined, ("train", "val"))
     chosen = np.random.default_rng(SEED).permutation(len(frame))[: config.images]
     frame = frame.iloc[np.sort(chosen)]
     return Probe(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,7 +100,7 @@ def evaluate(
     shards: Path,
     backbone: Path,
     out: Path,
-    quarantined: frozenset[str] = frozenset(),
+    quarantined: Set[str],
 ) -> dict[str, Any]:
     """Evaluate a backbone, the same architecture with random weights, and the configured baselines on one task.
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from pathlib import Path
 
 import pandas as pd
 
-from fra.files import read_parquet
 from fra.transfer.splits import people
+from fra.validation.verdict import read_usable_rows
 
 
-def read_manifest(path: Path, quarantined: frozenset[str] = frozenset()) -> pd.DataFrame:
+def read_manifest(path: Path, quarantined: Set[str]) -> pd.DataFrame:
     """Read the rows of a manifest whose images are in shards and not quarantined.
 
     Args:
@@ -21,7 +22,7 @@ def read_manifest(path: Path, quarantined: frozenset[str] = frozenset()) -> pd.D
         FileNotFoundError: The file is missing.
         ValueError: A split has no image, or a person is in two splits.
     """
-    frame = _usable_rows(path, quarantined)
+    frame = read_usable_rows(path, quarantined)
     for split in ("train", "val", "test"):
         if not (frame["split"] == split).any():
             raise ValueError(f"{path}: no image in split {split!r}; transfer needs train, val and test")
@@ -33,9 +34,7 @@ def read_manifest(path: Path, quarantined: frozenset[str] = frozenset()) -> pd.D
     return frame
 
 
-def read_pair_images(
-    path: Path, pairs: pd.DataFrame, quarantined: frozenset[str] = frozenset()
-) -> pd.DataFrame:
+def read_pair_images(path: Path, pairs: pd.DataFrame, quarantined: Set[str]) -> pd.DataFrame:
     """Read the rows of a manifest whose images occur in given pairs, of any split.
 
     Args:
@@ -47,7 +46,7 @@ def read_pair_images(
         FileNotFoundError: The file is missing.
         ValueError: An image of a pair is not in the manifest.
     """
-    frame = _usable_rows(path, quarantined)
+    frame = read_usable_rows(path, quarantined)
     keys = pd.concat([pairs["key"], pairs["other"]])
     missing = keys[~keys.isin(frame["key"])]
     if len(missing):
@@ -55,10 +54,3 @@ def read_pair_images(
             f"{path}: image {missing.iloc[0]!r} of the pairs is missing (missing in all: {missing.nunique()})"
         )
     return frame[frame["key"].isin(keys)].reset_index(drop=True)
-
-
-def _usable_rows(path: Path, quarantined: frozenset[str]) -> pd.DataFrame:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such manifest; run the stages ingest and shard first")
-    frame = read_parquet(path)
-    return frame[frame["shard"].notna() & ~frame["key"].isin(quarantined)].reset_index(drop=True)

@@ -9,9 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from fra.files import read_parquet
+from fra.files import read_csv, read_parquet
 from fra.transfer.results import derived_files
 from fra.transfer.tasks import TASKS
 
@@ -79,7 +77,7 @@ def values_by_name(file: str, text: str) -> dict[str, Any]:
     """
     if file.endswith(".json"):
         return dict(_leaves(json.loads(text)))
-    table = pd.read_csv(io.StringIO(text), keep_default_na=False)
+    table = read_csv(io.StringIO(text), {}, others="str")
     keys = (
         [column for column in table if column not in ("value", "low", "high")]
         if "value" in table

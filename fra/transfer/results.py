@@ -24,7 +24,19 @@ RUN = ["protocol", "fraction", "seed", "model"]
 PEOPLE = ["person", "other_person"]
 """The columns with the people of a row; pairs have the second one."""
 
-COLUMNS = ["task", *RUN, "group", "metric", "value", "low", "high"]
+TYPES = {
+    "task": "str",
+    "protocol": "str",
+    "fraction": "float64",
+    "seed": "Int64",
+    "model": "str",
+    "group": "str",
+    "metric": "str",
+    "value": "float64",
+    "low": "float64",
+    "high": "float64",
+}
+"""The columns of `results.csv` and their types; `group` is empty for all images, `seed` is null for means."""
 GROUP = "group."
 """Prefix of the prediction columns that hold groups."""
 
@@ -85,7 +97,7 @@ class Resamples:
 
 
 def results(task: str, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Compute all metrics of a task: one row each, with the columns `COLUMNS`.
+    """Compute all metrics of a task: one row each, with the columns `TYPES`.
 
     `low` and `high` bound 95 % of the bootstrap resamples of test subjects. A null seed is the mean over seeds, with
     the interval of that mean. Model "a - b" is the difference of the means of two models on the same resamples
@@ -100,7 +112,7 @@ def results(task: str, predictions: pd.DataFrame) -> pd.DataFrame:
         for group, members in [("", part), *group_rows(part)]:
             rows += [setting | {"group": group} | row for row in compare(entry, members, resamples)]
         rows += [setting | row for row in group_disparities(entry, part)]
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    table = pd.DataFrame(rows, columns=list(TYPES))
     return table.astype({"seed": "Int64"})[table["value"].notna()].reset_index(drop=True)
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from fra.data.loader import inspect
 from fra.data.loader.config import DataConfig
 from fra.data.views.views import ViewsConfig
-from fra.files import atomic, sha256, write_json
+from fra.files import sha256, write_json
 from fra.validation import drift, manifest, measure, tables
 from fra.validation.config import ValidateConfig
 from fra.validation.manifest import Manifest
@@ -23,7 +23,7 @@ from fra.validation.results import Explainer, RuleResult, evaluate_rules
 from fra.validation.rules.rule import Rule, Table
 from fra.validation.rules.suite import suite
 from fra.validation.tables import NO_IMAGES, HeldOutImages
-from fra.validation.verdict import ValidationResult, write
+from fra.validation.verdict import ValidationResult, quarantined_indices, write, write_quarantine
 
 EXAMPLES = 5
 """The number of rows named in each reason and for each rule of `verdict.json`."""
@@ -136,13 +136,12 @@ def evaluate(
         frames["drift"] = drift.compare(profile, inputs.reference, config.max_drift)
     explainer = Explainer(frames, inputs.held_out.sources)
     results = evaluate_rules(frames, rules)
-    quarantined = quarantine(images, results, explainer)
+    quarantined = rows_to_quarantine(images, results, explainer)
     if training is not None and not any(stops(result) for result in results):
         frames["batches"] = first_batch(inputs, training, images, quarantined)
         of_batches = evaluate_rules(frames, [rule for rule in rules if rule.table == "batches"])
         results = [result for result in results if result.rule.table != "batches"] + of_batches
-    with atomic(out / "quarantine.csv") as partial:
-        quarantined.to_csv(partial, index=False)
+    write_quarantine(quarantined, out / "quarantine.csv")
     write_json({inputs.data.name: profile}, out / "profile.json")
     written = {name: sha256(out / name) for name in ("quarantine.csv", "profile.json")}
     result = conclude(inputs, results, quarantined, explainer, config.max_quarantined, written)
@@ -156,7 +155,7 @@ def stops(result: RuleResult) -> bool:
     return result.rule.severity == "error" and not result.success
 
 
-def quarantine(images: pd.DataFrame, results: list[RuleResult], explainer: Explainer) -> pd.DataFrame:
+def rows_to_quarantine(images: pd.DataFrame, results: list[RuleResult], explainer: Explainer) -> pd.DataFrame:
     """Returns the rows to quarantine (key, split, index, source, reason), each with every reason that applies."""
     reasons: dict[int, list[str]] = {}
     for result in results:
@@ -174,8 +173,7 @@ def first_batch(
     inputs: ValidationInputs, training: Training, images: pd.DataFrame, quarantined: pd.DataFrame
 ) -> pd.DataFrame:
     """Returns measurements of the views in the first training batch; an empty table where no image is left."""
-    train = quarantined["split"] == "train"
-    exclude = frozenset(int(index) for index in quarantined.loc[train & (quarantined["index"] >= 0), "index"])
+    exclude = quarantined_indices(quarantined, "train")
     count = int(((images["split"] == "train") & images["shard"].notna()).sum())
     if count <= len(exclude):
         return pd.DataFrame()

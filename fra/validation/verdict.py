@@ -1,19 +1,23 @@
-"""The result of validating a data set (`verdict.json`) and the list of quarantined rows (`quarantine.csv`).
+"""What validation hands to later stages: `verdict.json`, `quarantine.csv`, and the rows that may be used.
 
-Training and transfer only read these files; this module therefore does not import Great Expectations.
+No other module decides which rows of a manifest may be used. It does not import Great Expectations.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from fra.files import sha256_each, write_json
+from fra.files import atomic, read_csv, read_parquet, sha256_each, write_json
+
+QUARANTINE_TYPES = {"key": "str", "split": "str", "index": "int64", "source": "str", "reason": "str"}
+"""The columns of `quarantine.csv`; `index` is -1 for an image in no shard."""
 
 
 class ValidationFailed(RuntimeError):
@@ -117,8 +121,14 @@ def check(path: Path, files: list[Path], hashed: bool = True) -> ValidationResul
     return result
 
 
+def write_quarantine(rows: pd.DataFrame, path: Path) -> None:
+    """Writes the quarantined rows, sorted by key."""
+    with atomic(path) as partial:
+        rows[list(QUARANTINE_TYPES)].sort_values("key").to_csv(partial, index=False)
+
+
 def read_quarantine(path: Path) -> pd.DataFrame:
-    """Reads the quarantined rows: key, split, index (-1 for an image in no shard), source, reason.
+    """Reads the quarantined rows, with the columns of `QUARANTINE_TYPES`.
 
     Raises:
         ValidationFailed: The file is missing, or is no quarantine list.
@@ -126,6 +136,56 @@ def read_quarantine(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise ValidationFailed(f"{path}: missing; the data were not validated: run `dvc repro validate`")
     try:
-        return pd.read_csv(path, dtype={"index": "int64"}, keep_default_na=False)
-    except (ValueError, OverflowError) as error:  # raised by pandas for a file that is no such table
+        return read_csv(path, QUARANTINE_TYPES)
+    except ValueError as error:
         raise ValidationFailed(f"{path}: no quarantine list ({error}): run `dvc repro -f validate`") from None
+
+
+def read_quarantined_keys(path: Path) -> frozenset[str]:
+    """Reads the keys of the quarantined rows.
+
+    Raises:
+        ValidationFailed: The file is missing, or is no quarantine list.
+    """
+    return frozenset(read_quarantine(path)["key"])
+
+
+def quarantined_indices(rows: pd.DataFrame, split: str) -> frozenset[int]:
+    """Returns the indices, within a split, of the quarantined rows whose images are in its shards."""
+    return frozenset(
+        int(index) for index in rows.loc[(rows["split"] == split) & (rows["index"] >= 0), "index"]
+    )
+
+
+def usable_rows(
+    manifest: pd.DataFrame, quarantined: Set[str], splits: Collection[str] | None = None
+) -> pd.DataFrame:
+    """Returns the rows of a manifest that may be used for training, evaluation and display, numbered from 0.
+
+    These are the rows whose image is in a shard and that validation did not quarantine.
+
+    Args:
+        manifest: Rows with the columns key, shard and split.
+        quarantined: Keys of the quarantined rows, see `read_quarantined_keys`.
+        splits: Splits to select; None for all.
+    """
+    keep = manifest["shard"].notna() & ~manifest["key"].isin(quarantined)
+    if splits is not None:
+        keep &= manifest["split"].isin(splits)
+    return manifest[keep].reset_index(drop=True)
+
+
+def read_usable_rows(
+    manifest: Path, quarantined: Set[str], splits: Collection[str] | None = None
+) -> pd.DataFrame:
+    """Reads the rows of a manifest file that may be used, see `usable_rows`.
+
+    Raises:
+        FileNotFoundError: The manifest is missing.
+        ValueError: It is damaged.
+    """
+    if not manifest.is_file():
+        raise FileNotFoundError(
+            f"{manifest}: no such manifest; run the stages ingest and shard of that set first"
+        )
+    return usable_rows(read_parquet(manifest), quarantined, splits)

@@ -14,7 +14,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from fra.files import write_text
+from fra.files import read_csv, write_text
 from fra.report import charts
 from fra.report.artifacts import MINUS
 from fra.report.headline import metric_of
@@ -68,7 +68,9 @@ def write(out: Path, names: list[str], root: Path = Path()) -> list[str]:
     results = {name: flat(json.loads(content(found, paths.RESULTS, root))) for name, found in stages.items()}
     params = {name: flat(parameters(found)) for name, found in stages.items()}
     histories = {
-        name: pd.read_csv(BytesIO(content(found, paths.PRETRAIN / "history.csv", root)))
+        name: read_csv(
+            BytesIO(content(found, paths.PRETRAIN / "history.csv", root)), {"step": "int64"}, "float64"
+        )
         for name, found in stages.items()
     }
     tables = [

@@ -93,11 +93,18 @@ def judge_regions(
     out: Annotated[Path, typer.Option("--out", "-o", help="The figures (JSON)")] = Path("regions.json"),
 ) -> None:
     """How well a model's heatmaps find facial parts without labels, beside clusters, untrained networks and place."""
+    from fra.validation import verdict
     from pipelines.project import paths
+    from pipelines.project.dataset import validation_folder
     from pipelines.report import judge_regions as judge
 
     for row, figures in judge(
-        model, paths.manifest(dataset), paths.shards(dataset), out, beside or []
+        model,
+        paths.manifest(dataset),
+        verdict.read_quarantined_keys(validation_folder(dataset) / "quarantine.csv"),
+        paths.shards(dataset),
+        out,
+        beside or [],
     ).items():
         print(
             f"{row}: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if name != "iou")

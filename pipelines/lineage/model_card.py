@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 from huggingface_hub import EvalResult, ModelCardData
 
-from fra.files import read_parquet, sha256, write_text
+from fra.files import sha256, write_text
 from fra.report import artifacts, headline
 from fra.report.artifacts import MINUS, TaskResult
 from fra.report.sections.data import small_set
-from fra.validation.verdict import read_quarantine
+from fra.validation import verdict as validation
 from pipelines.lineage import show
 from pipelines.lineage.in_toto import made_by
 from pipelines.lineage.record import metadata
@@ -93,11 +93,12 @@ def card(root: Path = Path()) -> str:
         pretrain=root / paths.PRETRAIN,
         transfer={name: root / paths.TRANSFER / name for name in judged},
         manifest=root / paths.manifest(dataset),
+        quarantined=root / paths.VALIDATION / "quarantine.csv",
         shards=root / paths.shards(dataset),
         provenance=says["provenance"],
     )
     title = f"fra-{says['backbone']}-{dataset}"
-    notes = {name: small_set(read_parquet(root / paths.manifest(on))) for name, on in judged.items()}
+    notes = {name: small_set(usable_rows(stages, name, root)) for name in judged}
     stale = [str(problem) for problem in withdrawn({stage.name: stage}, root) if problem.subject == path]
     return "\n".join(
         [
@@ -129,6 +130,13 @@ def judgements(stages: dict[str, Stage], root: Path) -> dict[str, str]:
     if not found:
         raise LineageError(f"{root / 'dvc.lock'}: no task was judged: run `dvc repro`")
     return found
+
+
+def usable_rows(stages: dict[str, Stage], task: str, root: Path) -> pd.DataFrame:
+    """Returns the usable rows of the data set that a task was evaluated on."""
+    chosen = lookup(stages[f"transfer@{task}"].params, f"tasks.{task}")
+    quarantined = validation.read_quarantined_keys(root / chosen["validation"] / "quarantine.csv")
+    return validation.read_usable_rows(root / paths.manifest(chosen["dataset"]), quarantined)
 
 
 def front_matter(title: str, tasks: list[TaskResult], judged: dict[str, str]) -> str:
@@ -203,7 +211,7 @@ def data(origin: dict[str, Any], stages: dict[str, Stage], root: Path) -> str:
             f"- Validation `{verdict['path']}`: {word}; {verdict['quarantined']:,} of {verdict['rows']:,} images "
             f"quarantined (at most {verdict['limit']:.1%} may be). Digest `{verdict['digest']}`."
         )
-        quarantined = read_quarantine((root / verdict["path"]).parent / "quarantine.csv")
+        quarantined = validation.read_quarantine((root / verdict["path"]).parent / "quarantine.csv")
         for reason, count in quarantined["reason"].value_counts(sort=False).items():
             lines.append(f"  - {count:,} quarantined: {reason}")
     for adapter in sorted(set(adapters(stages))):

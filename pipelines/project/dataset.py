@@ -17,10 +17,10 @@ def selected_dataset() -> DatasetConfig:
     return params.section(f"benchmarks.{named[0]}" if named else "dataset", DatasetConfig)
 
 
-def validation_folder(config: DatasetConfig) -> Path:
+def validation_folder(name: str) -> Path:
     """Returns the folder of a data set's validation result: below `paths.VALIDATION` for all but the first set."""
     primary = params.section("dataset", DatasetConfig).name
-    return paths.VALIDATION if config.name == primary else paths.VALIDATION / config.name
+    return paths.VALIDATION if name == primary else paths.VALIDATION / name
 
 
 def withdrawn_people(name: str) -> frozenset[str]:

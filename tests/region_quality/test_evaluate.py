@@ -159,21 +159,46 @@ def test_the_98_landmarks_of_wflw_draw_the_same_parts() -> None:
 
 def test_figures_of_a_model_and_of_place_stand_side_by_side(faces: Set, tmp_path: Path) -> None:
     models = {"pretrained": [Quarters()], "random": [Noise(0), Noise(1)]}
-    figures = evaluate.evaluate(models, faces.manifest, faces.shards, tmp_path / "regions.json")
+    figures = evaluate.evaluate(models, faces.manifest, frozenset(), faces.shards, tmp_path / "regions.json")
     assert set(figures) == {"pretrained", "random", "place"}
     for found in figures.values():
         assert set(found) == {"nmi", "matched_iou", "view_kappa", "people_kappa", "iou"}
     assert json.loads((tmp_path / "regions.json").read_text()) == figures
-    again = evaluate.evaluate(models, faces.manifest, faces.shards, tmp_path / "again.json")
+    again = evaluate.evaluate(models, faces.manifest, frozenset(), faces.shards, tmp_path / "again.json")
     assert again == figures
     assert abs(figures["random"]["view_kappa"]) < 0.1 < figures["pretrained"]["view_kappa"]
     single = [
-        evaluate.evaluate({"one": [Noise(seed)]}, faces.manifest, faces.shards, tmp_path / "one.json")["one"]
+        evaluate.evaluate(
+            {"one": [Noise(seed)]}, faces.manifest, frozenset(), faces.shards, tmp_path / "one.json"
+        )["one"]
         for seed in (0, 1)
     ]
     assert figures["random"]["iou"]["mouth"] == pytest.approx(
         np.mean([row["iou"]["mouth"] for row in single])
     )
+
+
+def test_quarantined_images_do_not_count(faces: Set, tmp_path: Path) -> None:
+    """Two test images with mirrored landmarks."""
+    frame = pd.read_parquet(faces.manifest)
+    rows = frame.index[frame["split"] == "test"][[0, 9]]
+    for row in rows:
+        points = np.array(frame.at[row, "landmarks"])
+        points[::2] = frame.at[row, "width"] - points[::2]
+        frame.at[row, "landmarks"] = points
+    mirrored, without = tmp_path / "mirrored.parquet", tmp_path / "without.parquet"
+    frame.to_parquet(mirrored)
+    frame.drop(index=rows).to_parquet(without)
+
+    def figures(manifest: Path, quarantined: frozenset[str]) -> object:
+        models = {"pretrained": [Quarters()]}
+        return evaluate.evaluate(models, manifest, quarantined, faces.shards, tmp_path / "regions.json")
+
+    keys = frozenset(frame.loc[rows, "key"])
+    assert figures(mirrored, keys) == figures(without, frozenset())
+    assert figures(mirrored, keys) != figures(mirrored, frozenset())
+    shown = evaluate.faces(mirrored, keys, faces.shards, SIZE)
+    assert len(shown) == (frame["split"] == "test").sum() - 2
 
 
 def test_a_set_without_landmarks_is_explained(faces: Set, tmp_path: Path) -> None:
@@ -182,5 +207,9 @@ def test_a_set_without_landmarks_is_explained(faces: Set, tmp_path: Path) -> Non
     frame.to_parquet(tmp_path / "manifest.parquet")
     with pytest.raises(ValueError, match="no test image has 68 or 98 landmarks"):
         evaluate.evaluate(
-            {"pretrained": [Quarters()]}, tmp_path / "manifest.parquet", faces.shards, tmp_path / "r.json"
+            {"pretrained": [Quarters()]},
+            tmp_path / "manifest.parquet",
+            frozenset(),
+            faces.shards,
+            tmp_path / "r.json",
         )

@@ -243,12 +243,15 @@ def write_run(folder: Path) -> dict[str, Any]:
     write_validation(folder / "validation")
     write_pretrain(folder / "pretrain")
     write_tasks(folder / "transfer", table)
+    quarantined = folder / "quarantine.csv"
+    verdict.write_quarantine(pd.DataFrame(columns=list(verdict.QUARANTINE_TYPES)), quarantined)
     tasks = ("expression", "attributes", "alignment", "verification")
     return {
         "validation": folder / "validation",
         "pretrain": folder / "pretrain",
         "transfer": {task: folder / "transfer" / task for task in tasks},
         "manifest": manifest,
+        "quarantined": quarantined,
         "shards": shards,
         "provenance": json.loads(json.dumps(PROVENANCE)),
     }

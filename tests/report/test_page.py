@@ -12,6 +12,7 @@ import pytest
 
 from fra.report.page import write
 from fra.report.sections.tasks import label_of
+from fra.validation import verdict
 from fra.validation.verdict import ValidationFailed
 
 from .conftest import NASTY
@@ -139,6 +140,26 @@ def test_quarantined_images_are_named_and_harmless(report: Path, outline: Outlin
     assert NASTY in outline.text
     assert "the file is empty (0 bytes)" in outline.text
     assert "<script>alert" not in report.read_text(encoding="utf-8")
+
+
+def test_quarantined_images_of_the_labelled_set_are_not_shown(run: dict[str, Any], report: Path) -> None:
+    manifest = pd.read_parquet(run["manifest"])
+    rows = manifest[manifest["split"] == "test"].iloc[[0, 3]]
+    keys = rows["key"].to_list()
+    before = report.read_text(encoding="utf-8")
+    assert all(f"Held-out face {key}" in before for key in keys)
+    verdict.write_quarantine(rows.assign(reason="the line through the eyes is rotated"), run["quarantined"])
+    predictions = run["transfer"]["alignment"] / "predictions.parquet"
+    table = pd.read_parquet(predictions)
+    table[~table["key"].isin(keys)].to_parquet(predictions)
+    after = write(run["validation"].parent / "out" / "index.html", **run).read_text(encoding="utf-8")
+    assert not any(key in after for key in keys)
+
+
+def test_a_labelled_set_without_quarantine_list_is_refused(run: dict[str, Any]) -> None:
+    run["quarantined"].unlink()
+    with pytest.raises(ValidationFailed, match=r"quarantine\.csv: missing"):
+        page_of(run)
 
 
 OPTIONAL = {

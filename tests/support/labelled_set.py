@@ -87,4 +87,4 @@ LABELS = {"attributes": ("Smiling", "Eyeglasses"), "action_units": ("Eyeglasses"
 def run(task: str, faces: Set, out: Path, manifest: Path | None = None, **settings: Any) -> dict[str, Any]:
     cache = str(faces.manifest.parent / "cache")
     config = TransferConfig(**{"seeds": 2, "labels": LABELS, "cache": cache} | settings)
-    return evaluate(task, config, manifest or faces.manifest, faces.shards, faces.backbone, out)
+    return evaluate(task, config, manifest or faces.manifest, faces.shards, faces.backbone, out, frozenset())

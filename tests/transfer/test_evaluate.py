@@ -19,7 +19,7 @@ from fra.transfer.evaluate import TransferConfig
 from fra.transfer.finetune import FinetuneConfig
 from fra.transfer.manifest import read_manifest
 from fra.transfer.recompute import differences
-from fra.transfer.results import COLUMNS
+from fra.transfer.results import TYPES
 from fra.transfer.tasks import TASKS
 from fra.weights.files import read_weights, save_weights
 
@@ -36,7 +36,7 @@ def test_each_task_writes_metrics_that_follow_from_its_predictions(
     predictions = pd.read_parquet(tmp_path / "predictions.parquet")
     assert predictions.groupby(["seed", "model"]).ngroups == 4
     keys = set(predictions["key"]) | set(predictions.get("other", []))
-    manifest = read_manifest(faces.manifest)
+    manifest = read_manifest(faces.manifest, frozenset())
     assert keys <= set(manifest.loc[manifest["split"] == "test", "key"])
     assert predictions[["truth", "prediction"]].notna().all().all()
     assert summary["test"]["people"] == 5
@@ -92,7 +92,7 @@ def test_missing_labels_are_excluded(faces: Set, tmp_path: Path) -> None:
 def test_protocols_and_fractions_are_all_reported(faces: Set, tmp_path: Path) -> None:
     summary = run("expression", faces, tmp_path, protocols=("knn", "linear"), fractions=(0.2, 1.0))
     table = pd.read_csv(tmp_path / "results.csv")
-    assert list(table) == COLUMNS
+    assert list(table) == list(TYPES)
     single = table[table["seed"].notna()]
     assert single.groupby(["protocol", "fraction", "seed", "model"]).ngroups == 2 * 2 * 2 * 2
     headline = single.query(
@@ -188,6 +188,6 @@ def test_other_mistakes_are_refused(faces: Set, tmp_path: Path) -> None:
 
 
 def test_quarantined_images_are_not_read(faces: Set) -> None:
-    whole = read_manifest(faces.manifest)
+    whole = read_manifest(faces.manifest, frozenset())
     quarantined = frozenset(whole["key"].iloc[[0, 5]])
     assert set(read_manifest(faces.manifest, quarantined)["key"]) == set(whole["key"]) - quarantined

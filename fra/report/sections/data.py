@@ -28,8 +28,11 @@ def subtitle(run: Run) -> str:
 
 
 def small_set(manifest: pd.DataFrame) -> str:
-    """How small the labelled set is, where it is too small for figures that rank methods; else empty."""
-    images, people = int(manifest["shard"].notna().sum()), manifest["person"].nunique()
+    """How small the labelled set is, where it is too small for figures that rank methods; else empty.
+
+    `manifest` has the usable rows (`fra.validation.verdict.usable_rows`).
+    """
+    images, people = len(manifest), manifest["person"].nunique()
     if images >= SMALL:
         return ""
     of_people = f" of {people} people" if people else ""
@@ -37,7 +40,7 @@ def small_set(manifest: pd.DataFrame) -> str:
 
 
 def split_table(manifest: pd.DataFrame) -> Table:
-    """Images, people, sizes and bytes of each split."""
+    """Usable images, people, sizes and bytes of each split."""
     parts = [(split, manifest[manifest["split"] == split]) for split in ("train", "val", "test")]
     rows = []
     for name, part in [*((name, part) for name, part in parts if len(part)), ("all", manifest)]:
@@ -57,7 +60,9 @@ def split_table(manifest: pd.DataFrame) -> Table:
                 f"{part['bytes'].sum() / 1e6:,.1f} MB",
             ]
         )
-    return Table("Images of each split", ["Split", "Images", "People", "Width × height", "Files"], rows)
+    return Table(
+        "Usable images of each split", ["Split", "Images", "People", "Width × height", "Files"], rows
+    )
 
 
 def label_table(manifest: pd.DataFrame) -> Table | None:
