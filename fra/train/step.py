@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from fra import dist
 from fra.method.networks import FRA, Direction, Embeddings
 from fra.train.config import PRECISIONS
+from fra.train.memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,34 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def check_image_size(backbone: nn.Module, name: str, size: int, device: torch.device) -> None:
+    """Raises ValueError if a backbone cannot process images of `size`×`size` pixels.
+
+    Many timm models have a fixed size or need a multiple of a patch size, and fail with errors of many kinds. Weights,
+    batch statistics and random state stay unchanged.
+
+    Args:
+        backbone: The backbone, on `device`.
+        name: Value of model.backbone, for the message.
+        size: Value of data.image_size.
+        device: Where to try.
+    """
+    was_training = backbone.training
+    backbone.eval()
+    try:
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            backbone(torch.zeros(2, 3, size, size, device=device))
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(
+            f"model.backbone {name} does not accept images of {size}×{size} pixels ({error}): set data.image_size to "
+            "a size that it accepts, or use another model.backbone"
+        ) from error
+    finally:
+        backbone.train(was_training)
 
 
 class TrainStep:

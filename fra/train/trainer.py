@@ -31,7 +31,7 @@ from fra.train.prefetch import Batch, Loader, StepTimer, check_batch_size, prefe
 from fra.train.probe import Probe
 from fra.train.schedule import target_momentum, warmup_cosine
 from fra.train.state import TrainState
-from fra.train.step import LOSSES, StepOutput, TrainStep, choose_precision
+from fra.train.step import LOSSES, StepOutput, TrainStep, check_image_size, choose_precision
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ class Trainer:
         if state.step in state.skipped_steps:
             return None
         check_batch_size(batch, config.batch_size)
-        state.image_size = batch.view1_B3HW.shape[-1]
+        self._check_image_size(batch.view1_B3HW.shape[-1])
         # Dropout depends on seed, step and rank alone, so a checkpoint needs no random state.
         torch.manual_seed(
             int(np.random.SeedSequence([config.seed, state.step, dist.rank()]).generate_state(1)[0])
@@ -190,6 +190,13 @@ class Trainer:
             failure = error.with_traceback(None)  # a traceback would keep the failed step's tensors alive
         raise MemoryError(self._memory_advice(batch)) from failure
 
+    def _check_image_size(self, size: int) -> None:
+        """Raises ValueError if the backbone cannot process the first images it gets; their size is recorded."""
+        if self.state.image_size == 0:
+            name = str(self.identity.get("model.backbone", "given"))
+            check_image_size(self.model.online.backbone, name, size, self.device)
+            self.state.image_size = size
+
     # ---- regions that start late
 
     def _start_regions(self, epoch: int) -> None:
@@ -207,6 +214,7 @@ class Trainer:
             for step, batch in enumerate(feed, first):
                 if step not in self.state.skipped_steps:
                     check_batch_size(batch, self.config.batch_size)
+                    self._check_image_size(batch.view1_B3HW.shape[-1])
                     parts = (tensor.chunk(self.config.accumulation_steps) for tensor in batch)
                     yield from map(Batch, *parts)
 
@@ -296,6 +304,8 @@ class Trainer:
     def _run_probe(self) -> None:
         """Scores the backbone on rank 0 and shares the score; nothing without a probe."""
         if self.probe is not None:
+            if dist.rank() == 0:
+                self._check_image_size(self.probe.pixels_NHW3.shape[1])
             score = self.probe(self.model.online.backbone, self.device) if dist.rank() == 0 else 0.0
             self.state.probe_scores = {"knn": self.collectives.broadcast(score)}
 

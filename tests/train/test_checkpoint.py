@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from fra.weights import files
 from fra.weights import official as official_weights
 
 
-def test_official_weights_are_all_found_and_land_where_they_belong() -> None:
+def test_official_weights_are_all_found_and_assigned() -> None:
     model = official.networks()
     theirs = official.under("state/")
     for name, value in model.state_dict().items():
@@ -37,7 +40,7 @@ def test_official_weights_missing_and_unexpected_are_reported() -> None:
     assert report.unexpected == ["stray"]
 
 
-def test_official_weights_of_another_size_or_kind_are_refused() -> None:
+def test_official_weights_of_another_size_or_format_are_refused() -> None:
     other = FRA(official.TinyBackbone(), feature_dim=32, num_masks=5, hidden_dim=48, projection_dim=32)
     with pytest.raises(ValueError, match="num_masks"):
         official_weights.load_official(other, official.under("state/"))
@@ -45,7 +48,7 @@ def test_official_weights_of_another_size_or_kind_are_refused() -> None:
         official_weights.load_official(other, {"conv1.weight": torch.ones(2)})
 
 
-def test_weights_and_metadata_come_back(tmp_path: Path) -> None:
+def test_weights_and_metadata_are_read_as_written(tmp_path: Path) -> None:
     weights = {"a": torch.randn(3, 4).T, "b": torch.tensor(7)}
     metadata = {"backbone": "small", "mean": [0.5, 0.4, 0.3], "provenance": {"commit": "abc", "é": None}}
     path = tmp_path / "new" / "weights.safetensors"
@@ -66,7 +69,7 @@ def test_unusable_weights_files_are_named(tmp_path: Path) -> None:
         files.read_weights(truncated)
 
 
-def test_the_last_checkpoints_are_kept_and_the_newest_loaded(tmp_path: Path) -> None:
+def test_the_last_checkpoints_are_kept_and_the_newest_is_loaded(tmp_path: Path) -> None:
     checkpoints = checkpoint.Checkpoints(tmp_path / "run", keep=2)
     assert checkpoints.load() is None
     for step in (1, 2, 10):
@@ -80,7 +83,7 @@ def test_the_last_checkpoints_are_kept_and_the_newest_loaded(tmp_path: Path) -> 
     assert not checkpoints.folder.exists()
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+def test_a_damaged_checkpoint_is_replaced_by_the_previous_one(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     checkpoints = checkpoint.Checkpoints(tmp_path, keep=2)
@@ -91,6 +94,24 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     state = checkpoints.load()
     assert state == {"step": 1}
     assert "step-000000002.pt" in caplog.text
+
+
+def test_a_killed_process_releases_the_lock(tmp_path: Path) -> None:
+    """kill -9 of a process of its own that holds it."""
+    program = (
+        "import sys, time; from pathlib import Path; from fra.train.checkpoint import Checkpoints\n"
+        "with Checkpoints(Path(sys.argv[1])).exclusive():\n    print('locked', flush=True); time.sleep(600)"
+    )
+    own = checkpoint.Checkpoints(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"locked\n"
+        with pytest.raises(RuntimeError, match="in use by another run"), own.exclusive(timeout=0):
+            pass
+        holder.kill()
+    assert holder.returncode == -signal.SIGKILL
+    with own.exclusive(timeout=0):
+        pass
 
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:
@@ -106,7 +127,7 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_checkpoint_cannot_run_code(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_checkpoint_cannot_execute_code(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A pickle that would create an object of its choice is refused, not executed."""
     checkpoints = checkpoint.Checkpoints(tmp_path)
     torch.save({"evil": Path("x")}, tmp_path / "step-000000001.pt")

@@ -174,8 +174,38 @@ def test_the_line_that_goes_on_says_what_one_wants_to_know(
 def test_accumulation_takes_one_step_a_batch(tmp_path: Path) -> None:
     metrics = run(tmp_path, epochs=1, accumulation_steps=2)
     assert metrics["step"] == 4
-    with pytest.raises(ValueError, match="equal micro-batches"):
+    with pytest.raises(
+        ValueError, match=r"train\.batch_size 8 .* equal micro-batches: .*accumulation_steps \(3\)"
+    ):
         run(tmp_path / "odd", accumulation_steps=3)
+
+
+@pytest.mark.parametrize(("images", "micro_batches"), [(1, 1), (8, 8)])
+def test_micro_batches_of_one_image_are_refused(images: int, micro_batches: int, tmp_path: Path) -> None:
+    """Batch norm cannot normalise one image; the message names the parameters before anything is trained."""
+    message = (
+        rf"train\.batch_size {images} with train\.accumulation_steps {micro_batches} gives .* of one image"
+    )
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, batch_size=images, accumulation_steps=micro_batches)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("backbone", "reason"),
+    [
+        ("timm:resmlp_12_224", "doesn't match model"),  # an AssertionError of timm
+        ("timm:levit_128s", "must match the size"),  # a RuntimeError of PyTorch
+    ],
+)
+@pytest.mark.parametrize("mask_init", ["random", "clusters"])
+def test_a_backbone_of_another_image_size_is_named(
+    backbone: str, reason: str, mask_init: str, tmp_path: Path
+) -> None:
+    message = rf"model\.backbone {backbone} does not accept images of 32×32 .*{reason}.* set data\.image_size"
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, model=ModelConfig(backbone, 3, 16, 32), mask_init=mask_init)
+    assert not (tmp_path / "out").exists()
 
 
 def test_bfloat16_stays_close_to_float32(tmp_path: Path) -> None:

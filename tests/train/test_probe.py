@@ -19,6 +19,7 @@ from support.toy_training import SIZE, run
 
 from fra.data.views.views import ViewsConfig
 from fra.method import backbone as backbones
+from fra.method.networks import ModelConfig
 from fra.train.probe import Probe, ProbeConfig, knn_accuracy, load_probe
 from fra.weights.files import read_weights
 
@@ -137,6 +138,15 @@ def test_its_scores_survive_an_interruption(faces: ProbeConfig, tmp_path: Path) 
     run(broken, probe=loaded(every_other))
     assert history(broken) == history(whole)
     assert len({row["knn"] for row in history(whole)[:3]}) == 1  # before step 8, that of the random weights
+
+
+def test_a_backbone_of_another_image_size_is_named_before_the_first_score(
+    faces: ProbeConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        ValueError, match=r"model\.backbone timm:resmlp_12_224 does not accept images of 32×32"
+    ):
+        run(tmp_path, probe=loaded(faces), model=ModelConfig("timm:resmlp_12_224", 3, 16, 32))
 
 
 @pytest.mark.parametrize(
