@@ -100,15 +100,15 @@ def run(
         A Failed state with the stage's message, or None.
     """
     log = get_run_logger()
-    current = flow_run.claim_current()
-    server.reconcile(log)
-    if earlier := server.running_earlier(current):
-        return Completed(message=f"Nothing to do: the earlier run {earlier.name} is still running.")
-    with flow_run.run_in_workspace(current, log) as workspace:
-        try:
-            run_stages(prepare(workspace, targets or [], timeouts or {}), log, commit)
-        except (StageError, ValueError, FileNotFoundError) as error:
-            return Failed(message=describe(error))
+    with flow_run.claimed() as current:
+        server.reconcile(log)
+        if earlier := server.running_earlier(current):
+            return Completed(message=f"Nothing to do: the earlier run {earlier.name} is still running.")
+        with exclusive_workspace(log.info) as workspace:
+            try:
+                run_stages(prepare(workspace, targets or [], timeouts or {}), log, commit)
+            except (StageError, ValueError, FileNotFoundError) as error:
+                return Failed(message=describe(error))
     return None
 
 
@@ -144,16 +144,13 @@ def run_without_server(targets: list[str], commit: bool, log: Log) -> None:
         def run_one(stage: Stage) -> None:
             execution.run_stage(stage, log, progress=lambda percent: None)
 
-        try:
-            for stage in execution.plan.stages:
-                if execution.is_current(stage):
-                    log.info("%s: up to date", stage.name)
-                else:
-                    retry(run_one, stage, log)
-            if execution.plan.remote:
-                retry(execution.push, log, log)
-        finally:
-            workspace.stop()
+        for stage in execution.plan.stages:
+            if execution.is_current(stage):
+                log.info("%s: up to date", stage.name)
+            else:
+                retry(run_one, stage, log)
+        if execution.plan.remote:
+            retry(execution.push, log, log)
     if commit:
         git_commit.commit(log)
 

@@ -9,13 +9,14 @@ from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
 from pipelines.orchestration import flow_run
+from pipelines.orchestration.workspace import exclusive_workspace
 
 
 @flow(name="audit", persist_result=False)
 def audit() -> State[None] | None:
     """Runs `fra lineage verify`; fails if an artifact differs from its record, which the log then names."""
     log = get_run_logger()
-    with flow_run.run_in_workspace(flow_run.claim_current(), log) as workspace:
+    with flow_run.claimed(), exclusive_workspace(log.info) as workspace:
         result = workspace.run(
             [sys.executable, "-m", "pipelines.cli", "lineage", "verify"],
             lambda line, overwritten: log.info("%s", line),

@@ -28,8 +28,12 @@ def sensor(settle: float = 10.0) -> State[None]:
         settle: seconds between two fingerprints that must be equal; a folder that is being filled waits for the next
             run of this flow.
     """
-    log = get_run_logger()
-    flow_run.claim_current()
+    with flow_run.claimed():
+        return announce_changes(settle)
+
+
+def announce_changes(settle: float) -> State[None]:
+    """Compares the fingerprint of `dataset.root` with that of the last event; emits another event if it changed."""
     config = params.section("dataset", DatasetConfig)
     if config.root is None:
         return Completed(
@@ -47,5 +51,5 @@ def sensor(settle: float = 10.0) -> State[None]:
         resource={"prefect.resource.id": f"fra.data.{config.name}", "prefect.resource.name": config.name},
     )
     fingerprint.store(f"{config.name}.announced", current)
-    log.info("%s: its files changed", root)
+    get_run_logger().info("%s: its files changed", root)
     return Completed(message="New images.")

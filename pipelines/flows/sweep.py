@@ -28,7 +28,7 @@ from prefect.states import Failed
 from pipelines import params
 from pipelines.orchestration import flow_run
 from pipelines.orchestration.execution import Log, StageError, check, dvc_command
-from pipelines.orchestration.workspace import Workspace
+from pipelines.orchestration.workspace import Workspace, exclusive_workspace
 from pipelines.repo import experiments
 
 EXECUTIONS = Path(".dvc/tmp/exps")
@@ -91,22 +91,25 @@ def sweep(grid: list[str], targets: list[str] | None = None, jobs: int = 1) -> S
         A Failed state that names each failed experiment with its error, or None.
     """
     log = get_run_logger()
-    current = flow_run.claim_current()
-    try:
-        chosen = combinations(grid)
-        check_parameters(chosen)
-    except ValueError as error:
-        return Failed(message=str(error))
-    log.info("%d experiments, %d at a time", len(chosen), jobs)
-    # The same names in every start of this run, so that a continued run recognises what is finished.
-    named = {f"sweep-{current.id.hex[:8]}-{number}": overrides for number, overrides in enumerate(chosen, 1)}
-    with flow_run.run_in_workspace(current, log) as workspace:
-        remove_leftovers(named)
-        errors = run_all(Sweep(workspace, targets or [], log), named, jobs)
-        rows = compare(named, errors)
-        create_table_artifact(
-            rows, key="sweep", description="Experiments of a sweep (`dvc exp apply NAME` restores one)"
-        )
+    with flow_run.claimed() as current:
+        try:
+            chosen = combinations(grid)
+            check_parameters(chosen)
+        except ValueError as error:
+            return Failed(message=str(error))
+        log.info("%d experiments, %d at a time", len(chosen), jobs)
+        # The same names in every start of this run, so that a continued run recognises what is finished.
+        named = {
+            f"sweep-{current.id.hex[:8]}-{number}": overrides for number, overrides in enumerate(chosen, 1)
+        }
+        with exclusive_workspace(log.info) as workspace:
+            remove_leftovers(named)
+            errors = run_all(Sweep(workspace, targets or [], log), named, jobs)
+            create_table_artifact(
+                compare(named, errors),
+                key="sweep",
+                description="Experiments of a sweep (`dvc exp apply NAME` restores one)",
+            )
     if errors:
         reasons = "; ".join(f"{name} ({' '.join(named[name])}): {errors[name]}" for name in errors)
         return Failed(message=f"{len(errors)} of {len(named)} experiments failed: {reasons}")

@@ -13,9 +13,8 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from logging import Logger, LoggerAdapter
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -24,10 +23,6 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.context import FlowRunContext
 from prefect.exceptions import Abort, TerminationSignal
 from prefect.states import Crashed, Scheduled
-
-from pipelines.orchestration.workspace import Workspace, exclusive_workspace
-
-Log: TypeAlias = Logger | LoggerAdapter[Any]
 
 LABEL = "fra.process"
 """The label of a flow run that names its process: host:pid:start, see `process_start`."""
@@ -70,19 +65,27 @@ def is_dead(run: FlowRun) -> bool:
     return process_start(int(pid)) != start
 
 
-def claim_current() -> FlowRun:
-    """Claims the flow run of the calling flow function, and returns it.
+@contextmanager
+def claimed() -> Iterator[FlowRun]:
+    """The flow run of the calling flow function, claimed by this process.
 
-    Task runs of an earlier process of the same run are ended, as that process can no longer do it.
+    Task runs of an earlier process of the same run are ended. A stop signal, or the death of the worker that started
+    this process, ends the flow function; the run of a deployment is then scheduled again, unless it was cancelled.
     """
     context = FlowRunContext.get()
     assert context is not None
     assert context.flow_run is not None
     run = context.flow_run
-    with get_client(sync_client=True) as client:
-        claim(client, run.id)
-        end_tasks(client, run.id)
-    return run
+    with stop_with_worker():
+        try:
+            with get_client(sync_client=True) as client:
+                claim(client, run.id)
+                end_tasks(client, run.id)
+            yield run
+        except (TerminationSignal, KeyboardInterrupt):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # further ones change nothing
+            reschedule(run)
+            raise
 
 
 def end_tasks(client: SyncPrefectClient, run: UUID) -> None:
@@ -93,25 +96,6 @@ def end_tasks(client: SyncPrefectClient, run: UUID) -> None:
         task_run_filter=TaskRunFilter.model_validate(unfinished),
     ):
         client.set_task_run_state(found.id, Crashed(message="Its process has ended."), force=True)
-
-
-@contextmanager
-def run_in_workspace(run: FlowRun, log: Log) -> Iterator[Workspace]:
-    """The workspace, locked for a flow run; a stop signal ends its processes, which save their work.
-
-    The run of a deployment is then scheduled again, unless it was cancelled. The death of the worker that started this
-    process counts as a stop signal.
-    """
-    with exclusive_workspace(log.info) as workspace, stop_with_worker():
-        try:
-            yield workspace
-        except (TerminationSignal, KeyboardInterrupt):
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # further ones change nothing
-            workspace.stop()
-            reschedule(run)
-            raise
-        finally:
-            workspace.stop()
 
 
 def reschedule(run: FlowRun) -> None:
@@ -144,7 +128,7 @@ def stop_with_worker() -> Iterator[None]:
 
     if os.environ.get(
         "PREFECT__FLOW_RUN_ID"
-    ):  # started by a worker; a run started from a shell may outlive it
+    ):  # started by a worker; a run may outlive the shell it was started in
         threading.Thread(target=watch, daemon=True, name="watch-parent").start()
     try:
         yield

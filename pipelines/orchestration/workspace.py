@@ -127,7 +127,10 @@ def plain_text(line: bytes) -> str:
 
 @contextmanager
 def exclusive_workspace(log: Callable[[str], None]) -> Iterator[Workspace]:
-    """Waits until no other run holds this folder, then holds it. The system releases the lock of a dead process."""
+    """Waits until no other run holds this folder, then holds it; stops all processes that still run at the end.
+
+    The system releases the lock of a dead process.
+    """
     LOCK.parent.mkdir(parents=True, exist_ok=True)
     with LOCK.open("a+", encoding="utf-8") as lock:
         waiting = False
@@ -143,4 +146,8 @@ def exclusive_workspace(log: Callable[[str], None]) -> Iterator[Workspace]:
         lock.truncate(0)
         lock.write(f"process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')},\n")
         lock.flush()
-        yield Workspace(lock)
+        workspace = Workspace(lock)
+        try:
+            yield workspace
+        finally:
+            workspace.stop()
