@@ -22,7 +22,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, TaskR
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.context import FlowRunContext
 from prefect.exceptions import Abort, TerminationSignal
-from prefect.states import Crashed, Scheduled
+from prefect.states import Cancelled, Scheduled
 
 LABEL = "fra.process"
 """The label of a flow run that names its process: host:pid:start, see `process_start`."""
@@ -89,13 +89,13 @@ def claimed() -> Iterator[FlowRun]:
 
 
 def end_tasks(client: SyncPrefectClient, run: UUID) -> None:
-    """Marks the unfinished task runs of a flow run whose process has ended as Crashed."""
+    """Marks the unfinished task runs of a flow run whose process has ended as Cancelled."""
     unfinished = {"state": {"type": {"any_": ["PENDING", "RUNNING"]}}}
     for found in client.read_task_runs(
         flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run])),
         task_run_filter=TaskRunFilter.model_validate(unfinished),
     ):
-        client.set_task_run_state(found.id, Crashed(message="Its process has ended."), force=True)
+        client.set_task_run_state(found.id, Cancelled(message="Its process has ended."), force=True)
 
 
 def reschedule(run: FlowRun) -> None:

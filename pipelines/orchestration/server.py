@@ -57,7 +57,7 @@ def reconcile(logger: Logger | LoggerAdapter[Any]) -> list[FlowRun]:
     """Ends every run that is Running on the server but whose process on this machine is dead; returns these runs.
 
     The run of a deployment is scheduled again and continues from what was saved. Any other is marked Crashed; a run
-    that was being cancelled is marked Cancelled. So are their task runs.
+    that was being cancelled is marked Cancelled. Their unfinished task runs are marked Cancelled.
     """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter
