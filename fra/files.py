@@ -13,11 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
+if TYPE_CHECKING:
+    import pandas as pd  # takes half a second: only where tables are used
 
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Values of `OSError.errno` where the disk, a quota or a limit (`ulimit -f`) has no room for a file."""
@@ -89,6 +88,9 @@ def write_json(value: Any, path: Path) -> None:
 
 def write_parquet(table: pd.DataFrame, path: Path) -> None:
     """Writes a table with checksums: equal rows give equal bytes. Landmarks are stored as float32."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     arrow = pa.Table.from_pandas(table, preserve_index=False)
     for place, column in enumerate(arrow.schema):
         if column.name == "landmarks":
@@ -107,6 +109,9 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
         FileNotFoundError: There is no such file.
         ValueError: The file is damaged or not a Parquet table.
     """
+    import pandas as pd
+    import pyarrow as pa
+
     try:
         return pd.read_parquet(path, columns=columns, page_checksum_verification=True)
     except FileNotFoundError:

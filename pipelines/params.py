@@ -1,53 +1,60 @@
-"""params.yaml: composed by Hydra from `pipelines/conf`, checked against the dataclass that uses each section.
+"""params.yaml: composed by Hydra, validated by the dataclass of each section.
 
-python -m pipelines.params [OVERRIDE…]    write params.yaml, e.g. `python -m pipelines.params recipe=paper`
-
-The overrides are kept in `pipelines/conf/project.yaml`, with which `dvc exp run -S …` begins: what was chosen once need not
-be said again with every experiment.
+Defaults and ranges are declared in these dataclasses; `pipelines/conf` holds the groups (data sets, networks,
+objectives, recipes) that change several parameters at once. The overrides of `python -m pipelines.params` are kept
+in `pipelines/conf/project.yaml`, from which `dvc exp run -S …` starts.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import importlib
 import json
-import math
 import re
 import shutil
 import sys
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar, get_type_hints
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from fra.files import write_text
 
 PARAMS = Path("params.yaml")
 CONF = Path("pipelines/conf")
 PROJECT = "project.yaml"
-"""In `CONF`: what was chosen, as the configuration that Hydra starts from (`hydra.config_name` in .dvc/config)."""
+"""In `CONF`: the overrides, as the configuration that Hydra starts from (`hydra.config_name` in .dvc/config)."""
 NAME = re.compile(r"[+~]{0,2}[A-Za-z0-9_./@-]+")
 """What may stand before the "=" of an override."""
 REFERENCE = re.compile(r"\$\{\.*[A-Za-z0-9_.]+\}")
 """Another parameter's value, as `${dataset.name}`."""
+QUOTED = re.compile(r"""'.*'|".*"|\$\{\.*[A-Za-z0-9_.]+\}""", re.DOTALL)
+"""A value that is a string of Hydra's grammar, or another parameter's value."""
 SECTIONS = {
     "dataset": "fra.data.datasets.records.DatasetConfig",
     "shard": "fra.data.shards.config.ShardConfig",
     "validate": "fra.validation.config.ValidateConfig",
     "data": "fra.data.loader.config.DataConfig",
-    "views": "fra.data.views.views.ViewsConfig",
-    "model": "fra.method.networks.ModelConfig",
-    "objective": "fra.method.networks.ObjectiveConfig",
+    "views": "fra.data.views.config.ViewsConfig",
+    "model": "fra.method.config.ModelConfig",
+    "objective": "fra.method.config.ObjectiveConfig",
     "train": "fra.train.config.TrainConfig",
-    "probe": "fra.train.probe.ProbeConfig",
-    "transfer": "fra.transfer.evaluate.TransferConfig",
+    "probe": "fra.train.config.ProbeConfig",
+    "transfer": "fra.transfer.config.TransferConfig",
 }
-"""The dataclass of each section, by name: a stage depends on the code of its own sections alone."""
-FAMILIES = {"benchmarks": SECTIONS["dataset"], "tasks": "pipelines.transfer.TaskConfig"}
-"""… and of each part of a section that has parts, as `benchmarks.celeba`."""
+"""The dataclass of each section, by name: a stage depends on the code of its own sections only."""
+FAMILIES = {"benchmarks": SECTIONS["dataset"], "tasks": "fra.transfer.config.TaskConfig"}
+"""The dataclass of each part of a section that has parts, such as `benchmarks.celeba`."""
+BACKBONE_CHECK = ("fra.method.backbone.build", "fra.train.step.check_image_size", "torch.device")
+"""Functions, by name: importing them takes seconds, and only pre-training depends on them."""
 RENAMED = {
     "train.trust": "train.trust_coefficient",
     "train.accumulate": "train.accumulation_steps",
@@ -59,45 +66,83 @@ RENAMED = {
     "shard.runner": "shard.executor",
 }
 """Former names of parameters, and `name=value` of values, with the present ones."""
+EXAMPLES = """examples:
+  python -m pipelines.params                                        the demo: embedded faces, minutes on two cores
+  python -m pipelines.params recipe=tiny                            a test run of seconds
+  python -m pipelines.params dataset=folder dataset.name=mine dataset.root=~/faces
+                                                                    your own photographs
+  python -m pipelines.params recipe=paper model=resnet50 dataset=vggface2 dataset.root=/data/vggface2/train
+  python -m pipelines.params train.epochs=20 train.lr=5e-4 'transfer.fractions=[0.1, 1.0]'
+  python -m pipelines.params +transfer.baselines.imagenet=data/baselines/imagenet.safetensors
+                                                                    "+" adds a name that is not in params.yaml
+  python -m pipelines.params --list train                           the parameters of a section
+
+Each call starts from the defaults: give all overrides at once. To change one parameter for one run:
+  dvc exp run -S train.epochs=20
+"""
 T = TypeVar("T")
 
 
 class ParamsError(ValueError):
-    """params.yaml or an override is not what the code understands; the message names key, value and what is right."""
+    """A wrong parameter in params.yaml or an override; the message names it, its value and the remedy."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads YAML without aliases, by which a small file can become a huge one."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise ParamsError(
+                "has YAML aliases (*name), which can make a small file huge: write the values out"
+            )
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
 
 
 def read(path: Path = PARAMS) -> dict[str, Any]:
-    """All of params.yaml. Raises `ParamsError`."""
+    """Returns all of params.yaml; a text is parsed once per process.
+
+    Raises:
+        ParamsError: The file is missing, is not YAML, has aliases or holds no sections.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ParamsError(
-                f"{path}: has YAML aliases (*name), by which a small file becomes huge: write it out"
-            )
-        content = yaml.safe_load(text)
+        return copy.deepcopy(_parsed(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        raise ParamsError(f"{path}: not there: run `python -m pipelines.params`") from None
+        raise ParamsError(f"{path}: missing: run `python -m pipelines.params`") from None
+    except ParamsError as error:
+        raise ParamsError(f"{path}: {error}") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ParamsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+
+
+@lru_cache(maxsize=4)
+def _parsed(text: str) -> dict[str, Any]:
+    content = yaml.load(text, _Loader)  # a SafeLoader
     if not isinstance(content, dict):
-        raise ParamsError(f"{path}: holds no sections: run `python -m pipelines.params`")
+        raise ParamsError("holds no sections: run `python -m pipelines.params`")
     return content
 
 
 def section(name: str, cls: type[T], path: Path = PARAMS) -> T:
-    """The section `name` ("train", "benchmarks.orl") as a `cls`, every key known and of the right type.
+    """Returns a section of params.yaml as its dataclass.
+
+    Args:
+        name: Name of the section, such as "train" or "benchmarks.orl".
+        cls: The dataclass.
+        path: The file.
 
     Raises:
-        ParamsError: the section is missing, or a key is unknown, missing its type, or out of range.
+        ParamsError: The section is missing, or a parameter is unknown, missing, of a wrong type or out of range.
     """
     try:
-        return parse(name, cls, under(name, read(path)))
+        return parse(name, cls, subsection(name, read(path)))
     except ParamsError as error:
-        raise ParamsError(f"{path}: {error}") from None
+        prefix = f"{path}: "
+        raise ParamsError(f"{prefix}{str(error).removeprefix(prefix)}") from None
 
 
-def under(name: str, values: Any) -> Any:
-    """What is under `name`, as "benchmarks.orl". Raises `ParamsError` where there is nothing."""
+def subsection(name: str, values: Any) -> Any:
+    """Returns the values of a section, such as "benchmarks.orl"; raises ParamsError where it is missing."""
     for part in name.split("."):
         if not isinstance(values, dict) or part not in values:
             raise ParamsError(f"has no section {name!r}: run `python -m pipelines.params`")
@@ -106,60 +151,64 @@ def under(name: str, values: Any) -> Any:
 
 
 def parse(name: str, cls: type[T], values: Any) -> T:
-    """The section `name` from its `values`; as `section`, but for the file's name in the error."""
-    if strange := unknown(cls, values, name):
-        check_renamed(strange[0])
-        raise ParamsError(f"{strange[0]}: no such parameter")
-    for key, value in values.items():
+    """Returns the values of the section `name` as its dataclass; raises ParamsError as `section` does."""
+    for key, value in values.items() if isinstance(values, dict) else ():
         check_renamed(f"{name}.{key}", value)
-    if endless := infinite(values, name):
-        raise ParamsError(f"{endless[0]}: must be a finite number")
-    try:
-        return TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
+    try:  # as JSON, in which strict validation takes a list for a tuple
+        return TypeAdapter(cls).validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
-        raise ParamsError("; ".join(explain(name, found) for found in error.errors())) from None
+        raise ParamsError(describe(error, name)) from None
+
+
+def describe(error: ValidationError, name: str) -> str:
+    """Returns what pydantic found in the section `name`, in one line."""
+    return "; ".join(_describe(found, name) for found in error.errors())
+
+
+def _describe(found: ErrorDetails, name: str) -> str:
+    key = ".".join((name, *map(str, found["loc"])))
+    if found["type"] == "unexpected_keyword_argument":
+        return f"{key}: no such parameter (`python -m pipelines.params --list {name}` lists them)"
+    if found["type"] == "missing":
+        return f"{key}: missing: run `python -m pipelines.params`"
+    message = str(found["ctx"]["error"]) if found["type"] == "value_error" else found["msg"]
+    message = message.replace("Input should be", "must be", 1)
+    of_section = not found["loc"] and found["type"] == "value_error"  # the message has the values
+    return f"{key}: {message}" if of_section else f"{key}: {message}, got {found['input']!r}"
+
+
+def resolve(dotted: str) -> Any:
+    """Returns a class or function by its dotted name."""
+    module, _, name = dotted.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def defaults() -> dict[str, Any]:
+    """Returns the default of each parameter that has one, by section: what Hydra's composition starts from."""
+    return {name: _defaults(resolve(dotted)) for name, dotted in SECTIONS.items()}
+
+
+def _defaults(cls: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        if field.default_factory is not dataclasses.MISSING:
+            value = field.default_factory()
+            nested = dataclasses.is_dataclass(value) and not isinstance(value, type)
+            found[field.name] = dataclasses.asdict(value) if nested else value
+        elif field.default is not dataclasses.MISSING:
+            found[field.name] = field.default
+    return found
 
 
 def check_renamed(name: str, value: object = None) -> None:
-    """Raises `ParamsError` with the present name for a parameter, or a parameter's value, that was renamed."""
+    """Raises ParamsError with the present name for a parameter, or a parameter's value, that was renamed."""
     for former in (name, f"{name}={value}"):
         if former in RENAMED:
             raise ParamsError(f"{former} has been renamed: use {RENAMED[former]}")
 
 
-def unknown(cls: Any, values: Any, name: str) -> list[str]:
-    """The keys in `values` that the dataclass `cls`, or one inside it, does not have."""
-    if not (dataclasses.is_dataclass(cls) and isinstance(values, dict)):
-        return []
-    types = get_type_hints(cls)
-    found = [f"{name}.{key}" for key in values if key not in types]
-    return found + [
-        strange
-        for key, value in values.items()
-        if key in types
-        for strange in unknown(types[key], value, f"{name}.{key}")
-    ]
-
-
-def infinite(values: Any, name: str) -> list[str]:
-    """The keys in `values` of numbers that are infinite, or none (NaN)."""
-    if isinstance(values, dict):
-        return [key for part, value in values.items() for key in infinite(value, f"{name}.{part}")]
-    if isinstance(values, list):
-        return [key for value in values for key in infinite(value, name)]
-    return [name] if isinstance(values, float) and not math.isfinite(values) else []
-
-
-def explain(name: str, found: Any) -> str:
-    """One pydantic finding in one line: which key, which value, what is wrong with it."""
-    if found["type"] == "value_error":  # raised by the dataclass itself, which names key and value
-        return str(found["ctx"]["error"])
-    key = ".".join((name, *map(str, found["loc"])))
-    return f"{key}: {found['msg'][0].lower()}{found['msg'][1:]}, got {found['input']!r}"
-
-
 def check(override: str) -> None:
-    """Raises `ParamsError` where an override would read anything but the parameters (the environment, files)."""
+    """Raises ParamsError for a former name, and where an override would read more than parameters."""
     name, _, value = override.partition("=")
     if not NAME.fullmatch(name):
         raise ParamsError(f"{override!r}: not of the form NAME=VALUE")
@@ -173,8 +222,65 @@ def check(override: str) -> None:
         )
 
 
+def quote(override: str) -> str:
+    """Returns the override with its value in quotes where it is text, so that every path is a valid value.
+
+    "~" at the start of a text is expanded. Values in quotes and `null` are kept.
+    """
+    name, equals, value = override.partition("=")
+    if not equals or value == "null" or QUOTED.fullmatch(value):
+        return override
+    text = _is_text(name.lstrip("+"))
+    if not text and _is_valid(override):
+        return override
+    if text and value.startswith("~"):
+        value = str(Path(value).expanduser())
+    return f"{name}={_hydra_string(value)}"
+
+
+def _is_text(name: str) -> bool:
+    """Whether the parameter `name`, such as "dataset.root" or "transfer.baselines.mine", is a string."""
+    section, _, rest = name.partition(".")
+    if section in FAMILIES:
+        dotted, (_, _, rest) = FAMILIES[section], rest.partition(".")
+    elif section in SECTIONS:
+        dotted = SECTIONS[section]
+    else:
+        return False
+    kind: Any = resolve(dotted)
+    for part in rest.split(".") if rest else ():
+        if dataclasses.is_dataclass(kind):
+            kind = get_type_hints(kind).get(part)
+        elif get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+        else:
+            return False
+    return kind is str or set(get_args(kind)) == {str, NoneType}
+
+
+def _is_valid(override: str) -> bool:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:  # its lexer raises this, its parser a subclass
+        return False
+    return True
+
+
+def _hydra_string(text: str) -> str:
+    """Returns the text in quotes: quotes are escaped, and backslashes that precede one are doubled."""
+    escaped = re.sub(r"(\\*)'", lambda found: rf"{found[1] * 2}\'", text)
+    return "'" + re.sub(r"\\+\Z", lambda found: found[0] * 2, escaped) + "'"
+
+
 def compose(overrides: list[str], path: Path = PARAMS, conf: Path = CONF, name: str = "config") -> None:
-    """Writes the composition of `name` and overrides. Raises `ParamsError` for an override that does not fit."""
+    """Writes the composition of the configuration `name` and the overrides to `path`.
+
+    Raises:
+        ParamsError: An override does not fit the configuration, or would read more than parameters.
+    """
     from dvc.utils.hydra import compose_and_dump
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -184,15 +290,17 @@ def compose(overrides: list[str], path: Path = PARAMS, conf: Path = CONF, name: 
     for override in overrides:
         check(override)
     try:
-        compose_and_dump(path, str(conf.resolve()), None, name, str(Path.cwd()), overrides)
+        compose_and_dump(path, str(conf.resolve()), None, name, str(conf.resolve()), overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise ParamsError(f"{' '.join(overrides)}: {' '.join(str(error).split())}") from None
 
 
-def try_out(overrides: list[str], path: Path, conf: Path) -> None:
-    """Reads the sections of `path` in which single values were chosen, as their stages will, perhaps hours later.
+def check_sections(overrides: list[str], path: Path, conf: Path) -> None:
+    """Validates the sections of `path` that overrides change, as their stages will, perhaps hours later.
 
-    Raises `ParamsError` for a value of the wrong type, or out of range, and for one that nobody would read.
+    Raises:
+        ParamsError: A value has the wrong type or is out of range, no stage reads it, or the backbone does not take
+            images of data.image_size.
     """
     classes = {}
     for override in overrides:
@@ -206,38 +314,52 @@ def try_out(overrides: list[str], path: Path, conf: Path) -> None:
             classes[f"{section}.{rest.partition('.')[0]}"] = FAMILIES[section]
         elif override.startswith("+"):
             raise ParamsError(
-                f"{override!r}: no stage reads {section!r}; there are {', '.join([*SECTIONS, *FAMILIES])}"
+                f"{override!r}: no stage reads {section!r}; sections are {', '.join([*SECTIONS, *FAMILIES])}"
             )
+    values = read(path)
     for name, dotted in classes.items():
-        module, _, cls = dotted.rpartition(".")
-        parse(name, getattr(importlib.import_module(module), cls), under(name, read(path)))
+        parse(name, resolve(dotted), subsection(name, values))
+    name, size = str(values["model"]["backbone"]), values["data"]["image_size"]
+    if name.startswith("timm:"):  # many of timm's models take images of one size only
+        build, check_image_size, device = map(resolve, BACKBONE_CHECK)
+        try:
+            check_image_size(build(name), name, size, device("cpu"))
+        except ValueError as error:
+            raise ParamsError(str(error)) from None
 
 
 def choose(overrides: list[str], path: Path = PARAMS, conf: Path = CONF) -> None:
     """Writes params.yaml from the defaults and the overrides, and keeps these in `PROJECT` for `dvc exp run -S …`.
 
+    Args:
+        overrides: Groups (`recipe=tiny`) and parameters (`train.epochs=20`); text needs no quotes (see `quote`).
+        path: params.yaml.
+        conf: Folder of the configuration.
+
     Raises:
-        ParamsError: an override does not fit, is out of range, or cannot be kept (a removal); both files are as they
-            were.
+        ParamsError: An override does not fit, is out of range, or cannot be kept (a removal). No file is changed.
     """
+    for override in overrides:
+        check(override)
+    overrides = [quote(override) for override in overrides]
     with TemporaryDirectory() as folder:
         trial, wanted, kept = (Path(folder) / name for name in ("conf", "wanted.yaml", "kept.yaml"))
         compose(overrides, wanted, conf)
-        try_out(overrides, wanted, conf)
+        check_sections(overrides, wanted, conf)
         shutil.copytree(conf, trial)
         (trial / PROJECT).write_text(as_project(overrides, conf), encoding="utf-8")
         compose([], kept, trial, Path(PROJECT).stem)
         if kept.read_text(encoding="utf-8") != wanted.read_text(encoding="utf-8"):
             raise ParamsError(
-                f"{' '.join(overrides)}: cannot be kept in {conf / PROJECT}, which adds and changes but removes "
-                "nothing: change the group's file, or say it with each `dvc exp run -S`"
+                f"{' '.join(overrides)}: cannot be kept in {conf / PROJECT}, which adds and changes values but removes "
+                "none: change the group's file, or give it to each `dvc exp run -S`"
             )
         write_text((trial / PROJECT).read_text(encoding="utf-8"), conf / PROJECT)
         write_text(kept.read_text(encoding="utf-8"), path)
 
 
 def as_project(overrides: list[str], conf: Path = CONF) -> str:
-    """The text of `PROJECT`: groups that were chosen in its defaults list, single values below."""
+    """Returns the text of `PROJECT`: groups in its defaults list, single values below."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
@@ -248,22 +370,61 @@ def as_project(overrides: list[str], conf: Path = CONF) -> str:
             groups.append({f"override /{override.key_or_group}": override.value()})
         elif not override.is_delete():
             OmegaConf.update(values, override.key_or_group, override.value(), force_add=True)
-    # `_self_` before the groups' names, which Hydra wants last; values count after what `config` composes.
+    # `_self_` precedes the groups' names, which Hydra wants last; values count after what `config` composes.
     chosen = OmegaConf.merge({"defaults": ["config", "_self_", *groups]}, values)
     return (
-        "# What this project has chosen, by `python -m pipelines.params`; what `dvc exp run -S …` starts from.\n"
+        "# The overrides given to `python -m pipelines.params`; `dvc exp run -S …` starts from them.\n"
         + OmegaConf.to_yaml(chosen)
     )
+
+
+def listing(name: str) -> Iterator[str]:
+    """Yields a line per parameter of a section: its name, default, range and meaning.
+
+    Raises:
+        ParamsError: There is no such section.
+    """
+    if name not in SECTIONS | FAMILIES:
+        raise ParamsError(f"no section {name!r}; sections are {', '.join([*SECTIONS, *FAMILIES])}")
+    schema = TypeAdapter(resolve((SECTIONS | FAMILIES)[name])).json_schema()
+    prefix = name if name in SECTIONS else f"{name}.<name>"
+    for field, about in schema["properties"].items():
+        default = f" = {json.dumps(about['default'], ensure_ascii=False)}" if "default" in about else ""
+        yield f"{prefix}.{field}{default}{_range(about)}\n    {about.get('description', '')}"
+
+
+def _range(about: dict[str, Any]) -> str:
+    """Returns what a JSON schema says of a value's range, such as "  (0 to 1)", or nothing."""
+    if "enum" in about:
+        return f"  ({', '.join(map(str, about['enum']))})"
+    bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {about[key]:g}" for key, sign in bounds.items() if key in about]
+    return f"  ({', '.join(limits)})" if limits else ""
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         "python -m pipelines.params",
-        description=__doc__,
+        description="Write params.yaml from the defaults and the given overrides, after validating them.",
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("override", nargs="*", metavar="OVERRIDE", help="group=choice, or section.name=value")
+    parser.add_argument(
+        "override",
+        nargs="*",
+        metavar="OVERRIDE",
+        help="GROUP=CHOICE (dataset, model, objective, probe, recipe: see pipelines/conf) or SECTION.NAME=VALUE",
+    )
+    parser.add_argument(
+        "--list",
+        metavar="SECTION",
+        help="print the parameters of a section with defaults and ranges, and exit",
+    )
+    arguments = parser.parse_args()
     try:
-        choose(parser.parse_args().override)
+        if arguments.list:
+            print(*listing(arguments.list), sep="\n")
+        else:
+            choose(arguments.override)
     except ParamsError as error:
         sys.exit(f"error: {error}")

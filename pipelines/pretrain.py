@@ -10,11 +10,12 @@ from fra import dist
 from fra.data.loader.build import build_loader
 from fra.data.loader.config import DataConfig
 from fra.data.loader.webdataset import train_shards
-from fra.data.views.views import Views, ViewsConfig
-from fra.method.networks import ModelConfig, ObjectiveConfig
-from fra.train.pretrain import TrainConfig
+from fra.data.views.config import ViewsConfig
+from fra.data.views.views import Views
+from fra.method.config import ModelConfig, ObjectiveConfig
+from fra.train.config import ProbeConfig, TrainConfig
 from fra.train.pretrain import pretrain as train
-from fra.train.probe import Probe, ProbeConfig, load_probe
+from fra.train.probe import Probe, load_probe
 from fra.validation import verdict
 from pipelines import params
 from pipelines.lineage import record

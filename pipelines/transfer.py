@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
-from fra.transfer.evaluate import TransferConfig, evaluate
+from fra.transfer.config import TaskConfig, TransferConfig
+from fra.transfer.evaluate import evaluate
 from fra.validation import verdict
 from fra.weights import released
 from pipelines import params
 from pipelines.project import paths
 from pipelines.stage import logger, main
-
-
-@dataclass(frozen=True)
-class TaskConfig:
-    """Which data set a task is judged on, and the folder of the verdict on that set."""
-
-    dataset: str
-    validation: str
 
 
 def transfer() -> None:

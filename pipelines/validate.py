@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from fra.data.loader.config import DataConfig
-from fra.data.views.views import ViewsConfig
+from fra.data.views.config import ViewsConfig
 from fra.validation import terminal
 from fra.validation import validate as validation
 from fra.validation.config import ValidateConfig

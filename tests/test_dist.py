@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from fra import dist
 from fra.method import losses
-from fra.method.networks import ModelConfig, ObjectiveConfig, build
+from fra.method.config import ModelConfig, ObjectiveConfig
+from fra.method.networks import build
 from fra.train import optim
 from fra.train.mask_init import init_masks_from_clusters
 from fra.train.prefetch import Batch

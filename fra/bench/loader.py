@@ -36,7 +36,8 @@ from fra.bench.measure import (
 )
 from fra.data.loader.build import build_loader
 from fra.data.loader.config import DataConfig
-from fra.data.views.views import Views, ViewsConfig
+from fra.data.views.config import ViewsConfig
+from fra.data.views.views import Views
 
 CPU = torch.device("cpu")
 

@@ -18,7 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from fra import dist
 from fra.bench.measure import alternate, check_rounds, comparison, device_name
 from fra.bench.plain_step import PROTOTYPE_MOMENTUM, RECIPE, TARGET_MOMENTUM, PlainLARS, plain_step
-from fra.method.networks import ModelConfig, ObjectiveConfig, build
+from fra.method.config import ModelConfig, ObjectiveConfig
+from fra.method.networks import build
 from fra.train import optim
 from fra.train.memory import free_memory
 from fra.train.step import StepOutput, TrainStep, choose_precision

@@ -32,9 +32,11 @@ from fra.bench.measure import (
 )
 from fra.bench.step import both_steps
 from fra.data.loader.build import build_loader
-from fra.data.loader.config import DataConfig, Loader
-from fra.data.views.views import Views, ViewsConfig
-from fra.method.networks import ModelConfig
+from fra.data.loader.config import DataConfig
+from fra.data.loader.protocol import Loader
+from fra.data.views.config import ViewsConfig
+from fra.data.views.views import Views
+from fra.method.config import ModelConfig
 from fra.train.prefetch import StepTimer, prefetch
 from fra.train.step import AsyncCopy, StepOutput, choose_precision
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -21,60 +20,7 @@ from torch import Tensor, nn
 from fra import dist
 from fra.method import losses, regions
 from fra.method.backbone import build as build_backbone
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Sizes of the networks. `num_masks` = 1 is BYOL: no region branch is built.
-
-    `query_std` is what the masks' queries are drawn with. The paper's 1 leaves attention nearly even at first, and so
-    the mask embeddings nearly alike: the longer the queries, the sooner masks differ (docs/results/recipe-search.md).
-    """
-
-    backbone: str = "resnet50"
-    num_masks: int = 8
-    projection_dim: int = 256
-    hidden_dim: int = 4096
-    dropout: float = 0.1
-    query_std: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("num_masks", "projection_dim", "hidden_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"model.{name} must be at least 1, got {getattr(self, name)}")
-        if self.query_std <= 0:
-            raise ValueError(f"model.query_std must be positive, got {self.query_std}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"model.dropout must be in [0, 1), got {self.dropout}")
-
-
-@dataclass(frozen=True)
-class ObjectiveConfig:
-    """Weights and temperatures of the objective. Region and relation weight both 0 is BYOL."""
-
-    global_weight: float = 0.5
-    region_weight: float = 0.5
-    relation_weight: float = 0.1
-    decorrelation_weight: float = 0.02
-    student_temp: float = 0.1
-    teacher_temp: float = 0.04
-    sinkhorn_iterations: int = 3
-
-    def __post_init__(self) -> None:
-        for name in ("global_weight", "region_weight", "relation_weight", "decorrelation_weight"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"objective.{name} must not be negative, got {getattr(self, name)}")
-        for name in ("student_temp", "teacher_temp"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"objective.{name} must be positive, got {getattr(self, name)}")
-        if self.sinkhorn_iterations < 0:
-            raise ValueError(
-                f"objective.sinkhorn_iterations must not be negative, got {self.sinkhorn_iterations}"
-            )
-        if not (self.global_weight or self.region_weight or self.relation_weight):
-            raise ValueError(
-                "objective: at least one of global_weight, region_weight, relation_weight must be > 0"
-            )
+from fra.method.config import ModelConfig, ObjectiveConfig
 
 
 class Regions(NamedTuple):

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fra.data.images import decode, members, resize
+from fra.data.views.config import ViewsConfig
 from fra.data.views.crops import crop_box
 from fra.data.views.rng import epoch_key
-from fra.data.views.views import Crops, Views, ViewsConfig
+from fra.data.views.views import Crops, Views
 from fra.inference import drawing as regions
 from fra.inference.drawing import Pixels
 from fra.inference.encoder import FaceEncoder

@@ -1,81 +1,107 @@
-"""The recipe: every number of pre-training that is not of the networks or the objective."""
+"""Parameters of pre-training and of the nearest-neighbour probe (sections `train` and `probe` of params.yaml)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
-PRECISIONS = ("auto", "float32", "bfloat16")
+from annotated_types import Gt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic.dataclasses import dataclass
+
+from fra.config import CHECKED, Seed, Share
+
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class TrainConfig:
-    """The recipe (defaults: the paper's, for VGGFace2).
+    """How networks are trained. Defaults: the paper's recipe for VGGFace2 (arXiv 2403.02138)."""
 
-    `batch_size` is the number of images of one optimiser step, over all ranks and micro-batches.
-    `accumulation_steps` splits a rank's share into that many micro-batches: batch statistics, mean mask embeddings
-    and Sinkhorn's sums are then those of a micro-batch. `trust_coefficient` is LARS's alone, `momentum` too. Periods are
-    in steps. `region_start_epoch` is after how many epochs regions join: until then training is at image level, and takes the
-    time of that; `mask_init` is where masks begin then: at "random", as the decoder's weights have it (the paper's),
-    or at "clusters" of the pixels (`fra.train.mask_init`). docs/results/recipe-search.md has the
-    measurements. `tensorboard` writes the
-    history beside the checkpoints too, for TensorBoard.
-    """
-
-    epochs: int = 50
-    batch_size: int = 512
-    optimizer: str = "lars"
-    lr: float = 0.9
-    momentum: float = 0.9
-    weight_decay: float = 1e-6
-    trust_coefficient: float = 1e-3
-    warmup_epochs: int = 10
-    region_start_epoch: int = 0
-    mask_init: str = "random"
-    target_momentum: float = 0.996
-    prototype_momentum: float = 0.9
-    seed: int = 0
+    epochs: PositiveInt = 50
+    """Passes over the training images."""
+    batch_size: PositiveInt = 512
+    """Images of one optimiser step, over all ranks and micro-batches."""
+    optimizer: Literal["lars", "adamw"] = "lars"
+    """Optimiser."""
+    lr: NonNegativeFloat = 0.9
+    """Learning rate at the end of the warm-up."""
+    momentum: Share = 0.9
+    """Momentum of LARS; AdamW ignores it."""
+    weight_decay: NonNegativeFloat = 1e-6
+    """Weight decay; biases and normalisation layers have none."""
+    trust_coefficient: NonNegativeFloat = 1e-3
+    """Trust coefficient of LARS; AdamW ignores it."""
+    warmup_epochs: NonNegativeInt = 10
+    """Epochs in which the learning rate rises linearly from 0; capped to `epochs`, with a warning."""
+    region_start_epoch: NonNegativeInt = 0
+    """Epochs at image level before the region losses start; less than `epochs`. These epochs take half the time."""
+    mask_init: Literal["random", "clusters"] = "random"
+    """Masks when the region losses start: the decoder's random weights (the paper) or clusters of pixel features."""
+    target_momentum: Share = 0.996
+    """Momentum of the target network at step 0; rises to 1 by a cosine."""
+    prototype_momentum: Share = 0.9
+    """Momentum of the prototypes that pixels are assigned to."""
+    seed: Seed = 0
+    """Seed of weights, order of images, views and dropout."""
     device: str = "auto"
-    precision: str = "auto"
-    accumulation_steps: int = 1
+    """Torch device; auto: a GPU where there is one."""
+    precision: Precision = "auto"
+    """Precision of the forward pass; auto: bfloat16 where the device is fast in it."""
+    accumulation_steps: PositiveInt = 1
+    """Micro-batches per optimiser step; batch statistics and Sinkhorn's sums are those of a micro-batch."""
     compile: bool = False
-    log_every: int = 10
-    checkpoint_every: int = 500
-    keep_checkpoints: int = 2
-    max_rollbacks: int = 2
-    max_loss_ratio: float = 10.0
+    """Compile the networks with torch.compile."""
+    log_every: PositiveInt = 10
+    """Steps between rows of history.csv."""
+    checkpoint_every: PositiveInt = 500
+    """Steps between checkpoints."""
+    keep_checkpoints: PositiveInt = 2
+    """Checkpoints that are kept, the latest ones."""
+    max_rollbacks: NonNegativeInt = 2
+    """Times that a diverged training returns to a checkpoint and leaves the batch out, before it fails."""
+    max_loss_ratio: Annotated[float, Gt(1)] = 10.0
+    """A loss above this multiple of its running mean counts as divergence."""
     tensorboard: bool = False
+    """Write the history in TensorBoard's format too."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "epochs",
-            "batch_size",
-            "accumulation_steps",
-            "log_every",
-            "checkpoint_every",
-            "keep_checkpoints",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"train.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("lr", "weight_decay", "trust_coefficient", "max_rollbacks", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"train.{name} must not be negative, got {getattr(self, name)}")
-        for name in ("momentum", "target_momentum", "prototype_momentum"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"train.{name} must be between 0 and 1, got {getattr(self, name)}")
-        if not 0 <= self.warmup_epochs <= self.epochs:
+        if self.region_start_epoch >= self.epochs:
             raise ValueError(
-                f"train.warmup_epochs must be 0 to train.epochs ({self.epochs}), got {self.warmup_epochs}"
-            )
-        if not 0 <= self.region_start_epoch < self.epochs:
-            raise ValueError(
-                f"train.region_start_epoch must be from 0 to less than train.epochs ({self.epochs}), got {self.region_start_epoch} "
+                f"region_start_epoch must be less than epochs ({self.epochs}), got {self.region_start_epoch} "
                 "(objective=byol trains at image level throughout)"
             )
-        if self.mask_init not in ("random", "clusters"):
-            raise ValueError(f"train.mask_init is {self.mask_init!r}: use random or clusters")
-        if self.optimizer not in ("lars", "adamw"):
-            raise ValueError(f"train.optimizer is {self.optimizer!r}: use lars or adamw")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"train.precision is {self.precision!r}: use {', '.join(PRECISIONS)}")
-        if self.max_loss_ratio <= 1:
-            raise ValueError(f"train.max_loss_ratio must be greater than 1, got {self.max_loss_ratio}")
+        images, rest = divmod(self.batch_size, self.accumulation_steps)
+        if rest:
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be split into accumulation_steps {self.accumulation_steps} "
+                "equal micro-batches: set accumulation_steps to a divisor of batch_size"
+            )
+        if images < 2:
+            raise ValueError(
+                f"batch_size {self.batch_size} with accumulation_steps {self.accumulation_steps} leaves one image "
+                "per micro-batch, but batch normalisation needs two: raise batch_size or lower accumulation_steps"
+            )
+
+
+@dataclass(frozen=True, config=CHECKED)
+class ProbeConfig:
+    """A score during pre-training: the accuracy of nearest neighbours on a labelled set."""
+
+    manifest: str
+    """Manifest of the labelled set (a parquet file)."""
+    shards: str
+    """Folder of the labelled set's shards."""
+    validation: str
+    """Folder of the labelled set's validation result."""
+    every: NonNegativeInt = 0
+    """Epochs between scores; 0: no probe."""
+    labels: tuple[str, ...] = ()
+    """Label columns of the manifest, such as Smiling; the score is their mean."""
+    neighbours: PositiveInt = 20
+    """Neighbours that vote on a label."""
+    images: PositiveInt = 2000
+    """Images used at most, drawn once."""
+
+    def __post_init__(self) -> None:
+        if self.every and not self.labels:
+            raise ValueError("labels is empty: name label columns of the manifest, such as [Smiling]")

@@ -15,7 +15,8 @@ import torch
 from fra import dist
 from fra.data.views.views import Views
 from fra.files import write_text
-from fra.method.networks import ModelConfig, ObjectiveConfig, build
+from fra.method.config import ModelConfig, ObjectiveConfig
+from fra.method.networks import build
 from fra.train.checkpoint import Checkpoints
 from fra.train.config import TrainConfig
 from fra.train.interrupt import StopSignal
@@ -27,8 +28,6 @@ from fra.train.trainer import Observer, Trainer
 from fra.weights.files import save_weights
 
 logger = logging.getLogger(__name__)
-
-__all__ = ["TrainConfig", "pretrain"]
 
 
 def pretrain(

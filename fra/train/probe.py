@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fra.data import images
-from fra.data.views.views import ViewsConfig, normalize
+from fra.data.views.config import ViewsConfig
+from fra.data.views.views import normalize
+from fra.train.config import ProbeConfig
 from fra.validation.verdict import read_usable_rows
 
 SEED = 0
@@ -25,31 +27,6 @@ TEMPERATURE = 0.07
 discrimination", arXiv 1805.01978)."""
 BATCH_SIZE = 64
 """Number of images per forward pass."""
-
-
-@dataclass(frozen=True)
-class ProbeConfig:
-    """Every how many epochs (0: never), which labels, from how many neighbours, of at most how many images.
-
-    `manifest`, `shards` and `validation` are those of the labelled set: a file and two folders.
-    """
-
-    every: int
-    labels: tuple[str, ...]
-    neighbours: int
-    images: int
-    manifest: str
-    shards: str
-    validation: str
-
-    def __post_init__(self) -> None:
-        if self.every < 0:
-            raise ValueError(f"probe.every must not be negative, got {self.every} (0 switches the probe off)")
-        for name in ("neighbours", "images"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"probe.{name} must be at least 1, got {getattr(self, name)}")
-        if self.every and not self.labels:
-            raise ValueError("probe.labels is empty: name label columns of the manifest, such as [Smiling]")
 
 
 @dataclass(frozen=True)

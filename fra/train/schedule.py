@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 import numpy as np
 from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+
+def cap_warmup(warmup_epochs: int, epochs: int, section: str) -> int:
+    """Returns the epochs of the warm-up: all of a training that is shorter than it, with a warning.
+
+    Args:
+        warmup_epochs: Epochs that were configured.
+        epochs: Epochs of the training.
+        section: The section of params.yaml that both are parameters of, for the warning.
+    """
+    if warmup_epochs > epochs:
+        logger.warning(
+            "%s.warmup_epochs %d is capped to %s.epochs %d: the learning rate only rises",
+            section,
+            warmup_epochs,
+            section,
+            epochs,
+        )
+    return min(warmup_epochs, epochs)
 
 
 def warmup_cosine(peak: float, epochs: int, warmup_epochs: int, steps_per_epoch: int) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor, fx, nn
@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from fra import dist
 from fra.method.networks import FRA, Direction, Embeddings
-from fra.train.config import PRECISIONS
+from fra.train.config import Precision
 from fra.train.memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
@@ -64,10 +64,10 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     Only backbone and MLPs run in bfloat16; weights, scores and losses stay float32.
 
     Raises:
-        ValueError: The name is none of `PRECISIONS`.
+        ValueError: The name is none of `get_args(Precision)`.
     """
-    if name not in PRECISIONS:
-        raise ValueError(f"train.precision is {name!r}: use {', '.join(PRECISIONS)}")
+    if name not in get_args(Precision):
+        raise ValueError(f"train.precision is {name!r}: use {', '.join(get_args(Precision))}")
     if name == "auto":
         name = "bfloat16" if _multiplies_bfloat16(device) else "float32"
     return torch.bfloat16 if name == "bfloat16" else torch.float32

@@ -29,7 +29,7 @@ from fra.train.monitoring.history import as_csv
 from fra.train.monitoring.progress import ProgressBar
 from fra.train.prefetch import Batch, Loader, StepTimer, check_batch_size, prefetch
 from fra.train.probe import Probe
-from fra.train.schedule import target_momentum, warmup_cosine
+from fra.train.schedule import cap_warmup, target_momentum, warmup_cosine
 from fra.train.state import TrainState
 from fra.train.step import LOSSES, StepOutput, TrainStep, check_image_size, choose_precision
 
@@ -88,7 +88,8 @@ class Trainer:
         self.optimizer = make_optimizer(model, config)
         self.steps = config.epochs * loader.steps_per_epoch
         self.region_start_step = config.region_start_epoch * loader.steps_per_epoch
-        self.lr = warmup_cosine(config.lr, config.epochs, config.warmup_epochs, loader.steps_per_epoch)
+        warmup = cap_warmup(config.warmup_epochs, config.epochs, "train")
+        self.lr = warmup_cosine(config.lr, config.epochs, warmup, loader.steps_per_epoch)
         self.collectives = dist.CpuCollectives()
         lag = 1 if self.device.type == "cuda" else 0
         self.losses = LossReader(self.collectives, config.max_loss_ratio, lag, checkpoints.folder)

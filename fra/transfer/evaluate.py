@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,76 +13,17 @@ import torch
 
 from fra.transfer import features as frozen
 from fra.transfer import finetune
-from fra.transfer.finetune import Examples, FinetuneConfig
+from fra.transfer.config import PRETRAINED, RANDOM, FinetuneConfig, TransferConfig
+from fra.transfer.finetune import Examples
 from fra.transfer.heads import Array, choose
 from fra.transfer.manifest import read_manifest, read_pair_images
-from fra.transfer.results import GROUP, PRETRAINED, RANDOM, RUN, write
+from fra.transfer.results import GROUP, RUN, write
 from fra.transfer.splits import few_labels, people, redraw_validation, strata
 from fra.transfer.tasks import TASKS, Probe, Task
 from fra.transfer.verification import compare_drawn_pairs, compare_given_pairs, read_pairs
 from fra.weights.pretrained import PretrainedBackbone, load
 
 FINETUNE = "finetune"
-
-
-@dataclass(frozen=True)
-class TransferConfig:
-    """How backbones are evaluated: each protocol, at each fraction of the labels, for each seed.
-
-    - `protocols`: "linear" and "knn" on frozen features, "finetune". Verification compares features as they
-      are.
-    - `validation`: "redrawn" draws the people of `train` and `val` anew into the two for each seed (so that
-      the deviation over seeds says how much the choice of labelled people matters); "manifest" keeps the
-      given split.
-    - `labels`: a task's label columns, where they are not those of the embedded faces (task → names).
-    - `groups`: manifest columns (`label.Male`, …) by whose values a task's figures are also given, for
-      fairness and published subsets (task → columns).
-    - `baselines`: further backbones beside random weights (name → path of weights, or "demo"; the
-      pipeline takes files from `data/baselines`).
-    - `align`: tasks whose published sets are aligned see faces brought to one place by their landmarks.
-    - `grid`: side to which feature maps are pooled for alignment; `pairs`: most drawn pairs of one person's
-      images; `pairs_file`: LFW's `pairs.txt`, whose 10 folds then take the place of drawn pairs.
-    - `cache`: folder of frozen features, shared by all tasks; safe to delete.
-    """
-
-    seeds: int = 3
-    protocols: tuple[str, ...] = ("linear",)
-    fractions: tuple[float, ...] = (1.0,)
-    validation: str = "redrawn"
-    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    baselines: dict[str, str] = field(default_factory=dict)
-    align: bool = True
-    grid: int = 8
-    pairs: int = 3000
-    pairs_file: str | None = None
-    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
-    device: str = "auto"
-    cache: str = ".cache/features"
-
-    def __post_init__(self) -> None:
-        known = sorted(
-            {name for task in TASKS.values() if task.probe for name in task.probe.heads} | {FINETUNE}
-        )
-        if unknown := sorted(set(self.protocols) - set(known)):
-            raise ValueError(f"transfer.protocols: {unknown[0]!r} is not known; choose of {', '.join(known)}")
-        if not self.protocols or not self.fractions or self.seeds < 1:
-            raise ValueError("transfer needs at least one seed, one protocol and one fraction")
-        if wrong := [fraction for fraction in self.fractions if not 0 < fraction <= 1]:
-            raise ValueError(f"transfer.fractions: {wrong[0]} is not in (0, 1]")
-        if self.validation not in ("redrawn", "manifest"):
-            raise ValueError(f"transfer.validation: {self.validation!r} is neither 'redrawn' nor 'manifest'")
-        for name, chosen in (("labels", self.labels), ("groups", self.groups)):
-            if unknown := sorted(set(chosen) - set(TASKS)):
-                raise ValueError(
-                    f"transfer.{name}: there is no task {unknown[0]!r}; choose of {', '.join(TASKS)}"
-                )
-        if taken := sorted(n for n in self.baselines if n in (PRETRAINED, RANDOM, "test") or " - " in n):
-            raise ValueError(f"transfer.baselines: {taken[0]!r} has its meaning already; give another name")
-        if self.grid < 1 or self.pairs < 1:
-            raise ValueError(
-                f"transfer.grid ({self.grid}) and transfer.pairs ({self.pairs}) must be at least 1"
-            )
 
 
 class Rows(NamedTuple):

@@ -20,45 +20,11 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from fra.train.optim import adamw
-from fra.train.schedule import warmup_cosine
+from fra.train.schedule import cap_warmup, warmup_cosine
+from fra.transfer.config import FinetuneConfig, LandmarkLoss
 from fra.weights.pretrained import PretrainedBackbone
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class FinetuneConfig:
-    """The recipe.
-
-    `shift` is the largest, as a share of the side; `erase` the chance to lose a rectangle of up to a third of
-    each side; `balanced` draws each class of expression as often (for AffectNet's training set);
-    `landmark_loss` is "wing" or "star", see the functions of these names.
-    """
-
-    epochs: int = 100
-    warmup_epochs: int = 5
-    batch_size: int = 256
-    lr: float = 2e-4
-    weight_decay: float = 0.05
-    rotation: float = 10.0
-    shift: float = 0.05
-    jitter: float = 0.2
-    erase: float = 0.25
-    balanced: bool = False
-    landmark_loss: str = "wing"
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2 or not 0 <= self.warmup_epochs <= self.epochs:
-            raise ValueError(
-                "transfer.finetune needs epochs ≥ 1, batch_size ≥ 2, and warmup_epochs from 0 to epochs; got "
-                f"{self.epochs}, {self.batch_size} and {self.warmup_epochs}"
-            )
-        if self.lr <= 0:
-            raise ValueError(f"transfer.finetune.lr is {self.lr}: must be positive")
-        if self.landmark_loss not in LANDMARK_LOSSES:
-            raise ValueError(
-                f"transfer.finetune.landmark_loss: {self.landmark_loss!r} is neither wing nor star"
-            )
 
 
 @dataclass(frozen=True)
@@ -196,7 +162,7 @@ def cosine_distance(raw_BO: Tensor, truth_BO: Tensor) -> Tensor:
 CLASSES = Objective(PooledLinear, cross_entropy, lambda raw: raw.softmax(dim=1))
 LABELS = Objective(PooledLinear, binary_cross_entropy, torch.sigmoid)
 LANDMARKS = Objective(HeatmapRegression, wing, coordinates, landmarks=True)
-LANDMARK_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"wing": wing, "star": star}
+LANDMARK_LOSSES: dict[LandmarkLoss, Callable[[Tensor, Tensor], Tensor]] = {"wing": wing, "star": star}
 DIRECTIONS = Objective(PooledLinear, cosine_distance, lambda raw: raw, rotates=False)
 
 
@@ -232,7 +198,8 @@ def fit(
         best, best_loss = copy.deepcopy(model.state_dict()), float("inf")
         batch_size = min(config.batch_size, len(train.pixels))
         steps = max(1, len(train.pixels) // batch_size)
-        rates = warmup_cosine(config.lr, config.epochs, config.warmup_epochs, steps)
+        warmup = cap_warmup(config.warmup_epochs, config.epochs, "transfer.finetune")
+        rates = warmup_cosine(config.lr, config.epochs, warmup, steps)
         optimiser = adamw(model.named_parameters(), config.lr, config.weight_decay)
         generator = np.random.default_rng([seed, 4])
         for epoch in tqdm(range(config.epochs), desc="fine-tuning", unit="epoch", mininterval=1):

@@ -16,8 +16,6 @@ from fra.transfer.curves import curve_tables
 from fra.transfer.metrics import Array
 from fra.transfer.tasks import TASKS, Metrics, Task
 
-PRETRAINED, RANDOM = "pretrained", "random"
-"""Names of the models that every task compares: the pre-trained backbone, and the same architecture untrained."""
 RUN = ["protocol", "fraction", "seed", "model"]
 """The columns that identify a fit."""
 

@@ -1,73 +1,82 @@
-"""Parameters of validation."""
+"""Parameters of validation (section `validate` of params.yaml)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
+from typing import Annotated, Literal
 
-from fra.validation.rules.rule import (
-    Severity,
-)
+from annotated_types import Ge, Le
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic.dataclasses import dataclass
+
+from fra.config import CHECKED, Ascending, Share
+
+Severity = Literal["error", "warn", "quarantine"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class ValidateConfig:
-    """Limits of the gate.
+    """Limits of the validation rules. Grey values are 0 to 255."""
 
-    Shares are 0…1, grey values 0…255, sides in pixels. `sharpness` is (blurred below, noise above), measured at 64×64.
-    `near_duplicate_bits` of 256 may differ between two images that are taken for one. `labels` maps a label's name to
-    its known values (others: any number from 0 up); `min_class_share` and `max_unlabelled` are shares of a label's
-    images. `landmark_margin` is how far outside the image a landmark may lie, in widths or heights;
-    `min_eye_distance` is in widths, `max_roll` in degrees. `beton_tolerance` is the mean grey difference of a beton's
-    pixels from the shard's (JPEG). `max_drift` is a Kolmogorov–Smirnov distance. `batch_mean` and `batch_std` bound
-    each view after normalisation. `reference` is a file of profiles of earlier versions, `expectations` a Python file
-    with a list `RULES` of one's own, `severities` maps names of rules to other severities.
-    """
-
-    max_quarantined: float = 0.02
-    min_images: int = 2
-    min_side: int = 32
-    max_side: int = 8192
-    max_bytes: int = 50_000_000
-    max_aspect: float = 3.0
+    max_quarantined: Share = 0.02
+    """Share of the images that may be quarantined; more fails the validation."""
+    min_images: NonNegativeInt = 2
+    """Images that the data set must have."""
+    min_side: PositiveInt = 32
+    """Pixels; a smaller image is quarantined."""
+    max_side: PositiveInt = 8192
+    """Pixels; a larger image is quarantined."""
+    max_bytes: PositiveInt = 50_000_000
+    """Bytes; a larger image file is quarantined."""
+    max_aspect: Annotated[float, Ge(1)] = 3.0
+    """Longer side divided by shorter side, at most."""
     formats: tuple[str, ...] = ("jpg", "mpo", "png", "pgm", "bmp", "webp", "tif", "gif", "avif", "heif")
+    """File formats that are accepted."""
     modes: tuple[str, ...] = ("L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I;16B")
-    min_contrast: float = 4.0
-    brightness: tuple[float, float] = (15.0, 240.0)
-    max_clipped: float = 0.6
-    max_flat: float = 0.4
-    sharpness: tuple[float, float] = (0.15, 2.5)
-    near_duplicate_bits: int = 12
+    """Pillow modes that are accepted."""
+    min_contrast: NonNegativeFloat = 4.0
+    """Standard deviation of an image's grey values, at least."""
+    brightness: Annotated[tuple[float, float], Ascending] = (15.0, 240.0)
+    """Mean grey value of an image: lowest, highest."""
+    max_clipped: Share = 0.6
+    """Share of an image's pixels that are black or white, at most."""
+    max_flat: Share = 0.4
+    """Share of an image's rows or columns that are of one colour, at most."""
+    sharpness: Annotated[tuple[float, float], Ascending] = (0.15, 2.5)
+    """Sharpness at 64×64 pixels: blurred below the first, noise above the second."""
+    near_duplicate_bits: Annotated[int, Ge(0), Le(64)] = 12
+    """Bits of 256 of the perceptual hash that may differ between two near-duplicates."""
     labels: dict[str, list[int]] = field(default_factory=dict)
-    min_class_share: float = 0.005
-    max_unlabelled: float = 0.5
-    landmark_margin: float = 0.25
-    min_eye_distance: float = 0.05
-    max_roll: float = 60.0
-    beton_tolerance: float = 4.0
-    max_drift: float = 0.15
-    batch_mean: float = 2.5
-    batch_std: tuple[float, float] = (0.05, 5.0)
-    min_view_difference: float = 0.001
+    """Known values of each label; a label that is not listed may have any number from 0 up."""
+    min_class_share: Share = 0.005
+    """Share of a label's images that each of its classes has, at least."""
+    max_unlabelled: Share = 0.5
+    """Share of images without a value of a label, at most."""
+    landmark_margin: NonNegativeFloat = 0.25
+    """How far outside the image a landmark may be, in widths or heights."""
+    min_eye_distance: NonNegativeFloat = 0.05
+    """Distance between the eyes, in widths, at least."""
+    max_roll: NonNegativeFloat = 60.0
+    """Degrees by which the line between the eyes may be turned."""
+    beton_tolerance: NonNegativeFloat = 4.0
+    """Mean difference in grey values between a beton's image and its shard's (JPEG losses), at most."""
+    max_drift: Share = 0.15
+    """Kolmogorov-Smirnov distance from the reference profile, at most."""
+    batch_mean: NonNegativeFloat = 2.5
+    """Absolute mean of a normalised view, at most."""
+    batch_std: Annotated[tuple[float, float], Ascending] = (0.05, 5.0)
+    """Standard deviation of a normalised view: lowest, highest."""
+    min_view_difference: NonNegativeFloat = 0.001
+    """Mean absolute difference between the two views of an image, at least."""
     reference: str = "pipelines/conf/validation/reference.json"
+    """File with the profiles of earlier versions of the data sets."""
     expectations: str = "pipelines/conf/validation/expectations.py"
+    """Python file with your own rules, in a list `RULES`."""
     severities: dict[str, Severity] = field(default_factory=dict)
+    """Rules with another severity: name of the rule → error, warn or quarantine."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "max_quarantined",
-            "max_clipped",
-            "max_flat",
-            "min_class_share",
-            "max_unlabelled",
-            "max_drift",
-        ):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"validate.{name} is {getattr(self, name)}: a share, 0 to 1")
-        if not 1 <= self.min_side <= self.max_side:
-            raise ValueError(f"validate.min_side {self.min_side} and max_side {self.max_side} leave no image")
-        if not 0 <= self.near_duplicate_bits <= 64:
-            raise ValueError(f"validate.near_duplicate_bits is {self.near_duplicate_bits}: 0 to 64 of 256")
-        for name in ("brightness", "sharpness", "batch_std"):
-            low, high = getattr(self, name)
-            if not low < high:
-                raise ValueError(f"validate.{name} is [{low}, {high}]: the smaller first")
+        if self.min_side > self.max_side:
+            raise ValueError(
+                f"min_side {self.min_side} is greater than max_side {self.max_side}: no image passes"
+            )

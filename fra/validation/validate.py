@@ -12,7 +12,7 @@ import pandas as pd
 
 from fra.data.loader import inspect
 from fra.data.loader.config import DataConfig
-from fra.data.views.views import ViewsConfig
+from fra.data.views.config import ViewsConfig
 from fra.files import sha256, write_json
 from fra.validation import drift, manifest, measure, tables
 from fra.validation.config import ValidateConfig

@@ -101,7 +101,7 @@ def step(
 ) -> None:
     """Our training step compared with a plain PyTorch step of the same method: same weights, same batch."""
     from fra.bench.step import compare_steps
-    from fra.method.networks import ModelConfig
+    from fra.method.config import ModelConfig
 
     model = ModelConfig(backbone, hidden_dim=hidden_dim, projection_dim=projection_dim)
     report(compare_steps(model, image_size, batch_size, rounds, device, compiled=compiled), as_json)
@@ -123,7 +123,7 @@ def train(
 ) -> None:
     """Pre-training from JPEG files, end to end: our loader and step compared with the plain ones."""
     from fra.bench.training import compare_training
-    from fra.method.networks import ModelConfig
+    from fra.method.config import ModelConfig
 
     model = ModelConfig(backbone, hidden_dim=hidden_dim, projection_dim=projection_dim)
     result = compare_training(images, model, image_size, batch_size, count, rounds, device, compiled=compiled)

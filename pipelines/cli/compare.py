@@ -18,7 +18,7 @@ from fra.files import read_csv, write_text
 from fra.report import charts
 from fra.report.artifacts import MINUS
 from fra.report.headline import metric_of
-from fra.transfer.results import PRETRAINED, RANDOM
+from fra.transfer.config import PRETRAINED, RANDOM
 from fra.transfer.tasks import TASKS
 from pipelines.lineage.verify import object_path
 from pipelines.project import paths

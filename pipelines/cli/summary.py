@@ -14,7 +14,7 @@ from rich.table import Table
 
 from fra.report.artifacts import MINUS
 from fra.report.headline import metric_of
-from fra.transfer.results import PRETRAINED
+from fra.transfer.config import PRETRAINED
 from fra.transfer.tasks import TASKS
 from pipelines import params
 from pipelines.project import paths

@@ -61,13 +61,13 @@ def check_parameters(chosen: list[list[str]]) -> None:
     """
     if not uses_hydra():
         for override in itertools.chain.from_iterable(chosen):
-            params.under(override.partition("=")[0], params.read())
+            params.subsection(override.partition("=")[0], params.read())
         return
     with TemporaryDirectory() as folder:
         composed = Path(folder) / "params.yaml"
         for overrides in chosen:
             params.compose(overrides, composed, params.CONF, Path(params.PROJECT).stem)
-            params.try_out(overrides, composed, params.CONF)
+            params.check_sections(overrides, composed, params.CONF)
 
 
 def uses_hydra() -> bool:

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from fra.files import sha256, sha256_each
 from fra.validation.verdict import ValidationFailed
 from fra.validation.verdict import read as read_verdict
+from pipelines import params
 from pipelines.lineage import approval, in_toto, record
 from pipelines.project import paths
 from pipelines.repo.definition import definitions
@@ -117,9 +118,9 @@ def chain(stages: dict[str, Stage]) -> Iterator[Problem]:
 def graph(stages: dict[str, Stage], root: Path, complete: bool) -> Iterator[Problem]:
     """dvc.lock against dvc.yaml and params.yaml as they stand."""
     try:
-        params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
-        defined = definitions((root / "dvc.yaml").read_text(encoding="utf-8"), params)
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        values = params.read(root / "params.yaml")  # refuses aliases, which can make a small file huge
+        defined = definitions((root / "dvc.yaml").read_text(encoding="utf-8"), values)
+    except (OSError, yaml.YAMLError, KeyError, TypeError, params.ParamsError) as error:
         yield Problem("params.yaml", f"does not fit dvc.yaml ({' '.join(str(error).split())})")
         return
     for name, definition in defined.items():
@@ -138,7 +139,7 @@ def graph(stages: dict[str, Stage], root: Path, complete: bool) -> Iterator[Prob
                 odd = ", ".join(sorted(set(locked) ^ set(named)))
                 yield Problem("dvc.lock", f"{name} {kind} other files than dvc.yaml says: {odd}")
         for key in definition.params:
-            if lookup(stage.params, key) != lookup(params, key):
+            if lookup(stage.params, key) != lookup(values, key):
                 yield Problem("params.yaml", f"{key} is not what {name} ran with")
     if complete:
         for name in stages.keys() - defined.keys():

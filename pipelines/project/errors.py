@@ -22,6 +22,16 @@ def describe(error: BaseException) -> str:
         return "out of memory: give it more, or set fewer workers and smaller batches"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if type(error).__module__.startswith("pydantic"):  # a configuration dataclass built without params.yaml
+        return _invalid(error)
     text = " ".join(str(error).split())
     ours = isinstance(error, (ValueError, FileNotFoundError, RuntimeError, KeyError))
     return text if ours and text else f"{type(error).__name__}: {text} (set FRA_DEBUG=1 for the traceback)"
+
+
+def _invalid(error: BaseException) -> str:
+    from pydantic import ValidationError
+
+    from pipelines import params
+
+    return params.describe(error, error.title) if isinstance(error, ValidationError) else str(error)

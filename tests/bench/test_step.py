@@ -9,7 +9,7 @@ from support import official
 from fra.bench import plain_step as plain
 from fra.bench.step import compare_steps
 from fra.bench.training import compare_training, of_mlperf
-from fra.method.networks import ModelConfig
+from fra.method.config import ModelConfig
 from fra.train import optim
 from fra.train.step import TrainStep
 from fra.weights.official import official_name

@@ -144,8 +144,8 @@ def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": "a/b"}, "dataset.name is 'a/b'"),
-        ({"val": 0.6, "test": 0.5}, "leave nothing to train on"),
+        ({"name": "a/b"}, "name is 'a/b'"),
+        ({"val": 0.6, "test": 0.5}, "leave no training images"),
     ],
 )
 def test_invalid_settings_are_refused(change: dict[str, object], message: str) -> None:

@@ -11,10 +11,11 @@ import torch
 
 from data.conftest import RAW_BYTES
 from fra.data.loader.build import build_loader
-from fra.data.loader.config import DataConfig, Loader
+from fra.data.loader.config import DataConfig
 from fra.data.loader.ffcv import ffcv_threads
+from fra.data.loader.protocol import Loader
 from fra.data.loader.samplers import chunk_shuffle, shuffle
-from fra.data.views.views import ViewsConfig
+from fra.data.views.config import ViewsConfig
 
 EXCLUDE = frozenset({3, 11})
 Pairs = dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]]

@@ -8,9 +8,11 @@ import torch
 from PIL import Image
 
 import fra
-from fra.data.views.views import ViewsConfig, normalize
+from fra.data.views.config import ViewsConfig
+from fra.data.views.views import normalize
 from fra.inference.encoder import FaceEncoder
-from fra.method.networks import FRA, ModelConfig, ObjectiveConfig, build
+from fra.method.config import ModelConfig, ObjectiveConfig
+from fra.method.networks import FRA, build
 from fra.weights.files import save_weights
 
 MODEL = ModelConfig("small", num_masks=3, projection_dim=16, hidden_dim=32)

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from fra.data.shards.config import ShardConfig
 from fra.data.shards.write import write as write_shards
-from fra.data.views.views import ViewsConfig
+from fra.data.views.config import ViewsConfig
 from fra.files import write_json, write_parquet
 from fra.method import backbone
 from fra.method.networks import Encoder

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fra.data.views.views import ViewsConfig
+from fra.data.views.config import ViewsConfig
 from fra.inference import encoder as inference
 from fra.report import faces
 

@@ -27,7 +27,7 @@ from fra.data.loader.config import DataConfig
 from fra.data.shards import beton
 from fra.data.shards import write as shards
 from fra.data.shards.config import ShardConfig
-from fra.data.views.views import ViewsConfig
+from fra.data.views.config import ViewsConfig
 from fra.files import write_parquet
 from fra.validation import drift, validate
 from fra.validation.config import ValidateConfig

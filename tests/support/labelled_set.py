@@ -15,7 +15,8 @@ from PIL import Image
 from fra.data.shards.config import ShardConfig
 from fra.data.shards.write import write
 from fra.method.backbone import build
-from fra.transfer.evaluate import TransferConfig, evaluate
+from fra.transfer.config import TransferConfig
+from fra.transfer.evaluate import evaluate
 from fra.weights.files import save_weights
 
 PEOPLE, IMAGES, WIDTH, HEIGHT = 20, 8, 40, 48

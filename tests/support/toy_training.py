@@ -16,9 +16,11 @@ from typing import Any
 import torch
 
 from fra import dist
-from fra.data.views.views import Crops, Views, ViewsConfig
-from fra.method.networks import ModelConfig, ObjectiveConfig
-from fra.train.pretrain import TrainConfig, pretrain
+from fra.data.views.config import ViewsConfig
+from fra.data.views.views import Crops, Views
+from fra.method.config import ModelConfig, ObjectiveConfig
+from fra.train.config import TrainConfig
+from fra.train.pretrain import pretrain
 
 torch.set_num_threads(1)  # the quickest for networks this small
 SIZE = 32

@@ -10,7 +10,7 @@ from PIL import Image
 from fra.data.shards import beton
 from fra.data.shards.config import ShardConfig
 from fra.data.shards.write import write
-from fra.train.probe import ProbeConfig
+from fra.train.config import ProbeConfig
 
 PEOPLE, IMAGES = 10, 4
 

@@ -14,8 +14,9 @@ import torch
 from support import toy_training
 from support.toy_training import SIZE, run
 
-from fra.data.views.views import ViewsConfig
-from fra.train.probe import ProbeConfig, load_probe
+from fra.data.views.config import ViewsConfig
+from fra.train.config import ProbeConfig
+from fra.train.probe import load_probe
 from fra.weights.files import read_weights
 
 TOY = Path(toy_training.__file__)

@@ -11,14 +11,15 @@ import torch.multiprocessing as multiprocessing
 from support.official import TinyBackbone
 from support.toy_training import DEFAULTS, ToyLoader, run
 
-from fra.data.views.views import Crops, Views, ViewsConfig
+from fra.data.views.config import ViewsConfig
+from fra.data.views.views import Crops, Views
 from fra.method.networks import FRA, Embeddings, Regions
 from fra.train.checkpoint import Checkpoints
+from fra.train.config import TrainConfig
 from fra.train.interrupt import StopSignal
 from fra.train.memory import largest_batch_that_fits
 from fra.train.monitoring.collapse import CollapseMonitor, collapse_indicators
 from fra.train.monitoring.divergence import has_diverged, update_running_mean
-from fra.train.pretrain import TrainConfig
 from fra.train.trainer import Trainer
 
 

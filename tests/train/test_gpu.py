@@ -12,8 +12,10 @@ import torch
 from support.toy_training import MODEL, ToyLoader, run
 
 from fra.bench.plain_step import RECIPE
-from fra.data.views.views import Views, ViewsConfig
-from fra.method.networks import ModelConfig, ObjectiveConfig, build
+from fra.data.views.config import ViewsConfig
+from fra.data.views.views import Views
+from fra.method.config import ModelConfig, ObjectiveConfig
+from fra.method.networks import build
 from fra.train import optim
 from fra.train.memory import free_memory
 from fra.train.prefetch import prefetch

@@ -16,7 +16,8 @@ from support.toy_training import SIZE, run
 from torch import nn
 from torch.nn import functional
 
-from fra.method.networks import FRA, ModelConfig
+from fra.method.config import ModelConfig
+from fra.method.networks import FRA
 from fra.train.mask_init import init_masks_from_clusters
 from fra.train.prefetch import Batch
 from train.test_pretrain import history

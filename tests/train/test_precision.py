@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from support.toy_training import ToyLoader
 from torch import Tensor
 
-from fra.data.views.views import Views, ViewsConfig
-from fra.method.networks import FRA, ModelConfig, ObjectiveConfig, build
+from fra.data.views.config import ViewsConfig
+from fra.data.views.views import Views
+from fra.method.config import ModelConfig, ObjectiveConfig
+from fra.method.networks import FRA, build
 from fra.train import optim
 from fra.train.schedule import target_momentum, warmup_cosine
 from fra.train.step import TrainStep

@@ -11,10 +11,11 @@ import torch
 from support.toy_training import MODEL, SIZE, ToyLoader, run
 
 import fra
-from fra.data.views.views import Crops, Views, ViewsConfig
-from fra.method.networks import ModelConfig, ObjectiveConfig
+from fra.data.views.config import ViewsConfig
+from fra.data.views.views import Crops, Views
+from fra.method.config import ModelConfig, ObjectiveConfig
+from fra.train.config import TrainConfig
 from fra.train.monitoring.history import COLUMNS
-from fra.train.pretrain import TrainConfig
 from fra.train.step import TrainStep
 from fra.weights.files import read_weights
 
@@ -315,16 +316,20 @@ def test_a_loader_of_the_wrong_size_is_named(tmp_path: Path) -> None:
         {"lr": -1.0},
         {"optimizer": "sgd"},
         {"precision": "float16"},
-        {"warmup_epochs": 9},
+        {"warmup_epochs": -1},
         {"region_start_epoch": 3},
         {"mask_init": "centres"},
         {"target_momentum": 1.5},
         {"max_loss_ratio": 1.0},
+        {"batch_size": 1},
+        {"accumulation_steps": 3, "batch_size": 8},
+        {"accumulation_steps": 8, "batch_size": 8},
+        {"epoch": 3},
     ],
 )
 def test_impossible_recipes_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=rf"train\.{next(iter(wrong))}"):
-        TrainConfig(**{"epochs": 3, "warmup_epochs": 1, **wrong})
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        TrainConfig(**{"epochs": 3, **wrong})
 
 
 def test_model_and_objective_are_the_configured_ones(tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ from support.toy_training import SIZE, run
 
 from fra.data.loader.build import build_loader
 from fra.data.loader.config import DataConfig
-from fra.data.views.views import Views, ViewsConfig
-from fra.method.networks import ModelConfig
-from fra.train.probe import ProbeConfig, load_probe
+from fra.data.views.config import ViewsConfig
+from fra.data.views.views import Views
+from fra.method.config import ModelConfig
+from fra.train.config import ProbeConfig
+from fra.train.probe import load_probe
 
 STEPS = 2000
 MIB = 2**20

@@ -14,7 +14,8 @@ from torch._subclasses.fake_tensor import DataDependentOutputException as AskedF
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fra.bench import plain_step as plain
-from fra.method.networks import FRA, ModelConfig, ObjectiveConfig, build
+from fra.method.config import ModelConfig, ObjectiveConfig
+from fra.method.networks import FRA, build
 from fra.method.regions import sine_position
 from fra.train import optim
 from fra.train.monitoring.collapse import collapse_indicators

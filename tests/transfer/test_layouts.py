@@ -16,8 +16,8 @@ from fra.data.datasets.ingest import ingest
 from fra.data.datasets.records import DatasetConfig
 from fra.data.shards.config import ShardConfig
 from fra.data.shards.write import write
-from fra.transfer.evaluate import TransferConfig, evaluate
-from fra.transfer.finetune import FinetuneConfig
+from fra.transfer.config import FinetuneConfig, TransferConfig
+from fra.transfer.evaluate import evaluate
 from fra.transfer.recompute import differences
 from fra.transfer.tasks import TASKS
 

@@ -8,49 +8,48 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pydantic
+from pydantic import PositiveInt
+
+from fra.config import CHECKED, Seed, Share
+
 SPLITS = ("train", "val", "test")
+SECRET = pydantic.ConfigDict(**CHECKED, hide_input_in_errors=True)
+"""A URL may have a password in it, which no message may repeat."""
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=SECRET)
 class DatasetConfig:
-    """One data set. `name` labels what is made from it; `adapter` says how its folder is laid out.
-
-    `root` is the folder that holds the images; None for sets that come with the project. Of a set without splits,
-    the fractions `val` and `test` of its people (of its images, where no person is known) are set apart; of one
-    with published splits, `val` of its training people, where it has no validation split itself.
-    `urls` are existing WebDataset shards (paths or URLs, with brace ranges) where `adapter` is `webdataset`.
-    Links that lead out of `root` are refused unless `follow_links`: a set that was downloaded could name any file.
-    `member` names the image of a sample in existing WebDataset shards, where it has several (`left.jpg`); by default
-    the one without a further dot in its name (`jpg` before `seg.png`).
-    `images` is how many faces are made, and `seed` which ones, where `adapter` is `generated`.
-    """
+    """One data set (section `dataset` and entries of `benchmarks` in params.yaml)."""
 
     name: str = "orl"
+    """Name of the data set and of the folders made from it: letters, digits, "-" and "_"."""
     adapter: str = "orl"
+    """Layout of the folder: a module of fra.data.datasets.adapters."""
     root: str | None = None
-    val: float = 0.0
-    test: float = 0.0
+    """Folder that holds the images; null for data sets that come with the project."""
+    val: Share = 0.0
+    """Share of the training subjects (or images of unknown subjects) for validation, where the set has none."""
+    test: Share = 0.0
+    """Share of the subjects (or images of unknown subjects) for test, where the set has no splits."""
     urls: str | None = None
+    """Existing WebDataset shards: paths or URLs with brace ranges, for adapter=webdataset."""
     follow_links: bool = False
+    """Follow symbolic links out of root; refused by default, as a downloaded set could link to any file."""
     member: str | None = None
-    images: int | None = None
-    seed: int = 0
+    """Image of a sample with several, such as left.jpg; null: the one without a further dot (jpg before seg.png)."""
+    images: PositiveInt | None = None
+    """Number of faces that adapter=generated makes."""
+    seed: Seed = 0
+    """Seed of the faces that adapter=generated makes."""
 
     def __post_init__(self) -> None:
-        if self.images is not None and self.images < 1:
-            raise ValueError(f"dataset.images is {self.images}: must be at least 1")
-        if self.seed < 0:
-            raise ValueError(f"dataset.seed is {self.seed}: must not be negative")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
-            raise ValueError(
-                f"dataset.name is {self.name!r}: use letters, digits, '-' and '_', as it names folders"
-            )
+            raise ValueError(f"name is {self.name!r}: use letters, digits, '-' and '_', as it names folders")
         if re.search(r"//[^/]*:[^/]*@", self.urls or ""):
-            raise ValueError(
-                "dataset.urls has a password in it: give it by the environment, as AWS tools find it"
-            )
-        if self.val < 0 or self.test < 0 or self.val + self.test >= 1:
-            raise ValueError(f"dataset.val {self.val} and dataset.test {self.test} leave nothing to train on")
+            raise ValueError("urls has a password in it: put it into the environment, as AWS tools find it")
+        if self.val + self.test >= 1:
+            raise ValueError(f"val {self.val} and test {self.test} leave no training images")
 
 
 @dataclass(frozen=True)

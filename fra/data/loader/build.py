@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from fra.data.ffcv import Reader
-from fra.data.loader.config import DataConfig, Loader
+from fra.data.loader.config import DataConfig
 from fra.data.loader.ffcv import FFCVPairs
+from fra.data.loader.protocol import Loader
 from fra.data.loader.webdataset import WebDatasetPairs, train_shards
-from fra.data.views.views import ViewsConfig
+from fra.data.views.config import ViewsConfig
 
 
 def build_loader(

@@ -28,11 +28,13 @@ from fra.data.ffcv import (
     resize_crop,
 )
 from fra.data.ffcv import Loader as CompiledLoader
-from fra.data.loader.config import DataConfig, steps
+from fra.data.loader.config import DataConfig
+from fra.data.loader.protocol import steps
 from fra.data.loader.samplers import CHUNK_BYTES, chunk_shuffle, shuffle
+from fra.data.views.config import ViewsConfig
 from fra.data.views.crops import crop_box
 from fra.data.views.rng import epoch_key
-from fra.data.views.views import Crops, ViewsConfig
+from fra.data.views.views import Crops
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ import torch
 
 from fra.data.loader.build import build_loader
 from fra.data.loader.config import DataConfig
-from fra.data.views.views import Views, ViewsConfig
+from fra.data.views.config import ViewsConfig
+from fra.data.views.views import Views
 
 IMAGES = 64
 """Largest number of images in the batch."""

@@ -18,10 +18,12 @@ import webdataset
 from numpy.typing import NDArray
 
 from fra.data.images import decode, resize
-from fra.data.loader.config import DataConfig, steps
+from fra.data.loader.config import DataConfig
+from fra.data.loader.protocol import steps
+from fra.data.views.config import ViewsConfig
 from fra.data.views.crops import crop_box
 from fra.data.views.rng import epoch_key
-from fra.data.views.views import Crops, ViewsConfig
+from fra.data.views.views import Crops
 
 
 class Shard(NamedTuple):

@@ -1,39 +1,39 @@
-"""Parameters of sharding."""
+"""Parameters of sharding (section `shard` of params.yaml)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le
+from pydantic import NonNegativeInt, PositiveInt
+from pydantic.dataclasses import dataclass
+
+from fra.config import CHECKED
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CHECKED)
 class ShardConfig:
-    """How records become shards and betons. `workers` 0 = one a core.
+    """How records become WebDataset shards and FFCV betons."""
 
-    `beton_mode` is how FFCV keeps pixels: "raw" (exact, large), "jpg" (at `jpeg_quality`), or "smart" (raw where an
-    image has fewer than `smart_threshold` bytes of pixels). Sides longer than `max_side` are scaled down in the beton; the
-    tar shards keep the file's own pixels. `keep_metadata` keeps what image files say beside their picture (place,
-    time, camera, comments, previews; see `fra.data.shards.strip_metadata`). `executor` is who writes the shards: the processes of
-    this machine ("local"), or the workers of a Dask scheduler at `dask_address`, which see the same folders.
-    """
-
-    images_per_shard: int = 1000
-    workers: int = 0
-    beton_mode: str = "smart"
-    jpeg_quality: int = 95
-    smart_threshold: int = 65536
-    max_side: int = 512
+    images_per_shard: PositiveInt = 1000
+    """Images of one tar."""
+    workers: NonNegativeInt = 0
+    """Processes that write; 0: one per core."""
+    beton_mode: Literal["raw", "jpg", "smart"] = "smart"
+    """How FFCV stores pixels: exact and large, as JPEG, or raw for small images only (see smart_threshold)."""
+    jpeg_quality: Annotated[int, Ge(1), Le(100)] = 95
+    """JPEG quality in the beton."""
+    smart_threshold: NonNegativeInt = 65536
+    """Bytes of pixels below which an image is stored raw by beton_mode smart."""
+    max_side: PositiveInt = 512
+    """Pixels; larger images are scaled down in the beton. Shards keep the file's own pixels."""
     keep_metadata: bool = False
-    executor: str = "local"
+    """Keep the image files' metadata (place, time, camera, comments, previews) instead of removing it."""
+    executor: Literal["local", "dask"] = "local"
+    """What writes the shards: processes of this machine, or workers of a Dask cluster that see the same folders."""
     dask_address: str | None = None
+    """Address of the Dask scheduler, such as tcp://host:8786."""
 
     def __post_init__(self) -> None:
-        if self.images_per_shard < 1:
-            raise ValueError(f"shard.images_per_shard is {self.images_per_shard}: must be at least 1")
-        if self.beton_mode not in ("raw", "jpg", "smart"):
-            raise ValueError(f"shard.beton_mode is {self.beton_mode!r}: choose raw, jpg or smart")
-        if not 1 <= self.jpeg_quality <= 100:
-            raise ValueError(f"shard.jpeg_quality is {self.jpeg_quality}: must be 1 to 100")
-        if self.executor not in ("local", "dask"):
-            raise ValueError(f"shard.executor is {self.executor!r}: choose local or dask")
         if self.executor == "dask" and not self.dask_address:
-            raise ValueError("shard.dask_address is not set: where is the Dask scheduler (tcp://host:8786)?")
+            raise ValueError("dask_address is not set: give the Dask scheduler's address, tcp://host:8786")

@@ -14,7 +14,6 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -24,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fra.data.views import cpu
+from fra.data.views.config import ViewsConfig
 from fra.data.views.rng import epoch_key, uniforms
 
 PHOTOMETRIC_STREAM = 2
@@ -32,42 +32,6 @@ PARTS_PER_THREAD = 4
 """Number of parts of a batch per CPU thread: small parts balance the load, as images take different times."""
 GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the grey value (ITU-R 601)."""
-
-
-@dataclass(frozen=True)
-class ViewsConfig:
-    """Distribution of the views. Pairs are (low, high), or (first view, second view) where named `…_probability`."""
-
-    crop_scale: tuple[float, float] = (0.2, 1.0)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip_probability: float = 0.5
-    jitter_probability: float = 0.8
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.2
-    hue: float = 0.1
-    grey_probability: float = 0.2
-    blur_probability: tuple[float, float] = (1.0, 0.1)
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
-    solarize_probability: tuple[float, float] = (0.0, 0.2)
-    mean: tuple[float, float, float] = (0.5231, 0.4044, 0.3489)
-    std: tuple[float, float, float] = (0.2536, 0.2194, 0.2070)
-
-    def __post_init__(self) -> None:
-        for name in ("crop_scale", "crop_ratio", "blur_sigma"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise ValueError(f"views.{name} is [{low}, {high}]: must be positive, the smaller first")
-        if self.crop_scale[1] > 1:
-            raise ValueError(
-                f"views.crop_scale ends at {self.crop_scale[1]}: a crop cannot be larger than its image"
-            )
-        chances = (self.flip_probability, self.jitter_probability, self.grey_probability)
-        for chance in (*chances, *self.blur_probability, *self.solarize_probability):
-            if not 0 <= chance <= 1:
-                raise ValueError(f"views: {chance} is not a probability (0 to 1)")
-        if not 0 <= self.hue <= 0.5:
-            raise ValueError(f"views.hue is {self.hue}: must be 0 to 0.5 (of the colour circle)")
 
 
 class Crops(NamedTuple):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from fra.data.datasets.records import SPLITS
-from fra.validation.config import ValidateConfig
+from fra.validation.config import Severity, ValidateConfig
 from fra.validation.rules.rule import (
     Rule,
-    Severity,
     at_least,
     between,
     is_null,

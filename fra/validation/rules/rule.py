@@ -14,7 +14,8 @@ from typing import Literal
 import great_expectations.expectations as gxe
 from great_expectations.expectations.expectation import Expectation
 
-Severity = Literal["error", "warn", "quarantine"]
+from fra.validation.config import Severity
+
 Table = Literal["columns", "images", "labels", "files", "drift", "batches"]
 ACTIONS: dict[Severity, str] = {"error": "stop the run", "quarantine": "quarantine the rows", "warn": "warn"}
 """What happens where a rule fails, by its severity; the most severe first."""
