@@ -103,11 +103,6 @@ def check_training(objective: ObjectiveConfig, config: TrainConfig) -> None:
             f"train.batch_size {config.batch_size} cannot be divided into equal micro-batches: it must be a multiple "
             f"of train.accumulation_steps ({micro_batches}) times the number of ranks ({ranks})"
         )
-    if config.batch_size // micro_batches < 2:
-        raise ValueError(
-            f"train.batch_size {config.batch_size} with train.accumulation_steps {micro_batches} gives micro-batches "
-            "of one image, but batch norm needs two: use a larger train.batch_size or fewer train.accumulation_steps"
-        )
     if config.region_start_epoch and not objective.global_weight:
         raise ValueError(
             f"train.region_start_epoch is {config.region_start_epoch} with objective.global_weight 0: there is no loss "

@@ -64,7 +64,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     Only backbone and MLPs run in bfloat16; weights, scores and losses stay float32.
 
     Raises:
-        ValueError: The name is none of `get_args(Precision)`.
+        ValueError: The name is none of `Precision`.
     """
     if name not in get_args(Precision):
         raise ValueError(f"train.precision is {name!r}: use {', '.join(get_args(Precision))}")

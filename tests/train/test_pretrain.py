@@ -176,7 +176,7 @@ def test_accumulation_takes_one_step_a_batch(tmp_path: Path) -> None:
     metrics = run(tmp_path, epochs=1, accumulation_steps=2)
     assert metrics["step"] == 4
     with pytest.raises(
-        ValueError, match=r"train\.batch_size 8 .* equal micro-batches: .*accumulation_steps \(3\)"
+        ValueError, match="batch_size 8 cannot be split into accumulation_steps 3 equal micro-batches"
     ):
         run(tmp_path / "odd", accumulation_steps=3)
 
@@ -184,9 +184,7 @@ def test_accumulation_takes_one_step_a_batch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("images", "micro_batches"), [(1, 1), (8, 8)])
 def test_micro_batches_of_one_image_are_refused(images: int, micro_batches: int, tmp_path: Path) -> None:
     """Batch norm cannot normalise one image; the message names the parameters before anything is trained."""
-    message = (
-        rf"train\.batch_size {images} with train\.accumulation_steps {micro_batches} gives .* of one image"
-    )
+    message = rf"batch_size {images} with accumulation_steps {micro_batches} leaves one image per micro-batch"
     with pytest.raises(ValueError, match=message):
         run(tmp_path, batch_size=images, accumulation_steps=micro_batches)
     assert not any(tmp_path.iterdir())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support import official
 
-from fra.train.schedule import target_momentum, warmup_cosine
+from fra.train.schedule import cap_warmup, target_momentum, warmup_cosine
 
 
 def test_learning_rate_is_the_official_one() -> None:
@@ -38,3 +38,12 @@ def test_target_momentum_is_the_official_one(step: int) -> None:
     assert target_momentum(base, step, 100) == pytest.approx(
         official.number(f"ema/momentum_{step}_100"), abs=1e-12
     )
+
+
+def test_a_warm_up_longer_than_the_training_is_capped_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert cap_warmup(10, 80, "train") == 10
+    assert caplog.text == ""
+    assert cap_warmup(10, 2, "train") == 2
+    assert "train.warmup_epochs 10 is capped to train.epochs 2" in caplog.text
