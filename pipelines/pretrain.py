@@ -1,4 +1,4 @@
-"""pretrain: betons or shards that passed validation → backbone, whole model, history"""
+"""The stage `pretrain`: trains a backbone and the whole model on validated betons or shards, with their history."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from fra.data.views.config import ViewsConfig
 from fra.data.views.views import Views
 from fra.method.config import ModelConfig, ObjectiveConfig
 from fra.train.config import ProbeConfig, TrainConfig
+from fra.train.pretrain import check_training
 from fra.train.pretrain import pretrain as train
 from fra.train.probe import Probe, load_probe
 from fra.validation import verdict
@@ -27,7 +28,7 @@ SECTIONS = ["data", "views", "model", "objective", "train", "probe"]
 
 
 def inputs(dataset: str, data: DataConfig) -> tuple[Path, list[Path]]:
-    """What the loader opens, and every file that it will read."""
+    """Returns the path that the loader opens, and every file that it reads."""
     if data.loader == "ffcv":
         source = paths.beton(dataset) / "train.beton"
         return source, [source]
@@ -38,7 +39,7 @@ def inputs(dataset: str, data: DataConfig) -> tuple[Path, list[Path]]:
 def labelled_faces(
     config: ProbeConfig, image_size: int, views: ViewsConfig
 ) -> tuple[Probe | None, dict[str, str]]:
-    """The probe, if there is to be one, and the files that it read, by hash. They passed validation too."""
+    """Returns the kNN probe (None if it is off) and the SHA-256 of each file that it reads, as validated."""
     if not config.every:
         return None, {}
     manifest, shards, validation = Path(config.manifest), Path(config.shards), Path(config.validation)
@@ -53,6 +54,7 @@ def labelled_faces(
 
 
 def pretrain() -> None:
+    """Pre-trains on the validated files of the data set in params.yaml, or resumes a run with the same inputs."""
     dataset = str(params.read()["dataset"]["name"])
     data, views = params.section("data", DataConfig), params.section("views", ViewsConfig)
     model, objective = params.section("model", ModelConfig), params.section("objective", ObjectiveConfig)
@@ -60,7 +62,7 @@ def pretrain() -> None:
     source, files = inputs(dataset, data)
     if params.read()["source"] != source.as_posix():  # dvc.yaml depends on `source`
         raise params.ParamsError(f"params.yaml: source must be {source} where data.loader is {data.loader}")
-    # Of the ranks on a machine one hashes the validated files; should it refuse, the others end with it.
+    # One rank per machine compares the hashes; if it fails, torchrun ends the others.
     validation = verdict.check(paths.VALIDATION / "verdict.json", files, hashed=dist.is_local_rank_zero())
     exclude = verdict.quarantined_indices(
         verdict.read_quarantine(paths.VALIDATION / "quarantine.csv"), "train"
@@ -70,10 +72,11 @@ def pretrain() -> None:
     values = params.read()
     chosen = {"dataset": {"name": dataset}, **{name: values[name] for name in SECTIONS}}
     origin = record.provenance(chosen, read)
-    probe, asked = labelled_faces(params.section("probe", ProbeConfig), data.image_size, views)
-    identity = {"params": origin["params"], "inputs": {**read, **asked}, "code": code_hash("pretrain")}
+    probe, probe_files = labelled_faces(params.section("probe", ProbeConfig), data.image_size, views)
+    identity = {"params": origin["params"], "inputs": {**read, **probe_files}, "code": code_hash("pretrain")}
     run = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     with dist.process_group(config.device):
+        check_training(objective, config)
         batches = build_loader(
             data,
             views,

@@ -1,4 +1,4 @@
-"""The plain step is the official one, and the comparison says what it promises."""
+"""The plain step computes what the official code does, and a comparison is complete."""
 
 from __future__ import annotations
 

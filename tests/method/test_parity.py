@@ -20,7 +20,7 @@ def assert_close(actual: torch.Tensor, key: str, tolerance: float = 1e-5) -> Non
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_each_loss_alone(dtype: torch.dtype) -> None:
+def test_each_loss(dtype: torch.dtype) -> None:
     def given(key: str) -> torch.Tensor:
         return official.tensor(key, dtype)
 
@@ -43,7 +43,7 @@ def test_sine_position() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_what_each_network_sees(dtype: torch.dtype) -> None:
+def test_embeddings_of_each_network(dtype: torch.dtype) -> None:
     model = official.networks(dtype)
     for network in ("online", "target"):
         for number, view in enumerate(official.views(dtype), start=1):

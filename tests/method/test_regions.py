@@ -51,7 +51,7 @@ def test_scores_are_cosines() -> None:
     torch.testing.assert_close(regions.cosine_scores(masks, pixels), expected)
 
 
-def test_a_decoder_is_aimed_by_its_last_layer_alone() -> None:
+def test_fitting_the_last_layer_changes_it_as_little_as_possible() -> None:
     torch.manual_seed(0)
     decoder = regions.MaskDecoder(12, 16, 3, 0.0)
     features, goal = torch.randn(2, 6, 12), torch.randn(3, 16)

@@ -1,4 +1,4 @@
-"""`train.compile`: the same training, and where nothing can be compiled, training all the same."""
+"""`train.compile`: equal results up to rounding, and a fallback without a compiler."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def losses(folder: Path) -> list[float]:
 def test_compiled_training_is_the_same_up_to_rounding(
     faces: ProbeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a probe, which asks the same networks for batches of another size."""
+    """With a probe, which runs the same networks on batches of another size."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     probe = load_probe(faces, SIZE, ViewsConfig(), frozenset())
     compiled, eager = tmp_path / "compiled", tmp_path / "eager"
@@ -49,7 +49,7 @@ def test_compiled_training_is_the_same_up_to_rounding(
 
 
 @pytest.mark.slow
-def test_without_a_compiler_it_trains_as_written_and_says_so_once(tmp_path: Path) -> None:
+def test_without_a_compiler_it_trains_uncompiled_with_one_warning(tmp_path: Path) -> None:
     without, eager = tmp_path / "without", tmp_path / "eager"
     without.mkdir()
     own = {"CXX": "/nowhere/c++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(TOY.parents[2])}

@@ -1,4 +1,4 @@
-"""What only a real GPU can show; skipped where there is none."""
+"""Tests that need a real GPU; skipped without one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def no_waiting() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_views_are_those_of_the_cpu_though_they_are_used_late() -> None:
+def test_views_equal_those_of_the_cpu_when_used_late() -> None:
     """The GPU is busy when each batch comes, and uses it when the next ones are made: none may get its memory."""
     ours = []
     for batch in prefetch(ToyLoader(8), VIEWS, 0, 0, GPU):
@@ -52,14 +52,14 @@ def test_views_are_those_of_the_cpu_though_they_are_used_late() -> None:
             )  # a pixel at the threshold of solarising may fall on its other side
 
 
-def test_making_views_waits_for_nothing() -> None:
+def test_making_views_never_waits_for_the_gpu() -> None:
     crops = next(ToyLoader(8).epoch(0))
     with no_waiting():
         assert VIEWS(crops, 0, GPU)[0].device == GPU
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_a_step_waits_for_nothing(precision: torch.dtype) -> None:
+def test_a_step_never_waits_for_the_gpu(precision: torch.dtype) -> None:
     torch.manual_seed(0)
     train_step = TrainStep(build(MODEL, ObjectiveConfig()), GPU, precision)
     lars = optim.lars(train_step.model.trained_parameters(), **RECIPE)
@@ -70,7 +70,7 @@ def test_a_step_waits_for_nothing(precision: torch.dtype) -> None:
     assert all(math.isfinite(loss) for loss in losses.read())
 
 
-def test_training_is_that_of_the_cpu(tmp_path: Path) -> None:
+def test_training_equals_that_of_the_cpu(tmp_path: Path) -> None:
     """To the rounding of TF32, and without dropout, whose draws differ between devices."""
     model = ModelConfig("small", num_masks=3, projection_dim=16, hidden_dim=32, dropout=0.0)
     ours, theirs = (
@@ -83,7 +83,7 @@ def test_training_is_that_of_the_cpu(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("megabytes", "advice"), [(1000, "fit, so set train"), (150, "while views of 4096 images were made")]
 )
-def test_a_batch_too_large_is_told_what_helps(megabytes: int, advice: str, tmp_path: Path) -> None:
+def test_out_of_memory_names_a_remedy(megabytes: int, advice: str, tmp_path: Path) -> None:
     memory = torch.cuda.get_device_properties(GPU).total_memory
     free_memory(GPU)
     torch.cuda.set_per_process_memory_fraction(megabytes * 1e6 / memory)

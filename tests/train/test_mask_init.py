@@ -1,4 +1,4 @@
-"""Masks that begin at clusters of the pixels."""
+"""Initialisation of masks at clusters of pixels."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_only_the_last_layer_of_both_decoders_and_the_prototypes_change() -> Non
     assert torch.equal(now[changed[0]], now[changed[2]])
 
 
-def test_too_few_places_are_refused() -> None:
+def test_too_few_pixels_are_refused() -> None:
     torch.manual_seed(0)
     model = FRA(nn.AvgPool2d(8), feature_dim=3, num_masks=3, hidden_dim=32, projection_dim=16)
     nothing = batch(1)._replace(view1_B3HW=torch.full((8, 3, SIZE, SIZE), float("nan")))
@@ -81,7 +81,7 @@ assert len(digests) == 1, digests
     subprocess.run([sys.executable, "-c", program], env=threads, check=True, timeout=300)
 
 
-def test_masks_divide_new_images_by_what_they_show_better_than_random_ones() -> None:
+def test_masks_agree_with_the_contents_of_new_images_better_than_random_ones() -> None:
     unseen = batch(3).view1_B3HW
     colour_N = functional.interpolate(unseen, size=(4, 4), mode="area").argmax(1).ravel()
     scores = np.array(
@@ -97,7 +97,7 @@ def test_masks_divide_new_images_by_what_they_show_better_than_random_ones() -> 
     assert clusters > random + 0.2, (random, clusters, scores)
 
 
-def test_training_takes_them_up_as_regions_join(tmp_path: Path) -> None:
+def test_training_uses_them_when_regions_start(tmp_path: Path) -> None:
     """Scores differ between masks from the first step on, and so the assignment is more certain."""
     late = {"epochs": 2, "region_start_epoch": 1, "log_every": 1, "lr": 0.0}
     for name in ("random", "clusters"):
@@ -107,6 +107,6 @@ def test_training_takes_them_up_as_regions_join(tmp_path: Path) -> None:
     assert float(clusters[4]["mask_entropy"]) < 0.9 * float(random[4]["mask_entropy"])
 
 
-def test_without_region_branch_there_is_nothing_to_begin(tmp_path: Path) -> None:
+def test_without_region_branch_it_has_no_effect(tmp_path: Path) -> None:
     metrics = run(tmp_path, epochs=1, mask_init="clusters", model=ModelConfig("small", 1, 16, 32))
     assert metrics["region"] == 0

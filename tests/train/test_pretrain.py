@@ -36,13 +36,13 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing interrupted."""
+    """A run without interruption."""
     folder = tmp_path_factory.mktemp("whole")
     run(folder)
     return folder
 
 
-def test_writes_what_it_promises(whole: Path) -> None:
+def test_results_are_complete(whole: Path) -> None:
     assert sorted(path.name for path in (whole / "out").iterdir()) == [
         "backbone.safetensors",
         "history.csv",
@@ -63,7 +63,7 @@ def test_writes_what_it_promises(whole: Path) -> None:
         assert 1 <= float(row["masks_used"]) <= 3
 
 
-def test_what_it_writes_loads(whole: Path) -> None:
+def test_written_model_can_be_loaded(whole: Path) -> None:
     encoder = fra.load(whole / "out" / "model.safetensors")
     assert encoder.image_size == SIZE
     assert encoder.metadata["provenance"] == {"data": "toy"}
@@ -80,14 +80,14 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(whole: Path, 
     )
 
 
-def test_training_moves_the_weights_and_lowers_the_loss(tmp_path: Path) -> None:
+def test_training_lowers_the_loss(tmp_path: Path) -> None:
     run(tmp_path, epochs=10, optimizer="adamw", lr=2e-3, weight_decay=0.05)
     rows = history(tmp_path)
     assert float(rows[-1]["total"]) < 0.8 * float(rows[0]["total"])
 
 
 class StopsAt:
-    """Breaks a run off after some steps, as a crash would."""
+    """Observer that interrupts a run after some steps, as a crash would."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -98,8 +98,8 @@ class StopsAt:
 
 
 @pytest.mark.parametrize("step", [2, 8, 12])
-def test_a_broken_off_run_ends_as_if_it_had_not_been(whole: Path, tmp_path: Path, step: int) -> None:
-    """Before the first checkpoint, between two, and after the last."""
+def test_an_interrupted_run_ends_bit_identical(whole: Path, tmp_path: Path, step: int) -> None:
+    """Interrupted before the first checkpoint, between two, and after the last."""
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, observe=StopsAt(step))
     assert not (tmp_path / "out").exists()
@@ -116,10 +116,10 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> Non
 
 
 LATE = {"epochs": 3, "region_start_epoch": 2, "max_loss_ratio": 1.5}
-"""The loss doubles as regions join: that is no explosion."""
+"""The loss doubles when regions start, which must not count as divergence."""
 
 
-def test_regions_join_late(tmp_path: Path) -> None:
+def test_regions_start_late(tmp_path: Path) -> None:
     run(tmp_path, **LATE, max_rollbacks=0)
     rows = history(tmp_path)
     before, after = rows[:4], rows[4:]
@@ -128,7 +128,7 @@ def test_regions_join_late(tmp_path: Path) -> None:
     assert float(after[0]["total"]) > 1.5 * float(before[-1]["total"])
 
 
-def test_without_global_loss_regions_cannot_join_late(tmp_path: Path) -> None:
+def test_without_global_loss_regions_cannot_start_late(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"train\.region_start_epoch is 2 with objective\.global_weight 0"):
         run(tmp_path, **LATE, objective=ObjectiveConfig(global_weight=0.0))
     assert not any(tmp_path.iterdir())
@@ -136,7 +136,7 @@ def test_without_global_loss_regions_cannot_join_late(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mask_init", ["random", "clusters"])
 @pytest.mark.parametrize("step", [6, 8, 10, 12])
-def test_a_run_broken_off_as_regions_join_ends_as_if_it_had_not_been(
+def test_a_run_interrupted_around_the_start_of_regions_ends_bit_identical(
     tmp_path: Path, step: int, mask_init: str
 ) -> None:
     late = {**LATE, "mask_init": mask_init}
@@ -162,7 +162,7 @@ def test_other_architectures_train_and_load(backbone: str, tmp_path: Path) -> No
     assert encoder.embed(torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8)).isfinite().all()
 
 
-def test_the_line_that_goes_on_says_what_one_wants_to_know(
+def test_progress_bar_shows_losses_indicators_and_speed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(tmp_path)
@@ -172,7 +172,7 @@ def test_the_line_that_goes_on_says_what_one_wants_to_know(
         assert re.search(rf"{name}=\d", shown), shown
 
 
-def test_accumulation_takes_one_step_a_batch(tmp_path: Path) -> None:
+def test_accumulation_takes_one_step_per_batch(tmp_path: Path) -> None:
     metrics = run(tmp_path, epochs=1, accumulation_steps=2)
     assert metrics["step"] == 4
     with pytest.raises(
@@ -215,7 +215,7 @@ def test_bfloat16_stays_close_to_float32(tmp_path: Path) -> None:
 
 
 class Poisoned(Views):
-    """Views of which one batch is not a number: what a broken image or a broken augmentation would do."""
+    """Views with NaN for one image, as from a broken image or augmentation."""
 
     def __init__(self, index: int) -> None:
         super().__init__(ViewsConfig(), seed=0)
@@ -228,7 +228,7 @@ class Poisoned(Views):
         return view1, view2
 
 
-def test_a_batch_that_breaks_the_loss_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_batch_with_a_diverging_loss_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     metrics = run(tmp_path, views=Poisoned(5))
     assert metrics["rollbacks"] == 1
     (skipped,) = metrics["skipped_steps"]
@@ -238,8 +238,10 @@ def test_a_batch_that_breaks_the_loss_is_left_out(tmp_path: Path, caplog: pytest
 
 
 @pytest.mark.parametrize("region_start_epoch", [1, 2])
-def test_what_breaks_around_the_join_is_rolled_back_too(tmp_path: Path, region_start_epoch: int) -> None:
-    """A batch without numbers in the epoch in which regions join, and in the one before."""
+def test_divergence_around_the_start_of_regions_is_rolled_back(
+    tmp_path: Path, region_start_epoch: int
+) -> None:
+    """A batch with NaN in the epoch in which regions start, and in the one before."""
     metrics = run(
         tmp_path,
         views=Poisoned(5),
@@ -252,7 +254,7 @@ def test_what_breaks_around_the_join_is_rolled_back_too(tmp_path: Path, region_s
     assert all(value.isfinite().all() for value in weights(tmp_path).values())
 
 
-def test_weights_without_numbers_do_not_begin_masks(
+def test_masks_are_not_initialised_from_weights_that_are_not_finite(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     call = TrainStep.__call__
@@ -295,7 +297,7 @@ def test_divergence_before_the_first_checkpoint_stops_the_run(tmp_path: Path) ->
 
 
 def test_a_loader_of_the_wrong_size_is_named(tmp_path: Path) -> None:
-    for mask_init in ("random", "clusters"):  # the latter looks at batches before the first step
+    for mask_init in ("random", "clusters"):  # the latter reads batches before the first step
         with pytest.raises(ValueError, match=r"train\.batch_size is 8, but 1 loader\(s\) gave 4 images"):
             run(tmp_path / mask_init, loader=ToyLoader(4), mask_init=mask_init)
 

@@ -1,4 +1,4 @@
-"""The online probe finds what it says, reads what it may, and leaves training as it was."""
+"""The kNN probe: its score, the images it reads, and training that does not depend on it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def loaded(config: ProbeConfig, quarantined: frozenset[str] = frozenset()) -> Pr
     return load_probe(config, SIZE, ViewsConfig(), quarantined)
 
 
-def test_accuracy_is_scikit_learns_where_nothing_weighs() -> None:
-    """Classes of one size, distances all but alike: a plain vote among the neighbours of other people."""
+def test_accuracy_equals_scikit_learns_for_equal_weights() -> None:
+    """With classes of one size and nearly equal distances the vote is that of scikit-learn."""
     generator = np.random.default_rng(0)
     class_N, person_N = np.arange(120) % 3, np.arange(120) // 6
     x_ND = np.eye(3)[class_N] * 0.6 + generator.normal(0, 0.4, (120, 3)) + [30, 0, 0]
@@ -44,7 +44,7 @@ def test_accuracy_is_scikit_learns_where_nothing_weighs() -> None:
     assert ours.item() == pytest.approx(expected, abs=0.02)
 
 
-def test_own_person_has_no_vote_and_rare_classes_count_as_much() -> None:
+def test_images_of_the_same_person_do_not_vote_and_rare_classes_count_as_much() -> None:
     unit_ND = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
     class_N = torch.tensor([0, 0, 1, 1])
     assert knn_accuracy(unit_ND, class_N, torch.arange(4), 1).item() == 1
@@ -54,7 +54,7 @@ def test_own_person_has_no_vote_and_rare_classes_count_as_much() -> None:
     assert knn_accuracy(rare, torch.tensor([0] * 3 + [1] * 9), torch.arange(12), 12).item() == 1
 
 
-def test_it_reads_training_and_validation_people_only(faces: ProbeConfig) -> None:
+def test_it_reads_the_training_and_validation_splits_only(faces: ProbeConfig) -> None:
     probe = loaded(faces)
     assert probe.pixels_NHW3.shape == (32, SIZE, SIZE, 3)
     assert (probe.class_NL[:, 0] == -1).sum() == 1
@@ -65,7 +65,7 @@ def test_it_reads_training_and_validation_people_only(faces: ProbeConfig) -> Non
     assert np.array_equal(loaded(few).pixels_NHW3, loaded(few).pixels_NHW3)
 
 
-def test_it_sees_what_a_backbone_sees_and_touches_nothing(faces: ProbeConfig) -> None:
+def test_a_score_changes_neither_backbone_nor_random_state(faces: ProbeConfig) -> None:
     torch.manual_seed(0)
     backbone = backbones.build("mini").train()
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
@@ -119,7 +119,7 @@ def on_two_ranks(rank: int, folder: Path, faces: ProbeConfig) -> None:
 
 
 @pytest.mark.slow
-def test_one_of_two_ranks_asks_for_both(faces: ProbeConfig, tmp_path: Path) -> None:
+def test_one_of_two_ranks_scores_for_both(faces: ProbeConfig, tmp_path: Path) -> None:
     multiprocessing.spawn(on_two_ranks, (tmp_path, faces), nprocs=2)
     assert_scored_but_the_same(tmp_path)
 
@@ -161,9 +161,7 @@ def test_a_backbone_of_another_image_size_is_named_before_the_first_score(
         ({"manifest": "nowhere.parquet"}, "nowhere.parquet: no such manifest"),
     ],
 )
-def test_a_set_that_cannot_be_asked_is_named(
-    faces: ProbeConfig, change: dict[str, Any], message: str
-) -> None:
+def test_unusable_labelled_sets_are_named(faces: ProbeConfig, change: dict[str, Any], message: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         loaded(dataclasses.replace(faces, **change))
 

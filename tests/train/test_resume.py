@@ -1,4 +1,4 @@
-"""Runs in processes of their own, killed or stopped at random moments: the end is bit-identical."""
+"""Runs in separate processes, killed or stopped at random moments, end bit-identical to undisturbed ones."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def runs(pid: int) -> bool:
 @pytest.mark.parametrize(
     ("ranks", "blows"), [(1, ["everything", "stop"]), (2, ["everything", "one", "launcher"])]
 )
-def test_interrupted_in_every_way_a_run_ends_bit_identical(
+def test_a_run_interrupted_in_any_way_ends_bit_identical(
     ranks: int, blows: list[str], tmp_path: Path
 ) -> None:
     """kill -9 of everything, of one rank, or of the launcher alone (its ranks save and end); or a stop
@@ -148,7 +148,7 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_random_moments_leave_no_trace(tmp_path: Path) -> None:
+def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
     """kill -9 while it looks for checkpoints, trains, logs or saves: model, target, optimiser and history end
     bit-identical to those of a run that nothing disturbed."""
     killed, whole = tmp_path / "killed", tmp_path / "whole"

@@ -1,6 +1,6 @@
-"""A step asks its device for nothing and mixes no devices: shown without a GPU, by tensors that only pretend.
+"""A step never reads a value back from its device and never mixes devices: shown without a GPU by fake tensors.
 
-They have shapes, types and devices, a GPU's too, but no values: to ask for one, or to combine two devices, is an error.
+Fake tensors have a shape, type and device, but no values: reading a value or combining two devices is an error.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import DataDependentOutputException as AskedForValueError
+from torch._subclasses.fake_tensor import DataDependentOutputException as ValueReadError
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fra.bench import plain_step as plain
@@ -30,7 +30,7 @@ OPTIMIZERS = {
 
 @pytest.fixture
 def model() -> Iterator[FRA]:
-    """Networks for tensors that pretend."""
+    """Networks for fake tensors."""
     networks = build(ModelConfig("small", num_masks=3, projection_dim=16, hidden_dim=32), ObjectiveConfig())
     sine_position.cache_clear()
     with FakeTensorMode():
@@ -39,14 +39,14 @@ def model() -> Iterator[FRA]:
 
 
 def on(device: torch.device, model: FRA) -> FRA:
-    """The networks, their weights pretending to be on a device."""
+    """Returns the networks with fake weights on a device."""
     for module in model.modules():
         for name, weight in module.named_parameters(recurse=False):
-            pretended = nn.Parameter(torch.empty(weight.shape, device=device), weight.requires_grad)
-            setattr(module, name, pretended)
+            fake = nn.Parameter(torch.empty(weight.shape, device=device), weight.requires_grad)
+            setattr(module, name, fake)
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype, device=device))
-    model.to = lambda device: model  # type: ignore[method-assign,assignment,misc]  # they are there; torch would swap them
+    model.to = lambda device: model  # type: ignore[method-assign,assignment,misc]  # they are on the device already
     return model
 
 
@@ -56,27 +56,27 @@ def views(device: torch.device) -> list[Tensor]:
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("regional", [True, False])
-def test_a_whole_step_asks_for_no_value(model: FRA, optimizer: str, regional: bool) -> None:
+def test_a_whole_step_reads_no_value(model: FRA, optimizer: str, regional: bool) -> None:
     train_step = TrainStep(on(CPU, model), CPU, torch.bfloat16, accumulation_steps=2)
     chosen = OPTIMIZERS[optimizer](model)
     for _ in range(2):
         output = train_step(*views(CPU), chosen, 0.1, 0.99, 0.9, regional)
         indicators = collapse_indicators(output.embeddings, 0.1)
     assert (output.losses.shape, indicators.shape) == ((4,), (3,))
-    with pytest.raises(AskedForValueError):
+    with pytest.raises(ValueReadError):
         output.losses.tolist()
 
 
-def test_the_plain_step_does_ask(model: FRA) -> None:
+def test_the_plain_step_reads_values(model: FRA) -> None:
     networks = on(CPU, model)
     lars = plain.PlainLARS(optim.adaptation_groups(networks.trained_parameters()))
-    with pytest.raises(AskedForValueError):
+    with pytest.raises(ValueReadError):
         plain.plain_step(networks, lars, *views(CPU))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_on_a_gpu_nothing_is_left_on_the_cpu(model: FRA, optimizer: str) -> None:
-    """All but the backward pass, for which torch wants a real one."""
+def test_on_a_gpu_no_tensor_stays_on_the_cpu(model: FRA, optimizer: str) -> None:
+    """All but the backward pass, which needs a real GPU."""
     train_step = TrainStep(on(GPU, model), GPU)
     chosen = OPTIMIZERS[optimizer](train_step.model)
     view1, view2 = views(GPU)

@@ -11,7 +11,7 @@ from support.toy_training import run
 from fra.train.monitoring.history import COLUMNS
 
 
-def test_tensorboard_has_the_history_once_although_the_run_was_broken_off(tmp_path: Path) -> None:
+def test_tensorboard_has_each_row_once_after_an_interruption(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -32,12 +32,14 @@ def test_tensorboard_has_the_history_once_although_the_run_was_broken_off(tmp_pa
     assert set(history.columns) < set(COLUMNS)
 
 
-def test_a_missing_tensorboard_is_told_before_anything_is_trained(
+def test_a_missing_tensorboard_package_is_reported_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "tensorboard", None)  # as Python does where there is no such package
+    monkeypatch.setitem(
+        sys.modules, "tensorboard", None
+    )  # as Python does for a package that is not installed
     with pytest.raises(
         RuntimeError, match="tensorboard is not installed: `pip install tensorboard`, or set it"
     ):
