@@ -20,13 +20,13 @@ from fra.report.artifacts import MINUS
 from fra.report.headline import metric_of
 from fra.transfer.config import PRETRAINED, RANDOM
 from fra.transfer.tasks import TASKS
-from pipelines.lineage.verify import object_path
 from pipelines.project import paths
 from pipelines.repo import experiments
+from pipelines.repo.hashes import CACHE, object_path
 from pipelines.repo.lock import LineageError, Stage, read
 
 HERE = Path(__file__).parent
-STYLE = HERE.parent / "fra/report/templates/style.css"
+STYLE = HERE.parents[1] / "fra/report/templates/style.css"
 LABELLED = 3
 """Parameters that fit into a run's name in a chart."""
 CURVES = 5
@@ -106,7 +106,7 @@ def content(stages: Mapping[str, Stage], path: Path, root: Path) -> bytes:
     """The bytes of an artifact of a run, from DVC's cache. Raises `LineageError` where they are gone."""
     for stage in stages.values():
         if digest := stage.outs.get(path.as_posix()):
-            stored = object_path(root / ".dvc/cache", digest)
+            stored = object_path(root / CACHE, digest)
             if not stored.is_file():
                 raise LineageError(
                     f"{path}: {digest} is no longer in DVC's cache: run `dvc fetch --all-commits`"

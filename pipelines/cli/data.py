@@ -1,47 +1,53 @@
-"""`fra data`: approval of validation results, withdrawal of people."""
+"""`fra data`: approval of the data, and withdrawal of people."""
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
-data = typer.Typer(help="Approve the data, or withdraw a person from them.", no_args_is_help=True)
+data = typer.Typer(help="Approve the data; withdraw a person.", no_args_is_help=True)
 
 
 @data.command()
-def approve(by: Annotated[str, typer.Option(help="Name of the person who approves")]) -> None:
-    """Records who approves the current validation results; `fra lineage show` displays it."""
-    from pipelines.lineage.approval import approve as write
+def approve(by: Annotated[str, typer.Option(help="Who approves the data")]) -> None:
+    """Records who approved the validation results in this workspace; `fra lineage show` prints it."""
+    from pipelines.lineage import approval
 
-    for file in write(by):
-        record = json.loads(file.read_text(encoding="utf-8"))
-        count = record["rows"] - record["quarantined"]
-        print(f"{record['dataset']}: {count} images approved by {by}: {file} (commit it)")
+    for file in approval.approve(by):
+        record = approval.read(file)
+        print(
+            f"{record['dataset']}: {record['rows'] - record['quarantined']} images approved by {by}: {file} "
+            "(commit it)"
+        )
 
 
 @data.command()
 def withdraw(
-    subject: Annotated[str, typer.Option(help="The person, as named in the manifest")],
-    by: Annotated[str, typer.Option(help="Name of the person who signs the withdrawal")],
-    run: Annotated[bool, typer.Option(help="Shard and validate the data again at once")] = True,
+    subject: Annotated[str, typer.Option(help="The person, as in the manifest")],
+    by: Annotated[str, typer.Option(help="Who authorises the withdrawal")],
+    run: Annotated[bool, typer.Option(help="Run the data stages again at once")] = True,
 ) -> None:
-    """Removes a person from the data, and lists everything that was made from their images."""
-    from pipelines.lineage.withdraw import reshard
-    from pipelines.lineage.withdraw import withdraw as write
+    """Takes a person out of the data, deletes caches, and lists what was made from their images."""
+    from pipelines.lineage import withdraw as withdrawal
+    from pipelines.project.dataset import read_withdrawal
 
-    for file in write(subject, by):
-        record = json.loads(file.read_text(encoding="utf-8"))
+    records = {file: read_withdrawal(file) for file in withdrawal.withdraw(subject, by)}
+    for file, record in records.items():
         print(
-            f"{record['dataset']}: {record['images']} images of {subject} withdrawn, signed by {by}: {file}"
+            f"{record['dataset']}: {record['images']} images of {subject} withdrawn, authorised by {by}: {file}"
         )
         for path, digest in record["stale"].items():
             print(f"  stale: {path}  {digest}")
         for name in record["stale_experiments"]:
             print(f"  stale: experiment {name}")
-        if run and reshard(record):
-            raise typer.Exit(1)
-    print("Next: `dvc repro` trains without this person. The images stay in DVC's cache and in remotes until")
-    print("`dvc gc --workspace` (with --cloud for the remote) removes what no stage uses. Your own folder of")
-    print("images is not changed.")
+    for path in withdrawal.delete_caches():
+        print(f"  deleted: {path}")
+    failed = run and max(withdrawal.repeat_data_stages(record) for record in records.values()) != 0
+    if not run or failed:
+        print("  left: the data stages' outputs and their state in .work, until `dvc repro`")
+    for line in dict.fromkeys(line for record in records.values() for line in withdrawal.leftovers(record)):
+        print(f"  left: {line}")
+    print("Next: `dvc repro` makes the artifacts without them; commit the record to git.")
+    if failed:
+        raise typer.Exit(1)

@@ -1,8 +1,9 @@
-"""`fra lineage`: show, verify, follow and attest what was made from what."""
+"""`fra lineage`: show and verify what was made from what, find what a person affects, attest a backbone."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import typer
 from pipelines.project import paths
 
 lineage = typer.Typer(
-    help="What was made from what: show it, check it, follow one person.", no_args_is_help=True
+    help="What was made from what: show it, verify it, find the impact of one person.", no_args_is_help=True
 )
 
 
@@ -24,51 +25,53 @@ def show(
         ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="As JSON")] = False,
-    page: Annotated[Path | None, typer.Option(help="Write it as a page with a graph")] = None,
+    page: Annotated[Path | None, typer.Option(help="Write an HTML page with a graph")] = None,
 ) -> None:
-    """From an artifact back to code, parameters, environment, verdict, shards and images.
+    """Traces an artifact back to code, parameters, environment, validation result, shards and images.
 
-    A copy of weights on another disk is found by its bytes, in this run or in an experiment.
+    A copy of weights on another disk is found by its content, in this run or in an experiment.
     """
     from rich.console import Console
 
     from fra.files import write_text
-    from pipelines.lineage import show as lineage_show
+    from pipelines.lineage.page import page as html_of
+    from pipelines.lineage.show import trace, tree
 
-    origin = lineage_show.trace(artifact)
+    origin = trace(artifact)
     if page is not None:
-        write_text(lineage_show.page(origin), page)
+        write_text(html_of(origin), page)
     if as_json:
         print(json.dumps(origin, indent=2))
     elif page is None:
-        Console().print(lineage_show.tree(origin))
+        Console().print(tree(origin))
 
 
 @lineage.command()
 def verify(
-    artifact: Annotated[str | None, typer.Argument(help="Only what this artifact was made from")] = None,
+    artifact: Annotated[
+        str | None, typer.Argument(help="Verify only what this artifact was made from")
+    ] = None,
     remote: Annotated[
-        Path | None, typer.Option(help="A folder that DVC pushes to: check its objects too")
+        Path | None, typer.Option(help="A folder that is a DVC remote: verify its objects too")
     ] = None,
     public_key: Annotated[
         Path | None, typer.Option(help="The statement about the backbone must be signed by this key (PEM)")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON")] = False,
 ) -> None:
-    """Computes every hash anew and compares every record with the others. Exit code 1 if anything is off."""
-    from pipelines.lineage.verify import report
-    from pipelines.lineage.verify import verify as find
+    """Computes every hash again and compares every record with the others; lists what it cannot check.
 
-    problems = find(artifact=artifact, remote=remote, public_key=public_key)
+    Exit code 1 if anything does not agree.
+    """
+    from pipelines.lineage.problem import report
+    from pipelines.lineage.verify import verify as verify_lineage
+
+    found = verify_lineage(artifact=artifact, remote=remote, public_key=public_key)
     if as_json:
-        print(
-            json.dumps(
-                [{"subject": problem.subject, "message": problem.message} for problem in problems], indent=2
-            )
-        )
+        print(json.dumps(asdict(found), indent=2))
     else:
-        print(report(problems))
-    if problems:
+        print(report(found.problems, found.limits))
+    if found.problems:
         raise typer.Exit(1)
 
 
@@ -77,27 +80,30 @@ def who(
     image: Annotated[str | None, typer.Option(help="The key of an image, as in the manifest")] = None,
     subject: Annotated[str | None, typer.Option(help="A person, as in the manifest")] = None,
 ) -> None:
-    """Everything that was made from an image or a person: shards, stages, artifacts, experiments; as JSON."""
-    from pipelines.lineage.impact import made_from
+    """Lists everything that was made from an image or a person, as JSON: shards, stages, artifacts, experiments."""
+    from pipelines.lineage.impact import impact
 
     if (image is None) == (subject is None):
         raise typer.BadParameter("give --image KEY or --subject PERSON")
-    found = made_from("key", image) if image is not None else made_from("person", str(subject))
+    found = impact("key", image) if image is not None else impact("person", str(subject))
     print(json.dumps(found, indent=2))
 
 
 @lineage.command()
 def attest(
     backbone: Annotated[Path, typer.Argument(help="The weights")] = paths.BACKBONE,
-    out: Annotated[Path, typer.Option(help="The statement")] = paths.STATEMENT,
+    out: Annotated[Path, typer.Option(help="The file of the statement")] = paths.STATEMENT,
     key: Annotated[
-        Path | None, typer.Option(help="Ed25519 private key (PEM); else FRA_SIGNING_KEY; else unsigned")
+        Path | None, typer.Option(help="Ed25519 private key (PEM); default: FRA_SIGNING_KEY, or unsigned")
     ] = None,
 ) -> None:
-    """Writes an in-toto statement (SLSA provenance) about a backbone, signed where there is a key."""
-    from pipelines.lineage import in_toto as statements
+    """Verifies the lineage of a backbone and writes an in-toto statement (SLSA provenance) about it.
 
-    print(f"{out}: {'signed' if statements.write(backbone, out, key) else 'not signed'}")
+    The statement is signed where there is a key.
+    """
+    from pipelines.lineage import attest as attestation
+
+    print(f"{out}: {'signed' if attestation.attest(backbone, out, key) else 'not signed'}")
 
 
 @lineage.command()
@@ -108,10 +114,10 @@ def check(
         Path | None, typer.Option(help="The statement must be signed by this key (PEM)")
     ] = None,
     alone: Annotated[
-        bool, typer.Option(help="Compare the two files only, not this project's dvc.lock")
+        bool, typer.Option(help="Compare only the two files, without this project's dvc.lock")
     ] = False,
 ) -> None:
-    """Checks a backbone against the statement about it. Exit code 1 if anything is off."""
+    """Compares a backbone with the statement about it. Exit code 1 if anything does not agree."""
     from pipelines.lineage import in_toto as statements
 
     problems = statements.check(statement, backbone, public_key, None if alone else Path())
@@ -122,7 +128,7 @@ def check(
 
 @lineage.command()
 def card(out: Annotated[Path, typer.Option(help="The model card")] = Path("artifacts/MODEL_CARD.md")) -> None:
-    """Writes a model card (Hugging Face format) from the run's own records."""
+    """Writes a model card (Hugging Face format) from the records of the run."""
     from pipelines.lineage.model_card import write
 
     write(out)

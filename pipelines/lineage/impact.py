@@ -1,4 +1,4 @@
-"""From an image or a person forward: everything that was made from them."""
+"""The impact of an image or a person: everything that was made from them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Any
 import pandas as pd
 
 from fra.files import read_parquet
-from pipelines.lineage.verify import object_path
+from pipelines.project import paths
 from pipelines.repo import experiments as history
+from pipelines.repo.hashes import CACHE, object_path
 from pipelines.repo.lock import LineageError, below, read
 
 
 def find(root: Path, column: str, value: str) -> dict[str, pd.DataFrame]:
-    """The rows of each data set whose `column` ("key" or "person") is `value`, by the set's name.
+    """The rows of each data set whose `column` ("key" or "person") is `value`, by the name of the data set.
 
     Raises:
-        LineageError: no manifest has one.
+        LineageError: no manifest has such a row.
     """
     found = {}
     examples: list[str] = []
@@ -33,24 +34,21 @@ def find(root: Path, column: str, value: str) -> dict[str, pd.DataFrame]:
     return found
 
 
-def made_from(column: str, value: str, root: Path = Path()) -> dict[str, Any]:
-    """Everything made from an image (column "key") or a person ("person"), as plain data.
+def impact(column: str, value: str, root: Path = Path()) -> dict[str, Any]:
+    """Everything that was made from an image (column "key") or a person (column "person"), as plain data.
 
-    A split's shard and beton hold the image; stages that read the set's files made the rest. Experiments count where
-    their own manifest, as far as DVC's cache has it, holds the image too.
+    These are the shard and beton that contain the image, and the outputs of all stages that read files of its data set.
+    An experiment counts where its own manifest has the image, or is no longer in DVC's cache.
 
     Raises:
-        LineageError: no data set has it.
+        LineageError: no data set has the image or person.
     """
     stages = read(root)
     answer: dict[str, Any] = {column: value, "datasets": {}}
     for name, rows in find(root, column, value).items():
-        written = [f"data/{kind}/{name}" for kind in ("raw", "shards", "beton")] + [
-            f"data/manifest/{name}.parquet"
-        ]
-        dependent = [stage for stage in stages.values() if set(stage.outs) & set(written)] + below(
-            stages, written
-        )
+        written = paths.of_dataset(name)
+        makers = [stage for stage in stages.values() if set(stage.outs) & set(written)]
+        dependent = makers + below(stages, written)
         answer["datasets"][name] = {
             "images": sorted(rows["key"]),
             "shards": sorted(f"data/shards/{name}/{shard}" for shard in rows["shard"].dropna().unique()),
@@ -63,9 +61,9 @@ def made_from(column: str, value: str, root: Path = Path()) -> dict[str, Any]:
 
 
 def experiments(name: str, column: str, value: str, root: Path) -> list[dict[str, Any]]:
-    """The runs in history whose manifest of the set holds the image, with their artifacts."""
-    path = f"data/manifest/{name}.parquet"
-    holds: dict[str, bool] = {}
+    """The experiments and branches whose manifest of a data set has the image or person, with their artifacts."""
+    path = paths.manifest(name).as_posix()
+    affected: dict[str, bool] = {}
     found = []
     for run in history.runs(root):
         if path.encode() not in run.lock:
@@ -74,13 +72,13 @@ def experiments(name: str, column: str, value: str, root: Path) -> list[dict[str
         digest = next((stage.outs[path] for stage in stages.values() if path in stage.outs), None)
         if digest is None:
             continue
-        if digest not in holds:
-            stored = object_path(root / ".dvc/cache", digest)
-            # a manifest that is no longer in the cache may have held it: rather name one run too many
-            holds[digest] = not stored.is_file() or bool((read_parquet(stored)[column] == value).any())
-        if holds[digest]:
-            wanted = {path: digest} | {
+        if digest not in affected:
+            stored = object_path(root / CACHE, digest)
+            # Without the manifest the experiment may have used the image, so it is named.
+            affected[digest] = not stored.is_file() or bool((read_parquet(stored)[column] == value).any())
+        if affected[digest]:
+            artifacts = {path: digest} | {
                 out: made for stage in below(stages, [path]) for out, made in stage.outs.items()
             }
-            found.append({"run": run.name, "commit": run.commit, "artifacts": wanted})
+            found.append({"run": run.name, "commit": run.commit, "artifacts": artifacts})
     return found

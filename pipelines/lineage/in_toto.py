@@ -1,7 +1,7 @@
-"""A statement that travels with a backbone: what it was built from, in a form that supply-chain tools check.
+"""The statement about a backbone: what it was built from, in a format that supply-chain tools check.
 
-An in-toto Statement v1 with SLSA Provenance v1 as its predicate; with a key, in a DSSE envelope signed by Ed25519. The
-same run gives the same statement and signature, byte for byte: no times are in it.
+An in-toto Statement v1 with SLSA Provenance v1 as its predicate; with a key, in a DSSE envelope signed with Ed25519.
+The same run gives the same statement and signature, byte for byte, as it has no times.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from safetensors import SafetensorError
 
 from fra.files import sha256, write_json
 from pipelines.lineage.record import metadata
-from pipelines.repo.lock import LineageError, Stage, md5, read
+from pipelines.repo.hashes import files_of, folder_digest, md5
+from pipelines.repo.lock import LineageError, Stage, read
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
@@ -35,15 +36,15 @@ BUILD = "urn:fra:dvc-stage:v1"
 """What `externalParameters` and `resolvedDependencies` mean: docs/reference/lineage-formats.md."""
 BUILDER = "urn:fra:pipelines"
 KEY = "FRA_SIGNING_KEY"
-"""Environment variable: path of the private key, where none is given."""
+"""Environment variable with the path of the private key, used where no key is given."""
 
 
 def write(backbone: Path, out: Path, key: Path | None = None, root: Path = Path()) -> bool:
-    """Writes the statement about `backbone`, and says whether it is signed: by `key`, or the key `FRA_SIGNING_KEY`.
+    """Writes the statement about `backbone`; returns whether it is signed, by `key` or the key `FRA_SIGNING_KEY`.
 
     Raises:
-        LineageError: the file is not what dvc.lock says was made, or carries no provenance.
-        FileNotFoundError, ValueError: the key is not there, or is no Ed25519 key in PEM.
+        LineageError: dvc.lock does not have the file, or it has no provenance.
+        FileNotFoundError, ValueError: the key is missing, or is not an Ed25519 key in PEM.
     """
     named = os.environ.get(KEY)
     key = key or (Path(named) if named else None)
@@ -56,26 +57,26 @@ def write(backbone: Path, out: Path, key: Path | None = None, root: Path = Path(
 def check(
     statement_file: Path, backbone: Path, public_key: Path | None = None, root: Path | None = Path()
 ) -> list[str]:
-    """What is off between a statement and a backbone, one line each; empty where all fits.
+    """How a statement differs from a backbone, one line each; empty where they agree.
 
-    With `public_key` the statement must be signed by it; without, a signature is not looked at. `root` None leaves out
-    the comparison with dvc.lock, for whoever has only the two files.
+    With `public_key` the statement must be signed by it; without, signatures are ignored. `root` None leaves out the
+    comparison with dvc.lock, for those who have only the two files.
 
     Raises:
-        FileNotFoundError, ValueError: the key or the backbone is not there, or the key is no Ed25519 key in PEM.
+        FileNotFoundError, ValueError: the key or the backbone is missing, or the key is not an Ed25519 key in PEM.
     """
     if not backbone.is_file():
-        raise FileNotFoundError(f"{backbone}: not there")
+        raise FileNotFoundError(f"{backbone}: missing")
     key = load_public(public_key) if public_key else None
     found: list[str] = []
     try:
         content = json.loads(statement_file.read_bytes())
         if "payloadType" in content:
             if content["payloadType"] != PAYLOAD:
-                return [f"{statement_file}: holds {content['payloadType']!r}, not a statement of in-toto"]
+                return [f"{statement_file}: contains {content['payloadType']!r}, not an in-toto statement"]
             body = decode(content["payload"])
             if key and not signed(body, content["signatures"], key):
-                found.append(f"{statement_file}: no signature in it fits {public_key}")
+                found.append(f"{statement_file}: no signature by {public_key}")
             content = json.loads(body)
         elif key:
             found.append(f"{statement_file}: not signed, though a public key was given")
@@ -85,6 +86,12 @@ def check(
         definition = content["predicate"]["buildDefinition"]
         parameters = definition["externalParameters"]
         given = {entry["name"]: entry["digest"] for entry in definition["resolvedDependencies"]}
+        found += [
+            f"{statement_file}: the files of {entry['name']} do not have its hash"
+            for entry in definition["resolvedDependencies"]
+            if (files := entry.get("annotations", {}).get("files"))
+            and folder_digest(files.items()) != f"{entry['digest'].get('dvcDir')}.dir"
+        ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return [*found, f"{statement_file}: not a statement ({type(error).__name__}: {error})"]
     found += about(statement_file, subjects, backbone)
@@ -94,19 +101,19 @@ def check(
 
 
 def about(statement_file: Path, subjects: dict[str, str | None], backbone: Path) -> list[str]:
-    """Whether the statement is about these bytes."""
+    """How the statement's subject differs from the backbone."""
     digest = sha256(backbone)
     if digest in subjects.values():
         return []
     if backbone.name in {Path(name).name for name in subjects}:
-        return [f"{backbone}: SHA-256 is {digest}, {statement_file} is about other bytes of that name"]
-    return [f"{statement_file}: not about {backbone}, but about {', '.join(subjects) or 'nothing'}"]
+        return [f"{backbone}: SHA-256 is {digest}, {statement_file} is about another file of that name"]
+    return [f"{statement_file}: about {', '.join(subjects) or 'nothing'}, not about {backbone}"]
 
 
 def differences(
     statement_file: Path, parameters: Any, given: dict[str, Any], backbone: Path, root: Path
 ) -> list[str]:
-    """What the statement says against what it would say now."""
+    """How the statement differs from the one that would be written now."""
     try:
         expected = statement(backbone, root)["predicate"]["buildDefinition"]
     except LineageError as error:
@@ -119,27 +126,28 @@ def differences(
         if given.get(name) != wanted.get(name)
     ]
     if parameters != expected["externalParameters"]:
-        found.append(f"{statement_file}: names another command or other parameters than dvc.lock")
+        found.append(f"{statement_file}: has another command or other parameters than dvc.lock")
     return found
 
 
 def shown(digest: dict[str, str] | None) -> str:
+    """Hashes as text."""
     return "missing" if digest is None else ", ".join(f"{name} {value}" for name, value in digest.items())
 
 
 def statement(backbone: Path, root: Path = Path()) -> dict[str, Any]:
-    """The statement about a backbone, from dvc.lock and from what the weights say of themselves.
+    """The statement about a backbone, from dvc.lock and the metadata of the weights.
 
     Raises:
-        LineageError: the file is not what dvc.lock says was made, or carries no provenance.
+        LineageError: dvc.lock does not have the file, or it has no provenance.
     """
     stage, path = made_by(backbone, root)
     try:
-        says = metadata(backbone)["provenance"]
-        depends = dependencies(stage, says)
-        environment = says["environment"]
+        provenance = metadata(backbone)["provenance"]
+        depends = dependencies(stage, provenance, root)
+        environment = provenance["environment"]
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-        raise LineageError(f"{backbone}: carries no provenance that can be read ({error})") from None
+        raise LineageError(f"{backbone}: has no provenance that can be read ({error})") from None
     return {
         "_type": STATEMENT,
         "subject": [{"name": path, "digest": {"sha256": sha256(backbone)}}],
@@ -168,22 +176,24 @@ def statement(backbone: Path, root: Path = Path()) -> dict[str, Any]:
 
 
 def made_by(file: Path, root: Path = Path()) -> tuple[Stage, str]:
-    """The stage of dvc.lock that wrote these bytes, and under which path. Raises `LineageError`."""
+    """The stage of dvc.lock that wrote a file with this content, and the output's path. Raises `LineageError`."""
     if not file.is_file():
-        raise LineageError(f"{file}: not there: run `dvc repro`")
+        raise LineageError(f"{file}: missing: run `dvc repro`")
     digest = md5(file)
     for stage in read(root).values():
         for path, made in stage.outs.items():
             if made == digest:
                 return stage, path
-    raise LineageError(
-        f"{file}: not what dvc.lock says was made (MD5 {digest}): run `dvc checkout` or `dvc repro`"
-    )
+    raise LineageError(f"{file}: not an output in dvc.lock (MD5 {digest}): run `dvc checkout` or `dvc repro`")
 
 
-def dependencies(stage: Stage, says: dict[str, Any]) -> list[dict[str, Any]]:
-    """Everything that went in: the commit, the locked libraries, code files, and data by both hashes where known."""
-    code, lock, inputs = says["code"], says["environment"]["lock"], says["inputs"]
+def dependencies(stage: Stage, provenance: dict[str, Any], root: Path) -> list[dict[str, Any]]:
+    """All inputs: the commit, the locked libraries, code, and data by both hashes where both are known.
+
+    A folder of code has its files as an annotation where the workspace has this folder; their listing has the hash
+    `dvcDir`, so the annotation can be checked by itself.
+    """
+    code, lock, inputs = provenance["code"], provenance["environment"]["lock"], provenance["inputs"]
     found: list[dict[str, Any]] = []
     if code["commit"]:
         found.append(
@@ -200,17 +210,20 @@ def dependencies(stage: Stage, says: dict[str, Any]) -> list[dict[str, Any]]:
         digest = dvc_digest(stage.deps[path]) if path in stage.deps else {}
         if path in inputs:
             digest["sha256"] = inputs[path]
-        found.append({"name": path, "digest": digest})
+        entry: dict[str, Any] = {"name": path, "digest": digest}
+        if files := files_of(path, stage.code.get(path, ""), root):
+            entry["annotations"] = {"files": files}
+        found.append(entry)
     return found
 
 
 def dvc_digest(digest: str) -> dict[str, str]:
-    """DVC's hash as in-toto names hashes: `md5` of a file, `dvcDir` (MD5 of the listing) of a folder."""
+    """DVC's hash under its name in in-toto: `md5` of a file, `dvcDir` (MD5 of the listing) of a folder."""
     return {"dvcDir": digest.removesuffix(".dir")} if digest.endswith(".dir") else {"md5": digest}
 
 
 def envelope(content: dict[str, Any], key: Ed25519PrivateKey) -> dict[str, Any]:
-    """A DSSE envelope (v1.0.0) around a statement."""
+    """A DSSE envelope (v1.0.0) with a statement and its signature."""
     body = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
     public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return {
@@ -232,12 +245,12 @@ def encoded(body: bytes) -> bytes:
 
 
 def decode(text: str) -> bytes:
-    """Base64 in either alphabet, as DSSE allows."""
+    """Decodes Base64 in either alphabet, as DSSE allows."""
     return base64.b64decode(text.replace("-", "+").replace("_", "/"), validate=True)
 
 
 def signed(body: bytes, signatures: list[dict[str, str]], key: Ed25519PublicKey) -> bool:
-    """Whether one of the signatures is by `key`; the key's id in the envelope decides nothing."""
+    """Whether one of the signatures is by `key`; the id of the key in the envelope is ignored."""
     for signature in signatures:
         try:
             key.verify(decode(signature["sig"]), encoded(body))
@@ -248,7 +261,7 @@ def signed(body: bytes, signatures: list[dict[str, str]], key: Ed25519PublicKey)
 
 
 class KeyFileError(ValueError):
-    """A key cannot be used; the message names the file and the remedy, never what is in it."""
+    """A key cannot be used; the message names the file and the remedy, never the file's content."""
 
 
 def private_key(path: Path) -> Ed25519PrivateKey:
@@ -274,12 +287,13 @@ def load_public(path: Path) -> Ed25519PublicKey:
     if not isinstance(key, Ed25519PublicKey):
         raise KeyFileError(
             f"{path}: not an Ed25519 public key in PEM: "
-            "make it from the private one with `openssl pkey -in KEY.pem -pubout -out PUBLIC.pem`"
+            "make one from the private key with `openssl pkey -in KEY.pem -pubout -out PUBLIC.pem`"
         )
     return key
 
 
 def key_bytes(path: Path) -> bytes:
+    """The content of a key file. Raises `FileNotFoundError`."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such key file")
     return path.read_bytes()

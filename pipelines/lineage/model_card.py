@@ -1,4 +1,4 @@
-"""A model card in Hugging Face's format, from the records of the run that made the backbone. Every number is read."""
+"""A model card in Hugging Face's format; all its numbers are read from the records of the run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from fra.report.artifacts import MINUS, TaskResult
 from fra.report.sections.data import small_set
 from fra.validation import verdict as validation
 from pipelines.lineage import show
+from pipelines.lineage.checks.people import withdrawals
 from pipelines.lineage.in_toto import made_by
 from pipelines.lineage.record import metadata
-from pipelines.lineage.verify import lookup, withdrawn
 from pipelines.project import paths
+from pipelines.repo.definition import lookup
+from pipelines.repo.hashes import Hashes
 from pipelines.repo.lock import LineageError, Stage, read
 
 KINDS = {
@@ -28,21 +30,21 @@ KINDS = {
     "alignment": "keypoint-detection",
     "verification": "image-feature-extraction",
 }
-"""Hugging Face's names of our tasks; "other" where it has none."""
+"""Hugging Face's name of each task; other tasks are "other"."""
 CREDITS = {
     "orl": 'AT&T "Database of Faces" (ORL): AT&T Laboratories Cambridge; F. Samaria and A. Harter, '
     '"Parameterisation of a stochastic model for human face identification", WACV 1994. '
     "Labels and landmarks are this project's own.",
-    "generated": "Drawn by the generator in the package gan-face-generate 1.1.1 (MIT licence), which learnt from "
+    "generated": "Drawn by the generator in the package gan-face-generate 1.1.1 (MIT licence), which was trained on "
     "DigiFace-1M, rendered faces that Microsoft publishes for non-commercial research.",
 }
-"""Where the faces of an adapter come from, as its makers ask to be named."""
+"""The source of the images of an adapter, cited as its authors request."""
 
 INTENDED = """## Intended use
 
 Features of faces as a starting point for other work: classifying expressions and attributes, finding landmarks, and
-research on representation learning. The backbone turns a cropped face into a feature map; a head must be trained, and
-judged, for each use.
+research on representation learning. The backbone turns a cropped face into a feature map; a head must be trained and
+evaluated for each use.
 
 ```python
 import fra
@@ -54,17 +56,17 @@ heatmaps = encoder.heatmaps(["face.jpg"])
 
 Out of scope: deciding about people (hiring, credit, policing, borders, access), identifying people who did not agree to
 it, mass surveillance, and reading emotions or character from faces as if they were facts. An expression label says what
-a face looks like, not what somebody feels.
+a face looks like, not what a person feels.
 """
 RESPONSIBLE = """## Faces are personal data
 
-Pictures of faces are personal data, and features made to recognise people are biometric data, which the law of many
+Images of faces are personal data, and features made to recognise people are biometric data, which the law of many
 places protects more (in the European Union, article 9 of the GDPR). Before you train on faces or use this model on
-them: know on what ground you may, tell the people, keep pictures no longer than needed, and judge the model on the
-people it will meet. A vector can be matched to a person as a picture can: protect it in the same way.
+them: establish the legal basis, inform the people, keep images no longer than needed, and evaluate the model on the
+people it will be used with. A vector can be matched to a person as an image can: protect it in the same way.
 
-When somebody takes their consent back, `fra lineage who --subject ID` names everything made from their pictures, and
-`fra data withdraw --subject ID` takes them out and marks it as stale; `dvc repro` then trains without them.
+When a person withdraws consent, `fra lineage who --subject ID` lists everything made from their images, and
+`fra data withdraw --subject ID` removes them and marks it as stale; `dvc repro` then trains without them.
 """
 
 
@@ -72,7 +74,7 @@ def write(out: Path, root: Path = Path()) -> None:
     """Writes the model card of the run in `root`.
 
     Raises:
-        LineageError: nothing ran, or the backbone is not the one that dvc.lock says was made.
+        LineageError: no stage has run yet, or the backbone is not the one in dvc.lock.
         FileNotFoundError, ValidationFailed, ValueError: a record of the run is missing or damaged; the message
             names it.
     """
@@ -82,44 +84,44 @@ def write(out: Path, root: Path = Path()) -> None:
 def card(root: Path = Path()) -> str:
     """The model card as text: YAML front matter, then Markdown."""
     weights = root / paths.PRETRAIN / "backbone.safetensors"
-    stage, path = made_by(weights, root)
-    says = metadata(weights)
+    _, path = made_by(weights, root)
+    about = metadata(weights)
     stages = read(root)
     origin = show.trace(str(root / path), root)
-    dataset = says["provenance"]["params"]["dataset"]["name"]
-    judged = judgements(stages, root)
+    dataset = about["provenance"]["params"]["dataset"]["name"]
+    datasets = evaluated(stages, root)
     run = artifacts.read(
         validation=root / paths.VALIDATION,
         pretrain=root / paths.PRETRAIN,
-        transfer={name: root / paths.TRANSFER / name for name in judged},
+        transfer={name: root / paths.TRANSFER / name for name in datasets},
         manifest=root / paths.manifest(dataset),
         quarantined=root / paths.VALIDATION / "quarantine.csv",
         shards=root / paths.shards(dataset),
-        provenance=says["provenance"],
+        provenance=about["provenance"],
     )
-    title = f"fra-{says['backbone']}-{dataset}"
-    notes = {name: small_set(usable_rows(stages, name, root)) for name in judged}
-    stale = [str(problem) for problem in withdrawn({stage.name: stage}, root) if problem.subject == path]
+    title = f"fra-{about['backbone']}-{dataset}"
+    notes = {name: small_set(usable_rows(stages, name, root)) for name in datasets}
+    stale = [str(problem) for problem in withdrawals(stages, root, Hashes(root)) if problem.subject == path]
     return "\n".join(
         [
-            front_matter(title, run.tasks, judged),
+            front_matter(title, run.tasks, datasets),
             f"# {title}\n",
-            f"A `{says['backbone']}` backbone pre-trained without labels on the faces of `{dataset}` by Facial Region "
+            f"A `{about['backbone']}` backbone pre-trained without labels on the faces of `{dataset}` by Facial Region "
             "Awareness (FRA, CVPR 2024): two views of a face agree as a whole and region by region.\n",
             *(f"> **Do not use.** {problem}\n" for problem in stale),
             INTENDED,
             data(origin, stages, root),
-            recipe(says, run.metrics),
-            results(run.tasks, judged, notes),
-            limits(run, judged, notes, origin),
+            recipe(about, run.metrics),
+            results(run.tasks, datasets, notes),
+            limits(run, datasets, notes, origin),
             RESPONSIBLE,
-            provenance(weights, says, origin),
+            provenance(weights, about, origin),
         ]
     )
 
 
-def judgements(stages: dict[str, Stage], root: Path) -> dict[str, str]:
-    """Each task that was judged, and the data set it was judged on. Raises `LineageError` where there is none."""
+def evaluated(stages: dict[str, Stage], root: Path) -> dict[str, str]:
+    """Each task that was evaluated, and the data set it was evaluated on. Raises `LineageError` where there is none."""
     found = {
         name.removeprefix("transfer@"): lookup(stage.params, f"tasks.{name.removeprefix('transfer@')}")[
             "dataset"
@@ -128,7 +130,7 @@ def judgements(stages: dict[str, Stage], root: Path) -> dict[str, str]:
         if name.startswith("transfer@")
     }
     if not found:
-        raise LineageError(f"{root / 'dvc.lock'}: no task was judged: run `dvc repro`")
+        raise LineageError(f"{root / 'dvc.lock'}: no task was evaluated: run `dvc repro`")
     return found
 
 
@@ -139,14 +141,14 @@ def usable_rows(stages: dict[str, Stage], task: str, root: Path) -> pd.DataFrame
     return validation.read_usable_rows(root / paths.manifest(chosen["dataset"]), quarantined)
 
 
-def front_matter(title: str, tasks: list[TaskResult], judged: dict[str, str]) -> str:
-    """What Hugging Face reads: library, tags, and every headline figure with its interval and random weights'."""
+def front_matter(title: str, tasks: list[TaskResult], datasets: dict[str, str]) -> str:
+    """The front matter that Hugging Face reads: library, tags, headline metrics with intervals and a baseline."""
     entries = [
         EvalResult(
             task_type=KINDS.get(task.name, "other"),
             task_name=headline.task_title(task.name),
-            dataset_type=judged[task.name],
-            dataset_name=judged[task.name],
+            dataset_type=datasets[task.name],
+            dataset_name=datasets[task.name],
             dataset_config=task.name,  # without it, tasks of one kind on one set would be merged
             dataset_split="test",
             metric_type=row["metric"],
@@ -177,9 +179,9 @@ def front_matter(title: str, tasks: list[TaskResult], judged: dict[str, str]) ->
 
 
 def means(task: TaskResult) -> pd.DataFrame:
-    """The headline figures of a task, means over seeds: first protocol, all labels, no groups and single labels."""
+    """The headline metrics of a task as means over seeds: first protocol, all labels, no groups or single labels."""
     if task.results is None:
-        raise LineageError(f"{task.folder / 'results.csv'}: not there: run `dvc repro transfer@{task.name}`")
+        raise LineageError(f"{task.folder / 'results.csv'}: missing: run `dvc repro transfer@{task.name}`")
     table = task.results
     chosen: pd.DataFrame = table[
         (table["protocol"] == table["protocol"].iloc[0])
@@ -192,12 +194,13 @@ def means(task: TaskResult) -> pd.DataFrame:
 
 
 def value_of(task: TaskResult, model: str, metric: str) -> float | None:
+    """The mean of a metric of one model; None where it was not computed."""
     entry = task.metrics.get(model, {}).get(metric)
     return None if entry is None else float(entry["mean"])
 
 
 def data(origin: dict[str, Any], stages: dict[str, Stage], root: Path) -> str:
-    """Which images the backbone was trained on, whether they passed, and what was quarantined."""
+    """The images that the backbone was trained on, whether they passed validation, and what was quarantined."""
     lines = ["## Training data\n"]
     for found in origin["images"]:
         splits = ", ".join(f"{count:,} {split}" for split, count in found["splits"].items())
@@ -221,34 +224,34 @@ def data(origin: dict[str, Any], stages: dict[str, Stage], root: Path) -> str:
 
 
 def adapters(stages: dict[str, Stage]) -> Iterator[str]:
-    """The adapters of every data set that was used."""
+    """The adapters of all data sets that were used."""
     for stage in stages.values():
         for key, values in stage.params.items():
             if (key == "dataset" or key.startswith("benchmarks.")) and "adapter" in values:
                 yield values["adapter"]
 
 
-def recipe(says: dict[str, Any], metrics: dict[str, Any]) -> str:
-    """How the backbone was trained: every parameter, and how training went."""
+def recipe(about: dict[str, Any], metrics: dict[str, Any]) -> str:
+    """How the backbone was trained: the training metrics and every parameter."""
     rows = [
         (f"`{section}.{key}`", f"`{value}`")
-        for section, values in sorted(says["provenance"]["params"].items())
+        for section, values in sorted(about["provenance"]["params"].items())
         for key, value in sorted(values.items())
         if section != "dataset"
     ]
-    went = [
+    training = [
         (name.replace("_", " "), f"{value:,.4g}" if isinstance(value, float) else str(value))
         for name, value in metrics.items()
     ]
     return (
         "## Training\n\n"
-        f"{table(['at the end of training', ''], went)}\n"
+        f"{table(['at the end of training', ''], training)}\n"
         f"<details><summary>All parameters</summary>\n\n{table(['parameter', 'value'], rows)}\n</details>\n"
     )
 
 
-def results(tasks: list[TaskResult], judged: dict[str, str], notes: dict[str, str]) -> str:
-    """Every headline figure beside random weights', with 95 % intervals over people."""
+def results(tasks: list[TaskResult], datasets: dict[str, str], notes: dict[str, str]) -> str:
+    """Every headline metric compared with random weights, with 95 % intervals over people."""
     parts = [
         "## Results\n",
         "The backbone is frozen; test people are in no other split of their data set. Means over seeds, with 95 % "
@@ -257,13 +260,13 @@ def results(tasks: list[TaskResult], judged: dict[str, str], notes: dict[str, st
     for task in tasks:
         figures = means(task)
         about = headline.table(task).about
-        parts.append(f"### {headline.task_title(task.name)} on `{judged[task.name]}`\n")
+        parts.append(f"### {headline.task_title(task.name)} on `{datasets[task.name]}`\n")
         if notes[task.name]:
             parts.append(f"**Small data**: {notes[task.name]}, too few to rank methods by.\n")
         parts.append(f"{about}.\n")
         models = list(dict.fromkeys(figures["model"]))
         cells = {
-            (row["metric"], row["model"]): spelt(row, MINUS in row["model"])
+            (row["metric"], row["model"]): text_of(row, MINUS in row["model"])
             for row in figures.to_dict("records")
         }
         rows = [
@@ -275,27 +278,31 @@ def results(tasks: list[TaskResult], judged: dict[str, str], notes: dict[str, st
 
 
 def better(task: str, metric: str) -> str:
-    """A metric's name, and which way is better."""
+    """A metric's name, and an arrow in the direction that is better."""
     arrow = "↓" if headline.lower_is_better(task, metric) else "↑"
     return f"{headline.metric_of(metric).label} {arrow}"
 
 
 def model_label(name: str) -> str:
+    """A model's name in a table; of a difference both names."""
     return " − ".join(headline.model_label(part) for part in name.split(MINUS))
 
 
-def spelt(row: Mapping[Any, Any], signed: bool) -> str:
+def text_of(row: Mapping[Any, Any], signed: bool) -> str:
+    """A metric with its unit and interval as text."""
     metric = headline.metric_of(row["metric"])
     value, low, high = (metric.text(row[key], signed) for key in ("value", "low", "high"))
     return f"{value} {metric.unit}".strip() + f" ({low} to {high})"
 
 
-def limits(run: artifacts.Run, judged: dict[str, str], notes: dict[str, str], origin: dict[str, Any]) -> str:
-    """What the figures cannot say, as far as the records themselves show it."""
+def limits(
+    run: artifacts.Run, datasets: dict[str, str], notes: dict[str, str], origin: dict[str, Any]
+) -> str:
+    """The limits of the results, as far as the records show them."""
     lines = ["## Limits\n"]
-    for dataset in dict.fromkeys(judged[name] for name, note in notes.items() if note):
-        note = next(note for name, note in notes.items() if note and judged[name] == dataset)
-        lines.append(f"- `{dataset}` is small ({note}): its figures rank no methods.")
+    for dataset in dict.fromkeys(datasets[name] for name, note in notes.items() if note):
+        note = next(note for name, note in notes.items() if note and datasets[name] == dataset)
+        lines.append(f"- `{dataset}` is small ({note}): its results cannot rank methods.")
     clear = {task.name: headline.table(task).primary for task in run.tasks}
     for name, row in clear.items():
         for difference in row.differences:
@@ -315,7 +322,7 @@ def limits(run: artifacts.Run, judged: dict[str, str], notes: dict[str, str], or
     code = run.provenance["code"]
     if code["commit"] is None or code["modified"]:
         lines.append(
-            "- The code that trained it, or a part of it, is in no commit: it cannot be made again exactly."
+            "- The code that trained it, or a part of it, is in no commit: it cannot be reproduced exactly."
         )
     if not all(verdict["success"] for verdict in origin["verdicts"]):
         lines.append("- The training data did not pass validation.")
@@ -329,7 +336,7 @@ def limits(run: artifacts.Run, judged: dict[str, str], notes: dict[str, str], or
 
 
 def groups(tasks: list[TaskResult]) -> Iterator[str]:
-    """How far figures differ between groups of people, or that nobody measured it."""
+    """How far metrics differ between groups of people, or that this was not measured."""
     measured = False
     for task in tasks:
         table = task.results
@@ -350,13 +357,13 @@ def groups(tasks: list[TaskResult]) -> Iterator[str]:
     if not measured:
         yield (
             "- Not measured: whether it serves groups of people (by age, gender, skin tone) equally well. Set "
-            "`transfer.groups` to labels that the data have, and judge that before use."
+            "`transfer.groups` to labels that the data have, and evaluate that before use."
         )
 
 
-def provenance(weights: Path, says: dict[str, Any], origin: dict[str, Any]) -> str:
-    """Where the backbone comes from, to be compared with what `fra lineage show` and `verify` say."""
-    record = says["provenance"]
+def provenance(weights: Path, about: dict[str, Any], origin: dict[str, Any]) -> str:
+    """The origin of the backbone, to be compared with the output of `fra lineage show` and `verify`."""
+    record = about["provenance"]
     code, environment = record["code"], record["environment"]
     libraries = environment.get("libraries") or {}
     changed = " with changes that are in no commit" if code["modified"] else ""
@@ -373,12 +380,12 @@ def provenance(weights: Path, says: dict[str, Any], origin: dict[str, Any]) -> s
     ]
     return (
         f"## Provenance\n\n{table(['', ''], [row for row in rows if row[1]])}\n"
-        "`fra lineage show FILE` traces a copy of the weights, wherever it lies; `fra lineage verify` checks every "
+        "`fra lineage show FILE` traces any copy of the weights; `fra lineage verify` checks every "
         "hash.\n"
     )
 
 
 def table(header: list[str], rows: Sequence[tuple[str, ...]]) -> str:
-    """A table in Markdown."""
+    """A table as Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(cell.replace('|', '¦') for cell in line)} |\n" for line in lines)

@@ -1,8 +1,9 @@
-"""OpenLineage: what ran, on which data, and what came of it, as events that other lineage systems read.
+"""OpenLineage events: what ran, on which data, with which result, in a format that other lineage systems read.
 
-A run of a stage tells of its START and of its end (COMPLETE, FAIL or ABORT). Events go into a file below `.work`, and
-to a receiver where `FRA_OPENLINEAGE_URL` names one. Written by hand after the published schemas (OpenLineage 2-0-2):
-the official client takes half a second to import, in every stage; tests read our events with its classes.
+Each run of a stage has an event for its START and one for its end (COMPLETE, FAIL or ABORT). Events are appended to a
+file below `.work`, and sent to a receiver where `FRA_OPENLINEAGE_URL` names one. They follow the published schemas
+(OpenLineage 2-0-2) without the official client, which takes half a second to import in every stage; tests read our
+events with its classes.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 from uuid import uuid4
 
-import yaml
-
+from pipelines import params
 from pipelines.lineage import record
-from pipelines.repo.definition import Definition, definitions
-from pipelines.repo.lock import Hashes, contains, read
+from pipelines.repo.definition import Definition
+from pipelines.repo.hashes import Hashes, is_tracked
+from pipelines.repo.lock import LOCK, contains, read
 
 EVENTS = Path(".work/openlineage/events.jsonl")
-"""One event a line."""
+"""The file of events, one a line."""
 URL = "FRA_OPENLINEAGE_URL"
-"""Environment variable: address of a receiver (Marquez, say), to which `/api/v1/lineage` is added."""
+"""Environment variable with the address of a receiver such as Marquez; `/api/v1/lineage` is added to it."""
 API_KEY = "FRA_OPENLINEAGE_API_KEY"
-"""Environment variable: sent to the receiver as a bearer token, where it is set."""
-PATIENCE = 5.0
-"""Seconds that a receiver may take."""
+"""Environment variable with the bearer token that is sent to the receiver."""
+TIMEOUT = 5.0
+"""Seconds that a receiver has to answer."""
 NAMESPACE = "fra"
 PRODUCER = "urn:fra:pipelines"
 SPEC = "https://openlineage.io/spec"
@@ -44,69 +45,74 @@ logger = logging.getLogger("fra")
 
 @contextmanager
 def run(stage: str, parent: str | None = None) -> Iterator[None]:
-    """Tells of a stage's run: its start, and how it ended. `parent` is the id (a UUID) of the run that started it.
+    """Emits the events of a stage's run: its start, and how it ended.
 
-    DVC's own name for the stage (`DVC_STAGE`) goes before `stage`. Nothing here stops a stage: where an event cannot
-    be made, written or sent, there is one warning, and no further attempt in this run.
+    Nothing here stops a stage: where an event cannot be made, written or sent, one warning is logged and no further
+    event of this run is emitted there.
+
+    Args:
+        stage: the stage's name, used where DVC did not set its own (`DVC_STAGE`).
+        parent: the id (a UUID) of the run that started this one.
     """
     identity = str(uuid4())
-    ways: dict[str, Callable[[str], None]] = {f"in {EVENTS}": append}
+    targets: dict[str, Callable[[str], None]] = {f"in {EVENTS}": append}
     if url := os.environ.get(URL):
-        ways[f"at {urlsplit(url).hostname}"] = lambda line: post(line, url)
+        targets[f"at {urlsplit(url).hostname}"] = lambda line: post(line, url)
 
-    def tell(state: str, error: BaseException | None = None) -> None:
-        if not ways:
+    def emit(state: str, error: BaseException | None = None) -> None:
+        if not targets:
             return
         try:
             line = json.dumps(event(stage, identity, state, parent, error), sort_keys=True)
         except Exception as problem:
             logger.warning("no OpenLineage events of %s: %s: %s", stage, type(problem).__name__, problem)
-            ways.clear()
-        for place, way in list(ways.items()):
+            targets.clear()
+        for place, send in list(targets.items()):
             try:
-                way(line)
+                send(line)
             except Exception as problem:
                 logger.warning("no OpenLineage events %s: %s: %s", place, type(problem).__name__, problem)
-                del ways[place]
+                del targets[place]
 
-    tell("START")
+    emit("START")
     try:
         yield
     except BaseException as error:
-        tell("FAIL" if isinstance(error, Exception) else "ABORT", error)  # others are signals and exits
+        emit("FAIL" if isinstance(error, Exception) else "ABORT", error)  # the others are signals and exits
         raise
-    tell("COMPLETE")
+    emit("COMPLETE")
 
 
 def append(line: str) -> None:
-    """Adds a line to the file of events: whole, whatever other stages write, and whatever was cut off before."""
+    """Appends a line to the file of events. Lines of parallel stages do not mix, nor with one that was cut off."""
     EVENTS.parent.mkdir(parents=True, exist_ok=True)
     with EVENTS.open("a+b", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         end = file.seek(0, os.SEEK_END)
         file.seek(max(0, end - 1))
-        torn = file.read(1) not in (b"", b"\n")  # by a process that was killed as it wrote
+        torn = file.read(1) not in (b"", b"\n")  # by a process that was killed while writing
         rest = memoryview(b"\n" * torn + line.encode() + b"\n")
         while rest:
             rest = rest[file.write(rest) :]
 
 
-class Stay(HTTPRedirectHandler):
-    """A redirected POST would become a GET that succeeds, and take the token to another host."""
+class NoRedirect(HTTPRedirectHandler):
+    """Refuses redirects: a redirected POST would become a GET that succeeds, and send the token to another host."""
 
     def redirect_request(self, *_: Any) -> None:
+        """Returns None, by which urllib raises the redirect as an error."""
         return None
 
 
 def post(line: str, url: str) -> None:
-    """Sends an event. Raises `OSError` or `ValueError` where that fails."""
+    """Sends an event to a receiver. Raises `OSError` or `ValueError` where that fails."""
     if urlsplit(url).scheme not in ("http", "https"):
         raise ValueError(f"{URL} must begin with http:// or https://")
     headers = {"Content-Type": "application/json"}
     if key := os.environ.get(API_KEY):
         headers["Authorization"] = f"Bearer {key}"
     request = Request(f"{url.rstrip('/')}/api/v1/lineage", line.encode(), headers, method="POST")
-    with build_opener(Stay).open(request, timeout=PATIENCE):
+    with build_opener(NoRedirect).open(request, timeout=TIMEOUT):
         pass
 
 
@@ -115,12 +121,12 @@ def event(
 ) -> dict[str, Any]:
     """A RunEvent of OpenLineage as plain data.
 
-    Outputs have versions once they are COMPLETE; only those that are there are named then, since some stages of DVC are
-    several commands, each a run of its own ("benchmark@rafdb.ingest").
+    Outputs have versions in the event COMPLETE, which names only those that exist: some stages of DVC are several
+    commands, each a run of its own ("benchmark@rafdb.ingest").
     """
     name = os.environ.get("DVC_STAGE", stage)
-    defined = definition(name)
-    outputs = written(defined) if state == "COMPLETE" else [dataset(path) for path in defined.outs]
+    defined = record.definition_of(name)
+    outputs = written(name, defined) if state == "COMPLETE" else [dataset(path) for path in defined.outs]
     return {
         "eventType": state,
         "eventTime": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -138,7 +144,7 @@ def event(
 
 
 def facet(schema: str, fields: dict[str, Any], kind: str = "") -> dict[str, Any]:
-    """A facet by a published schema, such as "facets/1-0-1/ErrorMessageRunFacet"; `kind` where it defines several."""
+    """A facet of a published schema, such as "facets/1-0-1/ErrorMessageRunFacet"; `kind` where that defines several."""
     return {
         "_producer": PRODUCER,
         "_schemaURL": f"{SPEC}/{schema}.json#/$defs/{kind or schema.rsplit('/', 1)[1]}",
@@ -147,6 +153,7 @@ def facet(schema: str, fields: dict[str, Any], kind: str = "") -> dict[str, Any]
 
 
 def run_facets(defined: Definition, parent: str | None, error: BaseException | None) -> dict[str, Any]:
+    """The facets of a run: parameters, code, environment, parent, error."""
     facets = {
         "executionParameters": facet(
             "facets/1-0-0/ExecutionParametersRunFacet",
@@ -168,6 +175,7 @@ def run_facets(defined: Definition, parent: str | None, error: BaseException | N
 
 
 def job_facets() -> dict[str, Any]:
+    """The facets of a job: its type, and the commit of the code."""
     facets = {
         "jobType": facet(
             "facets/2-0-4/JobTypeJobFacet",
@@ -183,42 +191,31 @@ def job_facets() -> dict[str, Any]:
     return facets
 
 
-def definition(name: str) -> Definition:
-    """The stage in dvc.yaml; an empty one where it is not in there, or the file cannot be read."""
-    try:
-        return definitions(Path("dvc.yaml").read_text(encoding="utf-8"), settings())[name]
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
-        return Definition("", (), (), ())
-
-
-def settings() -> Any:
-    return yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-
-
 def parameters(defined: Definition) -> Iterator[tuple[str, str]]:
-    """The stage's parameters, one a number: ("train.lr", "0.001"). Of a place on this machine the last name alone."""
+    """The stage's parameters by dotted key: ("train.lr", "0.001"). Of an absolute path only the last name is given."""
 
-    def spell(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    def flatten(key: str, value: Any) -> Iterator[tuple[str, str]]:
         if isinstance(value, dict):
             for part, inner in value.items():
-                yield from spell(f"{key}.{part}", inner)
+                yield from flatten(f"{key}.{part}", inner)
         else:
             text = value if isinstance(value, str) else json.dumps(value)
             yield key, Path(text).name if text.startswith(("/", "~")) else text
 
+    values = params.read() if defined.params else {}
     for key in defined.params:
-        value = settings()
+        value: Any = values
         for part in key.split("."):
             value = value[part]
-        yield from spell(key, value)
+        yield from flatten(key, value)
 
 
 def read_by(defined: Definition) -> list[dict[str, Any]]:
-    """The data that a stage reads, under the names of the outputs they are, so that stages join up.
+    """The data that a stage reads, under the names of the outputs that they are, so that stages join into one graph.
 
     Under DVC their hashes are those of dvc.lock, which DVC has just compared with the files; else they are computed.
     """
-    stages = read() if Path("dvc.lock").is_file() else {}
+    stages = read() if LOCK.is_file() else {}
     hashes = Hashes(Path())
     outs = {path: digest for stage in stages.values() for path, digest in stage.outs.items()}
     found: dict[str, str | None] = {}
@@ -231,14 +228,19 @@ def read_by(defined: Definition) -> list[dict[str, Any]]:
     return [dataset(path, digest) for path, digest in found.items()]
 
 
-def written(defined: Definition) -> list[dict[str, Any]]:
-    """What a stage has written, by DVC's hashes, with sizes."""
+def written(stage: str, defined: Definition) -> list[dict[str, Any]]:
+    """What a stage has written, with DVC's hashes, which its record has just taken, and sizes."""
+    try:
+        known = record.read(stage)["outs"]
+    except (OSError, ValueError):
+        known = {}
     hashes, found = Hashes(Path()), []
     for path in defined.outs:
-        digest = hashes.of(path)
+        digest = known.get(path) or hashes.of(path)
         if digest is None:
             continue
-        sizes = [Path(file).stat().st_size for file in hashes.files if contains(path, file)]
+        files = Path(path).rglob("*") if Path(path).is_dir() else [Path(path)]
+        sizes = [file.stat().st_size for file in files if file.is_file() and is_tracked(file)]
         statistics = facet(
             "facets/1-0-2/OutputStatisticsOutputDatasetFacet", {"size": sum(sizes), "fileCount": len(sizes)}
         )
@@ -247,5 +249,6 @@ def written(defined: Definition) -> list[dict[str, Any]]:
 
 
 def dataset(path: str, digest: str | None = None) -> dict[str, Any]:
+    """A data set of OpenLineage: a path, and as its version DVC's hash where it is known."""
     version = facet("facets/1-0-1/DatasetVersionDatasetFacet", {"datasetVersion": digest})
     return {"namespace": NAMESPACE, "name": path, "facets": {"version": version} if digest else {}}

@@ -144,7 +144,7 @@ def page_url(page: Path) -> str | None:
 def outputs(plan: Plan) -> list[Row]:
     """Returns one row for each output of the plan's stages: path, MD5 (its address in DVC's cache) and bytes."""
     return [
-        {"stage": stage.name, "path": out["path"], "md5": out.get("md5", ""), "bytes": out.get("size", 0)}
+        {"stage": stage.name, "path": out.path, "md5": out.md5, "bytes": out.size}
         for stage in plan.stages
         for out in graph.outputs(stage.name)
     ]

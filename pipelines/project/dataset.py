@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from fra.data.datasets.records import DatasetConfig
 from pipelines import params
@@ -24,6 +25,39 @@ def validation_folder(name: str) -> Path:
 
 
 def withdrawn_people(name: str) -> frozenset[str]:
-    """Returns the people of a data set who withdrew their consent (`fra data withdraw`)."""
-    files = sorted((paths.WITHDRAWN / name).glob("*.json"))
-    return frozenset(json.loads(file.read_text(encoding="utf-8"))["person"] for file in files)
+    """Returns the people of a data set who withdrew their consent (`fra data withdraw`).
+
+    Raises:
+        ValueError: a record of a withdrawal is malformed.
+    """
+    return frozenset(
+        record["person"]
+        for file in withdrawal_files()
+        if (record := read_withdrawal(file))["dataset"] == name
+    )
+
+
+def withdrawal_files(root: Path = Path()) -> list[Path]:
+    """The records of withdrawals, `data/withdrawn/<data set>/<person>.json`."""
+    return sorted((root / paths.WITHDRAWN).glob("*/*.json"))
+
+
+def read_withdrawal(file: Path) -> dict[str, Any]:
+    """Reads the record of a withdrawal.
+
+    Raises:
+        ValueError: the file is not such a record.
+    """
+    kinds = {"person": str, "dataset": str, "signed_off_by": str, "date": str, "stale": dict}
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        wrong = [key for key, kind in kinds.items() if not isinstance(content.get(key), kind)]
+    except (ValueError, AttributeError, RecursionError):
+        wrong = ["JSON"]
+    if not wrong and content["dataset"] != file.parent.name:
+        wrong = [f"dataset {file.parent.name}"]
+    if wrong:
+        raise ValueError(
+            f"{file}: not a withdrawal record ({', '.join(wrong)} missing): restore it with `git checkout`"
+        )
+    return content

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 WORK = Path(".work")
-"""Intermediate files that DVC does not see: checkpoints, cached features, locks."""
+"""Intermediate files that DVC does not see: checkpoints, cached features, locks, the state of stages."""
 WITHDRAWN = Path("data/withdrawn")
 """Records of withdrawn consent: `<data set>/<person>.json`."""
 APPROVED = Path("data/approved")
@@ -41,3 +41,8 @@ def beton(name: str) -> Path:
 def manifest(name: str) -> Path:
     """Returns the manifest of a data set: one row for each image."""
     return Path("data/manifest") / f"{name}.parquet"
+
+
+def of_dataset(name: str) -> list[str]:
+    """Everything that `ingest` and `shard` make of a data set, as dvc.yaml names it."""
+    return [path.as_posix() for path in (raw(name), shards(name), beton(name), manifest(name))]

@@ -13,7 +13,7 @@ import hashlib
 from pathlib import Path
 
 LAZY = Path("fra/__init__.py")
-"""Only defines `fra.load`, which no stage calls."""
+"""Defines only `fra.load`, which no stage calls."""
 
 
 def code_files(stage: str) -> list[Path]:
@@ -36,7 +36,7 @@ def code_hash(stage: str) -> str:
 
 
 def import_closure(module: str) -> set[Path]:
-    """The files of this project that importing `module` may run, directly or not, with the packages above them."""
+    """The files of this project that importing `module` may run, directly or not, including its parent packages."""
     found: set[Path] = set()
     waiting = [module]
     while waiting:

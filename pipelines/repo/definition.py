@@ -1,6 +1,7 @@
-"""dvc.yaml with its templates filled in, without starting DVC: what each stage should run, read, write and depend on.
+"""dvc.yaml with its templates filled in, without starting DVC: command, inputs, outputs and parameters of each stage.
 
-Only what our dvc.yaml uses: `${a.b}`, `foreach` with `${key}` and `${item.…}`. A test compares with DVC's own reading.
+Supports only what our dvc.yaml uses: `${a.b}`, and `foreach` with `${key}` and `${item.…}`. A test compares the result
+with DVC's own.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Definition:
 
 
 def fill(text: str, values: dict[str, Any]) -> str:
-    """`text` with each `${a.b}` replaced. Raises `KeyError` where a name is not known."""
+    """Returns `text` with each `${a.b}` replaced by its value. Raises `KeyError` where a name has no value."""
 
     def value(match: re.Match[str]) -> str:
         found: Any = values
@@ -37,6 +38,7 @@ def fill(text: str, values: dict[str, Any]) -> str:
 
 
 def define(body: dict[str, Any], values: dict[str, Any]) -> Definition:
+    """The definition of one stage from its entry in dvc.yaml and the values of the templates."""
     command = body["cmd"] if isinstance(body["cmd"], list) else [body["cmd"]]
     named = [entry for key in ("outs", "metrics", "plots") for entry in body.get(key, [])]
     outs = [next(iter(entry)) if isinstance(entry, dict) else entry for entry in named]
@@ -49,7 +51,13 @@ def define(body: dict[str, Any], values: dict[str, Any]) -> Definition:
 
 
 def definitions(graph: str, params: dict[str, Any]) -> dict[str, Definition]:
-    """Every stage of dvc.yaml by name, `transfer@expression` and its like spelt out."""
+    """The definition of every stage of a dvc.yaml (given as text), by name.
+
+    A `foreach` group gives one stage for each key, such as `transfer@expression`.
+
+    Raises:
+        KeyError, TypeError: `params` do not fit the templates.
+    """
     found = {}
     for name, body in yaml.safe_load(graph)["stages"].items():
         if "foreach" not in body:
@@ -61,3 +69,14 @@ def definitions(graph: str, params: dict[str, Any]) -> dict[str, Definition]:
         for key, item in items.items():
             found[f"{name}@{key}"] = define(body["do"], {**params, "key": key, "item": item})
     return found
+
+
+def lookup(values: Any, key: str) -> Any:
+    """The value of a dotted key, None where it is missing. dvc.lock keeps a dotted key as one key."""
+    if isinstance(values, dict) and key in values:
+        return values[key]
+    for part in key.split("."):
+        if not isinstance(values, dict) or part not in values:
+            return None
+        values = values[part]
+    return values

@@ -1,18 +1,11 @@
-"""The graph of stages, as DVC has it: never written a second time.
-
-`dvc.yaml` is read by DVC itself; so are the reasons why a stage is not up to date.
-"""
+"""The graph of stages and which of them are not up to date, both as DVC itself computes them from dvc.yaml."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import yaml
-
-LOCK = Path("dvc.lock")
+from pipelines.repo import lock
 
 
 @dataclass(frozen=True)
@@ -26,17 +19,26 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run does: stages, each after those it needs; and whether DVC has somewhere to push results to."""
+    """What a run does: stages, each after those it needs; and whether a DVC remote is configured."""
 
     stages: tuple[Stage, ...]
     remote: bool
 
 
+@dataclass(frozen=True)
+class Output:
+    """A file or folder that a stage wrote: its path, DVC's hash, and its size in bytes."""
+
+    path: str
+    md5: str
+    size: int
+
+
 def read(targets: Sequence[str] = ()) -> Plan:
-    """The stages that `targets` (stage names, or groups such as "transfer") take, or all of them.
+    """Returns the plan for `targets` (stages, or groups such as "transfer") and all that they need; by default all.
 
     Raises:
-        ValueError: dvc.yaml is not valid, or has no such stage; the message is DVC's own.
+        ValueError: dvc.yaml is not valid, or a stage is not in it; the message is DVC's own.
     """
     import networkx as nx
     from dvc.exceptions import DvcException
@@ -45,14 +47,16 @@ def read(targets: Sequence[str] = ()) -> Plan:
 
     try:
         with Repo(_wait_for_lock=True) as repo:
-            graph = repo.index.graph  # an edge leads from a stage to one that it needs
-            asked = {stage for target in targets for stage in repo.stage.collect(target)}
+            graph = repo.index.graph  # an edge points from a stage to one that it needs
+            requested = {stage for target in targets for stage in repo.stage.collect(target)}
             chosen = (
-                asked.union(*(nx.descendants(graph, stage) for stage in asked)) if targets else set(graph)
+                requested.union(*(nx.descendants(graph, stage) for stage in requested))
+                if targets
+                else set(graph)
             )
             stages = [stage for stage in chosen if isinstance(stage, PipelineStage)]
             changed = repo.status([stage.addressing for stage in stages])
-            # Sorted by name where the graph leaves the order open, so that two runs look alike.
+            # Sorted by name where the graph leaves the order open, so that the order is always the same.
             order = nx.lexicographical_topological_sort(
                 graph.subgraph(stages).reverse(), lambda stage: stage.addressing
             )
@@ -73,10 +77,9 @@ def read(targets: Sequence[str] = ()) -> Plan:
         raise ValueError(f"dvc: {' '.join(str(error).split())}") from None
 
 
-def outputs(name: str) -> list[dict[str, Any]]:
-    """What `dvc.lock` says that stage `name` made: path, hash, size and number of files of each; [] if it never ran."""
-    if not LOCK.is_file():
+def outputs(name: str) -> list[Output]:
+    """What dvc.lock says that a stage wrote; empty where the stage never ran."""
+    stage = lock.read().get(name) if lock.LOCK.is_file() else None
+    if stage is None:
         return []
-    locked = yaml.safe_load(LOCK.read_text(encoding="utf-8")) or {}
-    found: list[dict[str, Any]] = locked.get("stages", {}).get(name, {}).get("outs", [])
-    return found
+    return [Output(path, digest, stage.sizes.get(path, 0)) for path, digest in stage.outs.items()]

@@ -1,77 +1,109 @@
-"""dvc.lock as a graph, and DVC's hashes computed anew: MD5 of a file; of a folder, MD5 of its files' listing."""
+"""dvc.lock, parsed in one place: which files each stage read and wrote, by hash, and with which parameters."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from pipelines.repo.hashes import CACHE, object_path
+
+LOCK = Path("dvc.lock")
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-CHUNK = 1 << 20
 
 
 class LineageError(ValueError):
-    """What was asked for is not in the lineage; the message says what is."""
+    """The lineage does not contain what was requested; the message says what it contains."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a dvc.lock: its command, parameters, and the paths it read and wrote with their hashes."""
+    """One stage of a dvc.lock: its command, its parameters, and the paths it read and wrote with their hashes.
+
+    `sizes` has the bytes of each output where dvc.lock has them.
+    """
 
     name: str
     command: str
     params: Mapping[str, Any]
     deps: Mapping[str, str]
     outs: Mapping[str, str]
+    sizes: Mapping[str, int]
 
     @property
     def code(self) -> dict[str, str]:
+        """The dependencies that are code: files and folders of `fra/`."""
         return {path: digest for path, digest in self.deps.items() if path.startswith("fra/")}
 
     @property
     def data(self) -> dict[str, str]:
+        """The dependencies that are not code."""
         return {path: digest for path, digest in self.deps.items() if not path.startswith("fra/")}
 
 
 def parse(text: str | bytes) -> dict[str, Stage]:
-    """The stages of a dvc.lock, by name. Raises `LineageError` where the text is no lock file."""
+    """Returns the stages of a dvc.lock by name. Raises `LineageError` where the text is not a lock file."""
     try:
-        entries = yaml.load(text, Loader)["stages"]
-        return {
-            name: Stage(
-                name,
-                " && ".join(entry["cmd"]) if isinstance(entry["cmd"], list) else entry["cmd"],
-                entry.get("params", {}).get("params.yaml", {}),
-                {dep["path"]: str(dep["md5"]) for dep in entry.get("deps", [])},
-                {out["path"]: str(out["md5"]) for out in entry.get("outs", [])},
-            )
-            for name, entry in entries.items()
-        }
+        return {name: stage_of(name, entry) for name, entry in yaml.load(text, Loader)["stages"].items()}
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise LineageError(f"dvc.lock: not a lock file of DVC ({' '.join(str(error).split())})") from None
 
 
+def stage_of(name: str, entry: Mapping[str, Any]) -> Stage:
+    """A stage from its entry in dvc.lock, or in DVC's run cache, which has the same form."""
+    command = entry["cmd"]
+    outs = entry.get("outs", [])
+    return Stage(
+        name,
+        " && ".join(command) if isinstance(command, list) else command,
+        entry.get("params", {}).get("params.yaml", {}),
+        {dep["path"]: str(dep["md5"]) for dep in entry.get("deps", [])},
+        {out["path"]: str(out["md5"]) for out in outs},
+        {out["path"]: int(out["size"]) for out in outs if "size" in out},
+    )
+
+
 def read(root: Path = Path()) -> dict[str, Stage]:
-    """The stages of the workspace's dvc.lock. Raises `LineageError` where nothing ran yet."""
-    lock = root / "dvc.lock"
+    """Returns the stages of the workspace's dvc.lock. Raises `LineageError` where no stage has run yet."""
+    lock = root / LOCK
     if not lock.is_file():
-        raise LineageError(f"{lock}: not there, so nothing was made yet: run `dvc repro`")
+        raise LineageError(f"{lock}: missing, so no stage has run yet: run `dvc repro`")
     return parse(lock.read_bytes())
 
 
+def cached_files(path: str, root: Path = Path()) -> dict[str, Path]:
+    """The objects in DVC's cache of an output as dvc.lock has it, by path in the output ("" for a file).
+
+    Empty where the output is not in dvc.lock, or an object is missing.
+    """
+    try:
+        made = maker(read(root), path)
+    except LineageError:
+        return {}
+    if made is None or path not in made[0].outs:
+        return {}
+    digest = made[0].outs[path]
+    stored = object_path(root / CACHE, digest)
+    if not stored.is_file():
+        return {}
+    if not digest.endswith(".dir"):
+        return {"": stored}
+    entries = json.loads(stored.read_bytes())
+    files = {entry["relpath"]: object_path(root / CACHE, entry["md5"]) for entry in entries}
+    return files if all(file.is_file() for file in files.values()) else {}
+
+
 def contains(folder: str, path: str) -> bool:
-    """Whether `path` is `folder` or lies below it."""
+    """Whether `path` is `folder` or is below it."""
     return path == folder or path.startswith(f"{folder}/")
 
 
 def maker(stages: Mapping[str, Stage], path: str) -> tuple[Stage, str] | None:
-    """The stage that wrote `path` (or a folder that it is in), and the output's path."""
+    """The stage that wrote `path` or a folder that contains it, and that output's path; None where there is none."""
     for stage in stages.values():
         for out in stage.outs:
             if contains(out, path):
@@ -80,7 +112,7 @@ def maker(stages: Mapping[str, Stage], path: str) -> tuple[Stage, str] | None:
 
 
 def above(stages: Mapping[str, Stage], stage: Stage) -> list[Stage]:
-    """The stages that wrote what `stage` read, in the lock's order."""
+    """The stages that wrote what `stage` read, in the order of dvc.lock."""
     found = {}
     for path in stage.data:
         for other in stages.values():
@@ -90,7 +122,7 @@ def above(stages: Mapping[str, Stage], stage: Stage) -> list[Stage]:
 
 
 def below(stages: Mapping[str, Stage], paths: Iterable[str]) -> list[Stage]:
-    """The stages that read any of `paths`, or what those stages wrote, and so on; in the lock's order."""
+    """The stages that read any of `paths`, or what those stages wrote, and so on, in the order of dvc.lock."""
     touched = set(paths)
     found: dict[str, Stage] = {}
     grown = True
@@ -105,54 +137,24 @@ def below(stages: Mapping[str, Stage], paths: Iterable[str]) -> list[Stage]:
     return [stage for stage in stages.values() if stage.name in found]
 
 
-def md5(path: Path) -> str:
-    """MD5 of a file's bytes, as DVC names its objects."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb", buffering=0) as stream:
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+def ancestry(stages: Mapping[str, Stage], artifact: str) -> dict[str, Stage]:
+    """The stages that made `artifact`, directly or not, in the order of dvc.lock.
+
+    Raises:
+        LineageError: no stage made it.
+    """
+    made = maker(stages, artifact)
+    if made is None:
+        raise LineageError(f"{artifact}: made by no stage of dvc.lock; artifacts are: {artifacts(stages)}")
+    waiting, found = [made[0]], set()
+    while waiting:
+        stage = waiting.pop()
+        if stage.name not in found:
+            found.add(stage.name)
+            waiting += above(stages, stage)
+    return {name: stage for name, stage in stages.items() if name in found}
 
 
-def listing_digest(entries: Iterable[tuple[str, str]]) -> str:
-    """DVC's hash of a folder from its files' (relative path, MD5)."""
-    listing = [{"md5": digest, "relpath": relative} for relative, digest in sorted(entries)]
-    return (
-        f"{hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest()}.dir"
-    )
-
-
-class Hashes:
-    """Hashes of workspace paths, each file read once, several at a time (hashing frees the interpreter)."""
-
-    def __init__(self, root: Path, workers: int = 2) -> None:
-        self.root = root
-        self.workers = workers
-        self.files: dict[str, str] = {}
-
-    def read(self, paths: Iterable[str]) -> None:
-        """Hashes every file at or below `paths`."""
-        wanted = {
-            file.relative_to(self.root).as_posix()
-            for path in paths
-            for file in ((self.root / path).rglob("*") if (self.root / path).is_dir() else [self.root / path])
-            if file.is_file() and "__pycache__" not in file.parts  # as .dvcignore says
-        } - self.files.keys()
-        order = sorted(wanted)
-        with ThreadPoolExecutor(self.workers) as pool:
-            digests = pool.map(lambda path: md5(self.root / path), order)
-            self.files.update(zip(order, digests, strict=True))
-
-    def of(self, path: str) -> str | None:
-        """DVC's hash of a file or folder, None where it is gone."""
-        self.read([path])
-        if path in self.files:
-            return self.files[path]
-        if not (self.root / path).is_dir():
-            return None
-        prefix = f"{path}/"
-        return listing_digest(
-            (file.removeprefix(prefix), digest)
-            for file, digest in self.files.items()
-            if file.startswith(prefix)
-        )
+def artifacts(stages: Mapping[str, Stage]) -> str:
+    """All outputs, as text for an error message."""
+    return ", ".join(sorted(out for stage in stages.values() for out in stage.outs))

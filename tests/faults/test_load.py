@@ -29,8 +29,8 @@ again = shards.plan(planned.assign(last=np.arange({ROWS})), {ROWS // SHARDS}, pl
 assert again["key"].tolist() == planned["key"].tolist() and again["shard"].tolist() == planned["shard"].tolist()
 """
 IMPACT = """
-from pipelines.lineage.impact import made_from
-found = made_from("person", "person77777")["datasets"]["many"]
+from pipelines.lineage.impact import impact
+found = impact("person", "person77777")["datasets"]["many"]
 assert len(found["images"]) == 10 and found["stages"] == ["shard"], found
 """
 SHOW = """

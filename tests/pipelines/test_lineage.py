@@ -1,4 +1,4 @@
-"""Lineage on a finished chain: an untouched tree passes, every tampering is caught and named."""
+"""Lineage of a finished chain: an untouched workspace passes, each tampering is detected and named."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import yaml
 from support.serving import commit
@@ -19,17 +18,24 @@ from support.workspace import run
 
 from fra.validation import verdict
 from pipelines.cli.compare import labels, side_by_side
+from pipelines.lineage import verify as verification
 from pipelines.lineage.approval import approve
-from pipelines.lineage.impact import made_from
+from pipelines.lineage.impact import impact
+from pipelines.lineage.page import page
+from pipelines.lineage.problem import Problem, report
 from pipelines.lineage.record import code, metadata
-from pipelines.lineage.show import page, trace
-from pipelines.lineage.verify import verify
+from pipelines.lineage.show import trace
 from pipelines.repo.definition import definitions
+from pipelines.repo.hashes import md5
 from pipelines.repo.lock import LineageError, read
 
 
+def verify(workspace: Path, artifact: str | None = None) -> list[Problem]:
+    return verification.verify(workspace, artifact).problems
+
+
 def replace(path: Path, content: bytes) -> None:
-    """Changes a file as a tamperer would, also where DVC made it read-only, and never through a link to the cache."""
+    """Replaces a file, also where DVC made it read-only, without changing the object it is linked to."""
     path.unlink()
     path.write_bytes(content)
 
@@ -53,8 +59,8 @@ def cached(workspace: Path, name: str) -> Path:
     return path
 
 
-def lie_in_metadata(path: Path) -> None:
-    """Other masks in the weights' own words, the tensors as they were."""
+def change_metadata(path: Path) -> None:
+    """Another number of masks in the metadata of weights, with unchanged tensors."""
     content = path.read_bytes()
     size = int.from_bytes(content[:8], "little")
     header = content[8 : 8 + size]
@@ -85,8 +91,8 @@ def on(name: str, action: Callable[[Path], None]) -> Callable[[Path], None]:
     return lambda workspace: action(workspace / name)
 
 
-def verdict_that_lies(workspace: Path) -> None:
-    """A verdict edited and given a matching digest, as somebody who knows the format would."""
+def edited_result_with_new_digest(workspace: Path) -> None:
+    """A validation result with another number and a digest that agrees."""
     from fra.validation.verdict import digest
 
     path = workspace / "artifacts/validation/verdict.json"
@@ -96,10 +102,8 @@ def verdict_that_lies(workspace: Path) -> None:
     replace(path, json.dumps({**content, "digest": digest(content)}, indent=2, sort_keys=True).encode())
 
 
-def both_backbone_and_lock(workspace: Path) -> None:
+def change_backbone_and_lock(workspace: Path) -> None:
     """A changed backbone whose new hash was put into dvc.lock: the transfer stages read another one."""
-    from pipelines.repo.lock import md5
-
     path = workspace / "artifacts/pretrain/backbone.safetensors"
     flip(path)
     lock = yaml.safe_load((workspace / "dvc.lock").read_text())
@@ -113,15 +117,21 @@ TAMPERINGS: dict[str, tuple[Callable[[Path], None], str]] = {
     "a shard": (on("data/shards/orl/train-000000.tar", flip), "data/shards/orl"),
     "a shard's index": (on("data/shards/orl/index.json", flip), "data/shards/orl"),
     "a beton": (on("data/beton/orl/test.beton", flip), "data/beton/orl"),
-    "a beton is gone": (on("data/beton/orl/val.beton", Path.unlink), "data/beton/orl"),
-    "a file too many": (on("data/shards/orl/train-000009.tar", lambda path: path.touch()), "data/shards/orl"),
+    "a beton is missing": (on("data/beton/orl/val.beton", Path.unlink), "data/beton/orl"),
+    "an additional shard": (
+        on("data/shards/orl/train-000009.tar", lambda path: path.touch()),
+        "data/shards/orl",
+    ),
     "the manifest": (on("data/manifest/orl.parquet", flip), "data/manifest/orl.parquet"),
     "the records": (on("data/raw/orl/records.parquet", flip), "data/raw/orl"),
-    "the verdict": (
+    "the validation result": (
         on("artifacts/validation/verdict.json", lambda path: edit(path, '"rows": 164', '"rows": 163')),
         "artifacts/validation/verdict.json",
     ),
-    "the verdict, with a matching digest": (verdict_that_lies, "artifacts/validation/verdict.json"),
+    "the verdict, with a matching digest": (
+        edited_result_with_new_digest,
+        "artifacts/validation/verdict.json",
+    ),
     "the quarantine list": (
         on("artifacts/validation/quarantine.csv", lambda path: edit(path, "empty", "full")),
         "artifacts/validation/quarantine.csv",
@@ -131,7 +141,7 @@ TAMPERINGS: dict[str, tuple[Callable[[Path], None], str]] = {
         "artifacts/validation/data_docs",
     ),
     "params": (on("params.yaml", lambda path: edit(path, "num_masks: 4", "num_masks: 8")), "params.yaml"),
-    "a parameter is gone": (
+    "a parameter is missing": (
         on("params.yaml", lambda path: edit(path, "  num_masks: 4\n", "")),
         "params.yaml",
     ),
@@ -151,9 +161,9 @@ TAMPERINGS: dict[str, tuple[Callable[[Path], None], str]] = {
         on("artifacts/pretrain/backbone.safetensors", flip),
         "artifacts/pretrain/backbone.safetensors",
     ),
-    "the backbone and dvc.lock": (both_backbone_and_lock, "dvc.lock"),
+    "the backbone and dvc.lock": (change_backbone_and_lock, "dvc.lock"),
     "the provenance metadata": (
-        on("artifacts/pretrain/model.safetensors", lie_in_metadata),
+        on("artifacts/pretrain/model.safetensors", change_metadata),
         "artifacts/pretrain/model.safetensors",
     ),
     "metrics": (
@@ -180,35 +190,39 @@ TAMPERINGS: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
-def test_an_untouched_tree_passes(finished: Path) -> None:
+def test_an_untouched_workspace_passes(finished: Path) -> None:
     assert verify(finished) == []
 
 
 @pytest.mark.parametrize("name", TAMPERINGS)
-def test_every_tampering_is_caught_and_named(name: str, workspace: Path) -> None:
+def test_each_tampering_is_detected_and_named(name: str, workspace: Path) -> None:
     change, subject = TAMPERINGS[name]
     change(workspace)
     problems = verify(workspace)
     assert any(re.match(subject, problem.subject) for problem in problems), problems
 
 
-def test_only_what_an_artifact_was_made_from_is_checked(workspace: Path) -> None:
+def test_of_one_artifact_only_its_ancestry_is_verified(workspace: Path) -> None:
     flip(workspace / "artifacts/report/index.html")
     assert verify(workspace, "artifacts/pretrain/backbone.safetensors") == []
     assert verify(workspace, "artifacts/report/index.html")
 
 
-def test_the_command_says_pass_or_what_is_off(workspace: Path) -> None:
+def test_the_command_prints_the_result_and_what_was_not_checked(workspace: Path) -> None:
     command = (sys.executable, "-m", "pipelines.cli", "lineage", "verify")
     done = run(workspace, *command)
-    assert (done.returncode, done.stdout.strip()) == (0, "pass: every hash and record fits")
+    lines = done.stdout.splitlines()
+    assert (done.returncode, lines[-1]) == (0, "pass: every hash and record agrees")
+    assert all(line.startswith("not checked: ") for line in lines[:-1])
+    assert any("dvc.lock is in no git repository" in line for line in lines)
+    assert any("there is no signed statement" in line for line in lines)
     flip(workspace / "data/manifest/orl.parquet")
     done = run(workspace, *command)
     assert done.returncode == 1
     assert "data/manifest/orl.parquet: not what shard wrote" in done.stdout
 
 
-def test_dvcs_own_reading_of_the_graph_is_ours(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_reading_of_dvc_yaml_is_that_of_dvc(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dvc.repo import Repo
 
     monkeypatch.chdir(finished)
@@ -220,7 +234,7 @@ def test_dvcs_own_reading_of_the_graph_is_ours(finished: Path, monkeypatch: pyte
         assert set(ours[name].outs) == {out.def_path for out in stage.outs}
 
 
-def test_a_metric_goes_back_to_the_images(finished: Path) -> None:
+def test_a_metric_is_traced_to_the_images(finished: Path) -> None:
     origin = trace("artifacts/transfer/alignment/metrics.json#pretrained.nme", finished)
     assert origin["made_by"] == "transfer@alignment"
     assert set(origin["stages"]) == {"ingest", "shard", "validate", "pretrain", "transfer@alignment"}
@@ -232,12 +246,47 @@ def test_a_metric_goes_back_to_the_images(finished: Path) -> None:
     assert origin["images"][0]["images"] == 164
 
 
-def test_a_figure_of_the_report_goes_back_to_its_task(finished: Path) -> None:
+def test_a_section_of_the_report_is_traced_to_its_task(finished: Path) -> None:
     assert trace("artifacts/report/index.html#verification", finished)["made_by"] == "transfer@verification"
     assert trace("artifacts/report/index.html", finished)["made_by"] == "report"
 
 
-def test_a_copy_on_another_disk_is_found_by_its_bytes(finished: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("transfer/alignment/metrics.json#nothing", "no 'nothing' in it: 'nothing' is missing; there are: "),
+        (
+            "transfer/alignment/metrics.json#pretrained.nothing",
+            "'pretrained.nothing' is missing; there are: nme",
+        ),
+        ("transfer/alignment/metrics.json#pretrained.nme.mean.x", "there are: none"),
+        ("transfer/alignment/results.csv#nme", "only JSON files and the report have parts"),
+        ("report/index.html#nothing", "no section 'nothing'; sections are: alignment, "),
+    ],
+)
+def test_a_part_that_does_not_exist_is_an_error(finished: Path, part: str, message: str) -> None:
+    with pytest.raises(LineageError, match=re.escape(message)):
+        trace(f"artifacts/{part}", finished)
+
+
+def test_code_is_shown_file_by_file(finished: Path) -> None:
+    ran = trace("artifacts/pretrain/backbone.safetensors", finished)["stages"]["pretrain"]["ran"]
+    assert ran["fra/method/losses.py"] == md5(finished / "fra/method/losses.py")
+    assert not any(digest.endswith(".dir") for digest in ran.values())
+
+
+def test_problems_with_one_message_are_grouped() -> None:
+    problems = [
+        Problem(f"data/{number:02}", "stale: run `dvc repro`", f"MD5 {number}") for number in range(20)
+    ]
+    lines = report([*problems, Problem("dvc.lock", "has no stage report")], ["the remote"]).splitlines()
+    assert lines[0] == "stale: run `dvc repro` (20):"
+    assert lines[1] == "  data/00  MD5 0"
+    assert "  and 12 more, which --json lists" in lines
+    assert lines[-3:] == ["dvc.lock: has no stage report", "not checked: the remote", "21 problems"]
+
+
+def test_a_copy_elsewhere_is_found_by_its_content(finished: Path, tmp_path: Path) -> None:
     copy = tmp_path / "somewhere.safetensors"
     shutil.copy(finished / "artifacts/pretrain/backbone.safetensors", copy)
     assert trace(str(copy), finished)["made_by"] == "pretrain"
@@ -262,10 +311,10 @@ def test_weights_of_an_experiment_are_found_in_history(workspace: Path, tmp_path
     lock_digest("artifacts/pretrain/backbone.safetensors")(workspace)
     origin = trace(str(copy), workspace)
     assert (origin["run"], origin["made_by"]) == ("exp-17", "pretrain")
-    assert len(made_from("person", "s3", workspace)["datasets"]["orl"]["experiments"]) == 30
+    assert len(impact("person", "s3", workspace)["datasets"]["orl"]["experiments"]) == 30
 
 
-def test_weights_that_no_run_wrote_speak_for_themselves(finished: Path, tmp_path: Path) -> None:
+def test_weights_of_no_run_are_shown_by_their_metadata(finished: Path, tmp_path: Path) -> None:
     copy = tmp_path / "changed.safetensors"
     shutil.copy(finished / "artifacts/pretrain/backbone.safetensors", copy)
     flip(copy)
@@ -274,10 +323,10 @@ def test_weights_that_no_run_wrote_speak_for_themselves(finished: Path, tmp_path
     assert origin["metadata"]["provenance"] == metadata(copy)["provenance"]
 
 
-def test_what_nobody_made_is_one_clear_error(finished: Path, tmp_path: Path) -> None:
+def test_a_file_of_no_run_is_one_clear_error(finished: Path, tmp_path: Path) -> None:
     stray = tmp_path / "stray.txt"
     stray.write_text("hello")
-    with pytest.raises(LineageError, match="no run in this project wrote these bytes"):
+    with pytest.raises(LineageError, match="no run in this project wrote this content"):
         trace(str(stray), finished)
     with pytest.raises(LineageError, match="artifacts are: artifacts/lineage"):
         trace("artifacts/nothing", finished)
@@ -291,22 +340,22 @@ def test_the_page_needs_no_network_and_links_its_stages(finished: Path) -> None:
         assert f'id="{name}"' in text
 
 
-def test_a_person_goes_forward_to_every_artifact(finished: Path) -> None:
-    found = made_from("person", "s3", finished)["datasets"]["orl"]
+def test_the_impact_of_a_person_is_every_artifact(finished: Path) -> None:
+    found = impact("person", "s3", finished)["datasets"]["orl"]
     assert len(found["images"]) == 4
     assert found["shards"] == ["data/shards/orl/train-000000.tar"]
     stages = read(finished)
     assert set(found["stages"]) == set(stages)
     assert found["artifacts"].keys() == {out for stage in stages.values() for out in stage.outs}
-    assert made_from("key", "s3/1", finished)["datasets"]["orl"]["images"] == ["s3/1"]
+    assert impact("key", "s3/1", finished)["datasets"]["orl"]["images"] == ["s3/1"]
 
 
 def test_an_unknown_person_is_one_clear_error(finished: Path) -> None:
-    with pytest.raises(LineageError, match="no data set has an image with person 'nobody'"):
-        made_from("person", "nobody", finished)
+    with pytest.raises(LineageError, match="no data set has an image with person 'unknown'"):
+        impact("person", "unknown", finished)
 
 
-def test_an_approval_is_told_until_the_data_are_others(workspace: Path) -> None:
+def test_an_approval_is_shown_until_the_data_change(workspace: Path) -> None:
     def command(by: str) -> subprocess.CompletedProcess[str]:
         return run(workspace, sys.executable, "-m", "pipelines.cli", "data", "approve", "--by", by)
 
@@ -329,7 +378,7 @@ def test_an_approval_is_told_until_the_data_are_others(workspace: Path) -> None:
     assert "A. Officer approved other data" in named["data/approved/orl.json"]
 
 
-def test_a_verdict_that_did_not_pass_is_not_approved(workspace: Path) -> None:
+def test_a_failed_validation_is_not_approved(workspace: Path) -> None:
     file = workspace / "artifacts/validation/verdict.json"
     failed = dataclasses.replace(verdict.read(file), success=False, reasons=["too many"])
     file.unlink()
@@ -339,43 +388,7 @@ def test_a_verdict_that_did_not_pass_is_not_approved(workspace: Path) -> None:
     assert not list((workspace / "data/approved").glob("*.json"))
 
 
-def test_a_withdrawal_takes_the_person_out_and_marks_what_was_made(workspace: Path) -> None:
-    before = pd.read_parquet(workspace / "data/manifest/orl.parquet")
-    theirs = set(before.loc[before["person"] == "s14", "sha256"])  # a person of the test split
-    assert len(theirs) == 4
-    kept = {
-        name: (workspace / "data/shards/orl" / f"{name}-000000.tar").read_bytes() for name in ("train", "val")
-    }
-    stale = {out for stage in read(workspace).values() for out in stage.outs}
-    done = run(
-        workspace,
-        sys.executable,
-        "-m",
-        "pipelines.cli",
-        "data",
-        "withdraw",
-        "--subject",
-        "s14",
-        "--by",
-        "A. Officer",
-    )
-    assert done.returncode == 0, done.stdout
-    assert all(f"stale: {path}" in done.stdout for path in stale)
-    record = json.loads((workspace / "data/withdrawn/orl/s14.json").read_text())
-    assert (record["person"], record["signed_off_by"], record["images"]) == ("s14", "A. Officer", 4)
-    assert set(record["stale"]) == stale
-    after = pd.read_parquet(workspace / "data/manifest/orl.parquet")
-    assert len(after) == len(before) - 4
-    manifest = (workspace / "data/manifest/orl.parquet").read_bytes()
-    assert not any(digest.encode() in manifest for digest in theirs)
-    assert not theirs & set(after["sha256"])
-    for name, content in kept.items():  # only the shard that they were in has changed
-        assert (workspace / "data/shards/orl" / f"{name}-000000.tar").read_bytes() == content
-    named = {problem.subject for problem in verify(workspace) if "stale" in problem.message}
-    assert "artifacts/pretrain/backbone.safetensors" in named
-
-
-def test_code_that_is_not_the_commits_is_named(workspace: Path) -> None:
+def test_code_that_differs_from_the_recorded_commit_is_named(workspace: Path) -> None:
     def git(*arguments: str) -> str:
         identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
         return subprocess.run(
@@ -398,8 +411,8 @@ def test_code_that_is_not_the_commits_is_named(workspace: Path) -> None:
     assert any("fra/train/optim.py: not the code of commit" in message for message in messages)
 
 
-def test_what_a_project_chose_is_no_change_of_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is in the parameters, which are recorded; code beside it is code."""
+def test_the_chosen_parameters_are_no_change_of_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pipelines/conf/project.yaml is in the parameters, which are recorded; other files there are code."""
     for name in ("pipelines/conf/project.yaml", "pipelines/conf/model/mini.yaml"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("a: 1\n")
@@ -412,7 +425,7 @@ def test_what_a_project_chose_is_no_change_of_code(tmp_path: Path, monkeypatch: 
 
 
 def assert_in_order(page: Path) -> None:
-    """In Chromium on a desk: each title stands above what it is the title of, and begins where it begins."""
+    """In Chromium at desktop size: each title is above its table or chart, and left-aligned with it."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     script = """() => [...document.querySelectorAll("section, figure:has(h3)")].map(box => {
         const [title, content] = [box.querySelector("h2, h3"), box.querySelector("table, svg")]
@@ -450,13 +463,13 @@ def test_experiments_are_compared_on_one_page(workspace: Path) -> None:
     assert "num_masks 16: " in text or "num_masks 16;" in text
     assert "train.lr" not in text  # the same in both
     assert_in_order(workspace / "artifacts/compare.html")
-    done = run(workspace, *command, "nobody")
+    done = run(workspace, *command, "unknown")
     assert done.returncode == 1
-    assert done.stdout.strip() == "error: no experiment 'nobody'; there are: sixteen"
+    assert done.stdout.strip() == "error: no experiment 'unknown'; there are: sixteen"
 
 
 def test_runs_without_results_are_left_out_of_a_comparison(workspace: Path) -> None:
-    """As the workspace is, where a sweep was queued at once, and an experiment of which one stage was run."""
+    """Such as a workspace in which a sweep was queued at once, and an experiment of which one stage was run."""
     subprocess.run(["git", "init", "-q"], cwd=workspace, check=True)
     lock = (workspace / "dvc.lock").read_bytes()
     stages = yaml.safe_load(lock)
@@ -477,7 +490,7 @@ def test_runs_without_results_are_left_out_of_a_comparison(workspace: Path) -> N
     assert done.stdout.startswith("error: experiment 'begun' has no artifacts/results.json")
 
 
-def test_a_run_of_an_ablation_is_called_by_what_it_has_otherwise() -> None:
+def test_a_run_of_an_ablation_is_labelled_by_its_unusual_parameters() -> None:
     usual = {"model.num_masks": 8, "objective.relation_weight": 0.05, "train.lr": 0.1, "train.seed": 0}
     runs = {
         "a": usual,
@@ -495,7 +508,7 @@ def test_a_run_of_an_ablation_is_called_by_what_it_has_otherwise() -> None:
     assert labels({"alone": {}}) == {"alone": "alone"}
 
 
-def test_the_longer_side_of_a_table_goes_down_the_page() -> None:
+def test_the_longer_side_of_a_table_is_vertical() -> None:
     columns, rows = side_by_side({"one": {"x": 1, "y": 2}, "two": {"x": 3}})
     assert (columns, rows) == (["", "one", "two"], [["x", "1", "3"], ["y", "2", "–"]])
     columns, rows = side_by_side({"one": {"x": 1}, "two": {"x": 3}})

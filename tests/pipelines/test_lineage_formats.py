@@ -30,12 +30,17 @@ from openlineage.client import event_v2, facet_v2
 from openlineage.client.serde import Serde
 
 from fra.files import sha256
-from pipelines.lineage import in_toto, model_card, openlineage
-from pipelines.lineage.verify import verify
-from pipelines.repo import lock
+from pipelines.lineage import in_toto, model_card, openlineage, withdraw
+from pipelines.lineage import verify as verification
+from pipelines.lineage.problem import Problem
+from pipelines.repo import hashes, lock
 
 PARENT = "0192f1a0-5c3e-7b1a-9d2e-3f4a5b6c7d8e"
 BACKBONE = Path("artifacts/pretrain/backbone.safetensors")
+
+
+def verify(root: Path, public_key: Path | None = None) -> list[Problem]:
+    return verification.verify(root, public_key=public_key).problems
 
 
 # OpenLineage ---------------------------------------------------------------------------------------------------
@@ -60,7 +65,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def told() -> list[dict[str, Any]]:
+def events() -> list[dict[str, Any]]:
     return [json.loads(line) for line in openlineage.EVENTS.read_text(encoding="utf-8").splitlines()]
 
 
@@ -80,7 +85,7 @@ FACETS = {
 
 
 def official(event: dict[str, Any]) -> dict[str, Any]:
-    """The event made anew with the official client's classes, which refuse what the schemas do not have."""
+    """The event built with the official client's classes, which refuse what the schemas do not have."""
 
     def facets(given: dict[str, Any]) -> dict[str, Any]:
         made: dict[str, Any] = {}
@@ -133,14 +138,14 @@ def lean(value: Any) -> Any:
     return [lean(inner) for inner in value] if isinstance(value, list) else value
 
 
-def test_events_are_what_the_official_classes_would_write(inside: Path) -> None:
+def test_events_equal_those_of_the_official_classes(inside: Path) -> None:
     for command in (["init", "-q"], ["add", "fra", "pipelines", "dvc.yaml"], ["commit", "-qm", "code"]):
         subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *command], check=True)
     with openlineage.run("pretrain", PARENT):
         pass
     with pytest.raises(ValueError, match="no good"), openlineage.run("pretrain", PARENT):
         raise ValueError("no good")
-    found = told()
+    found = events()
     assert [event["eventType"] for event in found] == ["START", "COMPLETE", "START", "FAIL"]
     for event in found:
         assert lean(official(event)) == lean(event)
@@ -149,10 +154,10 @@ def test_events_are_what_the_official_classes_would_write(inside: Path) -> None:
     assert found[0]["run"]["facets"]["parent"]["run"]["runId"] == PARENT
 
 
-def test_a_run_names_its_data_by_the_hashes_of_dvc(inside: Path) -> None:
+def test_an_event_names_data_by_the_hashes_of_dvc(inside: Path) -> None:
     with openlineage.run("pretrain"):
         pass
-    start, complete = told()
+    start, complete = events()
     stages = lock.read()
     assert start["run"]["runId"] == complete["run"]["runId"]
     # what pretrain reads is a file in shard's output: the event names the output, so that the two stages join
@@ -168,7 +173,7 @@ def test_a_run_names_its_data_by_the_hashes_of_dvc(inside: Path) -> None:
     assert set(start["run"]["facets"]["fra_record"]) >= {"code", "environment"}
 
 
-def test_every_stage_has_an_event_that_joins_the_graph(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_of_all_stages_join_into_one_graph(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stages = lock.read()
     made = {path for stage in stages.values() for path in stage.outs}
     for name in stages:
@@ -191,21 +196,21 @@ def test_outside_of_dvc_hashes_are_those_of_the_files(inside: Path, monkeypatch:
     monkeypatch.setenv("DVC_STAGE", "validate")
     assert versions(openlineage.event("validate", PARENT, "START")["inputs"])[manifest] == locked
     monkeypatch.delenv("DVC_STAGE")
-    assert versions(openlineage.event("validate", PARENT, "START")["inputs"])[manifest] == lock.md5(
+    assert versions(openlineage.event("validate", PARENT, "START")["inputs"])[manifest] == hashes.md5(
         Path(manifest)
     )
 
 
-def test_a_run_that_was_told_to_stop_is_aborted_not_failed(inside: Path) -> None:
+def test_a_stopped_run_is_aborted_not_failed(inside: Path) -> None:
     with pytest.raises(SystemExit), openlineage.run("pretrain"):
         sys.exit(75)
-    assert [event["eventType"] for event in told()] == ["START", "ABORT"]
+    assert [event["eventType"] for event in events()] == ["START", "ABORT"]
 
 
 def test_events_of_parallel_stages_do_not_mix(empty: Path) -> None:
     work = (
-        "import sys; from pipelines.lineage import events\n"
-        "for n in range(40): events.append(sys.argv[1] * 50_000)"
+        "import sys; from pipelines.lineage import openlineage\n"
+        "for n in range(40): openlineage.append(sys.argv[1] * 50_000)"
     )
     root = Path(__file__).parents[2]
     running = [
@@ -218,7 +223,7 @@ def test_events_of_parallel_stages_do_not_mix(empty: Path) -> None:
     assert set(lines) == {letter * 50_000 for letter in "abc"}
 
 
-def test_an_event_after_a_torn_one_is_whole(empty: Path) -> None:
+def test_an_event_after_a_truncated_one_is_complete(empty: Path) -> None:
     openlineage.append('{"a": 1}')
     with openlineage.EVENTS.open("a") as file:
         file.write('{"torn": ')
@@ -230,7 +235,7 @@ def test_an_event_after_a_torn_one_is_whole(empty: Path) -> None:
 def receiver(
     status: int, **headers: str
 ) -> Iterator[tuple[str, list[tuple[str, str | None, dict[str, Any]]]]]:
-    """A receiver of events on this machine: its address, and (path, token, event) of what came."""
+    """A receiver of events on this machine: its address, and (path, token, event) of each request."""
     came: list[tuple[str, str | None, dict[str, Any]]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -264,12 +269,12 @@ def test_events_go_to_a_receiver_where_one_is_configured(
             pass
     assert [path for path, _, _ in came] == ["/api/v1/lineage"] * 2
     assert {token for _, token, _ in came} == {"Bearer secret"}
-    assert [event for _, _, event in came] == told()
+    assert [event for _, _, event in came] == events()
     assert caplog.text == ""
 
 
 @pytest.mark.parametrize(("status", "headers"), [(500, {}), (302, {"Location": "/elsewhere"})])
-def test_a_receiver_that_refuses_costs_one_warning(
+def test_a_refusing_receiver_causes_one_warning(
     inside: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -282,11 +287,11 @@ def test_a_receiver_that_refuses_costs_one_warning(
             pass
     assert len(came) == 1
     assert len(caplog.records) == 1
-    assert len(told()) == 2
+    assert len(events()) == 2
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://nowhere.invalid", "file:///etc", "nonsense"])
-def test_a_receiver_that_is_away_costs_one_warning(
+def test_an_unreachable_receiver_causes_one_warning(
     inside: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, url: str
 ) -> None:
     monkeypatch.setenv(openlineage.URL, url)
@@ -294,16 +299,14 @@ def test_a_receiver_that_is_away_costs_one_warning(
     with openlineage.run("pretrain"):
         done.append(True)
     assert done
-    assert len(told()) == 2
+    assert len(events()) == 2
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-def test_a_folder_without_a_project_or_room_for_events_stops_no_stage(
-    empty: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_events_that_cannot_be_written_stop_no_stage(empty: Path, caplog: pytest.LogCaptureFixture) -> None:
     with openlineage.run("pretrain"):
         pass
-    assert [event["eventType"] for event in told()] == ["START", "COMPLETE"]
+    assert [event["eventType"] for event in events()] == ["START", "COMPLETE"]
     shutil.rmtree(".work")
     Path(".work").write_text("a file in the way")
     with pytest.raises(KeyError), openlineage.run("pretrain"):
@@ -329,7 +332,7 @@ def no_key_around(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(in_toto.KEY, raising=False)
 
 
-def test_an_unsigned_statement_says_what_slsa_asks_for(finished: Path, tmp_path: Path) -> None:
+def test_an_unsigned_statement_has_the_fields_of_slsa(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "backbone.intoto.json"
     assert in_toto.write(finished / BACKBONE, out, root=finished) is False
     said = json.loads(out.read_text())
@@ -342,16 +345,23 @@ def test_an_unsigned_statement_says_what_slsa_asks_for(finished: Path, tmp_path:
     depends = {entry["name"]: entry["digest"] for entry in built["resolvedDependencies"]}
     beton = "data/beton/orl/train.beton"
     assert depends[beton] == {
-        "md5": lock.md5(finished / beton),
+        "md5": hashes.md5(finished / beton),
         "sha256": sha256(finished / beton),
     }
-    assert depends["fra/method/losses.py"] == {"md5": lock.md5(finished / "fra/method/losses.py")}
+    assert depends["fra/method"] == {
+        "dvcDir": lock.read(finished)["pretrain"].deps["fra/method"].removesuffix(".dir")
+    }
+    files = next(entry for entry in built["resolvedDependencies"] if entry["name"] == "fra/method")[
+        "annotations"
+    ]["files"]
+    assert files["losses.py"] == hashes.md5(finished / "fra/method/losses.py")
+    assert hashes.folder_digest(files.items()) == f"{depends['fra/method']['dvcDir']}.dir"
     assert depends["requirements.lock"] == {"sha256": sha256(finished / "requirements.lock")}
     assert said["predicate"]["runDetails"]["builder"]["id"]
     assert in_toto.check(out, finished / BACKBONE, root=finished) == []
 
 
-def test_a_signed_statement_is_an_envelope_of_dsse(
+def test_a_signed_statement_is_a_dsse_envelope(
     finished: Path, tmp_path: Path, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     private, public = keys
@@ -375,7 +385,7 @@ def test_a_signed_statement_is_an_envelope_of_dsse(
 
 
 def repacked(out: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Changes the statement in an envelope, and leaves the signature as it was."""
+    """Changes the statement in an envelope and keeps its signature."""
     envelope = json.loads(out.read_text())
     said = json.loads(base64.b64decode(envelope["payload"]))
     change(said)
@@ -384,7 +394,7 @@ def repacked(out: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def resigned(out: Path, private: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Changes the statement in an envelope, and signs it again: a lie by whoever has the key."""
+    """Changes the statement in an envelope and signs it again, as someone with the key could."""
     said = json.loads(base64.b64decode(json.loads(out.read_text())["payload"]))
     change(said)
     out.write_text(json.dumps(in_toto.envelope(said, in_toto.private_key(private))))
@@ -407,12 +417,12 @@ def longer(path: Path) -> None:
     path.write_bytes(content + b"\0")
 
 
-LOSSES = "fra/method/losses.py"
+METHOD = "fra/method"
 TAMPERED: dict[str, tuple[Callable[[Path, Path, Path], None], str]] = {
-    "backbone": (lambda w, out, key: longer(w / BACKBONE), "is about other bytes of that name"),
+    "backbone": (lambda w, out, key: longer(w / BACKBONE), "is about another file of that name"),
     "lock: a dependency": (
-        lambda w, out, key: edit(w / "dvc.lock", lock.read(w)["pretrain"].deps[LOSSES], "f" * 32),
-        f"dependency {LOSSES}",
+        lambda w, out, key: edit(w / "dvc.lock", lock.read(w)["pretrain"].deps[METHOD], "f" * 32 + ".dir"),
+        f"dependency {METHOD}",
     ),
     "lock: a parameter": (
         lambda w, out, key: edit(w / "dvc.lock", "target_momentum: 0.99", "target_momentum: 0.5"),
@@ -420,20 +430,22 @@ TAMPERED: dict[str, tuple[Callable[[Path, Path, Path], None], str]] = {
     ),
     "lock: gone": (lambda w, out, key: (w / "dvc.lock").unlink(), "dvc.lock"),
     "statement: a digest": (
-        lambda w, out, key: repacked(out, lambda said: depend(said, LOSSES)["digest"].update(md5="1" * 32)),
-        "no signature in it fits",
+        lambda w, out, key: repacked(
+            out, lambda said: depend(said, METHOD)["digest"].update(dvcDir="1" * 32)
+        ),
+        "no signature by",
     ),
     "statement: a digest, signed again": (
         lambda w, out, key: resigned(
-            out, key, lambda said: depend(said, LOSSES)["digest"].update(md5="1" * 32)
+            out, key, lambda said: depend(said, METHOD)["digest"].update(dvcDir="1" * 32)
         ),
-        f"dependency {LOSSES}",
+        f"dependency {METHOD}",
     ),
     "statement: other subject": (
         lambda w, out, key: resigned(
             out, key, lambda said: said.update(subject=[{"name": "x", "digest": {"sha256": "2" * 64}}])
         ),
-        "not about",
+        "about x, not about",
     ),
     "statement: other predicate": (
         lambda w, out, key: resigned(out, key, lambda said: said.update(predicateType="https://example.org")),
@@ -447,15 +459,15 @@ TAMPERED: dict[str, tuple[Callable[[Path, Path, Path], None], str]] = {
     ),
     "signature": (
         lambda w, out, key: edit(out, '"sig": "', '"sig": "AAAA'),
-        "no signature in it fits",
+        "no signature by",
     ),
     "signatures: none": (
         lambda w, out, key: out.write_text(json.dumps(json.loads(out.read_text()) | {"signatures": []})),
-        "no signature in it fits",
+        "no signature by",
     ),
     "envelope: another type": (
         lambda w, out, key: edit(out, "application/vnd.in-toto+json", "text/plain"),
-        "not a statement of in-toto",
+        "not an in-toto statement",
     ),
     "envelope: not JSON": (lambda w, out, key: out.write_text("{"), "not a statement"),
     "envelope: a list": (lambda w, out, key: out.write_text("[]"), "not a statement"),
@@ -478,7 +490,7 @@ def small_workspace(finished: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.mark.parametrize("case", TAMPERED)
-def test_what_does_not_fit_is_named(
+def test_differences_from_the_statement_are_named(
     small_workspace: Path, tmp_path: Path, keys: tuple[Path, Path], case: str
 ) -> None:
     private, public = keys
@@ -492,7 +504,7 @@ def test_what_does_not_fit_is_named(
     assert any(says in problem for problem in problems), problems
 
 
-def test_a_signature_by_somebody_else_does_not_fit(
+def test_a_signature_by_another_key_is_refused(
     small_workspace: Path, tmp_path: Path, keys: tuple[Path, Path]
 ) -> None:
     _, public = keys
@@ -504,29 +516,27 @@ def test_a_signature_by_somebody_else_does_not_fit(
     in_toto.write(small_workspace / BACKBONE, out, other, small_workspace)
     assert in_toto.check(out, small_workspace / BACKBONE, root=small_workspace) == []
     assert in_toto.check(out, small_workspace / BACKBONE, public, small_workspace) == [
-        f"{out}: no signature in it fits {public}"
+        f"{out}: no signature by {public}"
     ]
 
 
-def test_verify_asks_for_a_signature_where_a_key_is_given(workspace: Path, keys: tuple[Path, Path]) -> None:
+def test_verify_requires_a_signature_where_a_key_is_given(workspace: Path, keys: tuple[Path, Path]) -> None:
     private, public = keys
     statement = workspace / "artifacts/attestation/backbone.intoto.json"
-    assert ["not there" in str(found) for found in verify(workspace, public_key=public)] == [True]
+    assert ["missing" in str(found) for found in verify(workspace, public_key=public)] == [True]
     in_toto.write(workspace / BACKBONE, statement, root=workspace)
     assert verify(workspace) == []
     assert ["not signed" in str(found) for found in verify(workspace, public_key=public)] == [True]
     in_toto.write(workspace / BACKBONE, statement, private, root=workspace)
     assert verify(workspace, public_key=public) == []
     edit(statement, '"sig": "', '"sig": "AAAA')
-    assert ["no signature in it fits" in str(found) for found in verify(workspace, public_key=public)] == [
-        True
-    ]
+    assert ["no signature by" in str(found) for found in verify(workspace, public_key=public)] == [True]
 
 
 def test_only_what_the_pipeline_made_is_attested(small_workspace: Path, tmp_path: Path) -> None:
     strange = tmp_path / "backbone.safetensors"
     strange.write_bytes(b"whatever")
-    with pytest.raises(lock.LineageError, match=r"not what dvc\.lock says was made"):
+    with pytest.raises(lock.LineageError, match=r"not an output in dvc\.lock"):
         in_toto.write(strange, tmp_path / "out.json", root=small_workspace)
     assert not (tmp_path / "out.json").exists()
 
@@ -553,7 +563,7 @@ def test_keys_that_cannot_be_used_are_named_without_their_content(
 # model card ----------------------------------------------------------------------------------------------------
 
 
-def test_the_card_is_read_by_hugging_face_and_says_what_the_run_recorded(
+def test_hugging_face_reads_the_card_and_its_numbers_are_those_of_the_run(
     finished: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "README.md"
@@ -589,7 +599,7 @@ def test_the_card_is_read_by_hugging_face_and_says_what_the_run_recorded(
         assert f"## {heading}\n" in read.text
 
 
-def test_the_card_tells_neither_paths_of_the_machine_nor_people(finished: Path) -> None:
+def test_the_card_has_no_paths_of_the_machine_and_no_names(finished: Path) -> None:
     text = model_card.card(finished)
     assert str(finished.parent) not in text
     assert yaml.safe_load((finished / "params.yaml").read_text())["dataset"]["root"] not in text
@@ -620,16 +630,13 @@ def test_the_numbers_of_the_card_follow_the_records(workspace: Path) -> None:
     assert "value: 0.4321" in text
 
 
-def test_a_card_about_a_withdrawn_backbone_says_so(workspace: Path) -> None:
+def test_the_card_of_a_stale_backbone_warns(workspace: Path) -> None:
     assert "Do not use" not in model_card.card(workspace)
-    stale = {str(BACKBONE): lock.read(workspace)["pretrain"].outs[str(BACKBONE)]}
-    file = workspace / "data/withdrawn/orl/0001.json"
-    file.parent.mkdir(parents=True)
-    file.write_text(json.dumps({"stale": stale}))
+    withdraw.withdraw("s3", "A. Officer", workspace)
     assert "**Do not use.**" in model_card.card(workspace)
 
 
-def test_no_card_about_another_backbone_than_the_recorded_one(workspace: Path) -> None:
+def test_no_card_of_a_backbone_that_is_not_in_the_lock(workspace: Path) -> None:
     longer(workspace / BACKBONE)
-    with pytest.raises(lock.LineageError, match=r"not what dvc\.lock says was made"):
+    with pytest.raises(lock.LineageError, match=r"not an output in dvc\.lock"):
         model_card.write(workspace / "README.md", workspace)

@@ -1,0 +1,1 @@
+"""The checks of `fra lineage verify`, each a function that yields problems."""
