@@ -58,7 +58,7 @@ def fra(name: str, *arguments: str, writes: tuple[str, ...] = (), reads: str, me
 
 
 FACES = f"faces/{PERSON}"
-SHARDS = ("data/shards/orl", "data/beton/orl", "data/manifest")
+SHARDS = ("data/shards/orl", "data/beton/orl", "data/manifest", ".work/shards/orl")
 COMMANDS = (
     stage("ingest", "data/raw/orl", reads="data/orl/annotations.csv", memory=0.3),
     stage("shard", *SHARDS, reads="data/raw/orl/records.parquet", memory=1.0),
