@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from fra.transfer.manifest import read_manifest, read_pair_images
 from fra.transfer.results import GROUP, RUN, write
 from fra.transfer.splits import few_labels, people, redraw_validation, strata
 from fra.transfer.tasks import TASKS, Probe, Task
-from fra.transfer.verification import compare_drawn_pairs, compare_given_pairs, read_pairs
+from fra.transfer.verification import Copies, compare_drawn_pairs, compare_given_pairs, read_pairs
 from fra.weights.pretrained import PretrainedBackbone, load
 
 FINETUNE = "finetune"
@@ -66,11 +67,10 @@ def evaluate(
         raise ValueError(f"no task {task!r}; the tasks are: {', '.join(TASKS)}")
     entry = TASKS[task]
     pairs = None if entry.probe or config.pairs_file is None else read_pairs(Path(config.pairs_file))
-    frame = (
-        read_manifest(manifest, quarantined)
-        if pairs is None
-        else read_pair_images(manifest, pairs, quarantined)
-    )
+    if pairs is None:
+        frame = read_manifest(manifest, quarantined)
+    else:
+        frame, pairs = read_pair_images(manifest, pairs, quarantined)
     source = frozen.Source(shards, Path(config.cache), entry.aligned and config.align)
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(automatic if config.device == "auto" else config.device)
@@ -94,6 +94,11 @@ class _Evaluation:
     @property
     def task(self) -> Task:
         return TASKS[self.name]
+
+    @cached_property
+    def copies(self) -> Copies:
+        """Which images are copies of each other."""
+        return Copies.of(self.frame, self.source.shards)
 
     def features(self, encoder: PretrainedBackbone) -> Array:
         return frozen.extract(encoder, self.frame, self.source, self.task.view, self.config.grid, self.device)
@@ -119,7 +124,8 @@ def _compare_pairs(
 ) -> Iterator[tuple[str, float, pd.DataFrame]]:
     x_ND = evaluation.features(encoder)
     if evaluation.pairs is None:
-        yield "cosine", 1.0, compare_drawn_pairs(split, x_ND, evaluation.config.pairs, seed)
+        copies = evaluation.copies
+        yield "cosine", 1.0, compare_drawn_pairs(split, x_ND, evaluation.config.pairs, seed, copies)
     else:
         yield "cosine", 1.0, compare_given_pairs(split, x_ND, evaluation.pairs)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
@@ -9,21 +11,68 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fra.data import images
 from fra.transfer.heads import Array, unit
 from fra.transfer.metrics import best_threshold
 from fra.transfer.splits import Index, people
+from fra.validation.image_stats import HASH_WORDS, NEAR_COPY_BITS, perceptual_hash
+
+logger = logging.getLogger(__name__)
+
+ROUNDS = 100
+"""Number of attempts to draw enough pairs of two people."""
 
 
-def compare_drawn_pairs(frame: pd.DataFrame, x_ND: Array, limit: int, seed: int) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Copies:
+    """Which images are copies of each other: equal files, or nearly equal perceptual hashes, as in validation.
+
+    Attributes:
+        file_N: A number for each different file content.
+        hash_N4: Perceptual hash of each image, see `fra.validation.image_stats.perceptual_hash`.
+        bits: Largest number of different hash bits of a near copy.
+    """
+
+    file_N: Index
+    hash_N4: NDArray[np.uint64]
+    bits: int = NEAR_COPY_BITS
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, shards: Path) -> Copies:
+        """Read the images of the manifest's rows and compute their hashes."""
+        hash_N4 = np.zeros((len(frame), HASH_WORDS), np.uint64)
+        row = {key: number for number, key in enumerate(frame["key"])}
+        for shard, part in frame.groupby("shard", sort=True):
+            for key, content in images.members(shards / str(shard), set(part["key"])):
+                hash_N4[row[key]] = perceptual_hash(images.decode(content))
+        return cls(pd.factorize(frame["sha256"])[0], hash_N4)
+
+    def are_copies(self, first_P: Index, second_P: Index) -> NDArray[np.bool_]:
+        """Return whether the two images of each pair are copies of each other: (P,)."""
+        bits_P = np.bitwise_count(self.hash_N4[first_P] ^ self.hash_N4[second_P]).sum(axis=1)
+        same_P: NDArray[np.bool_] = (self.file_N[first_P] == self.file_N[second_P]) | (bits_P <= self.bits)
+        return same_P
+
+    def select(self, rows: Index) -> Copies:
+        """Return the copies among some rows."""
+        return Copies(self.file_N[rows], self.hash_N4[rows], self.bits)
+
+
+def compare_drawn_pairs(
+    frame: pd.DataFrame, x_ND: Array, limit: int, seed: int, copies: Copies
+) -> pd.DataFrame:
     """Score drawn pairs of test subjects by the cosine of their features minus the training mean.
 
-    Nothing is trained. The threshold of `prediction` is the most accurate one on pairs of validation subjects.
+    Nothing is trained, and copies of one image are no pair (`copies` has the rows of `frame`). The threshold of
+    `prediction` is the most accurate one on pairs of validation subjects.
     """
     unit_ND = unit(x_ND - x_ND[frame["split"] == "train"].mean(axis=0))
     scored = {}
     for name in ("val", "test"):
         rows = np.flatnonzero(frame["split"] == name)
-        first, second, same = draw_pairs(people(frame).to_numpy(dtype=str)[rows], limit, seed)
+        first, second, same = draw_pairs(
+            people(frame).to_numpy(dtype=str)[rows], limit, seed, copies.select(rows)
+        )
         scored[name] = _pair_rows(frame, unit_ND, rows[first], rows[second], same)
     threshold = best_threshold(scored["val"]["score"].to_numpy(), scored["val"]["truth"].to_numpy())
     return scored["test"].assign(prediction=(scored["test"]["score"] >= threshold).astype(float))
@@ -64,9 +113,9 @@ def _pair_rows(
 
 
 def draw_pairs(
-    person_N: NDArray[np.generic], limit: int, seed: int
+    person_N: NDArray[np.generic], limit: int, seed: int, copies: Copies
 ) -> tuple[Index, Index, NDArray[np.bool_]]:
-    """Draw distinct pairs of rows, half of them of one person.
+    """Draw distinct pairs of rows, half of them of one person, without pairs of copies.
 
     All pairs of one person (at most `limit`, drawn at random), and the same number of random pairs of two people.
 
@@ -74,7 +123,7 @@ def draw_pairs(
         first_P, second_P (row numbers) and same_P.
 
     Raises:
-        ValueError: No person has two images, or there is only one person.
+        ValueError: No person has two different images, or there is only one person.
     """
     generator = np.random.default_rng([seed, 3])
     _, person_N = np.unique(person_N, return_inverse=True)
@@ -82,20 +131,34 @@ def draw_pairs(
     same = np.array([pair for rows in rows_of for pair in combinations(rows, 2)], dtype=np.intp).reshape(
         -1, 2
     )
-    different = (len(person_N) * (len(person_N) - 1)) // 2 - len(same)
+    copied = copies.are_copies(same[:, 0], same[:, 1])
+    same_person, same = len(same), same[~copied]
+    if copied.any():
+        logger.warning(
+            "verification: %s of %s pairs of one person are copies of one image and are left out",
+            *(f"{int(copied.sum()):,}", f"{same_person:,}"),
+        )
+    different = (len(person_N) * (len(person_N) - 1)) // 2 - same_person
     if not len(same) or not different:
         raise ValueError(
             f"verification needs people with several images and at least two people; "
-            f"here {len(rows_of)} people have {len(person_N)} images"
+            f"here {len(rows_of)} people have {len(person_N)} images, and {int(copied.sum())} pairs are copies"
         )
     count = min(limit, len(same), different)
     same = same[generator.choice(len(same), count, replace=False)]
     others: dict[tuple[int, int], None] = {}  # ordered, without duplicates
-    while len(others) < count:
-        for a, b in generator.integers(len(person_N), size=(2 * count, 2)):
-            if person_N[a] != person_N[b] and len(others) < count:
+    for _ in range(ROUNDS):
+        drawn_P2 = generator.integers(len(person_N), size=(2 * count, 2))
+        valid_P = (person_N[drawn_P2[:, 0]] != person_N[drawn_P2[:, 1]]) & ~copies.are_copies(*drawn_P2.T)
+        for a, b in drawn_P2[valid_P]:
+            if len(others) < count:
                 others[(int(min(a, b)), int(max(a, b)))] = None
-    pairs = np.concatenate([same, np.array(list(others), dtype=np.intp)])
+        if len(others) == count:
+            break
+    if not others:
+        raise ValueError("verification: all images of different people are copies of each other")
+    count = len(others)
+    pairs = np.concatenate([same[:count], np.array(list(others), dtype=np.intp)])
     return pairs[:, 0], pairs[:, 1], np.arange(2 * count) < count
 
 

@@ -12,6 +12,8 @@ SIDE = 64
 """Sharpness and perceptual hash are measured at 64×64 pixels, so that they are comparable between image sizes."""
 HASH_SIDE = 16
 HASH_WORDS = HASH_SIDE * HASH_SIDE // 64
+NEAR_COPY_BITS = 12
+"""Largest number of the 256 hash bits in which near copies differ: the default of validate.near_duplicate_bits."""
 
 
 @dataclass(frozen=True)

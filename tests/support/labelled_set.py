@@ -85,7 +85,15 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Set:
 LABELS = {"attributes": ("Smiling", "Eyeglasses"), "action_units": ("Eyeglasses",)}
 
 
-def run(task: str, faces: Set, out: Path, manifest: Path | None = None, **settings: Any) -> dict[str, Any]:
+def run(
+    task: str,
+    faces: Set,
+    out: Path,
+    manifest: Path | None = None,
+    quarantined: frozenset[str] = frozenset(),
+    **settings: Any,
+) -> dict[str, Any]:
+    """Evaluate the set's backbone on one task."""
     cache = str(faces.manifest.parent / "cache")
     config = TransferConfig(**{"seeds": 2, "labels": LABELS, "cache": cache} | settings)
-    return evaluate(task, config, manifest or faces.manifest, faces.shards, faces.backbone, out, frozenset())
+    return evaluate(task, config, manifest or faces.manifest, faces.shards, faces.backbone, out, quarantined)

@@ -119,7 +119,9 @@ def test_baseline_is_compared_with_a_paired_difference(faces: Set, tmp_path: Pat
         TransferConfig(baselines={"random": "x"})
 
 
-def test_given_pairs_are_evaluated_fold_by_fold(faces: Set, tmp_path: Path) -> None:
+def test_given_pairs_are_evaluated_fold_by_fold(
+    faces: Set, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """LFW's protocol: the threshold of a fold comes from the others, for images of any split."""
     root, names = tmp_path / "lfw", [f"P_{n}" for n in range(6)]
     records = []
@@ -153,6 +155,12 @@ def test_given_pairs_are_evaluated_fold_by_fold(faces: Set, tmp_path: Path) -> N
     for fold, part in predictions.groupby("fold"):
         accepted, refused = (part[part["prediction"] == value]["score"] for value in (1, 0))
         assert refused.max() < accepted.min(), fold  # one threshold in a fold
+    gone = frozenset([f"{names[0]}/{names[0]}_0001"])
+    summary = run(
+        "verification", lfw, tmp_path / "less", pairs_file=str(tmp_path / "pairs.txt"), quarantined=gone
+    )
+    assert summary["test"] == {"images": 15, "people": 6, "pairs": 10}
+    assert "2 of 12 pairs are left out, as 1 of their images are quarantined" in caplog.text
     (tmp_path / "pairs.txt").write_text("\n".join(lines).replace(names[0], "Nobody") + "\n")
     with pytest.raises(ValueError, match=r"'Nobody/Nobody_0001' of the pairs is missing"):
         run("verification", lfw, tmp_path / "out", pairs_file=str(tmp_path / "pairs.txt"))
