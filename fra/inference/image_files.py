@@ -53,12 +53,20 @@ def expand(pattern: str) -> list[Path]:
     Raises:
         FileNotFoundError: There are none, or a folder holds no image.
     """
-    found = (
-        [Path(pattern)] if Path(pattern).exists() else sorted(map(Path, glob.glob(pattern, recursive=True)))
-    )
+    found = [Path(pattern)]
+    if not found[0].exists():
+        found = sorted(map(Path, glob.glob(_escape_folders(pattern), recursive=True)))
     if not found:
         raise FileNotFoundError(f"{pattern}: no such file or folder, and no file matches it as a pattern")
     return found
+
+
+def _escape_folders(pattern: str) -> str:
+    """Returns the pattern with its leading folders escaped as far as they exist, such as the folder `[2024]`."""
+    folder, rest = Path(), list(Path(pattern).parts)
+    while rest and (folder / rest[0]).exists():
+        folder /= rest.pop(0)
+    return str(Path(glob.escape(str(folder)), *rest))
 
 
 def files_below(folder: Path) -> list[str]:

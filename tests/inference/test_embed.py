@@ -13,7 +13,7 @@ import torch
 import fra
 from fra.bench.embedding import compare_embedding
 from fra.inference.embed import embed, read, search
-from fra.inference.image_files import Unreadable, batches, find
+from fra.inference.image_files import Unreadable, batches, expand, find
 
 
 def names(*places: str) -> list[str]:
@@ -143,3 +143,13 @@ def test_benchmark_reports_its_settings_and_ratio() -> None:
     found = compare_embedding(None, "mini", 48, images=20, batch_size=8, rounds=1)
     assert (found["backbone"], found["image_size"], found["images"]) == ("mini", 48, 20)
     assert found["ratio"] == pytest.approx(found["ours"] / found["baseline"])
+
+
+def test_a_pattern_may_go_through_folders_with_brackets(tmp_path: Path) -> None:
+    folder = tmp_path / "faces [2024] *"
+    folder.mkdir()
+    (folder / "a.png").touch()
+    (folder / "notes.txt").write_text("no image")
+    assert list(map(str, expand(f"{folder}/*.png"))) == [str(folder / "a.png")]
+    with pytest.raises(FileNotFoundError, match="no file matches it"):
+        expand(f"{folder}/*.jpg")
