@@ -257,7 +257,7 @@ def test_a_section_of_the_report_is_traced_to_its_task(finished: Path) -> None:
         ("transfer/alignment/metrics.json#nothing", "no 'nothing' in it: 'nothing' is missing; there are: "),
         (
             "transfer/alignment/metrics.json#pretrained.nothing",
-            "'pretrained.nothing' is missing; there are: nme",
+            "'pretrained.nothing' is missing; there are: auc05",
         ),
         ("transfer/alignment/metrics.json#pretrained.nme.mean.x", "there are: none"),
         ("transfer/alignment/results.csv#nme", "only JSON files and the report have parts"),
