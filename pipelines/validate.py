@@ -10,7 +10,7 @@ from fra.validation import terminal
 from fra.validation import validate as validation
 from fra.validation.config import ValidateConfig
 from fra.validation.validate import DatasetFiles
-from fra.validation.verdict import ValidationFailed
+from fra.validation.verdict import ValidationFailed, ValidationResult
 from pipelines import params
 from pipelines.project import paths
 from pipelines.project.dataset import selected_dataset, validation_folder
@@ -21,6 +21,19 @@ def files_of(name: str) -> DatasetFiles:
     """Returns the files of a data set in this workspace."""
     return DatasetFiles(
         name, paths.manifest(name), paths.shards(name), tuple(sorted(paths.beton(name).glob("*.beton")))
+    )
+
+
+def remedy(result: ValidationResult) -> str:
+    """Returns the command that accepts what broke the rules, where published data may break them; else nothing."""
+    stopped = [rule for rule in result.expectations if rule["severity"] == "error" and not rule["success"]]
+    accepted = [f"{rule['name']}: {rule['alternative']}" for rule in stopped if rule["alternative"]]
+    if not accepted:
+        return ""
+    return (
+        ". If the data set was published like this, change the severity of these rules (of duplicates in several "
+        "splits, the image in the last split is kept): "
+        f"python -m pipelines.params '+validate.severities={{{', '.join(accepted)}}}'"
     )
 
 
@@ -51,7 +64,7 @@ def validate() -> None:
     if not result.success:
         raise ValidationFailed(
             f"{dataset.name} did not pass validation: {'; '.join(result.reasons)}. "
-            f"See {out}/data_docs/index.html"
+            f"See {out}/data_docs/index.html{remedy(result)}"
         )
     logger.info(
         "%s passed validation: %s images, %s quarantined",

@@ -59,7 +59,7 @@ def link_pairs(
         order_G: The hashes' positions, sorted by value.
         limit: Maximum Hamming distance of near duplicates.
         own_GS: A row that has the hash, per side (split); -1 for none.
-        near_GS: A row that has a near hash, per side; -1 for none so far. Updated in place.
+        near_GS: The lowest row that has a near hash, per side; -1 for none so far. Updated in place.
     """
     for i in range(len(order_G)):
         a = order_G[i]
@@ -69,9 +69,9 @@ def link_pairs(
                 break
             if hamming_distance(hash_G4[a], hash_G4[b]) <= limit:
                 for side in range(own_GS.shape[1]):
-                    if near_GS[a, side] < 0:
+                    if own_GS[b, side] >= 0 and (near_GS[a, side] < 0 or own_GS[b, side] < near_GS[a, side]):
                         near_GS[a, side] = own_GS[b, side]
-                    if near_GS[b, side] < 0:
+                    if own_GS[a, side] >= 0 and (near_GS[b, side] < 0 or own_GS[a, side] < near_GS[b, side]):
                         near_GS[b, side] = own_GS[a, side]
 
 
@@ -101,7 +101,9 @@ def other_rows(
 def nearest(
     hash_N4: NDArray[np.uint64], side_N: NDArray[np.int64], sides: int, limit: int
 ) -> NDArray[np.int64]:
-    """Returns, for each hash and side (split), one other row that differs in at most `limit` bits.
+    """Returns, for each hash and side (split), another row that differs in at most `limit` bits.
+
+    It is the lowest such row wherever that is lower than the row itself.
 
     Args:
         hash_N4: Hashes of 256 bits.
@@ -126,18 +128,36 @@ def nearest(
         value_G = band_values(hash_G4, band, limit + 1)
         link_pairs(hash_G4, value_G, np.argsort(value_G, kind="stable"), limit, first_GS, near_GS)
     found_NS = near_GS[group_N]
-    for side in range(sides):  # rows with an equal hash are preferred
-        own = other_rows(group_N, first_GS[:, side], last_GS[:, side])
-        found_NS[:, side] = np.where(own >= 0, own, found_NS[:, side])
+    for side in range(sides):
+        equal = other_rows(group_N, first_GS[:, side], last_GS[:, side])
+        near = found_NS[:, side]
+        found_NS[:, side] = np.where((equal >= 0) & ((near < 0) | (equal < near)), equal, near)
     return found_NS
 
 
-def first_other(group: pd.Series) -> NDArray[np.int64]:
-    """Returns, for each row, the first other row with the same value, -1 where there is none or the value is null."""
+def row_to_keep(group: pd.Series, side_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns, for each row, the row to keep of those with the same value: the first one of the highest side.
+
+    Args:
+        group: The values; rows without a value are kept themselves.
+        side_N: The side (split) of each row.
+    """
     codes = pd.factorize(group)[0].astype(np.int64)
-    size = int(codes.max(initial=0)) + 1
-    found = other_rows(codes, first_rows(codes, size), last_rows(codes, size))
-    return np.where(codes >= 0, found, -1)
+    order = np.argsort(-side_N, kind="stable")
+    kept = order[first_rows(codes[order], int(codes.max(initial=0)) + 1)]
+    return np.where(codes >= 0, kept[codes], np.arange(len(codes)))
+
+
+def conflicts(group: pd.Series, value: pd.Series, side_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns, for each row, one of the same group and the same or a higher side with another value, -1 for none."""
+    found = np.full(len(group), -1, np.int64)
+    shared = group.duplicated(keep=False).to_numpy()
+    for side in np.unique(side_N[shared]):
+        rows = np.flatnonzero(shared & (side_N >= side))
+        other = first_conflict(group.iloc[rows], value.iloc[rows])
+        hit = (other >= 0) & (side_N[rows] == side)
+        found[rows[hit]] = rows[other[hit]]
+    return found
 
 
 def first_conflict(group: pd.Series, value: pd.Series) -> NDArray[np.int64]:

@@ -82,6 +82,8 @@ def read(path: Path) -> Manifest:
     missing = []
     for name, kind in {**REQUIRED, **dict.fromkeys(labels, float)}.items():
         place = arrow.column_names.index(name) if name in arrow.column_names else -1
+        if place >= 0 and kind is float:
+            arrow = with_whole_numbers(arrow, place)
         if place >= 0 and fits(arrow.schema.field(name).type, kind):
             continue
         missing.append(name)
@@ -93,11 +95,27 @@ def read(path: Path) -> Manifest:
     return Manifest(arrow, plain.assign(**landmark_facts(arrow)), missing)
 
 
+def with_whole_numbers(arrow: pa.Table, place: int) -> pa.Table:
+    """Returns the table with a label column of whole floats as integers, NaN as null; other columns are unchanged.
+
+    Missing values turn whole numbers into floats in pandas. A column with fractions is no label and stays a float.
+    """
+    column = arrow.column(place)
+    if not pa.types.is_floating(column.type):
+        return arrow
+    values = column.to_numpy()
+    missing = np.isnan(values)
+    if not np.array_equal(values[~missing], np.round(values[~missing])) or np.isinf(values).any():
+        return arrow
+    whole = pa.array(np.where(missing, 0, values).astype(np.int64), mask=missing)
+    return arrow.set_column(place, arrow.column_names[place], whole)
+
+
 def fits(kind: pa.DataType, wanted: type) -> bool:
-    """Whether a column has the wanted type; labels may be floats, into which nulls turn whole numbers."""
+    """Whether a column has the wanted type; labels (float) must be whole numbers, see `with_whole_numbers`."""
     if wanted is str:
         return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind))
-    return bool(pa.types.is_integer(kind) or (wanted is float and pa.types.is_floating(kind)))
+    return bool(pa.types.is_integer(kind))
 
 
 def landmark_facts(arrow: pa.Table) -> dict[str, NDArray[np.float32]]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fra.data.datasets.records import SPLITS
 from fra.validation.config import ValidateConfig
-from fra.validation.duplicates import first_conflict, first_other, nearest
+from fra.validation.duplicates import conflicts, nearest, row_to_keep
 from fra.validation.image_stats import HASH_WORDS
 from fra.validation.manifest import REQUIRED, Manifest
 from fra.validation.measure import Measures
@@ -77,6 +77,7 @@ def images(
     sides = table[["width", "height"]].astype("float32").where(sharded)
     longest, shortest = sides.max(axis=1), sides.min(axis=1)
     sha256 = table["sha256"].where(sharded)
+    side_N = sides_of(table["split"])
     most_common = table["landmark_count"].mode()
     table = table.assign(
         mode=table["mode"].where(sharded),
@@ -89,11 +90,11 @@ def images(
         landmark_count_fits=(table["landmark_count"] == (most_common.iloc[0] if len(most_common) else 0))
         .astype("float32")
         .where(table["landmark_count"].notna()),
-        same_person_in_other_split=nullable(first_conflict(table["person"], table["split"])),
-        same_bytes_in_other_split=nullable(first_conflict(sha256, table["split"])),
-        same_bytes_other_person=nullable(first_conflict(sha256, table["person"])),
-        same_bytes_other_label=nullable(other_label(table, sha256)),
-        same_bytes=nullable(first_other(sha256)),
+        same_person_in_other_split=nullable(in_higher_side(table["person"], side_N)),
+        same_bytes_in_other_split=nullable(in_higher_side(sha256, side_N)),
+        same_bytes_other_person=nullable(conflicts(sha256, table["person"], side_N)),
+        same_bytes_other_label=nullable(other_label(table, sha256, side_N)),
+        same_bytes=nullable(redundant(sha256, side_N)),
     )
     return table.assign(**near_duplicates(table, sha256, measured.hashes, config, others))
 
@@ -104,12 +105,32 @@ def index_fits(table: pd.DataFrame, sharded: pd.Series) -> pd.Series:
     return (table["index"] == place.where(sharded, -1)).fillna(False).astype("float32")
 
 
-def other_label(table: pd.DataFrame, sha256: pd.Series) -> NDArray[np.int64]:
-    """Returns, for each row, a row of the same bytes with another value of any label, or -1."""
+def sides_of(split: pd.Series) -> NDArray[np.int64]:
+    """Returns the number of each split: 0 for train, 1 for val, 2 for test, -1 for any other value.
+
+    Of duplicates the image in the higher split is kept, so that published test sets stay complete.
+    """
+    return split.map({name: side for side, name in enumerate(SPLITS)}).fillna(-1).to_numpy(dtype=np.int64)
+
+
+def redundant(group: pd.Series, side_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns, for each row that repeats a value, the row to keep instead; -1 for the row to keep itself."""
+    kept = row_to_keep(group, side_N)
+    return np.where(kept == np.arange(len(kept)), -1, kept)
+
+
+def in_higher_side(group: pd.Series, side_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns, for each row, a row with the same value in the highest split, -1 where that is its own split."""
+    kept = row_to_keep(group, side_N)
+    return np.where(side_N[kept] > side_N, kept, np.int64(-1))
+
+
+def other_label(table: pd.DataFrame, sha256: pd.Series, side_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns, for each row, a row of the same bytes with another value of any label, or -1 (see `conflicts`)."""
     found = np.full(len(table), -1, np.int64)
     for name in table.columns:
         if name.startswith("label."):
-            found = np.maximum(found, first_conflict(sha256, table[name]))
+            found = np.maximum(found, conflicts(sha256, table[name], side_N))
     return found
 
 
@@ -125,12 +146,11 @@ def near_duplicates(
     Exact duplicates within the set are covered by their own rules; blank images have no meaningful hash.
 
     Returns:
-        near_other: A near duplicate in the same split.
+        near_other: A near duplicate further up in the same split; set on the row to remove.
         near_held_out: A near duplicate in a later split (train < val < test); set on the row to remove.
         near_test_of_other_set: The position in `others` of an equal or similar test image.
     """
-    sides = {split: side for side, split in enumerate(SPLITS)}
-    side_N = table["split"].map(sides).fillna(-1).to_numpy(dtype=np.int64)
+    side_N = sides_of(table["split"])
     seen = (table["readable"] == 1) & (table["contrast"] >= config.min_contrast)
     rows = np.flatnonzero((seen & ~sha256.duplicated()).to_numpy() & (side_N >= 0))
     side_R = side_N[rows]
@@ -141,7 +161,8 @@ def near_duplicates(
     near_other, near_held_out = np.full(len(table), np.nan), np.full(len(table), np.nan)
     for side in range(HELD_OUT):
         near_R = near_RS[:, side]
-        mine, later = (near_R >= 0) & (side_R == side), (near_R >= 0) & (side_R < side)
+        mine = (near_R >= 0) & (near_R < np.arange(len(rows))) & (side_R == side)
+        later = (near_R >= 0) & (side_R < side)
         near_other[rows[mine]] = names[near_R[mine]]
         near_held_out[rows[later]] = names[near_R[later]]
     place = pd.Series(np.arange(len(others.sha256)), index=others.sha256)

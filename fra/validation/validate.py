@@ -221,6 +221,7 @@ def entry(result: RuleResult, explainer: Explainer) -> dict[str, Any]:
         "table": result.rule.table,
         "severity": result.rule.severity,
         "reason": result.rule.reason,
+        "alternative": result.rule.alternative,
         "success": result.success,
         "evaluated": result.evaluated,
         "unexpected_count": len(result.rows),

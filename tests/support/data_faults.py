@@ -41,6 +41,7 @@ CONFIG = ValidateConfig(
     max_quarantined=0.9,
     max_side=1024,
     max_bytes=600_000,
+    formats=("jpg", "png", "pgm", "bmp"),
     min_class_share=0.02,
     reference=str(ROOT / "pipelines/conf/validation/reference.json"),
     expectations=str(ROOT / "pipelines/conf/validation/expectations.py"),
@@ -531,6 +532,12 @@ def text_label(prepared: Prepared) -> str:
     return "label.Smiling"
 
 
+def fractional_label(prepared: Prepared) -> str:
+    table = prepared.manifest()
+    prepared.write(table.assign(**{"label.Smiling": table["label.Smiling"].astype("float64") + 0.5}))
+    return "label.Smiling"
+
+
 def wrong_type(prepared: Prepared) -> str:
     table = prepared.manifest()
     prepared.write(table.assign(width=table["width"].astype("string")))
@@ -689,6 +696,7 @@ PREPARED_FAULTS = [
     Fault("column missing in the manifest", "column is present", without_column),
     Fault("column with another type", "column is present", wrong_type),
     Fault("label as text", "column is present", text_label),
+    Fault("label with fractions", "column is present", fractional_label),
     Fault("missing shard", "file is present", removed("shards/train-000000.tar")),
     Fault(
         "truncated shard",

@@ -7,7 +7,7 @@ import pandas as pd
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fra.validation.duplicates import first_conflict, first_other, nearest
+from fra.validation.duplicates import conflicts, first_conflict, nearest, row_to_keep
 
 
 def bits(hash_N4: np.ndarray) -> np.ndarray:
@@ -40,10 +40,21 @@ def test_no_hashes_give_no_rows() -> None:
     assert nearest(np.empty((0, 4), np.uint64), np.empty(0, np.int64), 3, 4).shape == (0, 3)
 
 
-def test_first_other() -> None:
-    np.testing.assert_array_equal(
-        first_other(pd.Series(["a", "b", "a", None, "a", None])), [4, -1, 0, -1, 0, -1]
-    )
+def test_the_first_row_of_the_highest_side_is_kept() -> None:
+    group = pd.Series(["a", "b", "a", None, "a", None, "b"])
+    side_N = np.array([0, 1, 2, 0, 2, 1, 1])
+    np.testing.assert_array_equal(row_to_keep(group, side_N), [2, 1, 2, 3, 2, 5, 1])
+
+
+def test_conflicts_with_lower_sides_are_left_to_them() -> None:
+    group = pd.Series(["a", "a", "b", "b", "c"])
+    value = pd.Series([0, 1, 0, 1, 0])
+    np.testing.assert_array_equal(conflicts(group, value, np.array([0, 2, 1, 1, 0])), [1, -1, 3, 2, -1])
+
+
+def test_of_near_duplicates_the_lowest_row_is_named() -> None:
+    hash_N4 = np.array([[0b11, 0, 0, 0], [0b01, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]], np.uint64)
+    np.testing.assert_array_equal(nearest(hash_N4, np.zeros(4, np.int64), 1, 1)[:, 0], [1, 0, 1, 1])
 
 
 def test_first_conflict() -> None:

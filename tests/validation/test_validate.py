@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support import data_faults as faults
 from support.data_faults import CONFIG, Prepared, validated
 
-from fra.validation import verdict
+from fra.validation import manifest, verdict
 from fra.validation.verdict import ValidationFailed, ValidationResult
+from pipelines.validate import remedy
 
 OWN = """
 import great_expectations.expectations as gxe
@@ -180,3 +183,61 @@ def test_an_own_rule_on_an_unknown_column_is_named(clean: Prepared, tmp_path: Pa
     config = replace(CONFIG, expectations=own(tmp_path, column="beauty"))
     with pytest.raises(ValueError, match="the rule 'not tiny' could not be evaluated"):
         validated(faults.copied(clean, tmp_path / "set"), config)
+
+
+def test_of_duplicates_in_two_splits_the_test_image_is_kept(tmp_path: Path) -> None:
+    """As FER2013 has them: the message names the parameter, and no test image is lost."""
+    draft = faults.draft(tmp_path)
+    original, relabelled = draft.of("train", 4), draft.of("train", 5)
+    label = draft.records.at[draft.row(relabelled), "label.Smiling"]
+    for source, copy, change in (
+        (original, "s_a/copy.pgm", {}),
+        (relabelled, "s_b/copy.pgm", {"label.Smiling": 1 - label}),
+    ):
+        (draft.root / copy).parent.mkdir()
+        shutil.copy(draft.root / source, draft.root / copy)
+        draft.add(copy, source, split="test", person=None, **change)
+    draft.records["person"] = None
+    prepared = faults.prepare(draft, tmp_path / "set")
+    stopped = validated(prepared)
+    assert {reason.split(":")[0] for reason in stopped.reasons} == {
+        "no duplicate across splits",
+        "one label per image",
+    }
+    command = remedy(stopped)
+    assert command.endswith(
+        "'+validate.severities={no duplicate across splits: quarantine, one label per image: quarantine}'"
+    )
+    accepted = validated(
+        prepared,
+        replace(
+            CONFIG,
+            severities={"no duplicate across splits": "quarantine", "one label per image": "quarantine"},
+        ),
+    )
+    assert accepted.success
+    assert set(verdict.read_quarantine(prepared.folder / "out/quarantine.csv")["source"]) == {
+        original,
+        relabelled,
+    }
+
+
+def test_nothing_is_suggested_where_storage_is_damaged(clean: Prepared, tmp_path: Path) -> None:
+    prepared = faults.copied(clean, tmp_path / "set")
+    prepared.change(1, width=93)
+    assert remedy(validated(prepared)) == ""
+
+
+def test_labels_stored_as_floats_are_checked_by_the_label_rules(clean: Prepared, tmp_path: Path) -> None:
+    """As pandas stores whole numbers with missing values."""
+    prepared = faults.copied(clean, tmp_path / "set")
+    table = prepared.manifest()
+    values = table["label.Smiling"].astype("float64").to_numpy(na_value=np.nan).copy()
+    values[0] = 7.0
+    prepared.write(table.astype({"label.Smiling": "float64"}).assign(**{"label.Smiling": values}))
+    listed = manifest.read(prepared.data.manifest)
+    assert listed.missing == []
+    assert str(listed.table["label.Smiling"].dtype) == "Int64"
+    assert listed.table["label.Smiling"].isna().sum() == np.isnan(values).sum()
+    found = faults.caught(validated(prepared), "label.Smiling is known")
+    assert [line.split(": ")[0] for line in found] == [table["source"][0]]

@@ -163,8 +163,9 @@ def identity(config: ValidateConfig) -> list[Rule]:
         Rule(
             "person in one split",
             "error",
-            "the person is also in another split",
+            "the person is also in a later split (val, test)",
             is_null("same_person_in_other_split"),
+            alternative=QUARANTINE,
         ),
     ]
 
@@ -176,20 +177,23 @@ def duplicates(config: ValidateConfig) -> list[Rule]:
         Rule(
             "no duplicate across splits",
             "error",
-            "the same file is in another split",
+            "the same file is in a later split (val, test)",
             is_null("same_bytes_in_other_split"),
+            alternative=QUARANTINE,
         ),
         Rule(
             "one person per image",
             "error",
             "the same file is listed with another person",
             is_null("same_bytes_other_person"),
+            alternative=QUARANTINE,
         ),
         Rule(
             "one label per image",
             "error",
             "the same file is listed with another label",
             is_null("same_bytes_other_label"),
+            alternative=QUARANTINE,
         ),
         Rule("no duplicate", "warn", "the same file is listed twice", is_null("same_bytes")),
         Rule(
@@ -255,7 +259,7 @@ def labels(config: ValidateConfig, names: list[str]) -> list[Rule]:
             reason, known = f"the value is none of {', '.join(map(str, values))}", one_of(column, values)
         else:
             reason, known = "the value is not a class number (0 and up)", between(column, 0)
-        rules.append(Rule(f"{column} is known", "error", reason, known))
+        rules.append(Rule(f"{column} is known", "error", reason, known, alternative=QUARANTINE))
     rare, unlabelled = config.min_class_share, config.max_unlabelled
     return [
         *rules,
@@ -266,6 +270,7 @@ def labels(config: ValidateConfig, names: list[str]) -> list[Rule]:
             between("classes", 2),
             "labels",
             "",
+            alternative="warn",
         ),
         Rule(
             "class is not rare",
@@ -277,10 +282,11 @@ def labels(config: ValidateConfig, names: list[str]) -> list[Rule]:
         Rule(
             "class is in train",
             "error",
-            "the class occurs in val or test, but not in train (a column that only tells subsets apart is named group.…)",
+            "the class occurs in val or test, but not in train (name a column that only separates subsets group.…)",
             is_true("in_train"),
             "labels",
             "",
+            alternative="warn",
         ),
         Rule(
             "enough labelled images",

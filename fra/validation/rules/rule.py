@@ -41,6 +41,7 @@ class Rule:
         table: The table that it is evaluated on.
         report_column: The column whose value is reported with the reason (of columns that begin with "same_" or
             "like_", the name of the other image). None stands for the expectation's own column, "" for no value.
+        alternative: A less strict severity, suggested where the rule stops the run and published data may break it.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Rule:
     expectation: Expectation
     table: Table = "images"
     report_column: str | None = None
+    alternative: Severity | None = None
 
     @property
     def reported_column(self) -> str:
