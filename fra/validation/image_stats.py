@@ -55,7 +55,8 @@ def perceptual_hash(image: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
     The lowest 16×16 frequencies of the discrete cosine transform of the 64×64 grey image, each 1 where above their
     median (pHash: Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010; there 8×8, too
-    few to distinguish photographs of one person). The mean grey value is left out.
+    few to distinguish photographs of one person). The mean grey value is left out. `imagehash.phash` gives the same
+    near duplicates on the embedded faces, but takes six times as long (2.4 ms per image instead of 0.4).
     """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)

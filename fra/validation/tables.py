@@ -122,7 +122,7 @@ def redundant(group: pd.Series, side_N: NDArray[np.int64]) -> NDArray[np.int64]:
 def in_higher_side(group: pd.Series, side_N: NDArray[np.int64]) -> NDArray[np.int64]:
     """Returns, for each row, a row with the same value in the highest split, -1 where that is its own split."""
     kept = row_to_keep(group, side_N)
-    return np.where(side_N[kept] > side_N, kept, np.int64(-1))
+    return np.where(side_N[kept] > side_N, kept, -1).astype(np.int64)
 
 
 def other_label(table: pd.DataFrame, sha256: pd.Series, side_N: NDArray[np.int64]) -> NDArray[np.int64]:
