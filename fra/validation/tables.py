@@ -110,7 +110,8 @@ def sides_of(split: pd.Series) -> NDArray[np.int64]:
 
     Of duplicates the image in the higher split is kept, so that published test sets stay complete.
     """
-    return split.map({name: side for side, name in enumerate(SPLITS)}).fillna(-1).to_numpy(dtype=np.int64)
+    sides = split.map({name: side for side, name in enumerate(SPLITS)}).fillna(-1)
+    return np.asarray(sides, dtype=np.int64)
 
 
 def redundant(group: pd.Series, side_N: NDArray[np.int64]) -> NDArray[np.int64]:
