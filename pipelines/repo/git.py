@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.repo.hashes import folder_digest, md5_of
+from pipelines.repo.hashes import folder_digest, is_tracked, md5_of
 
 
 class GitError(RuntimeError):
@@ -75,6 +75,7 @@ def committed_files(path: str, commit: str, root: Path = Path()) -> dict[str, st
     except GitError:
         return {}
     entries = [entry.split(b"\t", 1) for entry in listing.split(b"\0") if entry]
+    entries = [entry for entry in entries if is_tracked(Path(entry[1].decode("utf-8", "surrogateescape")))]
     contents = objects([about.split()[2].decode() for about, _ in entries], root) if entries else []
     return {
         name.decode("utf-8", "surrogateescape"): md5_of(content or b"")
