@@ -408,7 +408,7 @@ def test_code_that_differs_from_the_recorded_commit_is_named(workspace: Path) ->
     later = git("rev-parse", "HEAD").strip()
     replace(record, json.dumps({**known, "code": {"commit": later, "modified": False}}).encode())
     messages = [str(problem) for problem in verify(workspace)]
-    assert any("fra/train/optim.py: not the code of commit" in message for message in messages)
+    assert any("fra/train: not the code of commit" in message for message in messages)
 
 
 def test_the_chosen_parameters_are_no_change_of_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
