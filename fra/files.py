@@ -138,6 +138,8 @@ def read_csv(
     Raises:
         ValueError: A column is missing or unexpected, or a value is not of its type.
     """
+    import pandas as pd
+
     try:
         kinds = defaultdict(lambda: others or "str", types)
         table = pd.read_csv(source, dtype=kinds, keep_default_na=False, na_values=[""], encoding="utf-8")

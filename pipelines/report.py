@@ -1,4 +1,4 @@
-"""report: every artifact of the run → one page that opens from disk"""
+"""Stage report: one page with the artifacts of the run, which opens from disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipelines.project import paths
 from pipelines.stage import logger, main
 
 RANDOM_NETWORKS = 3
-"""How many untrained networks the region quality is compared with; their mean is given."""
+"""Number of untrained networks whose mean region quality is the baseline."""
 
 
 def judge_regions(
@@ -31,17 +31,17 @@ def judge_regions(
     out: Path,
     others: Sequence[Path] = (),
 ) -> Mapping[str, Any]:
-    """How well the heatmaps of `model.safetensors` find facial parts; written to `out`.
+    """Measure the region quality of `model.safetensors` and write it to `out`.
 
-    Beside them: untrained networks, k-means of colours and of the model's features, and of those of `others`
-    (weights of any kind), into as many clusters as there are masks.
+    The baselines are untrained networks, and k-means of colours, of the model's features and of those of `others`
+    (weights files), with as many clusters as masks.
 
     Raises:
-        ValueError: no test image has landmarks to draw parts from, or the model was trained without regions.
+        ValueError: No test image has 68 or 98 landmarks, or the model was trained without regions.
     """
     encoder = inference.load(model)
     if encoder.neck is None:
-        raise ValueError(f"{model}: trained without regions, so there is nothing to judge")
+        raise ValueError(f"{model}: trained without regions, so it has no region quality")
     untrained = [inference.load(model, seed) for seed in range(RANDOM_NETWORKS)]
     rows: dict[str, list[Heatmaps]] = {"pretrained": [encoder], "random": [*untrained]}
     size, count = encoder.image_size, int(encoder.metadata["num_masks"])
@@ -54,7 +54,7 @@ def judge_regions(
 
 
 def headline() -> dict[str, dict[str, Any]]:
-    """Of each task its one figure, pre-trained and with random weights: mean over seeds; and the last losses."""
+    """Return each task's headline metric, pre-trained and with random weights, and the last training losses."""
     figures: dict[str, dict[str, Any]] = {}
     for task in params.read()["tasks"]:
         metrics = json.loads((paths.TRANSFER / task / "metrics.json").read_text(encoding="utf-8"))
@@ -68,6 +68,7 @@ def headline() -> dict[str, dict[str, Any]]:
 
 
 def report() -> None:
+    """Write the report page, the region quality and the headline metrics."""
     tasks = params.read()["tasks"]
     labelled = tasks["alignment"]["dataset"]
     quarantined = Path(tasks["alignment"]["validation"]) / "quarantine.csv"
@@ -90,7 +91,7 @@ def report() -> None:
             paths.REPORT / "regions.json",
         )
     except ValueError as error:
-        logger.info("region quality is not judged: %s", error)
+        logger.info("region quality is not measured: %s", error)
     write_json(headline(), paths.RESULTS)
     logger.info("report: %s", page)
 

@@ -1,4 +1,4 @@
-"""transfer TASK: frozen backbone and a labelled set → what the backbone is worth on one task"""
+"""Stage transfer@TASK: evaluates the backbone on one task of a labelled set."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What heatmaps are compared with: k-means of colours, and of a backbone's features, seen as masks.
+"""Baselines of region quality: k-means of colours and of backbone features as masks.
 
-Both have `heatmaps` like a trained encoder, so that `fra.region_quality.evaluate` judges them in the same way. Clusters are
-found on the very images that are judged, which is to their advantage.
+Both have `heatmaps` like a trained encoder, so that `fra.region_quality.evaluate` measures them in the same way. The
+clusters are fitted to the evaluated images, which is to their advantage.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""How well heatmaps find the parts of a face that nobody showed them, and whether a mask keeps its meaning.
+"""Region quality: agreement of heatmaps with facial parts, and consistency of masks over views and people.
 
-Parts are drawn from 68 or 98 landmarks. Each pixel belongs to its mask of the highest heatmap. Beside the
-models stands what masks of place alone would get (`place`): the image cut into as many compact cells (k-means
-of the pixels' places), the same for every face.
+Facial parts are polygons of 68 or 98 landmarks, which training never uses. Each pixel belongs to its most probable
+mask. The baseline `place` depends on position only: the image divided into as many compact cells (k-means of pixel
+positions), the same for every face.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ Figures = dict[str, float | dict[str, float]]
 
 
 class Heatmaps(Protocol):
-    """What `fra.load` gives for a model with region branch."""
+    """A model with region branch, such as `fra.load` returns."""
 
     @property
     def image_size(self) -> int:
         """Side of the input images in pixels."""
 
     def heatmaps(self, images: list[Pixels]) -> Tensor:
-        """(N, K, h, w), sums to 1 over K."""
+        """Return heatmaps (N, K, h, w), which sum to 1 over K."""
 
 
 def rows_with_parts(manifest: Path, quarantined: Set[str]) -> pd.DataFrame:

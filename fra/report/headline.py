@@ -1,4 +1,4 @@
-"""Figures in words: metrics by name and unit, models side by side, differences with their intervals."""
+"""Metrics as text: name and unit, values of all models, differences with their intervals."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from fra.report.artifacts import MINUS, TaskResult
 from fra.transfer.tasks import TASKS
 
 MODELS = {"pretrained": "FRA", "random": "Random weights"}
-"""How models are called on the page; others go by their own name."""
+"""Names of models on the page; others have their own name."""
 
 PRIMARY = {name: task.primary for name, task in TASKS.items()}
-"""The one figure that stands for a task at the top of the page."""
+"""The headline metric of each task."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How a figure is written: its name, and how many of its units make 1 (100 for per cent)."""
+    """Format of a metric: its name, and the number of its units in 1 (100 for per cent)."""
 
     label: str
     scale: float = 1
@@ -25,10 +25,12 @@ class Metric:
     digits: int = 3
 
     def text(self, value: float, signed: bool = False) -> str:
+        """Return the value without its unit."""
         number = f"{value * self.scale:{'+' if signed else ''}z.{self.digits}f}"
         return number.replace("-", "−")
 
     def with_unit(self, value: float) -> str:
+        """Return the value with its unit."""
         return f"{self.text(value)} {self.unit}".strip()
 
 
@@ -52,12 +54,12 @@ METRICS = {
     "tar_at_far_1e-3": _percent("True accepts at 0.1 % false"),
     "angular_error": Metric("Angular error", unit="°", digits=1),
 }
-"""In the order in which a task's figures are listed."""
+"""Formats by metric, in the order in which the metrics of a task are listed."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The reference model less another: as text, and in one word what it says ("better", "worse", "unclear")."""
+    """The reference model minus another one, as text, and the conclusion: "better", "worse" or "unclear"."""
 
     other: str
     value: str
@@ -79,7 +81,7 @@ class Row:
 
 @dataclass(frozen=True)
 class TaskTable:
-    """All figures of one task; `primary` is the row that stands for it."""
+    """All metrics of one task; `primary` is the row of its headline metric."""
 
     name: str
     title: str
@@ -89,35 +91,37 @@ class TaskTable:
 
     @property
     def primary(self) -> Row:
+        """The row of the headline metric."""
         wanted = PRIMARY.get(self.name)
         return next((row for row in self.rows if row.metric == wanted), self.rows[0])
 
 
 def model_label(name: str) -> str:
-    """What a model is called on the page."""
+    """Return the name of a model on the page."""
     return MODELS.get(name, _sentence(name))
 
 
 def metric_of(name: str) -> Metric:
-    """How a figure is written; one that is not known goes by its own name."""
+    """Return the format of a metric; an unknown one has its own name."""
     return METRICS.get(name, Metric(_sentence(name)))
 
 
 def task_title(name: str) -> str:
+    """Return the title of a task on the page."""
     return _sentence(name)
 
 
 def table(task: TaskResult) -> TaskTable:
-    """The figures of one task.
+    """Return the metrics of one task.
 
     Raises:
-        ValueError: its metrics.json holds no model with figures.
+        ValueError: Its metrics.json has no model with metrics.
     """
     models = task.models
     names = [name for model in models for name in task.metrics[model]]
     if not names:
         raise ValueError(
-            f"the metrics of the task {task.name} hold no figures; run the stage transfer@{task.name} again"
+            f"the metrics of the task {task.name} are empty; run the stage transfer@{task.name} again"
         )
     order = {name: place for place, name in enumerate(METRICS)}
     ranked = sorted(set(names), key=lambda name: (order.get(name, len(order)), name))
@@ -131,6 +135,7 @@ def table(task: TaskResult) -> TaskTable:
 
 
 def lower_is_better(task: str, metric: str) -> bool:
+    """Return whether a metric of a task is an error."""
     return task in TASKS and metric in TASKS[task].lower_is_better
 
 
@@ -164,7 +169,7 @@ def _sentence(name: str) -> str:
 
 
 def _about(task: TaskResult) -> str:
-    """What the figures rest on: protocol, photographs, people, pairs, seeds."""
+    """Return protocol and numbers of test images, people, pairs and seeds."""
     test = task.metrics.get("test", {})
     counts = [] if task.results is None else [f"{task.results['protocol'].iloc[0]} protocol"]
     counts += [f"{test[name]:,} test {name}" for name in ("images", "people") if name in test]

@@ -76,7 +76,7 @@ def write(out: Path, names: list[str], root: Path = Path()) -> list[str]:
     tables = [
         Table(
             "Results",
-            "One figure a task, beside random weights; small data sets say little",
+            "The headline metric of each task, compared with random weights",
             *side_by_side(results),
         ),
         Table(

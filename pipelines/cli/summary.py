@@ -1,4 +1,4 @@
-"""The few figures that matter: a table in the terminal after a run, and what `dvc exp show` compares.
+"""Headline metrics of a run as a table in the terminal.
 
 python -m pipelines.cli.summary
 """
@@ -21,7 +21,7 @@ from pipelines.project import paths
 
 
 def summary() -> Table:
-    """The headline figure of each task: mean ± standard deviation over seeds, beside random weights."""
+    """Return the headline metric of each task, mean ± standard deviation over seeds, compared with random weights."""
     table = Table(
         title="Frozen features of unseen people", caption="small data: see the report for what these can say"
     )

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
-transfer = typer.Typer(help="What a backbone is worth on tasks.", no_args_is_help=True)
+transfer = typer.Typer(
+    help="Transfer evaluation: baselines, stored metrics and region quality.", no_args_is_help=True
+)
 
 
 SHOWN = 20
-"""Differences of a task that are named; more would hide the other tasks'."""
+"""Largest number of differences printed per task."""
 
 
 @transfer.command()
@@ -23,7 +25,7 @@ def baseline(
         Path | None, typer.Option("--out", "-o", help="Else data/baselines/<experiment>.safetensors")
     ] = None,
 ) -> None:
-    """Takes the backbone that an experiment trained out of DVC's cache, to judge others beside it."""
+    """Copy the backbone of an experiment from DVC's cache, as a baseline to compare with."""
     from fra.files import atomic
     from pipelines.cli.compare import content
     from pipelines.project import paths
@@ -47,7 +49,7 @@ def recompute(
     ] = None,
     folder: Annotated[Path, typer.Option(help="Where the tasks' folders are")] = Path("artifacts/transfer"),
 ) -> None:
-    """Computes every stored figure anew from the stored predictions. Exit code 1 if any is not what they give."""
+    """Compute all stored metrics again from the stored predictions; exit with code 1 if any differs."""
     from fra.transfer.recompute import differences
 
     tasks = [task] if task else sorted(path.parent.name for path in folder.glob("*/predictions.parquet"))
@@ -67,11 +69,11 @@ def recompute(
 @transfer.command("pool")
 def pool_runs(
     runs: Annotated[list[Path], typer.Argument(help="The artifacts/transfer of each pre-training")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the figures of all together")] = Path(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the aggregated metrics")] = Path(
         "pooled"
     ),
 ) -> None:
-    """Figures as means over several pre-trainings (their seeds), with intervals. Alike but for their seed, that is."""
+    """Aggregate pre-training runs that differ only in their seed: means over all seeds, with intervals."""
     from rich.console import Console
 
     from fra.transfer.aggregate import aggregate
@@ -90,9 +92,9 @@ def judge_regions(
     beside: Annotated[
         list[Path] | None, typer.Option(help="Further weights, whose features are clustered")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The figures (JSON)")] = Path("regions.json"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="The metrics (JSON)")] = Path("regions.json"),
 ) -> None:
-    """How well a model's heatmaps find facial parts without labels, beside clusters, untrained networks and place."""
+    """Measure how well heatmaps agree with facial parts, compared with clusters, untrained networks and position."""
     from fra.validation import verdict
     from pipelines.project import paths
     from pipelines.project.dataset import validation_folder

@@ -63,5 +63,5 @@ def test_metrics_that_nobody_named_are_shown_by_their_own_name() -> None:
 
 
 def test_a_task_without_figures_is_an_error() -> None:
-    with pytest.raises(ValueError, match="expression hold no figures"):
+    with pytest.raises(ValueError, match="expression are empty"):
         headline.table(task("expression"))

@@ -117,7 +117,7 @@ def test_figures_on_the_page_are_those_of_the_metrics(outline: Outline, artifact
 
 
 def test_small_sets_are_labelled(outline: Outline) -> None:
-    assert "Small-data figures. They rest on 36 photographs of 12 people" in outline.text
+    assert "Small data. These metrics rest on 36 photographs of 12 people" in outline.text
 
 
 def test_sections_are_there(outline: Outline) -> None:

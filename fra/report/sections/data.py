@@ -100,6 +100,7 @@ def provenance_tables(run: Run) -> Iterator[Table]:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[list[str]]:
+    """Yield name and value of nested mappings, names joined by dots."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{name}.")

@@ -1,4 +1,4 @@
-"""The section on pre-training: losses and signs of collapse."""
+"""The section on pre-training: losses and collapse indicators."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def training_facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def training_charts(history: pd.DataFrame) -> list[Chart]:
-    """Losses, learning rate and signs of collapse over the steps of pre-training."""
+    """Return charts of losses, learning rate and collapse indicators over the steps of pre-training."""
     losses = {"total": "Total", "global": "Global", "region": "Region", "relation": "Relation"}
     health = {"embedding_std": "Spread of embeddings", "mask_entropy": "Entropy of masks"}
     described = [
@@ -42,7 +42,7 @@ def training_charts(history: pd.DataFrame) -> list[Chart]:
             "As many masks as would share the pixels equally: 1 when one mask takes all.",
         ),
         (
-            "Signs of collapse",
+            "Collapse indicators",
             health,
             "",
             ".3f",
