@@ -307,10 +307,11 @@ def webdataset(root: Path) -> None:
                     "json": b"{}",
                 }
                 for suffix, content in members.items():
-                    for name in (f"{face.number}.{suffix}", f"._{face.number}.{suffix}"):
-                        member = tarfile.TarInfo(f"./{name}")
-                        member.size = len(content) if name[0] != "." else 4
-                        tar.addfile(member, io.BytesIO(content))
+                    name = f"{face.number}.{suffix}"
+                    for file, data in ((name, content), (f"._{name}", b"\0\5\x16\7")):
+                        member = tarfile.TarInfo(f"./{file}")
+                        member.size = len(data)
+                        tar.addfile(member, io.BytesIO(data))
             link = tarfile.TarInfo("./linked.jpg")
             link.type, link.linkname = tarfile.LNKTYPE, f"./{part}.jpg"
             tar.addfile(link)

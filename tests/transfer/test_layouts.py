@@ -97,7 +97,7 @@ def test_a_layout_runs_every_protocol_that_applies(name: str, faces: Set, tmp_pa
     assert TASKS[task].primary in summary["pretrained"]
     assert summary["pretrained"].keys() == summary["random"].keys()
     assert summary["test"]["images"] >= 6
-    subsets = [column.removeprefix("label.") for column in settings.get("groups", {}).get(task, ())]
+    subsets = [column.removeprefix("group.") for column in settings.get("groups", {}).get(task, ())]
     assert len(subsets) == {"w300": 1, "wflw": 6}.get(name, 0)
     for subset in subsets:
         check_subset(subset, table)
