@@ -9,63 +9,33 @@ from __future__ import annotations
 
 import argparse
 import copy
-import dataclasses
-import importlib
 import json
-import re
 import shutil
 import sys
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import NoneType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from fra.files import write_text
+from pipelines.overrides import check_override, check_renamed, quote
+from pipelines.sections import (
+    BACKBONE_CHECK,
+    FAMILIES,
+    SECTIONS,
+    ParamsError,
+    listing,
+    resolve,
+)
 
 PARAMS = Path("params.yaml")
 CONF = Path("pipelines/conf")
 PROJECT = "project.yaml"
 """In `CONF`: the overrides, as the configuration that Hydra starts from (`hydra.config_name` in .dvc/config)."""
-NAME = re.compile(r"[+~]{0,2}[A-Za-z0-9_./@-]+")
-"""What may stand before the "=" of an override."""
-REFERENCE = re.compile(r"\$\{\.*[A-Za-z0-9_.]+\}")
-"""Another parameter's value, as `${dataset.name}`."""
-QUOTED = re.compile(r"""'.*'|".*"|\$\{\.*[A-Za-z0-9_.]+\}""", re.DOTALL)
-"""A value that is a string of Hydra's grammar, or another parameter's value."""
-SECTIONS = {
-    "dataset": "fra.data.datasets.records.DatasetConfig",
-    "shard": "fra.data.shards.config.ShardConfig",
-    "validate": "fra.validation.config.ValidateConfig",
-    "data": "fra.data.loader.config.DataConfig",
-    "views": "fra.data.views.config.ViewsConfig",
-    "model": "fra.method.config.ModelConfig",
-    "objective": "fra.method.config.ObjectiveConfig",
-    "train": "fra.train.config.TrainConfig",
-    "probe": "fra.train.config.ProbeConfig",
-    "transfer": "fra.transfer.config.TransferConfig",
-}
-"""The dataclass of each section, by name: a stage depends on the code of its own sections only."""
-FAMILIES = {"benchmarks": SECTIONS["dataset"], "tasks": "fra.transfer.config.TaskConfig"}
-"""The dataclass of each part of a section that has parts, such as `benchmarks.celeba`."""
-BACKBONE_CHECK = ("fra.method.backbone.build", "fra.train.step.check_image_size", "torch.device")
-"""Functions, by name: importing them takes seconds, and only pre-training depends on them."""
-RENAMED = {
-    "train.trust": "train.trust_coefficient",
-    "train.accumulate": "train.accumulation_steps",
-    "train.explosion": "train.max_loss_ratio",
-    "train.region_start": "train.region_start_epoch",
-    "train.region_init": "train.mask_init",
-    "data.order=nearby": "data.order=chunk_shuffle",
-    "shard.raw_bytes": "shard.smart_threshold",
-    "shard.runner": "shard.executor",
-}
-"""Former names of parameters, and `name=value` of values, with the present ones."""
 EXAMPLES = """examples:
   python -m pipelines.params                                        the demo: embedded faces, minutes on two cores
   python -m pipelines.params recipe=tiny                            a test run of seconds
@@ -81,10 +51,6 @@ Each call starts from the defaults: give all overrides at once. To change one pa
   dvc exp run -S train.epochs=20
 """
 T = TypeVar("T")
-
-
-class ParamsError(ValueError):
-    """A wrong parameter in params.yaml or an override; the message names it, its value and the remedy."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -177,104 +143,6 @@ def _describe(found: ErrorDetails, name: str) -> str:
     return f"{key}: {message}" if of_section else f"{key}: {message}, got {found['input']!r}"
 
 
-def resolve(dotted: str) -> Any:
-    """Returns a class or function by its dotted name."""
-    module, _, name = dotted.rpartition(".")
-    return getattr(importlib.import_module(module), name)
-
-
-def defaults() -> dict[str, Any]:
-    """Returns the default of each parameter that has one, by section: what Hydra's composition starts from."""
-    return {name: _defaults(resolve(dotted)) for name, dotted in SECTIONS.items()}
-
-
-def _defaults(cls: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for field in dataclasses.fields(cls):
-        if field.default_factory is not dataclasses.MISSING:
-            value = field.default_factory()
-            nested = dataclasses.is_dataclass(value) and not isinstance(value, type)
-            found[field.name] = dataclasses.asdict(value) if nested else value
-        elif field.default is not dataclasses.MISSING:
-            found[field.name] = field.default
-    return found
-
-
-def check_renamed(name: str, value: object = None) -> None:
-    """Raises ParamsError with the present name for a parameter, or a parameter's value, that was renamed."""
-    for former in (name, f"{name}={value}"):
-        if former in RENAMED:
-            raise ParamsError(f"{former} has been renamed: use {RENAMED[former]}")
-
-
-def check(override: str) -> None:
-    """Raises ParamsError for a former name, and where an override would read more than parameters."""
-    name, _, value = override.partition("=")
-    if not NAME.fullmatch(name):
-        raise ParamsError(f"{override!r}: not of the form NAME=VALUE")
-    if re.match(r"[+~]*hydra\b", name):
-        raise ParamsError(f"{override!r}: Hydra's own settings are no parameters")
-    check_renamed(name.lstrip("+~"), value)
-    if "${" in REFERENCE.sub("", override):
-        raise ParamsError(
-            f"{override!r}: only other parameters can be referred to (${{dataset.name}}): "
-            "resolvers such as oc.env are not run, write the value itself"
-        )
-
-
-def quote(override: str) -> str:
-    """Returns the override with its value in quotes where it is text, so that every path is a valid value.
-
-    "~" at the start of a text is expanded. Values in quotes and `null` are kept.
-    """
-    name, equals, value = override.partition("=")
-    if not equals or value == "null" or QUOTED.fullmatch(value):
-        return override
-    text = _is_text(name.lstrip("+"))
-    if not text and _is_valid(override):
-        return override
-    if text and value.startswith("~"):
-        value = str(Path(value).expanduser())
-    return f"{name}={_hydra_string(value)}"
-
-
-def _is_text(name: str) -> bool:
-    """Whether the parameter `name`, such as "dataset.root" or "transfer.baselines.mine", is a string."""
-    section, _, rest = name.partition(".")
-    if section in FAMILIES:
-        dotted, (_, _, rest) = FAMILIES[section], rest.partition(".")
-    elif section in SECTIONS:
-        dotted = SECTIONS[section]
-    else:
-        return False
-    kind: Any = resolve(dotted)
-    for part in rest.split(".") if rest else ():
-        if dataclasses.is_dataclass(kind):
-            kind = get_type_hints(kind).get(part)
-        elif get_origin(kind) is dict:
-            kind = get_args(kind)[1]
-        else:
-            return False
-    return kind is str or set(get_args(kind)) == {str, NoneType}
-
-
-def _is_valid(override: str) -> bool:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        OverridesParser.create().parse_override(override)
-    except HydraException:  # its lexer raises this, its parser a subclass
-        return False
-    return True
-
-
-def _hydra_string(text: str) -> str:
-    """Returns the text in quotes: quotes are escaped, and backslashes that precede one are doubled."""
-    escaped = re.sub(r"(\\*)'", lambda found: rf"{found[1] * 2}\'", text)
-    return "'" + re.sub(r"\\+\Z", lambda found: found[0] * 2, escaped) + "'"
-
-
 def compose(overrides: list[str], path: Path = PARAMS, conf: Path = CONF, name: str = "config") -> None:
     """Writes the composition of the configuration `name` and the overrides to `path`.
 
@@ -288,7 +156,7 @@ def compose(overrides: list[str], path: Path = PARAMS, conf: Path = CONF, name: 
     if not conf.is_dir():
         raise ParamsError(f"{conf}: no such folder in {Path.cwd()}: go to the project's root first")
     for override in overrides:
-        check(override)
+        check_override(override)
     try:
         compose_and_dump(path, str(conf.resolve()), None, name, str(conf.resolve()), overrides)
     except (HydraException, OmegaConfBaseException) as error:
@@ -340,7 +208,7 @@ def choose(overrides: list[str], path: Path = PARAMS, conf: Path = CONF) -> None
         ParamsError: An override does not fit, is out of range, or cannot be kept (a removal). No file is changed.
     """
     for override in overrides:
-        check(override)
+        check_override(override)
     overrides = [quote(override) for override in overrides]
     with TemporaryDirectory() as folder:
         trial, wanted, kept = (Path(folder) / name for name in ("conf", "wanted.yaml", "kept.yaml"))
@@ -376,30 +244,6 @@ def as_project(overrides: list[str], conf: Path = CONF) -> str:
         "# The overrides given to `python -m pipelines.params`; `dvc exp run -S …` starts from them.\n"
         + OmegaConf.to_yaml(chosen)
     )
-
-
-def listing(name: str) -> Iterator[str]:
-    """Yields a line per parameter of a section: its name, default, range and meaning.
-
-    Raises:
-        ParamsError: There is no such section.
-    """
-    if name not in SECTIONS | FAMILIES:
-        raise ParamsError(f"no section {name!r}; sections are {', '.join([*SECTIONS, *FAMILIES])}")
-    schema = TypeAdapter(resolve((SECTIONS | FAMILIES)[name])).json_schema()
-    prefix = name if name in SECTIONS else f"{name}.<name>"
-    for field, about in schema["properties"].items():
-        default = f" = {json.dumps(about['default'], ensure_ascii=False)}" if "default" in about else ""
-        yield f"{prefix}.{field}{default}{_range(about)}\n    {about.get('description', '')}"
-
-
-def _range(about: dict[str, Any]) -> str:
-    """Returns what a JSON schema says of a value's range, such as "  (0 to 1)", or nothing."""
-    if "enum" in about:
-        return f"  ({', '.join(map(str, about['enum']))})"
-    bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    limits = [f"{sign} {about[key]:g}" for key, sign in bounds.items() if key in about]
-    return f"  ({', '.join(limits)})" if limits else ""
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from pipelines import params
 from pipelines.lineage import record
 from pipelines.project import paths
 from pipelines.repo.code_deps import code_hash
+from pipelines.sections import ParamsError
 from pipelines.stage import logger, main
 
 SECTIONS = ["data", "views", "model", "objective", "train", "probe"]
@@ -61,7 +62,7 @@ def pretrain() -> None:
     config = params.section("train", TrainConfig)
     source, files = inputs(dataset, data)
     if params.read()["source"] != source.as_posix():  # dvc.yaml depends on `source`
-        raise params.ParamsError(f"params.yaml: source must be {source} where data.loader is {data.loader}")
+        raise ParamsError(f"params.yaml: source must be {source} where data.loader is {data.loader}")
     # One rank per machine compares the hashes; if it fails, torchrun ends the others.
     validation = verdict.check(paths.VALIDATION / "verdict.json", files, hashed=dist.is_local_rank_zero())
     exclude = verdict.quarantined_indices(

@@ -53,7 +53,7 @@ def evaluate(
         shards: Folder of its shards.
         backbone: Weights file.
         out: Folder for `predictions.parquet` and the files computed from it: `results.csv` (see
-            `fra.transfer.results.results`), `curves/` (see `fra.transfer.curves`) and `metrics.json`.
+            `fra.transfer.results.results`), `curves/` (see `fra.transfer.results.curve_tables`) and `metrics.json`.
         quarantined: Keys of quarantined images, which are used neither for training nor for test.
 
     Returns:

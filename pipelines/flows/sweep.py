@@ -29,6 +29,7 @@ from pipelines import params
 from pipelines.orchestration import flow_run
 from pipelines.orchestration.execution import Log, StageError, check, dvc_command
 from pipelines.orchestration.workspace import Workspace, exclusive_workspace
+from pipelines.overrides import REFERENCE, check_override
 from pipelines.repo import experiments
 
 EXECUTIONS = Path(".dvc/tmp/exps")
@@ -46,8 +47,8 @@ def combinations(grid: list[str]) -> list[list[str]]:
         name, equals, values = entry.partition("=")
         if not name or not equals or not all(values.split(",")):
             raise ValueError(f"grid: {entry!r} is not of the form NAME=VALUE,VALUE…")
-        params.check(entry)
-        if "{" in params.REFERENCE.sub("", values):  # its keys would get into the commands of dvc.yaml
+        check_override(entry)
+        if "{" in REFERENCE.sub("", values):  # its keys would get into the commands of dvc.yaml
             raise ValueError(f"grid: {entry!r} contains a mapping: name its parameters one by one")
         choices.append([f"{name}={value}" for value in values.split(",")])
     return [list(chosen) for chosen in itertools.product(*choices)]

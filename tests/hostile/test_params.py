@@ -11,8 +11,8 @@ import yaml
 from fra.data.datasets.records import DatasetConfig
 from pipelines import params
 from pipelines.flows.sweep import combinations
-from pipelines.lineage import verify
-from pipelines.params import ParamsError
+from pipelines.lineage.checks import lock
+from pipelines.sections import ParamsError
 
 ROOT = Path(__file__).parents[2]
 SECRET = "swordfish"
@@ -86,7 +86,7 @@ def test_a_billion_laughs_are_refused(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("\n".join([*lines, "dataset: *a9"]))
     with pytest.raises(ParamsError, match="has YAML aliases"):
         params.section("dataset", DatasetConfig, tmp_path / "params.yaml")
-    (problem,) = verify.graph({}, tmp_path, complete=True)
+    (problem,) = lock.graph({}, tmp_path, complete=True)
     assert "has YAML aliases" in problem.message
 
 

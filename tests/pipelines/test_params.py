@@ -10,7 +10,7 @@ from support.serving import commit
 from support.workspace import run
 
 from pipelines import params
-from pipelines.params import SECTIONS, ParamsError, resolve
+from pipelines.sections import FAMILIES, RENAMED, SECTIONS, ParamsError, defaults, listing, resolve
 
 ROOT = Path(__file__).parents[2]
 
@@ -200,7 +200,7 @@ def test_a_broken_file_says_what_to_do(content: str | None, message: str, tmp_pa
         params.section("model", resolve(SECTIONS["model"]), path)
 
 
-@pytest.mark.parametrize(("former", "present"), params.RENAMED.items())
+@pytest.mark.parametrize(("former", "present"), RENAMED.items())
 def test_a_former_name_is_answered_with_the_present_one(former: str, present: str, tmp_path: Path) -> None:
     name, _, value = former.partition("=")
     section, _, key = name.partition(".")
@@ -277,7 +277,7 @@ def test_a_text_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_config_yaml_repeats_no_default() -> None:
     repeated = yaml.safe_load((ROOT / "pipelines/conf/config.yaml").read_text())
-    for name, values in params.defaults().items():
+    for name, values in defaults().items():
         same = {key for key, value in repeated.get(name, {}).items() if values.get(key) == value}
         assert same == set(), name
 
@@ -292,9 +292,9 @@ def test_the_tasks_are_those_of_transfer() -> None:
     assert config.TransferConfig(protocols=(*sorted(heads), "finetune"))
 
 
-@pytest.mark.parametrize("name", [*SECTIONS, *params.FAMILIES])
+@pytest.mark.parametrize("name", [*SECTIONS, *FAMILIES])
 def test_every_parameter_is_described(name: str) -> None:
-    for line in params.listing(name):
+    for line in listing(name):
         parameter, _, meaning = line.partition("\n    ")
         assert parameter.startswith(f"{name}.")
         assert meaning.endswith("."), parameter

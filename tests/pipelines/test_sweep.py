@@ -6,7 +6,7 @@ import pytest
 from support.workspace import ROOT
 
 from pipelines.flows.sweep import check_parameters, combinations
-from pipelines.params import ParamsError
+from pipelines.sections import ParamsError
 
 
 def test_grid_gives_every_combination() -> None:

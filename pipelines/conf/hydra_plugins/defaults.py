@@ -11,7 +11,8 @@ from hydra.core.config_store import ConfigStore
 
 sys.path.insert(0, str(Path(__file__).parents[3]))  # the project of this file, whichever one is installed
 
-from pipelines import params
+from pipelines.overrides import check_renamed
+from pipelines.sections import ParamsError, defaults
 
 
 def check_arguments(arguments: list[str]) -> None:
@@ -20,10 +21,10 @@ def check_arguments(arguments: list[str]) -> None:
         override = argument.removeprefix("-S").removeprefix("--set-param=").lstrip("+~")
         name, _, value = override.partition("=")
         try:
-            params.check_renamed(name, value)
-        except params.ParamsError as error:
+            check_renamed(name, value)
+        except ParamsError as error:
             raise InvalidArgumentError(str(error)) from None
 
 
 check_arguments(sys.argv[1:])
-ConfigStore.instance().store("defaults_of_code", params.defaults())
+ConfigStore.instance().store("defaults_of_code", defaults())

@@ -14,6 +14,7 @@ from pipelines.repo import git
 from pipelines.repo.definition import Definition, definitions, lookup
 from pipelines.repo.hashes import Hashes
 from pipelines.repo.lock import Stage
+from pipelines.sections import ParamsError
 
 
 def workspace(stages: dict[str, Stage], hashes: Hashes) -> Iterator[Problem]:
@@ -48,7 +49,7 @@ def graph(stages: dict[str, Stage], root: Path, complete: bool) -> Iterator[Prob
     try:
         values = params.read(root / "params.yaml")
         defined = definitions((root / "dvc.yaml").read_text(encoding="utf-8"), values)
-    except params.ParamsError as error:
+    except ParamsError as error:
         yield Problem("params.yaml", str(error).removeprefix(f"{root / 'params.yaml'}: "))
         return
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
@@ -87,7 +88,7 @@ def committed_graph(stages: dict[str, Stage], root: Path, complete: bool) -> Ite
     """dvc.lock compared with dvc.yaml of the commit that each stage's record names, where its code was unmodified."""
     try:
         values = params.read(root / "params.yaml")
-    except params.ParamsError:
+    except ParamsError:
         return  # `graph` reports it
     for commit in sorted({commit for name in stages if (commit := record_commit(name, root))}):
         text = git.show(commit, "dvc.yaml", root)

@@ -1,0 +1,97 @@
+"""The sections of params.yaml: which dataclass declares the type, range and default of each parameter."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import TypeAdapter
+
+SECTIONS = {
+    "dataset": "fra.data.datasets.records.DatasetConfig",
+    "shard": "fra.data.shards.config.ShardConfig",
+    "validate": "fra.validation.config.ValidateConfig",
+    "data": "fra.data.loader.config.DataConfig",
+    "views": "fra.data.views.config.ViewsConfig",
+    "model": "fra.method.config.ModelConfig",
+    "objective": "fra.method.config.ObjectiveConfig",
+    "train": "fra.train.config.TrainConfig",
+    "probe": "fra.train.config.ProbeConfig",
+    "transfer": "fra.transfer.config.TransferConfig",
+}
+"""The dataclass of each section, by name: a stage depends on the code of its own sections only."""
+
+
+FAMILIES = {"benchmarks": SECTIONS["dataset"], "tasks": "fra.transfer.config.TaskConfig"}
+"""The dataclass of each part of a section that has parts, such as `benchmarks.celeba`."""
+
+
+BACKBONE_CHECK = ("fra.method.backbone.build", "fra.train.step.check_image_size", "torch.device")
+"""Functions, by name: importing them takes seconds, and only pre-training depends on them."""
+
+
+RENAMED = {
+    "train.trust": "train.trust_coefficient",
+    "train.accumulate": "train.accumulation_steps",
+    "train.explosion": "train.max_loss_ratio",
+    "train.region_start": "train.region_start_epoch",
+    "train.region_init": "train.mask_init",
+    "data.order=nearby": "data.order=chunk_shuffle",
+    "shard.raw_bytes": "shard.smart_threshold",
+    "shard.runner": "shard.executor",
+}
+"""Former names of parameters, and `name=value` of values, with the present ones."""
+
+
+class ParamsError(ValueError):
+    """A wrong parameter in params.yaml or an override; the message names it, its value and the remedy."""
+
+
+def resolve(dotted: str) -> Any:
+    """Returns a class or function by its dotted name."""
+    module, _, name = dotted.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def defaults() -> dict[str, Any]:
+    """Returns the default of each parameter that has one, by section: what Hydra's composition starts from."""
+    return {name: _defaults(resolve(dotted)) for name, dotted in SECTIONS.items()}
+
+
+def _defaults(cls: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        if field.default_factory is not dataclasses.MISSING:
+            value = field.default_factory()
+            nested = dataclasses.is_dataclass(value) and not isinstance(value, type)
+            found[field.name] = dataclasses.asdict(value) if nested else value
+        elif field.default is not dataclasses.MISSING:
+            found[field.name] = field.default
+    return found
+
+
+def listing(name: str) -> Iterator[str]:
+    """Yields a line per parameter of a section: its name, default, range and meaning.
+
+    Raises:
+        ParamsError: There is no such section.
+    """
+    if name not in SECTIONS | FAMILIES:
+        raise ParamsError(f"no section {name!r}; sections are {', '.join([*SECTIONS, *FAMILIES])}")
+    schema = TypeAdapter(resolve((SECTIONS | FAMILIES)[name])).json_schema()
+    prefix = name if name in SECTIONS else f"{name}.<name>"
+    for field, about in schema["properties"].items():
+        default = f" = {json.dumps(about['default'], ensure_ascii=False)}" if "default" in about else ""
+        yield f"{prefix}.{field}{default}{_range(about)}\n    {about.get('description', '')}"
+
+
+def _range(about: dict[str, Any]) -> str:
+    """Returns what a JSON schema says of a value's range, such as "  (0 to 1)", or nothing."""
+    if "enum" in about:
+        return f"  ({', '.join(map(str, about['enum']))})"
+    bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {about[key]:g}" for key, sign in bounds.items() if key in about]
+    return f"  ({', '.join(limits)})" if limits else ""
