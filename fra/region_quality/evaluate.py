@@ -24,9 +24,8 @@ from torch.nn import functional
 
 from fra.data import images
 from fra.files import write_json
-from fra.transfer.manifest import read_manifest
 from fra.transfer.metrics import Array
-from fra.transfer.splits import people
+from fra.transfer.splits import people, read_manifest
 
 PARTS: dict[int, dict[str, list[Sequence[int]]]] = {
     68: {

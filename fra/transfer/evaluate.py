@@ -17,9 +17,8 @@ from fra.transfer import finetune
 from fra.transfer.config import PRETRAINED, RANDOM, FinetuneConfig, TransferConfig
 from fra.transfer.finetune import Examples
 from fra.transfer.heads import Array, choose
-from fra.transfer.manifest import read_manifest, read_pair_images
 from fra.transfer.results import GROUP, RUN, write
-from fra.transfer.splits import few_labels, people, redraw_validation, strata
+from fra.transfer.splits import few_labels, people, read_manifest, read_pair_images, redraw_validation, strata
 from fra.transfer.tasks import TASKS, Probe, Task
 from fra.transfer.verification import Copies, compare_drawn_pairs, compare_given_pairs, read_pairs
 from fra.weights.pretrained import PretrainedBackbone, load

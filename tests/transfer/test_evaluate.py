@@ -16,9 +16,9 @@ from support.labelled_set import Set, draw, run
 from fra.data.shards.config import ShardConfig
 from fra.data.shards.write import write
 from fra.transfer.config import FinetuneConfig, TransferConfig
-from fra.transfer.manifest import read_manifest
 from fra.transfer.recompute import differences
 from fra.transfer.results import TYPES
+from fra.transfer.splits import read_manifest
 from fra.transfer.tasks import TASKS
 from fra.weights.files import read_weights, save_weights
 
