@@ -163,7 +163,14 @@ def wait_for(service: Service, url: str) -> None:
 
 
 def install_deployments() -> None:
-    """Creates or updates the work pools, the deployments of prefect.yaml, and the automations."""
+    """Creates missing work pools, installs the deployments of prefect.yaml and the automations, and ends dead runs.
+
+    Existing deployments are updated and automations of the same name replaced; an existing pool keeps its settings.
+    Dead runs are those whose process has ended (see `server.reconcile`).
+
+    Raises:
+        subprocess.CalledProcessError: `prefect deploy` failed.
+    """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists
@@ -201,6 +208,7 @@ def serve(host: str, port: int) -> None:
 
     Raises:
         ServeError: they cannot be started; the message says why and what to do.
+        subprocess.CalledProcessError: `prefect deploy` failed.
     """
     if url := server.served_address():
         raise ServeError(f"`make serve` already runs at {url.removesuffix('/api')}; stop it first")
@@ -242,7 +250,10 @@ def services(host: str, port: int, artifacts: int) -> tuple[Service, list[Servic
 
 
 def start(api: Service, others: list[Service], url: str, pages: str) -> None:
-    """Starts the server, installs pools and deployments, then starts the other services."""
+    """Starts the server, installs pools and deployments, then starts the other services.
+
+    The server's address `url` and the address `pages` of artifacts/ are stored for other commands.
+    """
     print("starting Prefect's server (the first start creates its tables: up to a minute)", flush=True)
     api.ensure_running()
     wait_for(api, url)

@@ -48,10 +48,10 @@ class Unreadable:
 
 
 def expand(pattern: str) -> list[Path]:
-    """Return the files and folders that a path or glob pattern stands for.
+    """Return the files and folders that a path or glob pattern stands for; folders are not opened.
 
     Raises:
-        FileNotFoundError: There are none, or a folder holds no image.
+        FileNotFoundError: There are none.
     """
     found = [Path(pattern)]
     if not found[0].exists():
@@ -85,7 +85,10 @@ def files_below(folder: Path) -> list[str]:
 
 
 def resolve(patterns: Sequence[str]) -> list[str]:
-    """Return the image files and tar shards of files, folders (at any depth), glob patterns and tar shards.
+    """Return the files that paths and glob patterns stand for, with a folder replaced by the images in it.
+
+    Folders are searched at any depth for image suffixes only, so a tar shard must be matched by a path or pattern. A
+    file that is matched itself is returned whatever its suffix.
 
     Raises:
         FileNotFoundError: A path or pattern matches nothing, or a folder holds no image.
@@ -98,10 +101,11 @@ def resolve(patterns: Sequence[str]) -> list[str]:
 
 
 def find(patterns: Sequence[str]) -> Iterator[File]:
-    """Yield the images of files, folders (at any depth), glob patterns and tar shards.
+    """Yield each file that `resolve` returns; of a tar shard (`.tar`) the images in it. Nothing is decoded.
 
     Raises:
         FileNotFoundError: A path or pattern matches nothing, or a folder holds no image.
+        ValueError: A tar shard is not a tar file, or a name leads out of it.
     """
     for path in resolve(patterns):
         if path.endswith(".tar"):
@@ -141,9 +145,9 @@ def map_ahead(function: Callable[[T], U], items: Iterable[T], count: int) -> Ite
 
 
 def batches(patterns: Sequence[str], size: int, batch_size: int, unreadable: Unreadable) -> Iterator[Batch]:
-    """Yield all images that `find` finds, resized to `size` × `size`, in batches.
+    """Yield all images that `find` finds, resized to `size` × `size`, in batches; raises what `find` raises.
 
-    Files that cannot be decoded are added to `unreadable`.
+    Files that cannot be read or decoded are added to `unreadable`.
     """
 
     def pixels(file: File) -> tuple[str, NDArray[np.uint8] | str]:

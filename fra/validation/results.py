@@ -41,6 +41,8 @@ class RuleResult:
 def evaluate_rules(frames: Frames, rules: Sequence[Rule]) -> list[RuleResult]:
     """Evaluates each rule on its table; returns one result per rule, in the order of `rules`.
 
+    A rule whose table is missing or empty is not evaluated: its result has `evaluated` False, and `success` True.
+
     Raises:
         ValueError: A rule names a column that its table does not have, or cannot be evaluated.
     """

@@ -125,31 +125,44 @@ def relative(path: str, root: Path) -> str | None:
 
 def origin(stages: dict[str, Stage], last: Stage, root: Path) -> dict[str, Any]:
     """The stages that led to an artifact, the last one last, with their details; validation results and images."""
-    behind = ancestry(stages, next(iter(last.outs)))
+    ancestors = ancestry(stages, next(iter(last.outs)))
     return {
         "made_by": last.name,
-        "stages": {name: describe(stage, behind, root) for name, stage in behind.items()},
+        "stages": {name: describe(stage, ancestors, root) for name, stage in ancestors.items()},
         "verdicts": [
             verdict(path, root)
-            for stage in behind.values()
+            for stage in ancestors.values()
             for path in stage.outs
             if path.endswith("verdict.json")
         ],
         "images": [
-            images(path, root) for stage in behind.values() for path in stage.outs if "data/manifest/" in path
+            images(path, root)
+            for stage in ancestors.values()
+            for path in stage.outs
+            if "data/manifest/" in path
         ],
     }
 
 
-def describe(stage: Stage, behind: dict[str, Stage], root: Path) -> dict[str, Any]:
-    """One stage as plain data. `ran` has the code file by file, where the folders of dvc.lock can be resolved."""
+def describe(stage: Stage, ancestors: dict[str, Stage], root: Path) -> dict[str, Any]:
+    """One stage as plain data.
+
+    Args:
+        stage: the stage.
+        ancestors: the stages that led to the artifact, by name; `after` lists those whose outputs the stage read.
+        root: the project.
+
+    Returns:
+        Its command, parameters and recorded code and environment; the MD5 of each file that it read, `ran` (its code,
+        see `code_files`) and wrote.
+    """
     try:
         known = record.read(stage.name, root)
     except (OSError, ValueError):
         known = {"code": None, "environment": None}
     return {
         "command": stage.command,
-        "after": [other.name for other in above(behind, stage)],
+        "after": [other.name for other in above(ancestors, stage)],
         "code": known["code"],
         "environment": known["environment"],
         "params": dict(stage.params),
@@ -160,10 +173,10 @@ def describe(stage: Stage, behind: dict[str, Stage], root: Path) -> dict[str, An
 
 
 def code_files(stage: Stage, code: dict[str, Any] | None, root: Path) -> dict[str, str]:
-    """The code of a stage by file, where dvc.lock has folders.
+    """The MD5 of each code file of a stage, also where dvc.lock has only folders; `code` is the record of its commit.
 
     A folder's files are read from the workspace, or from the recorded commit, whichever has the hash in dvc.lock; where
-    neither has, the folder itself is returned.
+    neither has, the folder itself and its hash are returned.
     """
     found: dict[str, str] = {}
     for path, digest in stage.code.items():

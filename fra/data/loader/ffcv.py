@@ -43,7 +43,11 @@ Shuffle = Callable[[NDArray[np.int64], np.random.Generator], NDArray[np.int64]]
 
 
 class EpochOrder(TraversalOrder):  # type: ignore[misc]
-    """The image indices of one rank in one epoch: its share of an order drawn from (seed, epoch)."""
+    """The image indices of one rank in one epoch: its share of an order drawn from (seed, epoch).
+
+    Attributes:
+        start: Number of images of the rank to leave out at the start of the epoch; `FFCVPairs.epoch` sets it to resume.
+    """
 
     def __init__(
         self, index: NDArray[np.int64], shuffle: Shuffle, seed: int, rank: int, world_size: int
@@ -57,7 +61,10 @@ class EpochOrder(TraversalOrder):  # type: ignore[misc]
         return self
 
     def sample_order(self, epoch: int) -> NDArray[np.int64]:
-        """This rank's image indices in the order in which it reads them, from the image `start` on."""
+        """This rank's image indices in the order in which it reads them, without the first `start`.
+
+        All ranks have equally many: images that are left over when the order is divided are not read in this epoch.
+        """
         order = self.shuffle(self.index, np.random.default_rng((self.seed, epoch)))
         share = len(order) // self.world_size * self.world_size
         return order[self.rank : share : self.world_size][self.start :]

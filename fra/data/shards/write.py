@@ -46,7 +46,7 @@ class PreviousRun:
     refused: dict[str, str]
 
     def has(self, job: ShardJob) -> bool:
-        """Whether the shard exists already, written from the same records."""
+        """Whether the shard exists already with the bytes that it would get; False where that cannot be known."""
         return job.reproducible and self.shards.get(job.name, {}).get("fingerprint") == job.fingerprint
 
 
@@ -100,7 +100,13 @@ def still_refused(records: pd.DataFrame, hashes: NDArray[np.uint64], previous: P
 
 
 def remove_stale(out: Path, jobs: list[ShardJob], names: set[str]) -> None:
-    """Removes shards that are not in `names`, and `index.json` where there is work to do."""
+    """Removes every file of `out` but the shards `names`; and `index.json`, unless `out` is complete already.
+
+    Args:
+        out: The folder of the shards.
+        jobs: The shards that are missing or outdated.
+        names: File names of all shards that the data set has now.
+    """
     if jobs or not all((out / name).is_file() for name in names):
         (out / "index.json").unlink(missing_ok=True)
     for stale in out.iterdir():
@@ -143,9 +149,9 @@ def write(
     reproducible = records["modified"].notna()
     reproducible |= records["content"].notna() if "content" in records else False
     last = rows_of(records["key"], previous.manifest["key"])
-    marked = records.assign(hash=hashes, reproducible=reproducible.to_numpy(bool), last=last)
+    hashed = records.assign(hash=hashes, reproducible=reproducible.to_numpy(bool), last=last)
     wanted = ~records["key"].isin(list(refused))
-    planned = plan(marked[wanted], config.images_per_shard, previous.manifest["shard"])
+    planned = plan(hashed[wanted], config.images_per_shard, previous.manifest["shard"])
     jobs = jobs_of(planned, root, out, state, config.keep_metadata)
     outdated = [job for job in jobs if not previous.has(job)]
     out.mkdir(parents=True, exist_ok=True)
@@ -156,14 +162,14 @@ def write(
     entries = {
         job.name: json.loads((state / f"{job.name}.json").read_text(encoding="utf-8")) for job in outdated
     }
-    left_out = marked[~wanted]
+    left_out = hashed[~wanted]
     table = assemble(pd.concat([planned, left_out]), previous.manifest, entries, refused)
     if not table["shard"].notna().any():
         example = table.iloc[0]
         raise ValueError(
             f"{root}: none of {len(table)} images can be decoded; {example['source']}: {example['error']}"
         )
-    finish(table, planned, marked, previous.shards | entries, out, manifest, config, state)
+    finish(table, planned, hashed, previous.shards | entries, out, manifest, config, state)
     for name in entries:
         (state / f"{name}.json").unlink()
     return table
@@ -183,7 +189,7 @@ def write_shards(jobs: list[ShardJob], unwritten: list[ShardJob], out: Path, exe
 def finish(
     table: pd.DataFrame,
     planned: pd.DataFrame,
-    marked: pd.DataFrame,
+    hashed: pd.DataFrame,
     tars: dict[str, dict[str, Any]],
     out: Path,
     manifest: Path,
@@ -194,6 +200,16 @@ def finish(
 
     The fingerprint in the state covers the records that stayed in a shard: the next run does not try undecodable images
     again until they change.
+
+    Args:
+        table: The manifest.
+        planned: The records as they were assigned to shards, with those that then could not be decoded.
+        hashed: All records, with the column `hash` of `row_hashes`.
+        tars: SHA-256 and size in bytes of each tar, by file name.
+        out: The folder of the shards.
+        manifest: The file for the manifest.
+        config: How the records were sharded.
+        state: The folder for the state.
     """
     bad = table.loc[table["error"].notna(), "key"].tolist()
     good = planned[~planned["key"].isin(bad)]
@@ -202,7 +218,7 @@ def finish(
         name: {"fingerprint": mark, "sha256": tars[name]["sha256"], "bytes": tars[name]["bytes"]}
         for name, mark in marks.items()
     }
-    refused = marked[marked["key"].isin(bad)]
+    refused = hashed[hashed["key"].isin(bad)]
     write_parquet(table, manifest)
     write_json(index(table, shards, config.images_per_shard), out / "index.json")
     write_json(
