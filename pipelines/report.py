@@ -1,4 +1,4 @@
-"""Stage report: one page with the artifacts of the run, which opens from disk."""
+"""Stage report: one HTML page with the results of the run, which opens from disk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RANDOM_NETWORKS = 3
 """Number of untrained networks whose mean region quality is the baseline."""
 
 
-def judge_regions(
+def measure_regions(
     model: Path,
     manifest: Path,
     quarantined: Set[str],
@@ -31,40 +31,50 @@ def judge_regions(
     out: Path,
     others: Sequence[Path] = (),
 ) -> Mapping[str, Any]:
-    """Measure the region quality of `model.safetensors` and write it to `out`.
+    """Compute the region quality of a model and of baselines, and write it to a JSON file.
 
-    The baselines are untrained networks, and k-means of colours, of the model's features and of those of `others`
-    (weights files), with as many clusters as masks.
+    The baselines are untrained networks, and k-means of colours and of features, with as many clusters as masks.
+
+    Args:
+        model: The model with its region branch (model.safetensors).
+        manifest: Manifest of a labelled set with 68 or 98 landmarks.
+        quarantined: Keys of images that are left out.
+        shards: Folder with the shards of the labelled set.
+        out: The JSON file.
+        others: Further weights files, whose features are clustered as baselines.
+
+    Returns:
+        Metrics by row, as `fra.region_quality.evaluate.evaluate` returns them.
 
     Raises:
         ValueError: No test image has 68 or 98 landmarks, or the model was trained without regions.
     """
     encoder = inference.load(model)
     if encoder.neck is None:
-        raise ValueError(f"{model}: trained without regions, so it has no region quality")
+        raise ValueError(f"{model}: trained without regions, so it has no heatmaps to evaluate")
     untrained = [inference.load(model, seed) for seed in range(RANDOM_NETWORKS)]
     rows: dict[str, list[Heatmaps]] = {"pretrained": [encoder], "random": [*untrained]}
     size, count = encoder.image_size, int(encoder.metadata["num_masks"])
-    if faces := evaluate.faces(manifest, quarantined, shards, size):
-        rows["colours"] = [clusters.of_colours(faces, size, count)]
-        rows["features"] = [clusters.of_features(encoder, faces, count)]
+    if images := evaluate.read_images(manifest, quarantined, shards, size):
+        rows["colours"] = [clusters.fit_colours(images, size, count)]
+        rows["features"] = [clusters.fit_features(encoder, images, count)]
         for path in others:
-            rows[f"features of {path}"] = [clusters.of_features(inference.load(path), faces, count)]
+            rows[f"features of {path}"] = [clusters.fit_features(inference.load(path), images, count)]
     return evaluate.evaluate(rows, manifest, quarantined, shards, out)
 
 
 def headline() -> dict[str, dict[str, Any]]:
     """Return each task's headline metric, pre-trained and with random weights, and the last training losses."""
-    figures: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for task in params.read()["tasks"]:
         metrics = json.loads((paths.TRANSFER / task / "metrics.json").read_text(encoding="utf-8"))
         name = TASKS[task].primary
-        figures[task] = {name: metrics["pretrained"][name]["mean"], "random": metrics["random"][name]["mean"]}
+        found[task] = {name: metrics["pretrained"][name]["mean"], "random": metrics["random"][name]["mean"]}
     training = json.loads((paths.PRETRAIN / "metrics.json").read_text(encoding="utf-8"))
-    figures["pretrain"] = {
+    found["pretrain"] = {
         name: training[name] for name in ("total", "global", "region", "relation", "masks_used")
     }
-    return figures
+    return found
 
 
 def report() -> None:
@@ -83,7 +93,7 @@ def report() -> None:
         provenance=read_weights(paths.PRETRAIN / "model.safetensors")[1]["provenance"],
     )
     try:
-        judge_regions(
+        measure_regions(
             paths.PRETRAIN / "model.safetensors",
             paths.manifest(labelled),
             verdict.read_quarantined_keys(quarantined),

@@ -1,1 +1,1 @@
-"""Region quality: how well the heatmaps of a model match facial parts."""
+"""Region quality: agreement of a model's heatmaps with facial parts."""

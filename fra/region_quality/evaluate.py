@@ -1,8 +1,8 @@
 """Region quality: agreement of heatmaps with facial parts, and consistency of masks over views and people.
 
-Facial parts are polygons of 68 or 98 landmarks, which training never uses. Each pixel belongs to its most probable
-mask. The baseline `place` depends on position only: the image divided into as many compact cells (k-means of pixel
-positions), the same for every face.
+Facial parts are polygons of 68 or 98 landmarks, which training never uses. Each pixel is assigned to its most probable
+mask. The baseline `place` depends on position only: the same division of the image into as many compact cells as masks
+(k-means of pixel positions) for every face.
 """
 
 from __future__ import annotations
@@ -43,16 +43,17 @@ PARTS: dict[int, dict[str, list[Sequence[int]]]] = {
         "mouth": [range(76, 88)],
     },
 }
-"""Outlines by number of landmarks (iBUG 300-W, WFLW), each drawn over those before; the rest is background."""
+"""Outlines of parts by number of landmarks (68: iBUG 300-W, 98: WFLW); later parts are drawn over earlier ones."""
 
 NAMES = ["background", *PARTS[68]]
+"""Names of parts; the index is the number of the part in `draw_parts`."""
 
 Pixels = NDArray[np.uint8]
-Figures = dict[str, float | dict[str, float]]
+Metrics = dict[str, float | dict[str, float]]
 
 
 class Heatmaps(Protocol):
-    """A model with region branch, such as `fra.load` returns."""
+    """A model with a region branch, such as `fra.load` returns."""
 
     @property
     def image_size(self) -> int:
@@ -62,16 +63,16 @@ class Heatmaps(Protocol):
         """Return heatmaps (N, K, h, w), which sum to 1 over K."""
 
 
-def rows_with_parts(manifest: Path, quarantined: Set[str]) -> pd.DataFrame:
-    """Returns the usable test images with 68 or 98 landmarks, from which parts can be drawn; may be empty."""
+def rows_with_landmarks(manifest: Path, quarantined: Set[str]) -> pd.DataFrame:
+    """Return the manifest's rows of usable test images with 68 or 98 landmarks; may be empty."""
     frame = read_manifest(manifest, quarantined)
     points = frame["landmarks"].map(lambda row: 0 if row is None else len(row) // 2)
     return frame[points.isin(PARTS) & (frame["split"] == "test")].reset_index(drop=True)
 
 
-def faces(manifest: Path, quarantined: Set[str], shards: Path, size: int) -> list[Pixels]:
-    """Returns the images of `rows_with_parts`, (size, size, 3) each."""
-    frame = rows_with_parts(manifest, quarantined)
+def read_images(manifest: Path, quarantined: Set[str], shards: Path, size: int) -> list[Pixels]:
+    """Return the images of `rows_with_landmarks`, resized to (size, size, 3) each."""
+    frame = rows_with_landmarks(manifest, quarantined)
     return list(images.read(frame, shards, size)) if len(frame) else []
 
 
@@ -82,35 +83,44 @@ def evaluate(
     shards: Path,
     out: Path,
     seed: int = 0,
-) -> dict[str, Figures]:
-    """Region quality on the test people that have landmarks; writes and returns `out` (a JSON file).
+) -> dict[str, Metrics]:
+    """Compute the region quality of models on the test images that have landmarks, and write it to a JSON file.
 
-    `models` by row, such as "pretrained" and "random"; of several models in a row the mean is given. By row, and
-    for "place": `nmi`, the normalised mutual information of masks and parts over all pixels; `matched_iou` (mean
-    over parts) and `iou` (of each); `view_kappa` and `people_kappa`: see the functions of these names. All are 1
-    at best; `nmi` and both kappas are 0 by chance. All models take images of one size.
+    Args:
+        models: Models by row, such as "pretrained" and "random"; metrics are means over the models of a row. All
+            models have the same `image_size`.
+        manifest: Manifest of the labelled set.
+        quarantined: Keys of images that are left out.
+        shards: Folder with the shards of the labelled set.
+        out: The JSON file.
+        seed: Seed of the views and of the baseline `place`.
+
+    Returns:
+        Metrics by row, including the row "place": `nmi`, the normalised mutual information of masks and parts over all
+        pixels; `iou` of each part and `matched_iou`, their mean; `view_kappa` and `people_kappa` (see the functions of
+        these names). The best value of each is 1; chance level of `nmi` and both kappas is 0.
 
     Raises:
-        ValueError: no test image has 68 or 98 landmarks.
+        ValueError: No test image has 68 or 98 landmarks.
     """
-    frame = rows_with_parts(manifest, quarantined)
+    frame = rows_with_landmarks(manifest, quarantined)
     if not len(frame):
         raise ValueError(
-            f"{manifest}: no test image has 68 or 98 landmarks; parts of faces are drawn from these"
+            f"{manifest}: no test image has 68 or 98 landmarks, from which the facial parts are drawn"
         )
     size = next(iter(models.values()))[0].image_size
     test = _read(frame, shards, size, seed)
-    masks = {name: [_see(model, test) for model in row] for name, row in models.items()}
-    count = next(iter(masks.values()))[0].kinds
-    place = np.broadcast_to(cells(count, size, seed), test.part_NHW.shape)
-    masks["place"] = [Masks(place, place, count)]
-    figures = {name: _mean([_figures(test, seen) for seen in row]) for name, row in masks.items()}
-    write_json(figures, out)
-    return figures
+    masks = {name: [_masks(model, test) for model in row] for name, row in models.items()}
+    count = next(iter(masks.values()))[0].num_masks
+    cell_NHW = np.broadcast_to(position_cells(count, size, seed), test.part_NHW.shape)
+    masks["place"] = [Masks(cell_NHW, cell_NHW, count)]
+    metrics = {name: _mean([_metrics(test, found) for found in row]) for name, row in masks.items()}
+    write_json(metrics, out)
+    return metrics
 
 
-class Test(NamedTuple):
-    """What is asked: whole images, a part of each (`boxes`) seen alone, and where the truth lies in the whole."""
+class TestImages(NamedTuple):
+    """Test images, a view (the crop `boxes`) of each, and parts and landmarks (in pixels) of the whole images."""
 
     whole: list[Pixels]
     views: list[Pixels]
@@ -121,19 +131,19 @@ class Test(NamedTuple):
 
 
 class Masks(NamedTuple):
-    """The mask of each pixel of the whole images and of their views, and how many masks there are."""
+    """Number of the mask of each pixel of the whole images and of the views; `num_masks` counts them."""
 
     whole_NHW: Array
     view_NHW: Array
-    kinds: int
+    num_masks: int
 
 
-def _read(frame: pd.DataFrame, shards: Path, size: int, seed: int) -> Test:
+def _read(frame: pd.DataFrame, shards: Path, size: int, seed: int) -> TestImages:
     whole = list(images.read(frame, shards, size))
     point_NL2 = np.stack(frame["landmarks"].to_list()).reshape(len(frame), -1, 2)
     point_NL2 = point_NL2 * (size / frame[["width", "height"]].to_numpy(dtype=float))[:, None]
     boxes = draw_boxes(len(frame), size, seed)
-    return Test(
+    return TestImages(
         whole=whole,
         views=[images.resize(image[box], size) for image, box in zip(whole, boxes, strict=True)],
         boxes=boxes,
@@ -143,33 +153,36 @@ def _read(frame: pd.DataFrame, shards: Path, size: int, seed: int) -> Test:
     )
 
 
-def _see(model: Heatmaps, test: Test) -> Masks:
+def _masks(model: Heatmaps, test: TestImages) -> Masks:
     whole_NHW, count = assign(model, test.whole)
     return Masks(whole_NHW, assign(model, test.views)[0], count)
 
 
-def _figures(test: Test, masks: Masks) -> Figures:
+def _metrics(test: TestImages, masks: Masks) -> Metrics:
     iou = matched_iou(masks.whole_NHW, test.part_NHW)
     return {
         "nmi": float(normalized_mutual_info_score(test.part_NHW.ravel(), masks.whole_NHW.ravel())),
         "matched_iou": float(np.mean(list(iou.values()))),
         "view_kappa": view_kappa(masks.whole_NHW, masks.view_NHW, test.boxes),
-        "people_kappa": people_kappa(masks.whole_NHW, test.point_NL2, test.person_N, masks.kinds),
+        "people_kappa": people_kappa(masks.whole_NHW, test.point_NL2, test.person_N, masks.num_masks),
         "iou": iou,
     }
 
 
 def _mean(rows: list[Any]) -> Any:
-    """The mean of figures, or of dictionaries of them."""
+    """Return the mean of numbers, or of (nested) dictionaries of numbers by key."""
     if isinstance(rows[0], dict):
         return {name: _mean([row[name] for row in rows]) for name in rows[0]}
     return float(np.mean(rows))
 
 
 def assign(model: Heatmaps, pixels: list[Pixels]) -> tuple[Array, int]:
-    """The mask of the highest heatmap at each pixel of the images, (N, H, W), and the number of masks.
+    """Assign each pixel of the images to the mask with the highest heatmap.
 
-    Heatmaps are enlarged to the image's size first, between the centres of their cells.
+    Heatmaps are enlarged to the size of the images by bilinear interpolation.
+
+    Returns:
+        Number of the mask of each pixel, (N, H, W), and the number of masks.
     """
     parts, count = [], 0
     for start in range(0, len(pixels), 64):
@@ -180,15 +193,15 @@ def assign(model: Heatmaps, pixels: list[Pixels]) -> tuple[Array, int]:
     return torch.cat(parts).numpy(), count
 
 
-def cells(count: int, size: int, seed: int) -> Array:
-    """A square image cut into `count` compact cells, by k-means of the pixels' places: (size, size)."""
-    place_P2 = np.stack(np.meshgrid(*[np.arange(size)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
-    cell_P: Array = KMeans(count, n_init=3, random_state=seed).fit_predict(place_P2)
+def position_cells(count: int, size: int, seed: int) -> Array:
+    """Divide a square image into `count` compact cells by k-means of pixel positions: (size, size)."""
+    position_P2 = np.stack(np.meshgrid(*[np.arange(size)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
+    cell_P: Array = KMeans(count, n_init=3, random_state=seed).fit_predict(position_P2)
     return cell_P.reshape(size, size)
 
 
 def draw_parts(point_L2: Array, size: int) -> Array:
-    """The part of each pixel, by its place in `NAMES`: (size, size). Points in pixels, 68 or 98 of them."""
+    """Return the part of each pixel as its index in `NAMES`, (size, size); `point_L2` has 68 or 98 points in pixels."""
     part_HW = np.zeros((size, size), dtype=np.uint8)
     shift = 4  # OpenCV takes coordinates in sixteenths of a pixel
     for number, outlines in enumerate(PARTS[len(point_L2)].values(), start=1):
@@ -199,10 +212,9 @@ def draw_parts(point_L2: Array, size: int) -> Array:
 
 
 def matched_iou(mask_NHW: Array, part_NHW: Array) -> dict[str, float]:
-    """Intersection over union of each part with the mask matched to it, over all images together.
+    """Return the intersection over union of each part with its matched mask, over the pixels of all images.
 
-    Masks and parts are matched one to one so that the sum is largest (Hungarian method); a part left
-    without a mask has 0.
+    Masks and parts are matched one to one so that the sum is largest (Hungarian method). A part without a mask has 0.
     """
     count = max(int(mask_NHW.max()) + 1, len(NAMES))
     both = confusion_matrix(part_NHW.ravel(), mask_NHW.ravel(), labels=np.arange(count))[: len(NAMES)]
@@ -214,7 +226,7 @@ def matched_iou(mask_NHW: Array, part_NHW: Array) -> dict[str, float]:
 
 
 def draw_boxes(count: int, size: int, seed: int) -> list[tuple[slice, slice]]:
-    """A square of half to all of the side, somewhere in each image: (rows, columns)."""
+    """Draw a random square crop of each image, its side half to all of the image's: slices (rows, columns)."""
     generator = np.random.default_rng([seed, 5])
     sides = generator.integers(size // 2, size + 1, size=count)
     corners = generator.integers(0, size - sides[:, None] + 1, size=(count, 2))
@@ -225,30 +237,32 @@ def draw_boxes(count: int, size: int, seed: int) -> list[tuple[slice, slice]]:
 
 
 def view_kappa(whole_NHW: Array, view_NHW: Array, boxes: list[tuple[slice, slice]]) -> float:
-    """Cohen's kappa between the masks of a part of an image, and of that part seen alone and enlarged.
+    """Return Cohen's kappa between the masks of a crop of the whole image and those of the crop as an input.
 
-    The share of pixels with the same mask, corrected for chance: 1 where a mask does not depend on the
-    framing.
+    It is the share of pixels with the same mask, corrected for chance: 1 if masks do not depend on the crop.
     """
     size = whole_NHW.shape[1]
-    seen = [
+    cropped = [
         cv2.resize(masks[box].astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
         for masks, box in zip(whole_NHW, boxes, strict=True)
     ]
-    return _kappa(np.stack(seen).ravel(), view_NHW.ravel())
+    return _kappa(np.stack(cropped).ravel(), view_NHW.ravel())
 
 
 def _kappa(one_P: Array, other_P: Array) -> float:
     if len(np.union1d(one_P, other_P)) == 1:
-        return 0.0  # a single mask everywhere tells nothing
+        return 0.0  # a single mask everywhere has no information
     return float(cohen_kappa_score(one_P, other_P))
 
 
 def people_kappa(mask_NHW: Array, point_NL2: Array, person_N: NDArray[np.str_], count: int) -> float:
-    """Fleiss' kappa of the mask at the same landmark of two people, over pairs of different people.
+    """Return Fleiss' kappa of the mask at the same landmark, over pairs of different people.
 
-    How often they agree, corrected for chance: 1 where a mask means the same place of every face. Landmarks
-    outside the image count at its edge.
+    It is the share of pairs with the same mask, corrected for chance: 1 if a mask is at the same landmarks of every
+    face. Landmarks outside the image are moved to its edge.
+
+    Raises:
+        ValueError: There are fewer than two people.
     """
     size = mask_NHW.shape[1]
     x_NL, y_NL = np.clip(np.round(point_NL2).astype(int), 0, size - 1).transpose(2, 0, 1)
@@ -256,7 +270,7 @@ def people_kappa(mask_NHW: Array, point_NL2: Array, person_N: NDArray[np.str_], 
     share_NLK = np.eye(count)[mask_NL]
     names = np.unique(person_N)
     if len(names) < 2:
-        raise ValueError("consistency across people needs at least two people with landmarks in test")
+        raise ValueError("consistency over people requires at least two test subjects with landmarks")
     share_PLK = np.stack([share_NLK[person_N == name].mean(axis=0) for name in names])
     pairs = len(names) * (len(names) - 1)
     agree = ((share_PLK.sum(axis=0) ** 2 - (share_PLK**2).sum(axis=0)).sum(axis=-1) / pairs).mean()

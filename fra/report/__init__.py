@@ -1,1 +1,1 @@
-"""The report: one HTML page, readable without a network, made from the artifacts of a run."""
+"""The report: one HTML page made from the artifacts of a run; it opens without a network."""

@@ -1,4 +1,4 @@
-"""What a run left on disk, read and checked once: everything the page shows comes from here."""
+"""Artifacts of a run, read from disk and checked once; the page shows nothing else."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from fra.validation import verdict
 from fra.validation.verdict import ValidationResult
 
 SUMMARY_KEYS = {"test"}
-"""Keys of a task's metrics.json that are not models."""
+"""Keys of a task's metrics.json that do not name a model."""
 MINUS = " - "
-"""Between two models in the name of their difference."""
+"""Separator of the two model names in the key of a difference, as in "pretrained - random"."""
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What the transfer stage wrote for one task; `results` is None where its file is missing."""
+    """Artifacts of the transfer stage for one task; `results` (results.csv) is None if the file is missing."""
 
     name: str
     metrics: dict[str, Any]
@@ -31,21 +31,24 @@ class TaskResult:
     folder: Path
 
     def predictions(self) -> pd.DataFrame | None:
-        """One row a test image (or pair) and output, as `fra.transfer.tasks` describes; None where the file is missing.
+        """Read predictions.parquet: a row for each test image (or pair) and output (see `fra.transfer.tasks`).
 
-        Read when asked for: on large test sets it is large.
+        It can be large, so each call reads it from disk.
+
+        Returns:
+            The predictions, or None if the file is missing.
         """
         path = self.folder / "predictions.parquet"
         return read_parquet(path) if path.is_file() else None
 
     @property
     def seeds(self) -> int | None:
-        """How many seeds the figures are means of; None where that is not known."""
+        """Number of seeds that the metrics are averaged over; None if it is unknown."""
         return None if self.results is None else int(self.results["seed"].nunique())
 
     @property
     def models(self) -> list[str]:
-        """The models that were judged: the one that others are compared with first, the others by name."""
+        """Names of the evaluated models: the reference model of the differences first, the others by name."""
         entries = [name for name in self.metrics if name not in SUMMARY_KEYS]
         reference = {name.split(MINUS)[0] for name in entries if MINUS in name}
         models = [name for name in entries if MINUS not in name]
@@ -54,9 +57,9 @@ class TaskResult:
 
 @dataclass(frozen=True)
 class Run:
-    """One run's artifacts. Optional ones are None where missing; a page without them is poorer, not wrong.
+    """Artifacts of one run; optional ones are None if missing, and the page then leaves their part out.
 
-    `manifest` has the usable rows of the labelled set. `files` are all files of the stages, for links to them.
+    `manifest` has the usable rows of the labelled set. `files` are all files that the stages wrote, for links.
     """
 
     verdict: ValidationResult
@@ -85,18 +88,25 @@ def read(
 ) -> Run:
     """Read the artifacts of a run.
 
-    `manifest`, `quarantined` (the quarantine list) and `shards` are those of the labelled set.
+    Args:
+        validation: Folder of the validation stage.
+        pretrain: Folder of the pre-training stage.
+        transfer: Folder of the transfer stage, by task.
+        manifest: Manifest of the labelled set.
+        quarantined: Quarantine list of the labelled set.
+        shards: Folder with the shards of the labelled set.
+        provenance: Inputs of the run: code, parameters, environment.
 
     Raises:
-        FileNotFoundError: there is no manifest, or no metrics.json (or history.csv, of pre-training).
-        ValidationFailed: there is no verdict, or it was edited; the labelled set has no quarantine list.
-        ValueError: one of them is damaged.
+        FileNotFoundError: The manifest, a metrics.json, or history.csv of pre-training is missing.
+        ValidationFailed: The validation result is missing or was edited, or the labelled set has no quarantine list.
+        ValueError: A file is damaged.
     """
-    listed, weights = validation / "quarantine.csv", pretrain / "model.safetensors"
+    quarantine, weights = validation / "quarantine.csv", pretrain / "model.safetensors"
     docs = validation / "data_docs" / "index.html"
     return Run(
         verdict=verdict.read(validation / "verdict.json"),
-        quarantine=verdict.read_quarantine(listed) if listed.is_file() else None,
+        quarantine=verdict.read_quarantine(quarantine) if quarantine.is_file() else None,
         data_docs=docs if docs.is_file() else None,
         metrics=_json(pretrain / "metrics.json", "pretrain"),
         history=_table(pretrain / "history.csv", "pretrain", {"step": "int64", "epoch": "int64"}, "float64"),
@@ -133,13 +143,13 @@ def _json(path: Path, stage: str) -> dict[str, Any]:
         raise ValueError(f"{path}: not JSON ({error}); run the stage {stage} again") from None
     if not isinstance(content, dict):
         raise ValueError(
-            f"{path}: holds a {type(content).__name__}, not an object; run the stage {stage} again"
+            f"{path}: contains a {type(content).__name__}, not an object; run the stage {stage} again"
         )
     return content
 
 
 def _results(path: Path, stage: str) -> pd.DataFrame:
-    """Returns `results.csv`; the group of figures over all images is null."""
+    """Read results.csv; the group of metrics over all images is null."""
     table = _table(path, stage, TYPES)
     return table.assign(group=table["group"].where(table["group"] != ""))
 
@@ -159,6 +169,4 @@ def _manifest(path: Path) -> pd.DataFrame:
 
 def _require(path: Path, stage: str) -> None:
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: not there, and the report cannot do without it; run the stage {stage} first"
-        )
+        raise FileNotFoundError(f"{path}: missing, and the report requires it; run the stage {stage} first")

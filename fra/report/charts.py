@@ -1,8 +1,9 @@
-"""Charts as inline SVG: drawn once by Vega-Lite, coloured by the page's own CSS variables, read by pointer and keys.
+"""Charts as inline SVG, rendered by Vega-Lite and coloured by CSS variables of the page.
 
-Each chart carries invisible marks whose ``aria-label`` holds the values at that place, one line a series; the page's
-script shows the nearest of them. Without a script the chart is still complete. Text is measured in Liberation Sans,
-which the renderer brings along, so the same data give the same bytes on any machine.
+Each chart contains invisible marks; the ``aria-label`` of a mark has the values at its position, one for each series.
+The page's script shows the label of the mark next to the pointer, or of the one that the arrow keys select. A chart is
+complete without the script. Text is laid out in Liberation Sans, which is part of the renderer, so the same data give
+the same bytes on every machine.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import vl_convert
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 300, 180
-"""Plot area in SVG units: near the width of a phone, so that text keeps its size there."""
+"""Plot area in SVG units, close to the width of a phone, so that text is not scaled down there."""
 
 INK, MUTED, GRID = "var(--ink)", "var(--muted)", "var(--grid)"
 VALUES_SEPARATOR = "; "
@@ -38,21 +39,30 @@ def curves(
     diagonal: bool = False,
     log_x: bool = False,
 ) -> Markup:
-    """Draw one line for each entry of `y` (column → name in the legend) over the column `x`.
+    """Draw a line chart: one line for each entry of `y` over the column `x`.
 
-    `frame` has one row a place on the x axis; missing values leave gaps. `x_format` and `y_format` are how values are
-    written on hover. `from_zero` lets the y axis begin at 0, `log_x` marks every place on a logarithmic x axis, and
-    `diagonal` adds the line from (0, 0) to (1, 1): chance, in a ROC.
+    Args:
+        frame: A row for each position on the x axis; missing values leave gaps.
+        x: Column of the x axis.
+        y: Name in the legend, by column.
+        colours: CSS colours of the lines.
+        x_title: Title of the x axis.
+        y_title: Title of the y axis; may be empty.
+        x_format: Format of x values in the readings.
+        y_format: Format of y values in the readings.
+        from_zero: Whether the y axis starts at 0.
+        diagonal: Whether to draw the line from (0, 0) to (1, 1), which is chance level in a ROC.
+        log_x: Whether the x axis is logarithmic, with a tick at each position.
     """
     names = list(y.values())
     long = frame.melt(id_vars=x, value_vars=list(y), var_name="column", value_name="value")
     long["series"] = long["column"].map(dict(y))
-    places_marked = {"values": sorted(frame[x]), "format": "~g"} if log_x else {"tickCount": 6}
+    ticks = {"values": sorted(frame[x]), "format": "~g"} if log_x else {"tickCount": 6}
     x_axis = alt.X(
         "x:Q",
         title=x_title,
         scale=alt.Scale(type="log" if log_x else "linear", nice=False),
-        axis=alt.Axis.from_dict({"grid": False, **places_marked}),
+        axis=alt.Axis.from_dict({"grid": False, **ticks}),
     )
     y_axis = alt.Y(
         "value:Q", title=y_title or None, scale=alt.Scale(zero=from_zero), axis=alt.Axis(tickCount=5)
@@ -64,12 +74,12 @@ def curves(
         .encode(x=x_axis, y=y_axis, color=_series_colour(names, colours), strokeDash=_series_dash(names))
     )
     reading = pd.DataFrame({"x": frame[x], "values": _readings(frame, x, y, x_title, x_format, y_format)})
-    places = (
+    positions = (
         alt.Chart(reading)
         .mark_rule(stroke=MUTED, opacity=0, strokeWidth=1)
         .encode(x="x:Q", description="values:N")
     )
-    layers = [lines, places]
+    layers = [lines, positions]
     if diagonal:
         chance = pd.DataFrame({"x": [0.0, 1.0], "value": [0.0, 1.0]})
         layers.insert(
@@ -90,10 +100,15 @@ def intervals(
     row_height: int = 34,
     line_at: float | None = None,
 ) -> Markup:
-    """Draw `mean` with a bar from `low` to `high` for each `row` (one line a row of the chart) and `series`.
+    """Draw means with their 95 % intervals, one line of the chart for each row and series.
 
-    `frame` has the columns row, series, mean, low, high; the order of rows and of series is that of first appearance.
-    `line_at` draws a line across all rows, such as at no difference.
+    Args:
+        frame: Columns row, series, mean, low, high; rows and series keep their order of first appearance.
+        colours: CSS colours of the series.
+        x_title: Title of the x axis.
+        x_format: Format of values in the readings.
+        row_height: Height of a row in SVG units.
+        line_at: Value at which a vertical line is drawn, such as 0 for no difference.
     """
     rows, names = list(dict.fromkeys(frame["row"])), list(dict.fromkeys(frame["series"]))
     written = {name: [format(value, x_format) for value in frame[name]] for name in ("mean", "low", "high")}
@@ -126,9 +141,9 @@ def intervals(
 
 
 def binned(frame: pd.DataFrame, x: str, bins: int = 120) -> pd.DataFrame:
-    """Average consecutive rows of `frame` into at most `bins` rows (the last one may cover fewer).
+    """Average consecutive rows of `frame` into at most `bins` rows, to keep charts of long runs small.
 
-    `x` keeps its last value. Keeps a chart of a long run light without hiding its course.
+    The last bin may have fewer rows. The column `x` has the last value of each bin.
     """
     size = -(-len(frame) // bins) if len(frame) else 1
     groups = frame.reset_index(drop=True).groupby(lambda row: row // size)
@@ -147,7 +162,7 @@ def _series_dash(names: list[str]) -> alt.StrokeDash:
 
 
 def _legend(names: list[str]) -> alt.Legend | None:
-    """Above the plot, in as many columns as fit beside one another; none for a single series."""
+    """Return a legend above the plot, with as many columns as fit; None for a single series."""
     if len(names) == 1:
         return None
     columns = max(1, WIDTH // (40 + 7 * max(map(len, names))))
@@ -159,6 +174,7 @@ def _legend(names: list[str]) -> alt.Legend | None:
 def _readings(
     frame: pd.DataFrame, x: str, y: Mapping[str, str], x_title: str, x_format: str, y_format: str
 ) -> list[str]:
+    """Return the values at each position of the x axis as text."""
     return [
         VALUES_SEPARATOR.join(
             [f"{x_title} {format(row[x], x_format)}"]
@@ -173,7 +189,7 @@ def _readings(
 
 
 def _svg(chart: alt.LayerChart | alt.FacetChart) -> Markup:
-    """Render a chart to an SVG that scales with its box and takes its colours from the page."""
+    """Render a chart to SVG that scales with its container and uses the colours of the page."""
     spec: dict[str, Any] = (
         chart.configure(font="Liberation Sans", background="transparent")
         .configure_view(stroke=None)
@@ -193,4 +209,4 @@ def _svg(chart: alt.LayerChart | alt.FacetChart) -> Markup:
     )
     svg = vl_convert.vegalite_to_svg(spec)
     svg = ROOT_TAG.sub(r'<svg viewBox="\1" aria-hidden="true" focusable="false">', svg, count=1)
-    return Markup(svg)  # our own numbers and names, escaped by the renderer
+    return Markup(svg)  # safe: the renderer escapes all text

@@ -1,4 +1,4 @@
-"""What a section of the report is made of: tables, charts, confusion matrices, and what is missing."""
+"""Elements of the report's sections: tables, charts, confusion matrices, and reasons for missing parts."""
 
 from __future__ import annotations
 
@@ -15,18 +15,16 @@ from fra.report.artifacts import TaskResult
 
 T = TypeVar("T")
 
-
 SERIES = [f"var(--series-{number})" for number in range(5)]
-"""Colours of models and of curves, defined by the style sheet for light and dark."""
-
+"""CSS colours of models and curves; the style sheet defines them for the light and the dark scheme."""
 
 TABLE_ROWS = 24
-"""Rows of the table beside a curve."""
+"""Maximum number of rows of the table below a curve."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table: columns, rows of text, and what it shows."""
+    """A table: its caption, the column titles, and rows of text."""
 
     caption: str
     columns: list[str]
@@ -35,7 +33,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart, what it says in a sentence (for those who do not see it), its numbers, and how to read it."""
+    """A chart, its summary in a sentence (for screen readers), a table of its values, and a note for the reader."""
 
     title: str
     svg: Markup
@@ -46,13 +44,12 @@ class Chart:
 
 @dataclass(frozen=True)
 class Confusion:
-    """A confusion matrix of one model: rows are true classes; each cell is (text, share of its row).
+    """Confusion matrix of one model: rows are true classes; each cell is (text, share of its row).
 
-    `label` is the manifest's label that the classes are values of, where it can be told.
+    `label` is the manifest's label whose values are the classes, or None if it is ambiguous.
     """
 
     label: str | None
-
     caption: str
     classes: list[str]
     rows: list[tuple[str, list[tuple[str, float]]]]
@@ -60,13 +57,13 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Missing:
-    """Why a part of the page is not there."""
+    """Reason why a part of the page is missing."""
 
     reason: str
 
 
 def attempt(make: Callable[[], T]) -> T | Missing:
-    """What `make` returns, or why its artifacts do not allow it."""
+    """Return the result of `make`, or a `Missing` with the message of the error that it raised."""
     try:
         return make()
     except (ValueError, RuntimeError, KeyError, FileNotFoundError) as error:
@@ -74,7 +71,7 @@ def attempt(make: Callable[[], T]) -> T | Missing:
 
 
 def per_task(task: TaskResult | None, make: Callable[[TaskResult], T]) -> T | Missing:
-    """What `make` returns for a task's artifacts, or why there is nothing."""
+    """Return the result of `make` for a task, or a `Missing` if the task was not run or `make` failed."""
     return Missing("This task was not run.") if task is None else attempt(lambda: make(task))
 
 
@@ -93,7 +90,10 @@ def curve(
     diagonal: bool = False,
     log_x: bool = False,
 ) -> Chart:
-    """A chart of curves, with a summary and a table made from the same numbers."""
+    """Draw a line chart, with a summary and a table of the same values.
+
+    `x`, `y` and all options are those of `fra.report.charts.curves`; `note` is a sentence below the title.
+    """
     svg = charts.curves(
         frame,
         x=x,
@@ -107,16 +107,16 @@ def curve(
         diagonal=diagonal,
         log_x=log_x,
     )
-    places = np.unique(np.linspace(0, len(frame) - 1, TABLE_ROWS).round().astype(int))
+    positions = np.unique(np.linspace(0, len(frame) - 1, TABLE_ROWS).round().astype(int))
     rows = [
         [format(row[x], x_format), *("" if pd.isna(row[c]) else format(row[c], y_format) for c in y)]
-        for _, row in frame.iloc[places].iterrows()
+        for _, row in frame.iloc[positions].iterrows()
     ]
-    courses = [
+    changes = [
         f"{name} goes from {format(known.iloc[0], y_format)} to {format(known.iloc[-1], y_format)}"
         for column, name in y.items()
         if len(known := frame[column].dropna())
     ]
     ends = f"{x_title} {format(frame[x].iloc[0], x_format)} to {format(frame[x].iloc[-1], x_format)}"
-    summary = f"{title}, {ends}: {'; '.join(courses)}."
+    summary = f"{title}, {ends}: {'; '.join(changes)}."
     return Chart(title, svg, summary, Table(title, [x_title, *y.values()], rows), note)

@@ -1,4 +1,4 @@
-"""Photographs of held-out people on the page: what the masks see in them, and where landmarks go wrong."""
+"""Photographs of held-out people on the page: mask regions, and true and predicted landmarks."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import ValidationError
 
 from fra.data.images import decode, members, resize
 from fra.data.views.config import ViewsConfig
@@ -27,19 +28,19 @@ from fra.inference.encoder import FaceEncoder
 from fra.transfer.tasks import landmark_errors
 
 SHOWN = 8
-"""Faces that are shown one by one."""
+"""Maximum number of faces that are shown individually."""
 AVERAGED = 64
-"""Faces that the map of each mask is averaged over."""
+"""Maximum number of faces over which the map of each mask is averaged."""
 WIDTH = 192
-"""Width of a picture in pixels: sharp at twice the size it has on a phone."""
-RARE = 0.005
-"""Share of all pixels below which a mask is called unused."""
+"""Width of a picture in pixels: twice its CSS width on a phone, for high-density screens."""
+UNUSED_SHARE = 0.005
+"""A mask with a smaller share of all pixels counts as unused."""
 SEED, EPOCH = 0, 0
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image inside the page: a data URI, its size in pixels, what it shows."""
+    """An image embedded in the page: data URI, width and height in pixels, alternative text."""
 
     source: str
     width: int
@@ -49,7 +50,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Face:
-    """One held-out face: whole and its regions; the two views and theirs (no views: four entries fewer)."""
+    """One held-out face: `whole` is (image, regions); `views` is (view 1, regions, view 2, regions) or empty."""
 
     key: str
     whole: list[Picture]
@@ -58,7 +59,7 @@ class Face:
 
 @dataclass(frozen=True)
 class Mask:
-    """One entry of the legend: where the mask lies on average, and its share of all pixels."""
+    """One entry of the legend: the mask's average position on a face, and its share of all pixels."""
 
     number: int
     colour: str
@@ -68,7 +69,11 @@ class Mask:
 
 @dataclass(frozen=True)
 class Regions:
-    """What the masks see: `masks` by share, the largest first; `unused` are masks with a share under `RARE`."""
+    """Mask regions of held-out faces.
+
+    `masks` are the used ones, largest share first; `unused` are numbers of masks with a share under `UNUSED_SHARE`;
+    `averaged` is the number of faces of the legend.
+    """
 
     faces: list[Face]
     masks: list[Mask]
@@ -78,14 +83,14 @@ class Regions:
 
 @dataclass(frozen=True)
 class Landmarks:
-    """One face with true and predicted landmarks drawn over it."""
+    """One face with its true and predicted landmarks drawn over it."""
 
     title: str
     drawing: Markup
 
 
 def held_out(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Returns the test rows (validation rows where there is no test split) of usable rows, by key."""
+    """Return the test rows of a manifest, or the validation rows if it has no test split, sorted by key."""
     for split in ("test", "val"):
         rows = manifest[manifest["split"] == split]
         if len(rows):
@@ -93,18 +98,18 @@ def held_out(manifest: pd.DataFrame) -> pd.DataFrame:
     return manifest.iloc[:0]
 
 
-def one_a_person(rows: pd.DataFrame, count: int) -> pd.DataFrame:
-    """At most `count` rows, spread evenly over people, each person's first; an unknown person counts as one more."""
+def one_per_person(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Return the first row of at most `count` people, evenly spaced; a row without person counts as a person."""
     people = rows["person"].fillna(rows["key"])
     firsts = rows[~people.duplicated()]
     return firsts.iloc[np.unique(np.linspace(0, len(firsts) - 1, count).round().astype(int))]
 
 
-def read(rows: pd.DataFrame, shards: Path) -> dict[str, Pixels]:
-    """The images of the manifest's rows as they are stored, (H, W, 3) each, by key.
+def read_images(rows: pd.DataFrame, shards: Path) -> dict[str, Pixels]:
+    """Read the images of the manifest's rows in their stored size, (H, W, 3) each, by key.
 
     Raises:
-        KeyError: an image is not in the shard that the manifest names.
+        KeyError: An image is not in the shard that the manifest names.
     """
     found = {
         key: decode(content)
@@ -116,38 +121,42 @@ def read(rows: pd.DataFrame, shards: Path) -> dict[str, Pixels]:
     return found
 
 
-def see_regions(
+def draw_regions(
     encoder: FaceEncoder, manifest: pd.DataFrame, shards: Path, views: Mapping[str, Any] | None
 ) -> Regions:
-    """Heatmaps of held-out faces and of two views of them.
+    """Draw the mask regions of held-out faces and of two augmented views of each.
 
-    `views` are the parameters of the views that the model was trained with; without them no views are shown.
+    Args:
+        encoder: Model with a region branch.
+        manifest: Usable rows of the labelled set.
+        shards: Folder with their images.
+        views: Parameters of the views in training (`ViewsConfig`); None draws no views.
 
     Raises:
-        ValueError: there is no held-out image, or `views` are not understood.
-        RuntimeError: the model has no region branch.
+        ValueError: No image is held out, or `views` are not valid parameters.
+        RuntimeError: The model has no region branch.
     """
     rows = held_out(manifest)
     if rows.empty:
-        raise ValueError("the manifest has no held-out image in a shard")
-    shown, averaged = one_a_person(rows, SHOWN), one_a_person(rows, AVERAGED)
-    photographs = read(pd.concat([shown, averaged]).drop_duplicates("key"), shards)
+        raise ValueError("the manifest has no held-out image")
+    shown, averaged = one_per_person(rows, SHOWN), one_per_person(rows, AVERAGED)
+    photographs = read_images(pd.concat([shown, averaged]).drop_duplicates("key"), shards)
     colours_K3 = regions.palette(int(encoder.metadata["num_masks"]))
 
     pairs = [] if views is None else _views([photographs[key] for key in shown["key"]], views, encoder)
     faces = []
-    for place, key in enumerate(shown["key"]):
+    for row, key in enumerate(shown["key"]):
         whole = _with_regions(
             encoder, photographs[key], colours_K3, f"Held-out face {key}", _fit(photographs[key])
         )
-        seen = [
+        views_of_face = [
             picture
             for number, view in enumerate(pairs, start=1)
             for picture in _with_regions(
-                encoder, view[place], colours_K3, f"View {number} of {key}", (WIDTH, WIDTH)
+                encoder, view[row], colours_K3, f"View {number} of {key}", (WIDTH, WIDTH)
             )
         ]
-        faces.append(Face(key, whole, seen))
+        faces.append(Face(key, whole, views_of_face))
 
     heatmaps_NKHW = encoder.heatmaps([photographs[key] for key in averaged["key"]])
     labels = np.stack([regions.assign(heatmaps_KHW, WIDTH, WIDTH) for heatmaps_KHW in heatmaps_NKHW])
@@ -162,21 +171,28 @@ def see_regions(
             picture=_picture(
                 regions.paint_mean(mean_face, (labels == number).mean(axis=0), colours_K3[number]),
                 size,
-                f"Where mask {number} lies, averaged over {len(averaged)} faces",
+                f"Position of mask {number}, averaged over {len(averaged)} faces",
             ),
         )
         for number in np.argsort(-share_K, kind="stable")
-        if share_K[number] >= RARE
+        if share_K[number] >= UNUSED_SHARE
     ]
-    return Regions(faces, masks, np.flatnonzero(share_K < RARE).tolist(), len(averaged))
+    return Regions(faces, masks, np.flatnonzero(share_K < UNUSED_SHARE).tolist(), len(averaged))
 
 
 def draw_landmarks(
     predictions: pd.DataFrame, manifest: pd.DataFrame, shards: Path, worst: int = 6, typical: int = 2
 ) -> list[Landmarks]:
-    """The images with the largest errors of one model's alignment `predictions` (one fit a seed), then some typical.
+    """Draw landmarks of the test images with the largest errors, then of images with about the median error.
 
-    An image that several seeds got wrong is shown once, with its largest error; typical is about the median of these.
+    Each image counts once, with the largest of its errors over the seeds.
+
+    Args:
+        predictions: Alignment predictions of one model, of one or more seeds.
+        manifest: Usable rows of the labelled set.
+        shards: Folder with their images.
+        worst: Number of images with the largest errors.
+        typical: Number of images with about the median error.
     """
     errors = pd.concat(
         first.assign(error=error_N)[["key", "seed", "error"]]
@@ -186,7 +202,7 @@ def draw_landmarks(
     middle = max(worst, len(largest) // 2)
     chosen = pd.concat([largest[:worst], largest[middle : middle + typical]])
     names = [*(f"Worst {rank}" for rank in range(1, worst + 1)), *["Typical"] * typical]
-    photographs = read(manifest[manifest["key"].isin(chosen["key"])], shards)
+    photographs = read_images(manifest[manifest["key"].isin(chosen["key"])], shards)
     drawings = []
     for name, key, seed, error in zip(names, chosen["key"], chosen["seed"], chosen["error"], strict=False):
         fit = predictions[(predictions["key"] == key) & (predictions["seed"] == seed)]
@@ -199,12 +215,12 @@ def draw_landmarks(
 def _views(
     photographs: Sequence[Pixels], config: Mapping[str, Any], encoder: FaceEncoder
 ) -> list[list[Pixels]]:
-    """Both views of each photograph, as training makes them, but as pixels: two lists of (size, size, 3)."""
+    """Return both augmented views of each photograph, not normalised: two lists of (size, size, 3)."""
     try:
-        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in config.items()}
-        views = Views(ViewsConfig(**values), SEED)
-    except TypeError as error:
-        raise ValueError(f"the parameters of the views are not understood: {error}") from None
+        views = Views(ViewsConfig(**config), SEED)
+    except ValidationError as error:
+        reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ValueError(f"the recorded parameters of the views are not valid: {reasons}") from None
     key, size = epoch_key(SEED, EPOCH), encoder.image_size
     crops = []
     for view in range(2):
@@ -225,7 +241,7 @@ def _views(
 def _with_regions(
     encoder: FaceEncoder, image: Pixels, colours_K3: Pixels, name: str, size: tuple[int, int]
 ) -> list[Picture]:
-    """The image, and the image in the colours of its regions."""
+    """Return the image, and the image painted with the colours of its masks."""
     enlarged = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
     labels = regions.assign(encoder.heatmaps([image])[0], size[1], size[0])
     share_K = regions.shares(labels, len(colours_K3))
@@ -241,7 +257,7 @@ def _with_regions(
 
 
 def _fit(image: Pixels) -> tuple[int, int]:
-    """Width and height at which an image is shown: `WIDTH` wide, its aspect kept."""
+    """Return width and height in pixels of a picture of the image: `WIDTH` and the same aspect ratio."""
     height, width = image.shape[:2]
     return WIDTH, round(WIDTH * height / width)
 
@@ -259,9 +275,9 @@ def _data_uri(image: Image.Image) -> str:
 def _drawing(
     image: Pixels, truth_L2: NDArray[np.float64], pred_L2: NDArray[np.float64], title: str
 ) -> Markup:
-    """The photograph with true landmarks, predicted ones, and a line between each pair, as SVG.
+    """Draw true and predicted landmarks on the photograph, with a line between each pair, as SVG.
 
-    Landmarks count from the centre of the top left pixel, SVG from its corner.
+    The origin of landmarks is the centre of the top left pixel; that of SVG is its corner.
     """
     height, width = image.shape[:2]
     enlarged = Image.fromarray(image).resize(_fit(image), Image.Resampling.BICUBIC)

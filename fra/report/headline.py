@@ -9,7 +9,7 @@ from fra.report.artifacts import MINUS, TaskResult
 from fra.transfer.tasks import TASKS
 
 MODELS = {"pretrained": "FRA", "random": "Random weights"}
-"""Names of models on the page; others have their own name."""
+"""Display names of models; other models are displayed by their own name."""
 
 PRIMARY = {name: task.primary for name, task in TASKS.items()}
 """The headline metric of each task."""
@@ -17,7 +17,7 @@ PRIMARY = {name: task.primary for name, task in TASKS.items()}
 
 @dataclass(frozen=True)
 class Metric:
-    """Format of a metric: its name, and the number of its units in 1 (100 for per cent)."""
+    """Display format of a metric: a value is multiplied by `scale` (100 for per cent) and rounded to `digits`."""
 
     label: str
     scale: float = 1
@@ -54,22 +54,22 @@ METRICS = {
     "tar_at_far_1e-3": _percent("True accepts at 0.1 % false"),
     "angular_error": Metric("Angular error", unit="°", digits=1),
 }
-"""Formats by metric, in the order in which the metrics of a task are listed."""
+"""Display format by metric, in the order in which the page lists the metrics of a task."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The reference model minus another one, as text, and the conclusion: "better", "worse" or "unclear"."""
+    """Difference of the reference model and another, as text; `conclusion` is "better", "worse" or "unclear"."""
 
     other: str
     value: str
     interval: str
-    says: str
+    conclusion: str
 
 
 @dataclass(frozen=True)
 class Row:
-    """One metric of one task: mean and deviation over seeds (empty for one seed) by model, and the differences."""
+    """One metric of one task; `values` are mean and standard deviation over seeds (empty for one seed) by model."""
 
     metric: str
     label: str
@@ -97,17 +97,17 @@ class TaskTable:
 
 
 def model_label(name: str) -> str:
-    """Return the name of a model on the page."""
+    """Return the display name of a model."""
     return MODELS.get(name, _sentence(name))
 
 
 def metric_of(name: str) -> Metric:
-    """Return the format of a metric; an unknown one has its own name."""
+    """Return the display format of a metric; an unknown one is displayed by its own name."""
     return METRICS.get(name, Metric(_sentence(name)))
 
 
 def task_title(name: str) -> str:
-    """Return the title of a task on the page."""
+    """Return the display name of a task."""
     return _sentence(name)
 
 
@@ -123,7 +123,7 @@ def table(task: TaskResult) -> TaskTable:
         raise ValueError(
             f"the metrics of the task {task.name} are empty; run the stage transfer@{task.name} again"
         )
-    order = {name: place for place, name in enumerate(METRICS)}
+    order = {name: rank for rank, name in enumerate(METRICS)}
     ranked = sorted(set(names), key=lambda name: (order.get(name, len(order)), name))
     return TaskTable(
         name=task.name,
@@ -135,7 +135,7 @@ def table(task: TaskResult) -> TaskTable:
 
 
 def lower_is_better(task: str, metric: str) -> bool:
-    """Return whether a metric of a task is an error."""
+    """Return whether lower values of a metric are better, as for errors."""
     return task in TASKS and metric in TASKS[task].lower_is_better
 
 
@@ -155,21 +155,21 @@ def _row(task: TaskResult, name: str, models: list[str]) -> Row:
 
 
 def _difference(other: str, entry: dict[str, Any], metric: Metric, lower: bool) -> Difference:
-    """Clear where the 95 % interval leaves out 0; which sign is good depends on the metric."""
+    """Return a difference; it is "unclear" if its 95 % interval contains 0. `lower`: lower values are better."""
     low, high = (-entry["high"], -entry["low"]) if lower else (entry["low"], entry["high"])
-    says = "better" if low > 0 else "worse" if high < 0 else "unclear"
+    conclusion = "better" if low > 0 else "worse" if high < 0 else "unclear"
     interval = f"{metric.text(entry['low'], signed=True)} to {metric.text(entry['high'], signed=True)}"
-    return Difference(other, metric.text(entry["mean"], signed=True), interval, says)
+    return Difference(other, metric.text(entry["mean"], signed=True), interval, conclusion)
 
 
 def _sentence(name: str) -> str:
-    """A name from the code as it begins a sentence."""
+    """Return a name in code as words, the first letter upper case."""
     words = name.replace("_", " ")
     return words[:1].upper() + words[1:]
 
 
 def _about(task: TaskResult) -> str:
-    """Return protocol and numbers of test images, people, pairs and seeds."""
+    """Return protocol and numbers of test images, people, pairs and seeds as text."""
     test = task.metrics.get("test", {})
     counts = [] if task.results is None else [f"{task.results['protocol'].iloc[0]} protocol"]
     counts += [f"{test[name]:,} test {name}" for name in ("images", "people") if name in test]

@@ -1,6 +1,6 @@
-"""Writes the report: artifacts → sections → one HTML file, styles, script, charts and pictures inside.
+"""Writes the report: one HTML file that contains its styles, script, charts and pictures.
 
-Same artifacts, same bytes: nothing of the time, the machine or chance gets into the page.
+The page is a function of the artifacts alone: the same artifacts give the same bytes.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from fra.report.sections.tasks import (
     confusions,
     error_curve,
     few_labels,
-    groups,
+    group_tables,
     landmarks,
     roc,
 )
-from fra.report.sections.training import see_regions, training_charts, training_facts
+from fra.report.sections.training import regions, training_charts, training_facts
 
 
 def write(
@@ -40,19 +40,29 @@ def write(
     shards: Path,
     provenance: dict[str, Any],
 ) -> Path:
-    """Write the report page of a run to `out` and return it.
+    """Write the report page of a run.
 
-    `validation`, `pretrain`, `shards` and the values of `transfer` (by task) are folders that the stages wrote;
-    `manifest` and `quarantined` (the quarantine list) are the labelled set's. `provenance` says what the run was made
-    from: scalars and nested dicts, shown as they are; `params.views`, if there, are the views that the page draws.
+    Optional artifacts are quarantine.csv, data_docs, model.safetensors, results.csv, predictions.parquet and the
+    shards; if one is missing, the page gives the reason instead of the part that needs it.
 
-    Missing optional pieces are named on the page in their place: quarantine.csv, data_docs, model.safetensors,
-    results.csv, predictions.parquet, the shards.
+    Args:
+        out: The HTML file.
+        validation: Folder of the validation stage.
+        pretrain: Folder of the pre-training stage.
+        transfer: Folder of the transfer stage, by task.
+        manifest: Manifest of the labelled set.
+        quarantined: Quarantine list of the labelled set.
+        shards: Folder with the shards of the labelled set.
+        provenance: Inputs of the run, as scalars and nested mappings; `params.views` are the parameters of the views
+            that the page draws, if recorded.
+
+    Returns:
+        The path `out`.
 
     Raises:
-        FileNotFoundError: a piece is missing without which there is nothing to report.
-        ValidationFailed: there is no verdict, or it was edited.
-        ValueError: a file is damaged.
+        FileNotFoundError: A required artifact is missing.
+        ValidationFailed: The validation result or the quarantine list of the labelled set is missing or was edited.
+        ValueError: A file is damaged.
     """
     run = artifacts.read(
         validation=validation,
@@ -76,7 +86,7 @@ def write(
 
 
 def context(run: Run, out: Path) -> dict[str, Any]:
-    """What the template shows, section by section; a part that cannot be made is a `Missing`."""
+    """Return the variables of the template, by section; a part that cannot be made is a `Missing`."""
     tables = [headline.table(task) for task in run.tasks]
     tasks = {task.name: task for task in run.tasks}
     return {
@@ -85,21 +95,21 @@ def context(run: Run, out: Path) -> dict[str, Any]:
         "small": small_set(run.manifest),
         "tables": tables,
         "model_label": headline.model_label,
-        "better": {
+        "conclusions": {
             "better": ("▲", "better"),
             "worse": ("▼", "worse"),
             "unclear": ("≈", "no clear difference"),
         },
         "training": training_charts(run.history),
         "training_facts": training_facts(run.metrics),
-        "regions": attempt(lambda: see_regions(run)),
+        "regions": attempt(lambda: regions(run)),
         "errors": per_task(tasks.get("alignment"), error_curve),
         "landmarks": per_task(tasks.get("alignment"), lambda task: landmarks(task, run)),
         "confusions": per_task(tasks.get("expression"), lambda task: confusions(task, run.manifest)),
         "roc": per_task(tasks.get("verification"), roc),
         "attributes": per_task(tasks.get("attributes"), attribute_chart),
         "few_labels": [chart for task in run.tasks for chart in few_labels(task)],
-        "groups": [table for task in run.tasks for table in groups(task)],
+        "groups": [table for task in run.tasks for table in group_tables(task)],
         "splits": split_table(run.manifest),
         "labels": label_table(run.manifest),
         "verdict": run.verdict,
@@ -112,5 +122,5 @@ def context(run: Run, out: Path) -> dict[str, Any]:
 
 
 def link(target: Path, page: Path) -> str:
-    """The relative address of a file, as the page at `page` links to it."""
+    """Return the URL of a file relative to the page, percent-encoded."""
     return quote(Path(os.path.relpath(target, page.parent)).as_posix())

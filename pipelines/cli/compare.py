@@ -1,4 +1,4 @@
-"""One page that sets runs side by side: the workspace, and DVC experiments by name. Figures come from DVC's cache."""
+"""One HTML page that compares runs: the workspace and DVC experiments, with their metrics from DVC's cache."""
 
 from __future__ import annotations
 
@@ -24,52 +24,63 @@ from pipelines.project import paths
 from pipelines.repo import experiments
 from pipelines.repo.hashes import CACHE, object_path
 from pipelines.repo.lock import LineageError, Stage, read
+from pipelines.repo.run_cache import flatten
 
 HERE = Path(__file__).parent
 STYLE = HERE.parents[1] / "fra/report/templates/style.css"
-LABELLED = 3
-"""Parameters that fit into a run's name in a chart."""
-CURVES = 5
-"""Runs whose loss is drawn: more lines than this cannot be told apart."""
+MAX_PARAMETERS = 3
+"""Maximum number of parameters in the label of a run."""
+MAX_CURVES = 5
+"""Maximum number of loss curves: more lines cannot be distinguished."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the page; `words` where its cells are no numbers."""
+    """A table of the page; `text` if its cells are not numbers."""
 
     title: str
     caption: str
     columns: list[str]
     rows: list[list[str]]
-    words: bool = False
+    text: bool = False
 
 
 def write(out: Path, names: list[str], root: Path = Path()) -> list[str]:
-    """Writes the comparison of the workspace and the experiments `names` (all, where none is named).
+    """Write the page that compares the workspace and experiments.
 
-    Returns the runs that were left out, as they have no results: the workspace, or any where none is named.
+    Args:
+        out: The HTML file.
+        names: Names of experiments; if empty, all are compared.
+        root: Folder of the project.
+
+    Returns:
+        Names of the runs that are left out because they are not finished: the workspace, and, if `names` is empty,
+        any experiment.
 
     Raises:
-        LineageError: an experiment is not known, or was not run to its end, or its figures are no longer in the cache.
+        LineageError: An experiment in `names` does not exist or is not finished, no run is finished, or an artifact is
+            missing in the cache.
     """
     known = {run.name: run for run in experiments.runs(root)}
     for name in names:
         if name not in known:
             raise LineageError(f"no experiment {name!r}; there are: {', '.join(sorted(known)) or 'none'}")
-        if not ended(known[name].stages()):
-            raise LineageError(
-                f"experiment {name!r} has no {paths.RESULTS}: run it to its end, without naming a stage"
-            )
+        if not is_finished(known[name].stages()):
+            raise LineageError(f"experiment {name!r} has no {paths.RESULTS}: run all of its stages")
     chosen = names or [run.name for run in known.values()]
     found = {"workspace": read(root)} | {name: known[name].stages() for name in chosen}
-    stages = {name: run for name, run in found.items() if ended(run)}
+    stages = {name: run for name, run in found.items() if is_finished(run)}
     if not stages:
-        raise LineageError(f"no run has {paths.RESULTS} yet: `dvc repro`, or an experiment, to its end")
-    results = {name: flat(json.loads(content(found, paths.RESULTS, root))) for name, found in stages.items()}
-    params = {name: flat(parameters(found)) for name, found in stages.items()}
+        raise LineageError(
+            f"no run has {paths.RESULTS} yet: run all stages with `dvc repro`, or an experiment"
+        )
+    results = {
+        name: flatten(json.loads(read_output(found, paths.RESULTS, root))) for name, found in stages.items()
+    }
+    params = {name: flatten(parameters(found)) for name, found in stages.items()}
     histories = {
         name: read_csv(
-            BytesIO(content(found, paths.PRETRAIN / "history.csv", root)), {"step": "int64"}, "float64"
+            BytesIO(read_output(found, paths.PRETRAIN / "history.csv", root)), {"step": "int64"}, "float64"
         )
         for name, found in stages.items()
     }
@@ -80,7 +91,7 @@ def write(out: Path, names: list[str], root: Path = Path()) -> list[str]:
             *side_by_side(results),
         ),
         Table(
-            "Parameters that differ", "All others are the same", *side_by_side(differing(params)), words=True
+            "Parameters that differ", "All others are the same", *side_by_side(differing(params)), text=True
         ),
     ]
     names_of = labels(differing(params))
@@ -97,13 +108,17 @@ def write(out: Path, names: list[str], root: Path = Path()) -> list[str]:
     return [name for name in found if name not in stages]
 
 
-def ended(stages: Mapping[str, Stage]) -> bool:
-    """Whether a run wrote its results, the last of what it makes."""
+def is_finished(stages: Mapping[str, Stage]) -> bool:
+    """Return whether a run wrote its results, its last output."""
     return any(paths.RESULTS.as_posix() in stage.outs for stage in stages.values())
 
 
-def content(stages: Mapping[str, Stage], path: Path, root: Path) -> bytes:
-    """The bytes of an artifact of a run, from DVC's cache. Raises `LineageError` where they are gone."""
+def read_output(stages: Mapping[str, Stage], path: Path, root: Path) -> bytes:
+    """Read an output of a run from DVC's cache.
+
+    Raises:
+        LineageError: No stage of the run wrote it, or it is no longer in the cache.
+    """
     for stage in stages.values():
         if digest := stage.outs.get(path.as_posix()):
             stored = object_path(root / CACHE, digest)
@@ -112,46 +127,43 @@ def content(stages: Mapping[str, Stage], path: Path, root: Path) -> bytes:
                     f"{path}: {digest} is no longer in DVC's cache: run `dvc fetch --all-commits`"
                 )
             return stored.read_bytes()
-    raise LineageError(f"{path}: a run did not write it")
+    raise LineageError(f"{path}: no stage of the run wrote it")
 
 
 def parameters(stages: Mapping[str, Stage]) -> dict[str, Any]:
+    """Return the parameters of all stages of a run, by section."""
     return {key: value for stage in stages.values() for key, value in stage.params.items()}
 
 
-def flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Nested mappings as one, its keys joined by dots."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
-    return found
-
-
 def differing(values: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Only the keys that are not the same in every run."""
+    """Return, by run, the keys whose values differ between runs."""
     keys = {key for run in values.values() for key in run}
     differ = {key for key in keys if len({json.dumps(run.get(key)) for run in values.values()}) > 1}
     return {name: {key: run.get(key) for key in sorted(differ)} for name, run in values.items()}
 
 
 def side_by_side(values: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows: keys by runs, the more numerous of the two down the page."""
+    """Return columns and rows of a table of keys and runs; the more numerous of the two are the rows."""
     keys = list(dict.fromkeys(key for run in values.values() for key in run))
     if len(values) > len(keys):
-        return ["", *keys], [[name, *(shown(run.get(key)) for key in keys)] for name, run in values.items()]
-    rows = [[key, *(shown(run.get(key)) for run in values.values())] for key in keys]
+        return ["", *keys], [[name, *(as_text(run.get(key)) for key in keys)] for name, run in values.items()]
+    rows = [[key, *(as_text(run.get(key)) for run in values.values())] for key in keys]
     return ["", *values], rows
 
 
-def shown(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """Return a value of a table cell as text; a missing one is a dash."""
     if value is None:
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def labels(differ: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """What each run is called in a chart: its few parameters that differ, if they tell all apart; else those that it
-    has otherwise than most runs, as in an ablation; else its name."""
+    """Return the label of each run in a chart.
+
+    It has the parameters that differ, if they are few and identify each run; otherwise those with another value than
+    in most runs, as in an ablation; otherwise it is the name of the run.
+    """
     names = {name: name for name in differ}
     keys = {key for run in differ.values() for key in run}
     usual = {
@@ -162,35 +174,39 @@ def labels(differ: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         for name, run in differ.items()
     }
     for chosen in (differ, unusual):
-        if keys and all(len(run) <= LABELLED for run in chosen.values()):
-            told = {
-                name: ", ".join(f"{key.rpartition('.')[2]} {shown(value)}" for key, value in run.items())
+        if keys and all(len(run) <= MAX_PARAMETERS for run in chosen.values()):
+            labelled = {
+                name: ", ".join(f"{key.rpartition('.')[2]} {as_text(value)}" for key, value in run.items())
                 or "as most runs"
                 for name, run in chosen.items()
             }
-            if len(set(told.values())) == len(names):
-                return told
+            if len(set(labelled.values())) == len(names):
+                return labelled
     return names
 
 
 def task_metrics(stages: Mapping[str, Stage], root: Path) -> dict[str, dict[str, Any]]:
-    """The `metrics.json` of each task that a run was judged on."""
+    """Return the content of metrics.json for each task on which a run was evaluated."""
     written = {path for stage in stages.values() for path in stage.outs}
     files = {task: paths.TRANSFER / task / "metrics.json" for task in TASKS}
     return {
-        task: json.loads(content(stages, file, root))
+        task: json.loads(read_output(stages, file, root))
         for task, file in files.items()
         if file.as_posix() in written
     }
 
 
 def gains(runs: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[str, Markup]:
-    """A chart a task: the figure of each run less that of random weights, with its 95 % interval."""
+    """Draw a chart for each task: difference of the headline metric to random weights, with its 95 % interval.
+
+    Args:
+        runs: Content of metrics.json, by label of the run and task.
+    """
     drawn: dict[str, Markup] = {}
     for task in dict.fromkeys(task for metrics in runs.values() for task in metrics):
         name = TASKS[task].primary
         metric = metric_of(name)
-        less = {
+        difference = {
             run: metrics[task][f"{PRETRAINED}{MINUS}{RANDOM}"][name]
             for run, metrics in runs.items()
             if task in metrics
@@ -200,14 +216,14 @@ def gains(runs: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[str, Markup]
                 {
                     "row": run,
                     "series": "run",
-                    **{part: figure[part] * metric.scale for part in ("mean", "low", "high")},
+                    **{part: entry[part] * metric.scale for part in ("mean", "low", "high")},
                 }
-                for run, figure in less.items()
+                for run, entry in difference.items()
             ]
         )
-        better = "less is better" if name in TASKS[task].lower_is_better else "more is better"
-        unit = "points, " if metric.scale == 100 else ""
-        title = f"{metric.label}, less random weights ({unit}{better})"
+        better = "lower is better" if name in TASKS[task].lower_is_better else "higher is better"
+        unit = "percentage points, " if metric.scale == 100 else ""
+        title = f"{metric.label} − random weights ({unit}{better})"
         drawn[task] = charts.intervals(
             frame, colours=["var(--series-0)"], x_title=title, row_height=22, line_at=0.0
         )
@@ -215,8 +231,8 @@ def gains(runs: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[str, Markup]
 
 
 def losses(histories: Mapping[str, pd.DataFrame]) -> Markup | None:
-    """The total loss of the first runs in one chart; None where there is none."""
-    drawn = {name: table for name, table in list(histories.items())[:CURVES] if len(table)}
+    """Draw the total loss of the first `MAX_CURVES` runs; None if no run has a history."""
+    drawn = {name: table for name, table in list(histories.items())[:MAX_CURVES] if len(table)}
     if not drawn:
         return None
     joined = pd.concat(

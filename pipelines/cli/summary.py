@@ -23,34 +23,42 @@ from pipelines.project import paths
 def summary() -> Table:
     """Return the headline metric of each task, mean ± standard deviation over seeds, compared with random weights."""
     table = Table(
-        title="Frozen features of unseen people", caption="small data: see the report for what these can say"
+        title="Frozen features of test subjects",
+        caption="small data: for the limits of these metrics see the report",
     )
-    for column in ("task", "figure", "pre-trained", "random weights"):
+    for column in ("task", "metric", "pre-trained", "random weights"):
         table.add_column(column)
     for task in params.read()["tasks"]:
         metrics = json.loads((paths.TRANSFER / task / "metrics.json").read_text(encoding="utf-8"))
         metric = metric_of(TASKS[task].primary)
-        figures = [
+        cells = [
             f"{metric.text(entry['mean'])} ± {metric.with_unit(entry['std'])}"
             for entry in (metrics[model][TASKS[task].primary] for model in ("pretrained", "random"))
         ]
-        table.add_row(task, metric.label, *figures)
+        table.add_row(task, metric.label, *cells)
     return table
 
 
 def differences(summaries: Mapping[str, dict[str, Any]]) -> Table:
-    """Of each task its one figure for every model, and the pre-trained one's less each other's with its interval."""
-    table = Table("", "mean ± deviation over seeds", "pre-trained less it (95 % interval)")
+    """Return the headline metric of each task for every model, and its difference to the pre-trained model.
+
+    Args:
+        summaries: Content of metrics.json, by task.
+    """
+    table = Table("", "mean ± standard deviation over seeds", "pre-trained − this model (95 % interval)")
     for task, metrics in summaries.items():
         name = TASKS[task].primary
         metric = metric_of(name)
         table.add_section()
         table.add_row(f"[bold]{task}[/bold]", f"[bold]{metric.label}[/bold]")
         for model in (model for model in metrics if "std" in metrics[model].get(name, {})):
-            figure, less = metrics[model][name], metrics.get(f"{PRETRAINED}{MINUS}{model}", {}).get(name)
-            cells = [f"{metric.text(figure['mean'])} ± {metric.with_unit(figure['std'])}"]
-            if less is not None:
-                value, low, high = (metric.text(less[part], signed=True) for part in ("mean", "low", "high"))
+            entry = metrics[model][name]
+            difference = metrics.get(f"{PRETRAINED}{MINUS}{model}", {}).get(name)
+            cells = [f"{metric.text(entry['mean'])} ± {metric.with_unit(entry['std'])}"]
+            if difference is not None:
+                value, low, high = (
+                    metric.text(difference[part], signed=True) for part in ("mean", "low", "high")
+                )
                 cells.append(f"{value} ({low} … {high})")
             table.add_row(model, *cells)
     return table

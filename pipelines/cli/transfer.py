@@ -27,7 +27,7 @@ def baseline(
 ) -> None:
     """Copy the backbone of an experiment from DVC's cache, as a baseline to compare with."""
     from fra.files import atomic
-    from pipelines.cli.compare import content
+    from pipelines.cli.compare import read_output
     from pipelines.project import paths
     from pipelines.repo import experiments as history
     from pipelines.repo.lock import LineageError
@@ -36,7 +36,7 @@ def baseline(
     if experiment not in known:
         raise LineageError(f"no experiment {experiment!r}; there are: {', '.join(sorted(known)) or 'none'}")
     target = out or paths.BASELINES / f"{experiment}.safetensors"
-    weights = content(known[experiment].stages(), paths.PRETRAIN / "backbone.safetensors", Path())
+    weights = read_output(known[experiment].stages(), paths.PRETRAIN / "backbone.safetensors", Path())
     with atomic(target) as partial:
         partial.write_bytes(weights)
     print(target)
@@ -84,13 +84,13 @@ def pool_runs(
 
 
 @transfer.command("regions")
-def judge_regions(
+def regions(
     model: Annotated[Path, typer.Option(help="The model, with its region branch")] = Path(
         "artifacts/pretrain/model.safetensors"
     ),
     dataset: Annotated[str, typer.Option(help="A data set with 68 or 98 landmarks, by name")] = "orl",
-    beside: Annotated[
-        list[Path] | None, typer.Option(help="Further weights, whose features are clustered")
+    compare_with: Annotated[
+        list[Path] | None, typer.Option(help="Further weights, whose features are clustered as baselines")
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The metrics (JSON)")] = Path("regions.json"),
 ) -> None:
@@ -98,17 +98,17 @@ def judge_regions(
     from fra.validation import verdict
     from pipelines.project import paths
     from pipelines.project.dataset import validation_folder
-    from pipelines.report import judge_regions as judge
+    from pipelines.report import measure_regions
 
-    for row, figures in judge(
+    for row, metrics in measure_regions(
         model,
         paths.manifest(dataset),
         verdict.read_quarantined_keys(validation_folder(dataset) / "quarantine.csv"),
         paths.shards(dataset),
         out,
-        beside or [],
+        compare_with or [],
     ).items():
         print(
-            f"{row}: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if name != "iou")
+            f"{row}: " + ", ".join(f"{name} {value:.3f}" for name, value in metrics.items() if name != "iou")
         )
     print(out)

@@ -306,11 +306,11 @@ def limits(
     clear = {task.name: headline.table(task).primary for task in run.tasks}
     for name, row in clear.items():
         for difference in row.differences:
-            if difference.says != "better":
+            if difference.conclusion != "better":
                 other = headline.model_label(difference.other)
                 said = (
                     f"worse than {other}"
-                    if difference.says == "worse"
+                    if difference.conclusion == "worse"
                     else f"not clearly better than {other}"
                 )
                 value = f"{difference.value} {row.unit}".strip()

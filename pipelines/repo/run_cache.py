@@ -54,7 +54,7 @@ def differences(stage: Stage, run: Stage) -> list[str]:
     """What differs between two runs of a stage: the command, dotted parameters, and paths."""
     found = ["command"] * (stage.command != run.command)
     for ours, theirs in (
-        (flat(stage.params), flat(run.params)),
+        (flatten(stage.params), flatten(run.params)),
         (stage.deps, run.deps),
         (stage.outs, run.outs),
     ):
@@ -62,11 +62,11 @@ def differences(stage: Stage, run: Stage) -> list[str]:
     return found
 
 
-def flat(values: object, above: str = "") -> dict[str, object]:
-    """Nested mappings as one, with dotted keys."""
+def flatten(values: object, prefix: str = "") -> dict[str, object]:
+    """Return nested mappings as a single one, keys joined by dots."""
     if not isinstance(values, dict):
-        return {above: values}
+        return {prefix: values}
     found: dict[str, object] = {}
     for key, value in values.items():
-        found |= flat(value, f"{above}.{key}" if above else str(key))
+        found |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
     return found

@@ -483,7 +483,7 @@ def test_runs_without_results_are_left_out_of_a_comparison(workspace: Path) -> N
     add_experiment(workspace, "sixteen", lock.replace(b"num_masks: 4", b"num_masks: 16"))
     done = run(workspace, *command)
     assert done.returncode == 0, done.stdout
-    assert "left out, as not run to their end: workspace, begun" in done.stdout
+    assert "left out because they are not finished: workspace, begun" in done.stdout
     assert "begun" not in (workspace / "artifacts/compare.html").read_text()
     done = run(workspace, *command, "begun")
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""Region quality of heatmaps whose answer is known."""
+"""Region quality of heatmaps for which the metrics are known."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZE = 64
 
 
 def face(shift: float = 0.0) -> np.ndarray:
-    """68 landmarks of a schematic face in an image of 64 pixels."""
+    """Return 68 landmarks of a schematic face in an image of 64 pixels."""
     jaw = [(8 + 3 * i, 30 + 28 * np.sin(np.pi * i / 16)) for i in range(17)]
     brows = [(x + i * 4, 20 - (i == 2)) for x in (12, 36) for i in range(5)]
     nose = [(32, 24 + 4 * i) for i in range(4)] + [(26 + 3 * i, 40) for i in range(5)]
@@ -31,7 +31,7 @@ def face(shift: float = 0.0) -> np.ndarray:
     return np.array(jaw + brows + nose + eyes + mouth + inner) + shift
 
 
-def test_parts_lie_where_their_landmarks_are() -> None:
+def test_parts_are_at_their_landmarks() -> None:
     part = evaluate.draw_parts(face(), SIZE)
     names = evaluate.NAMES
     for (x, y), name in {
@@ -46,13 +46,13 @@ def test_parts_lie_where_their_landmarks_are() -> None:
     assert set(np.unique(part)) == set(range(6))
 
 
-def test_masks_that_are_the_parts_match_them_whatever_their_order() -> None:
+def test_masks_equal_to_the_parts_match_them_in_any_order() -> None:
     part = np.stack([evaluate.draw_parts(face(shift), SIZE) for shift in (-3.0, 0.0, 2.0)])
     order = np.array([4, 2, 7, 0, 5, 1])  # of 8 masks, two never used
     assert evaluate.matched_iou(order[part], part) == dict.fromkeys(evaluate.NAMES, 1.0)
 
 
-def test_iou_of_a_half_found_part_by_hand() -> None:
+def test_iou_of_a_part_found_by_half_equals_the_value_computed_by_hand() -> None:
     part, mask = np.zeros((1, 4, 4), dtype=int), np.zeros((1, 4, 4), dtype=int)
     part[0, :2] = 1  # 8 pixels of skin
     mask[0, :1] = 3  # 4 of them found
@@ -62,7 +62,7 @@ def test_iou_of_a_half_found_part_by_hand() -> None:
     assert iou["mouth"] == 0
 
 
-def test_fewer_masks_than_parts_leave_parts_without() -> None:
+def test_parts_without_a_mask_have_iou_zero() -> None:
     part = evaluate.draw_parts(face(), SIZE)[None]
     iou = evaluate.matched_iou((part > 0).astype(int), part)
     assert iou["background"] == 1
@@ -72,19 +72,19 @@ def test_fewer_masks_than_parts_leave_parts_without() -> None:
 def test_masks_that_move_with_the_view_are_consistent() -> None:
     whole = np.stack([evaluate.draw_parts(face(shift), SIZE) for shift in (-3.0, 2.0)])
     boxes = evaluate.draw_boxes(2, SIZE, seed=0)
-    place = np.arange(SIZE)
+    position = np.arange(SIZE)
 
-    def seen(masks: np.ndarray, box: tuple[slice, slice]) -> np.ndarray:
-        rows, columns = ((s.start + (place + 0.5) * (s.stop - s.start) / SIZE).astype(int) for s in box)
+    def crop(masks: np.ndarray, box: tuple[slice, slice]) -> np.ndarray:
+        rows, columns = ((s.start + (position + 0.5) * (s.stop - s.start) / SIZE).astype(int) for s in box)
         return masks[rows][:, columns]
 
-    view = np.stack([seen(masks, box) for masks, box in zip(whole, boxes, strict=True)])
+    view = np.stack([crop(masks, box) for masks, box in zip(whole, boxes, strict=True)])
     assert evaluate.view_kappa(whole, view, boxes) > 0.97
     noise = np.random.default_rng(0).integers(6, size=whole.shape)
     assert abs(evaluate.view_kappa(whole, noise, boxes)) < 0.05
 
 
-def test_boxes_lie_in_the_image_and_differ() -> None:
+def test_boxes_are_inside_the_image_and_differ_in_size() -> None:
     boxes = evaluate.draw_boxes(200, SIZE, seed=1)
     for rows, columns in boxes:
         assert rows.stop - rows.start == columns.stop - columns.start
@@ -93,17 +93,17 @@ def test_boxes_lie_in_the_image_and_differ() -> None:
     assert {rows.stop - rows.start for rows, _ in boxes} >= {SIZE // 2, SIZE}
 
 
-def test_masks_of_the_same_meaning_agree_across_people_and_noise_does_not() -> None:
+def test_people_kappa_is_high_for_equal_masks_and_zero_for_noise() -> None:
     points = np.stack([face(shift) for shift in np.linspace(-3, 3, 12)])
     masks = np.stack([evaluate.draw_parts(point, SIZE) for point in points])
     person = np.repeat(["a", "b", "c", "d"], 3)
     same = evaluate.people_kappa(masks, points, person, 6)
     noise = np.random.default_rng(0).integers(6, size=masks.shape)
-    assert same > 0.6  # landmarks lie on the parts' edges, where rounding decides
+    assert same > 0.6  # landmarks are on the edges of parts, where rounding decides
     assert abs(evaluate.people_kappa(noise, points, person, 6)) < 0.05
-    private = masks + 6 * np.repeat(np.arange(4), 3)[:, None, None]  # masks of each person's own
+    private = masks + 6 * np.repeat(np.arange(4), 3)[:, None, None]  # each person has different masks
     assert evaluate.people_kappa(private, points, person, 24) < 0
-    with pytest.raises(ValueError, match="two people"):
+    with pytest.raises(ValueError, match="at least two test subjects"):
         evaluate.people_kappa(masks, points, np.repeat(["a"], 12), 6)
 
 
@@ -120,7 +120,7 @@ class Quarters:
 
 
 class Noise:
-    """Four masks without meaning."""
+    """Four random masks."""
 
     image_size = 32
 
@@ -133,7 +133,7 @@ class Noise:
 
 
 def test_the_98_landmarks_of_wflw_draw_the_same_parts() -> None:
-    """A face of 68 points, its outlines walked in more steps, as WFLW orders them."""
+    """The outlines of a face of 68 points, sampled more densely and in the order of WFLW."""
     few = face()
 
     def along(points: list[int], count: int, closed: bool = False) -> np.ndarray:
@@ -157,28 +157,28 @@ def test_the_98_landmarks_of_wflw_draw_the_same_parts() -> None:
     assert min(evaluate.matched_iou(other[None], one[None]).values()) > 0.6
 
 
-def test_figures_of_a_model_and_of_place_stand_side_by_side(faces: Set, tmp_path: Path) -> None:
+def test_metrics_of_models_and_of_the_baseline_place_are_written(faces: Set, tmp_path: Path) -> None:
     models = {"pretrained": [Quarters()], "random": [Noise(0), Noise(1)]}
-    figures = evaluate.evaluate(models, faces.manifest, frozenset(), faces.shards, tmp_path / "regions.json")
-    assert set(figures) == {"pretrained", "random", "place"}
-    for found in figures.values():
+    metrics = evaluate.evaluate(models, faces.manifest, frozenset(), faces.shards, tmp_path / "regions.json")
+    assert set(metrics) == {"pretrained", "random", "place"}
+    for found in metrics.values():
         assert set(found) == {"nmi", "matched_iou", "view_kappa", "people_kappa", "iou"}
-    assert json.loads((tmp_path / "regions.json").read_text()) == figures
-    again = evaluate.evaluate(models, faces.manifest, frozenset(), faces.shards, tmp_path / "again.json")
-    assert again == figures
-    assert abs(figures["random"]["view_kappa"]) < 0.1 < figures["pretrained"]["view_kappa"]
+    assert json.loads((tmp_path / "regions.json").read_text()) == metrics
+    second = evaluate.evaluate(models, faces.manifest, frozenset(), faces.shards, tmp_path / "second.json")
+    assert second == metrics
+    assert abs(metrics["random"]["view_kappa"]) < 0.1 < metrics["pretrained"]["view_kappa"]
     single = [
         evaluate.evaluate(
             {"one": [Noise(seed)]}, faces.manifest, frozenset(), faces.shards, tmp_path / "one.json"
         )["one"]
         for seed in (0, 1)
     ]
-    assert figures["random"]["iou"]["mouth"] == pytest.approx(
+    assert metrics["random"]["iou"]["mouth"] == pytest.approx(
         np.mean([row["iou"]["mouth"] for row in single])
     )
 
 
-def test_quarantined_images_do_not_count(faces: Set, tmp_path: Path) -> None:
+def test_quarantined_images_are_left_out(faces: Set, tmp_path: Path) -> None:
     """Two test images with mirrored landmarks."""
     frame = pd.read_parquet(faces.manifest)
     rows = frame.index[frame["split"] == "test"][[0, 9]]
@@ -186,22 +186,22 @@ def test_quarantined_images_do_not_count(faces: Set, tmp_path: Path) -> None:
         points = np.array(frame.at[row, "landmarks"])
         points[::2] = frame.at[row, "width"] - points[::2]
         frame.at[row, "landmarks"] = points
-    mirrored, without = tmp_path / "mirrored.parquet", tmp_path / "without.parquet"
+    mirrored, removed = tmp_path / "mirrored.parquet", tmp_path / "removed.parquet"
     frame.to_parquet(mirrored)
-    frame.drop(index=rows).to_parquet(without)
+    frame.drop(index=rows).to_parquet(removed)
 
-    def figures(manifest: Path, quarantined: frozenset[str]) -> object:
+    def metrics(manifest: Path, quarantined: frozenset[str]) -> object:
         models = {"pretrained": [Quarters()]}
         return evaluate.evaluate(models, manifest, quarantined, faces.shards, tmp_path / "regions.json")
 
     keys = frozenset(frame.loc[rows, "key"])
-    assert figures(mirrored, keys) == figures(without, frozenset())
-    assert figures(mirrored, keys) != figures(mirrored, frozenset())
-    shown = evaluate.faces(mirrored, keys, faces.shards, SIZE)
-    assert len(shown) == (frame["split"] == "test").sum() - 2
+    assert metrics(mirrored, keys) == metrics(removed, frozenset())
+    assert metrics(mirrored, keys) != metrics(mirrored, frozenset())
+    images = evaluate.read_images(mirrored, keys, faces.shards, SIZE)
+    assert len(images) == (frame["split"] == "test").sum() - 2
 
 
-def test_a_set_without_landmarks_is_explained(faces: Set, tmp_path: Path) -> None:
+def test_a_set_without_landmarks_is_one_error_with_its_reason(faces: Set, tmp_path: Path) -> None:
     frame = pd.read_parquet(faces.manifest)
     frame["landmarks"] = None
     frame.to_parquet(tmp_path / "manifest.parquet")

@@ -1,4 +1,4 @@
-"""A small run's artifacts, every file written by the code that writes it in earnest."""
+"""Artifacts of a small run; most files are written by the code that writes them in a real run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fra.validation.verdict import ValidationResult
 from fra.weights.files import save_weights
 
 WIDTH, HEIGHT, SIZE, MASKS = 48, 56, 32, 3
-NASTY = "<script>alert('x')</script> & \"co\".jpg"
+MARKUP_IN_NAME = "<script>alert('x')</script> & \"co\".jpg"
 PROVENANCE = {
     "code": {"commit": "0123456789abcdef0123456789abcdef01234567", "modified": False},
     "params": {"model": {"backbone": "small", "num_masks": MASKS}, "views": asdict(ViewsConfig())},
@@ -36,7 +36,7 @@ PROVENANCE = {
 
 
 def face(seed: int) -> tuple[Image.Image, list[float]]:
-    """A drawn face, and 68 landmarks of it: a chin, and the rest about eyes, nose and mouth."""
+    """Draw a face; return it with 68 random landmarks, of which the outer eye corners are at fixed positions."""
     draw_from = np.random.default_rng(seed)
     x, y = 24 + draw_from.integers(-3, 4), 28 + draw_from.integers(-3, 4)
     grey = int(draw_from.integers(140, 220))
@@ -52,7 +52,7 @@ def face(seed: int) -> tuple[Image.Image, list[float]]:
 
 
 def write_data(folder: Path) -> tuple[Path, Path, pd.DataFrame]:
-    """Twelve people with three photographs each, sharded: manifest, shards, and the manifest's rows."""
+    """Write shards of twelve people with three photographs each; return manifest, shards, and rows of the manifest."""
     raw = folder / "raw"
     raw.mkdir()
     records = []
@@ -115,7 +115,7 @@ def write_validation(folder: Path) -> None:
             "key": ["bad/0", "bad/1"],
             "split": ["train", "train"],
             "index": [-1, -1],
-            "source": ["bad/0.jpg", NASTY],
+            "source": ["bad/0.jpg", MARKUP_IN_NAME],
             "reason": ["the file is empty (0 bytes)", "not an image: no known format begins like this"],
         }
     )
@@ -166,9 +166,9 @@ def write_transfer(folder: Path, task: str, predictions: pd.DataFrame) -> None:
 
 
 def fits(rows: pd.DataFrame, protocol: str, fractions: tuple[float, ...]) -> pd.DataFrame:
-    """Rows for each fraction, two seeds and two models; `rows` has the columns key, person, output, truth, noise.
+    """Return `rows` for each fraction, two seeds and two models, with noisy values (columns key, output, truth, noise).
 
-    The noise that `predict` adds to the truth is half as large for the pre-trained model.
+    The noise is half as large for the pre-trained model.
     """
     parts = []
     for fraction in fractions:
@@ -185,7 +185,7 @@ def fits(rows: pd.DataFrame, protocol: str, fractions: tuple[float, ...]) -> pd.
 
 
 def tidy(rows: pd.DataFrame, decided: bool) -> pd.DataFrame:
-    """Predictions as transfer writes them: the noisy value is the score of a decision, or the prediction itself."""
+    """Return predictions as transfer writes them: `value` is the score of a decision, or the prediction itself."""
     score = rows["value"] if decided else np.nan
     prediction = (rows["value"] > 0.5).astype(float) if decided else rows["value"]
     return rows.drop(columns="value").assign(prediction=prediction, score=score)
@@ -221,7 +221,7 @@ def write_tasks(folder: Path, manifest: pd.DataFrame) -> None:
     write_transfer(folder / "alignment", "alignment", tidy(fits(points, "linear", (1.0,)), False))
 
     pairs = test.merge(test, how="cross", suffixes=("", "_y")).query("key < key_y")
-    asked = pd.DataFrame(
+    pair_rows = pd.DataFrame(
         {
             "key": pairs["key"],
             "other": pairs["key_y"],
@@ -232,11 +232,11 @@ def write_tasks(folder: Path, manifest: pd.DataFrame) -> None:
             "noise": 0.8,
         }
     )
-    write_transfer(folder / "verification", "verification", tidy(fits(asked, "cosine", (1.0,)), True))
+    write_transfer(folder / "verification", "verification", tidy(fits(pair_rows, "cosine", (1.0,)), True))
 
 
 def write_run(folder: Path) -> dict[str, Any]:
-    """All artifacts of a run below `folder`; the arguments of `fra.report.page.write` but for `out`."""
+    """Write all artifacts of a run; return the arguments of `fra.report.page.write` except `out`."""
     for name in ("validation", "pretrain"):
         (folder / name).mkdir(parents=True)
     manifest, shards, table = write_data(folder)
@@ -259,13 +259,13 @@ def write_run(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The artifacts of a whole run; tests that take pieces away do so on a copy."""
+    """Artifacts of a complete run; tests that delete files use a copy."""
     return write_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="session")
 def report(artifacts: dict[str, Any]) -> Path:
-    """The report page of the whole run."""
+    """The report page of the complete run."""
     from fra.report.page import write
 
     return write(artifacts["validation"].parent / "report" / "index.html", **artifacts)

@@ -1,4 +1,4 @@
-"""The page as people meet it: in Chromium, on a desk and a phone, light and dark, by keyboard, by axe-core's rules."""
+"""The page in Chromium: desktop and phone, light and dark, keyboard, and the accessibility rules of axe-core."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ QUIET = [
     "--disable-component-update",
     "--disable-sync",
 ]
-DESK, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 FOCUSED = "document.activeElement.getAttribute('href') ?? document.activeElement.className"
 
 
@@ -45,20 +45,20 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(browser: Any, report: Path) -> Iterator[Any]:
-    """Opens the report from disk, without a network; fails at the end if the page complained or asked for anything."""
-    contexts, complaints = [], []
+    """Open the report from disk, offline; fails at teardown if the page logged errors or sent requests."""
+    contexts, problems = [], []
 
-    def open_page(viewport: dict[str, int] = DESK, scheme: str = "light", **options: Any) -> Any:
+    def open_page(viewport: dict[str, int] = DESKTOP, scheme: str = "light", **options: Any) -> Any:
         context = browser.new_context(viewport=viewport, color_scheme=scheme, offline=True, **options)
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("requestfailed", lambda request: complaints.append(request.url[:200]))
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("requestfailed", lambda request: problems.append(request.url[:200]))
         page.on(
             "request",
             lambda request: (
-                complaints.append(request.url)
+                problems.append(request.url)
                 if not request.url.startswith(("data:", report.as_uri()))
                 else None
             ),
@@ -69,10 +69,10 @@ def visit(browser: Any, report: Path) -> Iterator[Any]:
     yield open_page
     for context in contexts:
         context.close()
-    assert complaints == []
+    assert problems == []
 
 
-def test_every_picture_is_there(visit: Any) -> None:
+def test_all_pictures_load(visit: Any) -> None:
     page = visit()
     broken = page.evaluate(
         "[...document.images].filter((i) => !i.complete || !i.naturalWidth).map((i) => i.alt)"
@@ -90,8 +90,8 @@ def test_every_picture_is_there(visit: Any) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
-def test_axe_finds_nothing(visit: Any, viewport: dict[str, int], scheme: str) -> None:
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_axe_finds_no_violation(visit: Any, viewport: dict[str, int], scheme: str) -> None:
     page = visit(viewport, scheme)
     page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
     page.add_script_tag(path=str(Path(axe.__file__).parent / "axe.min.js"))
@@ -110,38 +110,38 @@ def test_dark_mode_is_dark(visit: Any) -> None:
 
 
 @pytest.mark.parametrize("width", [320, 360, 768])
-def test_nothing_sticks_out_of_a_narrow_screen(visit: Any, width: int) -> None:
+def test_page_is_not_wider_than_a_narrow_screen(visit: Any, width: int) -> None:
     page = visit({"width": width, "height": 740})
     page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_keyboard_meets_the_skip_link_then_the_sections_then_the_content_in_order(visit: Any) -> None:
+def test_tab_order_is_skip_link_then_sections_then_content(visit: Any) -> None:
     page = visit()
-    met = []
+    focused = []
     for _ in range(30):
         page.keyboard.press("Tab")
-        met.append(page.evaluate(FOCUSED))
+        focused.append(page.evaluate(FOCUSED))
     sections = page.evaluate("[...document.querySelectorAll('nav a')].map((a) => a.getAttribute('href'))")
-    assert met[: 1 + len(sections)] == ["#main", *sections]
-    assert "plot" in met
+    assert focused[: 1 + len(sections)] == ["#main", *sections]
+    assert "plot" in focused
 
 
-def test_focus_never_jumps_back_up_a_narrow_page(visit: Any) -> None:
+def test_focus_moves_downwards_on_a_narrow_page(visit: Any) -> None:
     page = visit(PHONE)
     page.locator("#main").focus()
-    places = []
+    tops = []
     while True:
         page.keyboard.press("Tab")
-        place = page.evaluate(
+        top = page.evaluate(
             "document.activeElement.closest('main')"
             " && document.activeElement.getBoundingClientRect().top + scrollY"
         )
-        if place is None:
+        if top is None:
             break
-        places.append(place)
-    assert len(places) > 20
-    assert places == sorted(places)
+        tops.append(top)
+    assert len(tops) > 20
+    assert tops == sorted(tops)
 
 
 def test_skip_link_leads_to_the_results(visit: Any) -> None:
@@ -154,7 +154,7 @@ def test_skip_link_leads_to_the_results(visit: Any) -> None:
     assert page.evaluate("document.activeElement.closest('#results') !== null")
 
 
-def test_arrow_keys_read_a_chart(visit: Any) -> None:
+def test_arrow_keys_show_values_of_a_chart(visit: Any) -> None:
     page = visit()
     reading = page.locator("#reading")
     page.locator(".plot").nth(0).focus()
@@ -168,7 +168,7 @@ def test_arrow_keys_read_a_chart(visit: Any) -> None:
     assert not reading.is_visible()
 
 
-def test_pointing_at_a_chart_reads_the_nearest_values(visit: Any) -> None:
+def test_pointer_shows_the_nearest_values_of_a_chart(visit: Any) -> None:
     page = visit()
     plot = page.locator("#training .plot").first
     plot.scroll_into_view_if_needed()
@@ -181,12 +181,12 @@ def test_pointing_at_a_chart_reads_the_nearest_values(visit: Any) -> None:
         seen.append(int(step.removeprefix("Step ").replace(",", "")))
     assert seen == sorted(set(seen))
     reading = page.locator("#reading").bounding_box()
-    assert reading["x"] + reading["width"] <= DESK["width"]
+    assert reading["x"] + reading["width"] <= DESKTOP["width"]
     page.mouse.move(5, 5)
     assert not page.locator("#reading").is_visible()
 
 
-def test_touching_a_chart_on_a_phone_reads_it(visit: Any) -> None:
+def test_touch_shows_values_of_a_chart_on_a_phone(visit: Any) -> None:
     page = visit(PHONE, has_touch=True)
     plot = page.locator("#verification .plot")
     plot.scroll_into_view_if_needed()
@@ -196,20 +196,20 @@ def test_touching_a_chart_on_a_phone_reads_it(visit: Any) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
-def test_headings_make_an_outline(visit: Any) -> None:
+def test_heading_levels_are_not_skipped(visit: Any) -> None:
     levels = visit().evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map((h) => +h.tagName[1])")
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(later - earlier <= 1 for earlier, later in itertools.pairwise(levels))
 
 
-def test_without_scripts_nothing_is_missing(visit: Any) -> None:
+def test_page_is_complete_without_scripts(visit: Any) -> None:
     page = visit(java_script_enabled=False)
     assert page.locator(".plot svg").count() == page.locator(".plot").count() > 5
     assert page.locator("#results table tbody").count() >= 4
 
 
-def test_print_shows_all_sections_dark_on_white_without_the_navigation(visit: Any) -> None:
+def test_print_has_all_sections_in_dark_text_on_white_without_navigation(visit: Any) -> None:
     page = visit(scheme="dark")
     page.emulate_media(media="print", color_scheme="dark")
     style = "getComputedStyle(document.body)"

@@ -26,14 +26,14 @@ def draw(**changes: object) -> str:
     return str(charts.curves(frame(), **{**options, **changes}))  # type: ignore[arg-type]
 
 
-def test_readings_hold_every_value_of_their_place() -> None:
+def test_readings_have_all_values_at_their_position() -> None:
     marks = [
         mark.get("aria-label") for mark in ElementTree.fromstring(draw()).iter() if mark.get("aria-label")
     ]
     assert marks == ["Step 1; Loss <a>: 3; B: 0.5", "Step 2; Loss <a>: 2", "Step 3; Loss <a>: 1; B: 0.25"]
 
 
-def test_charts_scale_and_take_their_colours_from_the_page() -> None:
+def test_charts_scale_and_use_the_colours_of_the_page() -> None:
     root = ElementTree.fromstring(draw())
     assert root.get("viewBox")
     assert root.get("width") is None
@@ -41,15 +41,15 @@ def test_charts_scale_and_take_their_colours_from_the_page() -> None:
     assert painted <= {"transparent", *COLOURS, charts.INK, charts.MUTED, charts.GRID}
 
 
-def test_two_charts_on_a_page_share_no_id() -> None:
+def test_charts_have_no_ids_that_could_collide() -> None:
     assert not re.findall(r'\bid="', draw() + draw(diagonal=True))
 
 
-def test_same_data_same_bytes() -> None:
+def test_same_data_give_the_same_bytes() -> None:
     assert draw() == draw()
 
 
-def test_logarithmic_axis_is_marked_at_every_place() -> None:
+def test_logarithmic_axis_has_a_tick_at_each_position() -> None:
     table = pd.DataFrame({"fraction": [1.0, 10.0, 100.0], "a": [0.5, 0.6, 0.7]})
     svg = charts.curves(
         table,
@@ -61,11 +61,11 @@ def test_logarithmic_axis_is_marked_at_every_place() -> None:
         from_zero=False,
         log_x=True,
     )
-    places = [float(x) for x in re.findall(r'<line transform="translate\((\d+),0\)" x2="0" y2="5"', str(svg))]
-    assert places == [0, charts.WIDTH / 2, charts.WIDTH]
+    ticks = [float(x) for x in re.findall(r'<line transform="translate\((\d+),0\)" x2="0" y2="5"', str(svg))]
+    assert ticks == [0, charts.WIDTH / 2, charts.WIDTH]
 
 
-def test_intervals_keep_the_order_of_rows_and_say_their_bounds() -> None:
+def test_intervals_keep_the_order_of_rows_and_show_their_bounds() -> None:
     table = pd.DataFrame(
         [
             {"row": row, "series": series, "mean": 0.5, "low": 0.4, "high": 0.6}

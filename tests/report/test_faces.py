@@ -21,52 +21,55 @@ def manifest(artifacts: dict[str, Any]) -> pd.DataFrame:
     return pd.read_parquet(artifacts["manifest"])
 
 
-def see(artifacts: dict[str, Any], manifest: pd.DataFrame, views: dict[str, Any] | None) -> faces.Regions:
+def draw(artifacts: dict[str, Any], manifest: pd.DataFrame, views: dict[str, Any] | None) -> faces.Regions:
     encoder = inference.load(artifacts["pretrain"] / "model.safetensors")
-    return faces.see_regions(encoder, manifest, artifacts["shards"], views)
+    return faces.draw_regions(encoder, manifest, artifacts["shards"], views)
 
 
-def test_faces_are_of_people_that_training_never_met(
-    artifacts: dict[str, Any], manifest: pd.DataFrame
-) -> None:
-    seen = see(artifacts, manifest, asdict(ViewsConfig()))
-    assert [face.key for face in seen.faces] == [f"p{person:02d}/0" for person in range(6, 12)]
-    face = seen.faces[0]
+def test_faces_are_of_test_people(artifacts: dict[str, Any], manifest: pd.DataFrame) -> None:
+    drawn = draw(artifacts, manifest, asdict(ViewsConfig()))
+    assert [face.key for face in drawn.faces] == [f"p{person:02d}/0" for person in range(6, 12)]
+    face = drawn.faces[0]
     assert (len(face.whole), len(face.views)) == (2, 4)
     assert face.whole[0].height == round(faces.WIDTH * HEIGHT / WIDTH)
     assert len({picture.source for picture in (*face.whole, *face.views)}) == 6
 
 
 def test_shares_of_the_legend_are_of_all_pixels(artifacts: dict[str, Any], manifest: pd.DataFrame) -> None:
-    seen = see(artifacts, manifest, None)
-    numbers = [mask.number for mask in seen.masks] + seen.unused
+    drawn = draw(artifacts, manifest, None)
+    numbers = [mask.number for mask in drawn.masks] + drawn.unused
     assert sorted(numbers) == list(range(MASKS))
-    shares = [int(mask.share.removesuffix("\u00a0%")) for mask in seen.masks]
+    shares = [int(mask.share.removesuffix("\u00a0%")) for mask in drawn.masks]
     assert shares == sorted(shares, reverse=True)
     assert 98 <= sum(shares) <= 102
-    assert not any(face.views for face in seen.faces)
+    assert not any(face.views for face in drawn.faces)
 
 
-def test_same_weights_same_pictures(artifacts: dict[str, Any], manifest: pd.DataFrame) -> None:
+def test_same_weights_give_the_same_pictures(artifacts: dict[str, Any], manifest: pd.DataFrame) -> None:
     views = asdict(ViewsConfig())
-    assert see(artifacts, manifest, views) == see(artifacts, manifest, views)
+    assert draw(artifacts, manifest, views) == draw(artifacts, manifest, views)
 
 
-def test_unknown_view_parameters_are_named(artifacts: dict[str, Any], manifest: pd.DataFrame) -> None:
-    with pytest.raises(ValueError, match=r"not understood.*swirl"):
-        see(artifacts, manifest, {"swirl": 1})
+def test_unknown_view_parameters_are_one_error_that_names_them(
+    artifacts: dict[str, Any], manifest: pd.DataFrame
+) -> None:
+    with pytest.raises(
+        ValueError,
+        match=r"^the recorded parameters of the views are not valid: swirl: Unexpected keyword argument$",
+    ):
+        draw(artifacts, manifest, {"swirl": 1})
 
 
-def test_a_model_without_regions_says_so(
+def test_a_model_without_region_branch_is_an_error(
     artifacts: dict[str, Any], manifest: pd.DataFrame, tmp_path: Path
 ) -> None:
     write_pretrain(tmp_path, masks=1)
     encoder = inference.load(tmp_path / "model.safetensors")
     with pytest.raises(RuntimeError, match="region branch"):
-        faces.see_regions(encoder, manifest, artifacts["shards"], None)
+        faces.draw_regions(encoder, manifest, artifacts["shards"], None)
 
 
-def test_worst_faces_come_first_each_once_then_typical_ones(
+def test_worst_faces_are_first_without_repetition_then_typical_ones(
     artifacts: dict[str, Any], manifest: pd.DataFrame
 ) -> None:
     test = faces.held_out(manifest).head(8)
@@ -100,7 +103,7 @@ def test_worst_faces_come_first_each_once_then_typical_ones(
     assert [float(value) for value in first.groups()] == pytest.approx(truth[7, :2] + 0.5, abs=0.051)
 
 
-def test_few_people_are_shown_once_many_are_spread() -> None:
+def test_each_person_is_shown_once_and_many_are_spaced_evenly() -> None:
     rows = pd.DataFrame({"key": list("abcdef"), "person": ["1", "1", "2", "2", None, None]})
-    assert faces.one_a_person(rows, 8)["key"].tolist() == ["a", "c", "e", "f"]
-    assert faces.one_a_person(rows, 2)["key"].tolist() == ["a", "f"]
+    assert faces.one_per_person(rows, 8)["key"].tolist() == ["a", "c", "e", "f"]
+    assert faces.one_per_person(rows, 2)["key"].tolist() == ["a", "f"]

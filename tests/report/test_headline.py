@@ -29,14 +29,14 @@ def compared(name: str, metric: str, low: float, high: float) -> headline.Row:
         (0.0, 0.05, "unclear", "unclear"),
     ],
 )
-def test_a_difference_counts_where_its_interval_leaves_out_zero(
+def test_a_difference_is_clear_if_its_interval_excludes_zero(
     low: float, high: float, higher: str, lower: str
 ) -> None:
-    assert compared("verification", "roc_auc", low, high).differences[0].says == higher
-    assert compared("alignment", "nme", low, high).differences[0].says == lower
+    assert compared("verification", "roc_auc", low, high).differences[0].conclusion == higher
+    assert compared("alignment", "nme", low, high).differences[0].conclusion == lower
 
 
-def test_figures_have_signs_and_units() -> None:
+def test_differences_have_signs_and_metrics_have_units() -> None:
     row = compared("alignment", "nme", -0.05, 0.01)
     assert (row.unit, row.lower_is_better) == ("%", True)
     assert row.values["pretrained"] == ("50.0", "1.0")
@@ -44,24 +44,24 @@ def test_figures_have_signs_and_units() -> None:
     assert row.differences[0].interval == "−5.0 to +1.0"
 
 
-def test_what_rounds_to_zero_has_no_minus() -> None:
+def test_values_that_round_to_zero_have_no_minus() -> None:
     assert headline.metric_of("nme").text(-0.0001, signed=True) == "+0.0"
     assert headline.metric_of("roc_auc").text(-0.0001) == "0.000"
 
 
-def test_models_stand_in_a_fixed_order_the_compared_one_first() -> None:
+def test_reference_model_is_first_then_others_by_name() -> None:
     entry = {"roc_auc": {"mean": 0.5, "std": 0.0}}
     names = {"random": entry, "zeta": entry, "released": entry, "released - random": entry}
     assert task("verification", **names).models == ["released", "random", "zeta"]
 
 
-def test_metrics_that_nobody_named_are_shown_by_their_own_name() -> None:
+def test_unknown_metrics_are_displayed_by_their_own_name() -> None:
     result = task("wrinkles", pretrained={"wrinkle_depth": {"mean": 0.5, "std": 0.1}})
     table = headline.table(result)
     assert (table.title, table.primary.label) == ("Wrinkles", "Wrinkle depth")
     assert table.about == "1,200 test images, 10 test people"
 
 
-def test_a_task_without_figures_is_an_error() -> None:
+def test_a_task_without_metrics_is_an_error() -> None:
     with pytest.raises(ValueError, match="expression are empty"):
         headline.table(task("expression"))

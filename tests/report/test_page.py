@@ -11,17 +11,17 @@ import pandas as pd
 import pytest
 
 from fra.report.page import write
-from fra.report.sections.tasks import label_of
+from fra.report.sections.tasks import matching_label
 from fra.validation import verdict
 from fra.validation.verdict import ValidationFailed
 
-from .conftest import NASTY
+from .conftest import MARKUP_IN_NAME
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
 class Outline(HTMLParser):
-    """What a page consists of: its tags, addresses and text; fails where tags are not closed in order."""
+    """Tags, addresses, ids and text of a page; fails if tags are not closed in order."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def outline(report: Path) -> Outline:
 
 @pytest.fixture
 def run(artifacts: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
-    """A copy of the run, to take pieces away from."""
+    """A copy of the run, for tests that change files."""
     root = artifacts["validation"].parent
     shutil.copytree(root, tmp_path / "run", ignore=shutil.ignore_patterns("report"))
 
@@ -83,13 +83,13 @@ def page_of(run: dict[str, Any]) -> Outline:
     return Outline(write(run["validation"].parent / "out" / "index.html", **run).read_text(encoding="utf-8"))
 
 
-def test_page_is_one_small_file_that_asks_nothing_of_a_network(report: Path, outline: Outline) -> None:
+def test_page_is_one_small_file_that_loads_nothing_else(report: Path, outline: Outline) -> None:
     assert report.stat().st_size < 1_500_000
     assert list(report.parent.iterdir()) == [report]
     inside = ("data:", "#")
-    beside = [address for address in outline.addresses if not address.startswith(inside)]
-    assert beside
-    for address in beside:  # links to artifacts beside the page
+    links = [address for address in outline.addresses if not address.startswith(inside)]
+    assert links
+    for address in links:
         assert (report.parent / address).is_file()
     assert "@import" not in report.read_text(encoding="utf-8")
 
@@ -99,15 +99,15 @@ def test_page_is_well_formed(outline: Outline) -> None:
     assert outline.tags.count("h1") == outline.tags.count("main") == 1
 
 
-def test_same_artifacts_same_bytes(report: Path, artifacts: dict[str, Any]) -> None:
-    again = write(report.with_name("again.html"), **artifacts)
+def test_same_artifacts_give_the_same_bytes(report: Path, artifacts: dict[str, Any]) -> None:
+    second = write(report.with_name("second.html"), **artifacts)
     try:
-        assert again.read_bytes() == report.read_bytes()
+        assert second.read_bytes() == report.read_bytes()
     finally:
-        again.unlink()
+        second.unlink()
 
 
-def test_figures_on_the_page_are_those_of_the_metrics(outline: Outline, artifacts: dict[str, Any]) -> None:
+def test_page_has_the_values_of_metrics_json(outline: Outline, artifacts: dict[str, Any]) -> None:
     metrics = json.loads((artifacts["transfer"]["verification"] / "metrics.json").read_text())
     for model in ("pretrained", "random"):
         assert f"{metrics[model]['roc_auc']['mean']:.3f}" in outline.text
@@ -120,7 +120,7 @@ def test_small_sets_are_labelled(outline: Outline) -> None:
     assert "Small data. These metrics rest on 36 photographs of 12 people" in outline.text
 
 
-def test_sections_are_there(outline: Outline) -> None:
+def test_all_sections_have_their_content(outline: Outline) -> None:
     for text in (
         "Cumulative error",
         "Worst 1: ",
@@ -129,15 +129,15 @@ def test_sections_are_there(outline: Outline) -> None:
         "Each attribute",
         "Expression, linear",  # over fractions of labels
         "Attributes: Average precision by group",
-        "Legend: where each mask lies",
+        "Legend: position of each mask",
         "0123456789abcdef",
         "views.crop_scale",
     ):
         assert text in outline.text, text
 
 
-def test_quarantined_images_are_named_and_harmless(report: Path, outline: Outline) -> None:
-    assert NASTY in outline.text
+def test_quarantined_images_are_listed_with_escaped_names(report: Path, outline: Outline) -> None:
+    assert MARKUP_IN_NAME in outline.text
     assert "the file is empty (0 bytes)" in outline.text
     assert "<script>alert" not in report.read_text(encoding="utf-8")
 
@@ -165,32 +165,34 @@ def test_a_labelled_set_without_quarantine_list_is_refused(run: dict[str, Any]) 
 OPTIONAL = {
     "validation/quarantine.csv": "the list of quarantined images (quarantine.csv) is missing",
     "pretrain/model.safetensors": "The weights of the whole model (model.safetensors) are missing.",
-    "transfer/attributes/results.csv": "The figures of single attributes (results.csv) are missing.",
+    "transfer/attributes/results.csv": "The metrics of single attributes (results.csv) are missing.",
     "transfer/expression/predictions.parquet": "The predictions of this task (predictions.parquet) are missing.",
     "transfer/alignment/predictions.parquet": "The predictions of this task (predictions.parquet) are missing.",
     "transfer/verification/predictions.parquet": "The predictions of this task (predictions.parquet) are missing.",
 }
 
 
-def test_missing_optional_pieces_are_named_in_their_places(run: dict[str, Any], outline: Outline) -> None:
+def test_missing_optional_artifacts_are_named_in_their_sections(
+    run: dict[str, Any], outline: Outline
+) -> None:
     for file in ("validation/data_docs/index.html", *OPTIONAL):
         (run["validation"].parent / file).unlink()
     text = page_of(run).text
-    for says in set(OPTIONAL.values()):
-        assert text.count(says) == list(OPTIONAL.values()).count(says)
-        assert says not in outline.text
+    for message in set(OPTIONAL.values()):
+        assert text.count(message) == list(OPTIONAL.values()).count(message)
+        assert message not in outline.text
     assert "Data Docs" not in text
     assert "Data Docs" in outline.text
 
 
-def test_without_shards_there_are_no_photographs_but_a_page(run: dict[str, Any]) -> None:
+def test_page_without_shards_has_no_photographs(run: dict[str, Any]) -> None:
     shutil.rmtree(run["shards"])
     page = page_of(run)
-    assert page.text.count("The shards, which hold the photographs, are missing.") == 2
+    assert page.text.count("The shards, which contain the photographs, are missing.") == 2
     assert "img" not in page.tags
 
 
-def test_tasks_that_were_not_run_are_said_so(run: dict[str, Any]) -> None:
+def test_tasks_that_were_not_run_are_named(run: dict[str, Any]) -> None:
     run["transfer"] = {"verification": run["transfer"]["verification"]}
     shutil.rmtree(run["shards"])
     assert page_of(run).text.count("This task was not run.") == 3
@@ -200,7 +202,7 @@ def test_without_view_parameters_whole_faces_are_shown(run: dict[str, Any]) -> N
     run["provenance"] = {}
     text = page_of(run).text
     assert "Not shown: the views" in text
-    assert "Legend: where each mask lies" in text
+    assert "Legend: position of each mask" in text
 
 
 REQUIRED = {
@@ -212,7 +214,7 @@ REQUIRED = {
 
 
 @pytest.mark.parametrize(("file", "stage"), REQUIRED.items())
-def test_a_missing_required_piece_is_one_error_with_its_remedy(
+def test_a_missing_required_artifact_is_one_error_with_its_remedy(
     run: dict[str, Any], file: str, stage: str
 ) -> None:
     path = run["validation"].parent / file
@@ -221,21 +223,21 @@ def test_a_missing_required_piece_is_one_error_with_its_remedy(
         page_of(run)
 
 
-def test_no_verdict_no_report(run: dict[str, Any]) -> None:
+def test_missing_validation_result_is_an_error(run: dict[str, Any]) -> None:
     (run["validation"] / "verdict.json").unlink()
     with pytest.raises(ValidationFailed, match="were not validated"):
         page_of(run)
 
 
 @pytest.mark.parametrize("file", ["pretrain/metrics.json", "transfer/expression/metrics.json", "toy.parquet"])
-def test_a_damaged_piece_is_one_error(run: dict[str, Any], file: str) -> None:
+def test_a_damaged_artifact_is_one_error(run: dict[str, Any], file: str) -> None:
     path = run["validation"].parent / file
     path.write_bytes(path.read_bytes()[:10])
     with pytest.raises(ValueError, match=re.escape(str(path))):
         page_of(run)
 
 
-def test_an_earlier_page_survives_a_failed_one(run: dict[str, Any], tmp_path: Path) -> None:
+def test_a_failed_report_keeps_the_earlier_page(run: dict[str, Any], tmp_path: Path) -> None:
     out = tmp_path / "index.html"
     out.write_text("earlier", encoding="utf-8")
     (run["pretrain"] / "history.csv").unlink()
@@ -244,9 +246,9 @@ def test_an_earlier_page_survives_a_failed_one(run: dict[str, Any], tmp_path: Pa
     assert out.read_text(encoding="utf-8") == "earlier"
 
 
-def test_label_is_told_by_its_values_alone() -> None:
+def test_label_is_found_by_its_values() -> None:
     manifest = pd.DataFrame({"key": ["a", "b", "c"], "label.X": [0, 1, 1], "label.Y_Z": [1, 0, 1]})
     rows = pd.DataFrame({"key": ["a", "b", "c"], "output": ["1", "0", "1"], "truth": [1.0, 1.0, 1.0]})
-    assert label_of(rows, manifest) == "Y Z"
-    assert label_of(rows, manifest.assign(**{"label.W": [1, 0, 1]})) is None
-    assert label_of(rows, manifest.drop(columns="label.Y_Z")) is None
+    assert matching_label(rows, manifest) == "Y Z"
+    assert matching_label(rows, manifest.assign(**{"label.W": [1, 0, 1]})) is None
+    assert matching_label(rows, manifest.drop(columns="label.Y_Z")) is None

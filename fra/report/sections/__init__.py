@@ -1,1 +1,1 @@
-"""Sections of the report, one module per subject."""
+"""Sections of the report, one module for each subject."""

@@ -1,4 +1,4 @@
-"""The sections on the data and on provenance."""
+"""Sections on the data and on provenance."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fra.report.artifacts import Run
 from fra.report.elements import Table
 
 SMALL = 2000
-"""Labelled images below which figures are marked as those of a small set."""
+"""Number of labelled images below which the page marks the metrics as those of a small set."""
 
 
 def subtitle(run: Run) -> str:
-    """What was trained, from which code, in one line, as far as the provenance tells."""
+    """Return backbone, number of masks and commit in one line, as far as the provenance contains them."""
     model, code = run.provenance.get("params", {}).get("model", {}), run.provenance.get("code", {})
     parts = []
     if "backbone" in model:
@@ -28,7 +28,7 @@ def subtitle(run: Run) -> str:
 
 
 def small_set(manifest: pd.DataFrame) -> str:
-    """How small the labelled set is, where it is too small for figures that rank methods; else empty.
+    """Return the size of a labelled set that is too small to rank methods, as text; empty for a larger set.
 
     `manifest` has the usable rows (`fra.validation.verdict.usable_rows`).
     """
@@ -40,7 +40,7 @@ def small_set(manifest: pd.DataFrame) -> str:
 
 
 def split_table(manifest: pd.DataFrame) -> Table:
-    """Usable images, people, sizes and bytes of each split."""
+    """Return a table of usable images, people, image sizes in pixels, and bytes of each split."""
     parts = [(split, manifest[manifest["split"] == split]) for split in ("train", "val", "test")]
     rows = []
     for name, part in [*((name, part) for name, part in parts if len(part)), ("all", manifest)]:
@@ -66,7 +66,7 @@ def split_table(manifest: pd.DataFrame) -> Table:
 
 
 def label_table(manifest: pd.DataFrame) -> Table | None:
-    """How many images have each label, and each of its values; None where there are no labels."""
+    """Return a table of the number of images with each label and label value; None if the set has no labels."""
     rows = []
     for column in (name for name in manifest if str(name).startswith("label.")):
         known = manifest[column].dropna()
@@ -86,32 +86,32 @@ def label_table(manifest: pd.DataFrame) -> Table | None:
 
 
 def provenance_tables(run: Run) -> Iterator[Table]:
-    """What the run was made from, a table a part; nested names are joined by dots. Judged files last, by hash."""
+    """Yield a table for each part of the provenance, nested names joined by dots; last the validated files."""
     scalars = [
-        [key, written(value)] for key, value in run.provenance.items() if not isinstance(value, Mapping)
+        [key, as_yaml(value)] for key, value in run.provenance.items() if not isinstance(value, Mapping)
     ]
     if scalars:
         yield Table("General", ["Name", "Value"], scalars)
     for part, values in run.provenance.items():
         if isinstance(values, Mapping) and values:
-            yield Table(part.replace("_", " ").capitalize(), ["Name", "Value"], list(flat(values)))
+            yield Table(part.replace("_", " ").capitalize(), ["Name", "Value"], list(flatten(values)))
     validated = [[file, digest] for file, digest in run.verdict.validated_files.items()]
     yield Table("Validated files", ["File", "SHA-256"], validated)
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[list[str]]:
-    """Yield name and value of nested mappings, names joined by dots."""
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[list[str]]:
+    """Yield (name, value as text) of nested mappings, names joined by dots."""
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{name}.")
+            yield from flatten(value, f"{prefix}{name}.")
         else:
-            yield [f"{prefix}{name}", written(value)]
+            yield [f"{prefix}{name}", as_yaml(value)]
 
 
-def written(value: Any) -> str:
-    """A parameter as one would write it in YAML."""
+def as_yaml(value: Any) -> str:
+    """Return a parameter as text, as in a YAML file; None is "none"."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(written, value))}]"
+        return f"[{', '.join(map(as_yaml, value))}]"
     return "none" if value is None else str(value)

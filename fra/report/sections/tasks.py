@@ -1,4 +1,4 @@
-"""The sections on the tasks: error curves, ROC, confusion matrices, attributes, few labels, groups."""
+"""Sections on the tasks: error curves, ROC, confusion matrices, attributes, few labels, groups."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from fra.transfer.tasks import by_image, landmark_errors
 
 
 def predictions_of(task: TaskResult) -> pd.DataFrame:
-    """The task's predictions in the setting of metrics.json: its first protocol, at the largest fraction of labels.
+    """Return the predictions that metrics.json is computed from: first protocol, largest fraction of labels.
 
     Raises:
-        ValueError: they are missing.
+        ValueError: The file is missing.
     """
     rows = task.predictions()
     if rows is None:
@@ -29,7 +29,7 @@ def predictions_of(task: TaskResult) -> pd.DataFrame:
 
 
 def error_curve(task: TaskResult) -> Chart:
-    """The cumulative error curve of each model, all seeds together."""
+    """Draw the cumulative error curve of each model, over the test images of all seeds."""
     rows = predictions_of(task)
     errors = {
         model: np.concatenate(
@@ -53,20 +53,24 @@ def error_curve(task: TaskResult) -> Chart:
         "Images within, in %",
         ".1f",
         x_format=".1f",
-        note="Share of test images whose error is at most the value below; higher and further left is better.",
+        note="Share of test images with at most this error; higher is better.",
     )
 
 
 def landmarks(task: TaskResult, run: Run) -> list[faces.Landmarks]:
-    """The worst and some typical faces of the first model. Raises ValueError where their files are missing."""
+    """Draw the landmarks of the worst and some typical faces, as predicted by the first model.
+
+    Raises:
+        ValueError: Predictions or shards are missing.
+    """
     rows = predictions_of(task)
     if run.shards is None:
-        raise ValueError("The shards, which hold the photographs, are missing.")
+        raise ValueError("The shards, which contain the photographs, are missing.")
     return faces.draw_landmarks(rows[rows["model"] == task.models[0]], run.manifest, run.shards)
 
 
 def roc(task: TaskResult) -> Chart:
-    """ROC curves, averaged over seeds at each false accept rate (Fawcett 2006, vertical averaging)."""
+    """Draw ROC curves, averaged over seeds at each false accept rate (vertical averaging, Fawcett 2006)."""
     rows = predictions_of(task)
     far_T = np.linspace(0, 1, 101)
     frame = pd.DataFrame({"far": far_T})
@@ -90,14 +94,14 @@ def roc(task: TaskResult) -> Chart:
         ".3f",
         x_format=".2f",
         diagonal=True,
-        note="Mean over seeds. The dotted diagonal is chance.",
+        note="Mean over seeds. The dotted diagonal is chance level.",
     )
 
 
 def confusions(task: TaskResult, manifest: pd.DataFrame) -> list[Confusion]:
-    """A confusion matrix a model, the test images of all seeds together."""
+    """Return a confusion matrix for each model, over the test images of all seeds."""
     rows = predictions_of(task)
-    label = label_of(rows, manifest)
+    label = matching_label(rows, manifest)
     matrices = []
     for model in task.models:
         fits = rows[rows["model"] == model]
@@ -121,8 +125,8 @@ def confusions(task: TaskResult, manifest: pd.DataFrame) -> list[Confusion]:
     return matrices
 
 
-def label_of(rows: pd.DataFrame, manifest: pd.DataFrame) -> str | None:
-    """The one label of the manifest whose values are the true classes of the predictions, or None."""
+def matching_label(rows: pd.DataFrame, manifest: pd.DataFrame) -> str | None:
+    """Return the label of the manifest whose values equal the true classes; None if not exactly one does."""
     truth = rows[rows["truth"] > 0].drop_duplicates("key").set_index("key")["output"].astype(float)
     labels = manifest.set_index("key").filter(like="label.").reindex(truth.index).astype("Float64")
     equal = [name for name, values in labels.items() if values.eq(truth).fillna(False).all()]
@@ -130,14 +134,18 @@ def label_of(rows: pd.DataFrame, manifest: pd.DataFrame) -> str | None:
 
 
 def attribute_chart(task: TaskResult) -> Chart:
-    """The primary figure of each attribute, with the 95 % interval of its mean over seeds."""
+    """Draw the headline metric of each attribute, with the 95 % interval of its mean over seeds.
+
+    Raises:
+        ValueError: results.csv is missing or has no metrics of single attributes.
+    """
     if task.results is None:
-        raise ValueError("The figures of single attributes (results.csv) are missing.")
+        raise ValueError("The metrics of single attributes (results.csv) are missing.")
     primary = headline.PRIMARY["attributes"]
     rows = means(task.results, task.models)
     rows = rows[rows["metric"].str.startswith(f"{primary}/") & (rows["fraction"] == rows["fraction"].max())]
     if rows.empty:
-        raise ValueError("There are no figures of single attributes in results.csv.")
+        raise ValueError("There are no metrics of single attributes in results.csv.")
     rows = rows[rows["protocol"] == rows["protocol"].iloc[0]]
     frame = pd.DataFrame(
         {
@@ -159,12 +167,12 @@ def attribute_chart(task: TaskResult) -> Chart:
         charts.intervals(frame, colours=SERIES, x_title=label),
         f"{label} of each attribute: {summary}.",
         Table("Each attribute", ["Attribute", "Model", label, "95 % interval"], shown),
-        "Mean over seeds; bars are 95 % intervals over people. Chance depends on how common the attribute is.",
+        "Mean over seeds; bars are 95 % intervals over test subjects. Chance level is the frequency of the attribute.",
     )
 
 
 def few_labels(task: TaskResult) -> Iterator[Chart]:
-    """The task's primary figure over the fraction of labels, a chart a protocol; none where one fraction was run."""
+    """Yield a chart of the headline metric over the fraction of labels, for each protocol with several fractions."""
     if task.results is None:
         return
     name = headline.table(task).primary.metric
@@ -195,8 +203,8 @@ def few_labels(task: TaskResult) -> Iterator[Chart]:
         )
 
 
-def groups(task: TaskResult) -> Iterator[Table]:
-    """The task's primary figure in each group of people, where groups are known: one table a task."""
+def group_tables(task: TaskResult) -> Iterator[Table]:
+    """Yield a table of the headline metric in each group of test subjects, if the task has groups."""
     if task.results is None or not task.results["group"].notna().any():
         return
     row = headline.table(task).primary
@@ -217,5 +225,5 @@ def groups(task: TaskResult) -> Iterator[Table]:
 
 
 def means(results: pd.DataFrame, models: list[str]) -> pd.DataFrame:
-    """The rows of results.csv that are means over seeds of `models`, over all people."""
+    """Return the rows of results.csv that are means over seeds of `models`, over all test subjects."""
     return results[results["seed"].isna() & results["group"].isna() & results["model"].isin(models)]

@@ -1,4 +1,4 @@
-"""The section on pre-training: losses and collapse indicators."""
+"""Sections on pre-training: losses, collapse indicators, mask regions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fra.report.elements import Chart, curve
 
 
 def training_facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Name and value of what is known of the run of pre-training."""
+    """Return (name, value) of the steps, epochs, rollbacks and device of pre-training, as far as recorded."""
     facts = [
         ("step", "Steps", ",.0f"),
         ("epoch", "Last epoch", ".0f"),
@@ -28,30 +28,33 @@ def training_facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def training_charts(history: pd.DataFrame) -> list[Chart]:
-    """Return charts of losses, learning rate and collapse indicators over the steps of pre-training."""
+    """Return charts of losses, learning rate, collapse indicators and the online probe over the training steps."""
     losses = {"total": "Total", "global": "Global", "region": "Region", "relation": "Relation"}
     health = {"embedding_std": "Spread of embeddings", "mask_entropy": "Entropy of masks"}
     described = [
-        ("Losses", losses, "Loss", ".3f", "Means over the steps since the point before."),
+        ("Losses", losses, "Loss", ".3f", "Each point is the mean over the steps since the previous one."),
         ("Learning rate", {"lr": "Learning rate"}, "", ".2g", ""),
         (
             "Masks in use",
             {"masks_used": "Masks in use"},
             "",
             ".2f",
-            "As many masks as would share the pixels equally: 1 when one mask takes all.",
+            "Effective number of masks: 1 if one mask has all pixels, the number of masks if all have equally many.",
         ),
         (
             "Collapse indicators",
             health,
             "",
             ".3f",
-            "Spread: about 1 when embeddings fill the sphere, 0 when all images look the same. "
-            "Entropy: 1 when no pixel prefers a mask, 0 when each is certain.",
+            "Spread: about 1 if embeddings are spread over the sphere, 0 if they are equal for all images. "
+            "Entropy: 1 if all masks are equally probable at each pixel, 0 if each pixel is assigned with certainty.",
         ),
     ]
     if "knn" in history and history["knn"].notna().any():
-        note = "Balanced accuracy of a vote among nearest neighbours of other people; on the side, no test people."
+        note = (
+            "Balanced accuracy of k-nearest-neighbour classification, with neighbours of other people. "
+            "For monitoring only; it uses no test subjects."
+        )
         described.append(("Online probe", {"knn": "Nearest neighbours"}, "", ".3f", note))
     history = charts.binned(
         history[["step", *(name for _, columns, *_ in described for name in columns)]], "step"
@@ -62,11 +65,15 @@ def training_charts(history: pd.DataFrame) -> list[Chart]:
     ]
 
 
-def see_regions(run: Run) -> faces.Regions:
-    """The masks on held-out faces. Raises ValueError where weights or shards are missing."""
+def regions(run: Run) -> faces.Regions:
+    """Return the mask regions of held-out faces.
+
+    Raises:
+        ValueError: Weights or shards are missing.
+    """
     if run.weights is None:
         raise ValueError("The weights of the whole model (model.safetensors) are missing.")
     if run.shards is None:
-        raise ValueError("The shards, which hold the photographs, are missing.")
+        raise ValueError("The shards, which contain the photographs, are missing.")
     views = run.provenance.get("params", {}).get("views")
-    return faces.see_regions(encoder.load(run.weights), run.manifest, run.shards, views)
+    return faces.draw_regions(encoder.load(run.weights), run.manifest, run.shards, views)

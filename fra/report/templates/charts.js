@@ -1,5 +1,5 @@
-// Shows a chart's values: those of the mark nearest to the pointer, or of the one that the arrow keys chose.
-// The marks are invisible and carry their text in aria-label, one value between two semicolons.
+// Shows values of a chart: those of the mark nearest to the pointer, or of the one selected with the arrow keys.
+// The marks are invisible; their aria-label is the text, values separated by semicolons.
 "use strict";
 (() => {
   const reading = document.getElementById("reading");
@@ -29,7 +29,7 @@
     reading.style.top = `${scrollY + at.top + Math.max(0, at.height - size.height) / 4}px`;
   }
 
-  // Marks that span the chart (lines at one x) are told apart by x alone.
+  // Marks that span the chart (lines at one x) differ in x only.
   function nearest(marks, x, y) {
     let best = null;
     let least = Infinity;
@@ -52,7 +52,7 @@
     plot.addEventListener("pointermove", (event) => show(nearest(marks, event.clientX, event.clientY)));
     plot.addEventListener("pointerdown", (event) => show(nearest(marks, event.clientX, event.clientY)));
     plot.addEventListener("pointerleave", (event) => {
-      if (event.pointerType === "mouse") hide(); // a finger that was lifted leaves what it read; touching elsewhere blurs
+      if (event.pointerType === "mouse") hide(); // after a touch the values stay until the chart loses focus
     });
     plot.addEventListener("blur", hide);
     plot.addEventListener("keydown", (event) => {
