@@ -67,7 +67,8 @@ def attempt(make: Callable[[], T]) -> T | Missing:
     try:
         return make()
     except (ValueError, RuntimeError, KeyError, FileNotFoundError) as error:
-        return Missing(str(error.args[0]))
+        # the text of a KeyError is its message in quotes
+        return Missing(str(error.args[0]) if isinstance(error, KeyError) else str(error))
 
 
 def per_task(task: TaskResult | None, make: Callable[[TaskResult], T]) -> T | Missing:
