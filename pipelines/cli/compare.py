@@ -222,8 +222,8 @@ def gains(runs: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[str, Markup]
             ]
         )
         better = "lower is better" if name in TASKS[task].lower_is_better else "higher is better"
-        unit = "percentage points, " if metric.scale == 100 else ""
-        title = f"{metric.label} − random weights ({unit}{better})"
+        unit = "% points, " if metric.scale == 100 else ""
+        title = f"{metric.label} ({unit}{better})"
         drawn[task] = charts.intervals(
             frame, colours=["var(--series-0)"], x_title=title, row_height=22, line_at=0.0
         )
