@@ -80,7 +80,7 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def check_image_size(backbone: nn.Module, name: str, size: int, device: torch.device) -> None:
-    """Raises ValueError if a backbone cannot process images of `size`×`size` pixels.
+    """Raises ValueError if a backbone cannot process images of `size`×`size` pixels, MemoryError if two do not fit.
 
     Many timm models have a fixed size or need a multiple of a patch size, and fail with errors of many kinds. Weights,
     batch statistics and random state stay unchanged.
@@ -98,7 +98,9 @@ def check_image_size(backbone: nn.Module, name: str, size: int, device: torch.de
             backbone(torch.zeros(2, 3, size, size, device=device))
     except Exception as error:
         if is_out_of_memory(error):
-            raise
+            raise MemoryError(
+                f"out of memory on {device} with two images: use a smaller model.backbone or data.image_size"
+            ) from error
         raise ValueError(
             f"model.backbone {name} does not accept images of {size}×{size} pixels ({error}): set data.image_size to "
             "a size that it accepts, or use another model.backbone"

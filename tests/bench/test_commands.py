@@ -24,7 +24,7 @@ SMALL = ["--image-size", "32", "--batch-size", "8", "--rounds", "1"]
     ],
     ids=lambda command: command[0],
 )
-@pytest.mark.parametrize("as_json", [True, False])
+@pytest.mark.parametrize("as_json", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_last_line_is_one_json_object_with_the_comparison(command: list[str], as_json: bool) -> None:
     done = CliRunner().invoke(bench, [*command, *(["--json"] if as_json else [])], catch_exceptions=False)
     assert done.exit_code == 0, done.output

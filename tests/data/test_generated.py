@@ -106,7 +106,11 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("images", "seed", "message"),
-    [(None, 0, "dataset.images is not set"), (0, 0, "dataset.images is 0"), (1, -1, "dataset.seed is -1")],
+    [
+        (None, 0, "dataset.images is not set"),
+        (0, 0, r"images\n +Input should be greater than 0"),
+        (1, -1, r"seed\n +Input should be greater"),
+    ],
 )
 def test_invalid_settings_are_refused(images: int | None, seed: int, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):

@@ -70,6 +70,7 @@ def test_regions_are_compared_with_untrained_networks(finished: Path) -> None:
     assert set(metrics) == {"pretrained", "random", "colours", "features", "place"}
 
 
+@pytest.mark.slow
 def test_backbone_of_an_experiment_becomes_a_baseline(workspace: Path) -> None:
     """It is read from DVC's cache; a baseline must be in the folder that the stage depends on."""
     lock = (workspace / "dvc.lock").read_bytes()
@@ -138,6 +139,7 @@ def test_changed_num_masks_runs_pretraining_and_later_stages_only(workspace: Pat
     ]
 
 
+@pytest.mark.slow
 def test_too_many_damaged_files_stop_the_run(tmp_path: Path) -> None:
     faces = few_faces(tmp_path / "faces")
     add_bad_files(faces)

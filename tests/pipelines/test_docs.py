@@ -88,6 +88,7 @@ def test_parameters_in_the_docs_compose(tmp_path: Path) -> None:
         params.choose(shlex.split(line)[3:], tmp_path / "params.yaml", conf)
 
 
+@pytest.mark.slow
 def test_fra_commands_in_the_docs_run(workspace: Path) -> None:
     """In the order of the pages, in a workspace in which the pipeline has run. The tutorial has a test of its own."""
     faces = few_faces(workspace / "faces")

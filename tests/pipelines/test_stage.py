@@ -20,7 +20,7 @@ def stage(name: str, *arguments: str) -> tuple[str, ...]:
     ("command", "text"),
     [
         (stage("ingest", "--help"), "a key of `benchmarks`"),
-        (stage("params", "--help"), "group=choice, or section.name=value"),
+        (stage("params", "--help"), "or SECTION.NAME=VALUE"),
     ],
 )
 def test_help_names_the_arguments(workspace: Path, command: tuple[str, ...], text: str) -> None:

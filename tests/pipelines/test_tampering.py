@@ -382,7 +382,19 @@ def test_forty_tamperings() -> None:
     assert len(DETECTED) + len(LISTED) >= 40
 
 
-@pytest.mark.parametrize("name", DETECTED)
+EVERY_TIME = 6
+"""Tamperings that run with the quick tests, evenly over the list; the others are slow ones."""
+
+
+def spread_over(names: list[str]) -> list[Any]:
+    step = -(-len(names) // EVERY_TIME)
+    return [
+        name if place % step == 0 else pytest.param(name, marks=pytest.mark.slow)
+        for place, name in enumerate(names)
+    ]
+
+
+@pytest.mark.parametrize("name", spread_over(list(DETECTED)))
 def test_it_is_detected_although_the_lock_agrees(name: str, linked: Path) -> None:
     change, expected = DETECTED[name]
     change(linked)
@@ -394,7 +406,7 @@ def test_it_is_detected_although_the_lock_agrees(name: str, linked: Path) -> Non
     )
 
 
-@pytest.mark.parametrize("name", LISTED)
+@pytest.mark.parametrize("name", spread_over(list(LISTED)))
 def test_it_is_listed_as_not_checked(name: str, linked: Path, finished: Path) -> None:
     change, expected = LISTED[name]
     change(linked)

@@ -119,7 +119,7 @@ class Greedy(TinyBackbone):
     ("limit", "advice"),
     [
         (10, "with 32 images at once: 8 fit, so set train.batch_size to 8, or train.accumulation_steps to 4"),
-        (1, "with 32 images at once, and with two: use a smaller"),
+        (1, "with two images: use a smaller"),
     ],
 )
 def test_out_of_memory_names_a_batch_size_that_fits(limit: int, advice: str, tmp_path: Path) -> None:
