@@ -106,6 +106,23 @@ def test_second_repro_runs_nothing(workspace: Path) -> None:
     assert ran(done.stdout) == []
 
 
+@pytest.mark.parametrize(
+    ("edited", "stages"),
+    [
+        ("fra/data/datasets/adapters/celeba.py", {"ingest"}),
+        ("fra/transfer/heads.py", {"transfer", "report"}),
+        ("fra/method/losses.py", {"pretrain", "report"}),
+    ],
+    ids=["adapter", "task head", "loss"],
+)
+def test_an_edit_changes_these_stages_only(workspace: Path, edited: str, stages: set[str]) -> None:
+    """As DVC sees it; stages after these run if their outputs differ."""
+    with (workspace / edited).open("a") as file:
+        file.write("# an edit\n")
+    done = run(workspace, "dvc", "status", "--json")
+    assert {name.partition("@")[0] for name in json.loads(done.stdout)} == stages
+
+
 def test_bad_files_are_named_and_quarantined(finished: Path) -> None:
     quarantined = pd.read_csv(finished / "artifacts/validation/quarantine.csv").set_index("source")["reason"]
     assert set(quarantined.index) == {
