@@ -22,7 +22,7 @@ TEMPLATE_52 = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
 """Where the five points are in an aligned crop of 112×112 pixels without margin: ArcFace's template (Deng et al., CVPR
-2019, official code), in which LFW, MS1M and most verification sets are cropped."""
+2019, official code)."""
 TEMPLATE_SIDE = 112.0
 
 

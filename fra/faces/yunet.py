@@ -33,7 +33,7 @@ SURROUNDINGS = 0.75
 
 
 class YuNet:
-    """Finds faces from about 2 % of a photograph's longer side up to its whole width.
+    """Finds faces from about 3 % of a photograph's longer side up to its whole width.
 
     The photograph is searched at two scales with a low threshold. What is small or uncertain there is enlarged from the
     photograph's own pixels and searched again: the threshold that counts is applied to that second score. So small
