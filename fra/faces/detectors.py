@@ -1,0 +1,34 @@
+"""The face detectors by name."""
+
+from __future__ import annotations
+
+from typing import Literal, assert_never
+
+from fra.faces.detect import Detector
+
+DetectorName = Literal["yunet", "centerface"]
+
+
+def detector(name: DetectorName, score: float) -> Detector:
+    """A face detector with its weights loaded, for use by one thread at a time.
+
+    Args:
+        name: "yunet", or "centerface", which needs the packages of `fra[faces]`.
+        score: Lowest confidence of a face, 0 to 1; each detector has a scale of its own.
+
+    Raises:
+        FileNotFoundError: The package with the weights is not installed.
+        ModuleNotFoundError: A library that the detector needs is not installed.
+        ValueError: The weights are not the known ones.
+    """
+    match name:
+        case "yunet":
+            from fra.faces.yunet import YuNet
+
+            return YuNet(score)
+        case "centerface":
+            from fra.faces.centerface import CenterFace
+
+            return CenterFace(score)
+        case _:
+            assert_never(name)
