@@ -9,7 +9,7 @@ import io
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +20,24 @@ if TYPE_CHECKING:
 
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Values of `OSError.errno` where the disk, a quota or a limit (`ulimit -f`) has no room for a file."""
+
+
+def check_output(path: Path, suffixes: Sequence[str] = ()) -> None:
+    """Checks that a file can be written, before any work for it is done.
+
+    Raises:
+        ValueError: The path has another suffix than those allowed.
+        OSError: The path is a folder, or its folder cannot be written to.
+    """
+    if suffixes and path.suffix not in suffixes:
+        raise ValueError(f"{path}: the output file must end in {' or '.join(suffixes)}")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder; give the name of a file to write")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{path}: {folder} is not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"{path}: no permission to write to {folder}")
 
 
 @contextmanager

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -61,9 +64,52 @@ def quote(override: str) -> str:
     text = _is_text(name.lstrip("+"))
     if not text and _is_valid(override):
         return override
-    if text and value.startswith("~"):
-        value = str(Path(value).expanduser())
-    return f"{name}={_hydra_string(value)}"
+    return f"{name}={_hydra_string(expand_home(value) if text else value)}"
+
+
+def expand_home(values: Any) -> Any:
+    """Returns the values with "~" and "~user" at the start of each text expanded, as a shell does it."""
+    if isinstance(values, dict):
+        return {key: expand_home(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [expand_home(value) for value in values]
+    if isinstance(values, str) and values.startswith("~"):
+        with suppress(RuntimeError):  # there is no such user
+            return str(Path(values).expanduser())
+    return values
+
+
+def kept(values: dict[str, Any], groups: list[Any]) -> list[str]:
+    """Returns the overrides that give these values and choices of groups, as users write them (see `quote`).
+
+    Args:
+        values: Parameters by section, as project.yaml holds them.
+        groups: The `defaults` of project.yaml, such as `{"override /dataset": "folder"}`.
+    """
+    chosen = [item for group in groups if isinstance(group, dict) for item in group.items()]
+    return [f"{key.rpartition('/')[2]}={choice}" for key, choice in chosen] + list(_flatten(values))
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        name = prefix + str(key)
+        levels = 2 if name.partition(".")[0] in FAMILIES else 1
+        if isinstance(value, dict) and name.count(".") < levels:
+            yield from _flatten(value, f"{name}.")
+            continue
+        plain = isinstance(value, str) and value != "null" and not QUOTED.fullmatch(value)
+        # Names that users choose are in no default: "++" adds them.
+        added = isinstance(value, dict) or levels == 2
+        yield f"{'++' if added else ''}{name}={value if plain else _hydra(value)}"
+
+
+def _hydra(value: Any) -> str:
+    """Returns a value in Hydra's grammar."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_hydra(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_hydra, value)) + "]"
+    return _hydra_string(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _is_text(name: str) -> bool:

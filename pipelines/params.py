@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import shlex
 import shutil
 import sys
 from functools import lru_cache
@@ -22,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from fra.files import write_text
-from pipelines.overrides import check_override, check_renamed, quote
+from pipelines.overrides import check_override, check_renamed, expand_home, kept, quote
 from pipelines.sections import (
     BACKBONE_CHECK,
     FAMILIES,
@@ -117,11 +118,15 @@ def subsection(name: str, values: Any) -> Any:
 
 
 def parse(name: str, cls: type[T], values: Any) -> T:
-    """Returns the values of the section `name` as its dataclass; raises ParamsError as `section` does."""
+    """Returns the values of the section `name` as its dataclass; "~" at the start of a text is expanded.
+
+    Raises:
+        ParamsError: As `section` does.
+    """
     for key, value in values.items() if isinstance(values, dict) else ():
         check_renamed(f"{name}.{key}", value)
     try:  # as JSON, in which strict validation takes a list for a tuple
-        return TypeAdapter(cls).validate_json(json.dumps(values, default=str), strict=True)
+        return TypeAdapter(cls).validate_json(json.dumps(expand_home(values), default=str), strict=True)
     except ValidationError as error:
         raise ParamsError(describe(error, name)) from None
 
@@ -224,6 +229,13 @@ def choose(overrides: list[str], path: Path = PARAMS, conf: Path = CONF) -> None
             )
         write_text((trial / PROJECT).read_text(encoding="utf-8"), conf / PROJECT)
         write_text(kept.read_text(encoding="utf-8"), path)
+
+
+def command_with(*overrides: str, conf: Path = CONF) -> str:
+    """Returns the shell command that adds overrides to those of the project."""
+    content = yaml.safe_load((conf / PROJECT).read_text(encoding="utf-8"))
+    groups = content.pop("defaults")
+    return shlex.join(["python", "-m", "pipelines.params", *kept(content, groups), *overrides])
 
 
 def as_project(overrides: list[str], conf: Path = CONF) -> str:

@@ -165,14 +165,14 @@ def wait_for(service: Service, url: str) -> None:
 def install_deployments() -> None:
     """Creates missing work pools, installs the deployments of prefect.yaml and the automations, and ends dead runs.
 
-    Existing deployments are updated and automations of the same name replaced; an existing pool keeps its settings.
+    Existing deployments are updated, automations of the same name replaced, and the limits of existing pools set.
     Dead runs are those whose process has ended (see `server.reconcile`).
 
     Raises:
         subprocess.CalledProcessError: `prefect deploy` failed.
     """
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
     from prefect.exceptions import ObjectAlreadyExists
     from prefect.workers.process import ProcessWorker
 
@@ -180,16 +180,17 @@ def install_deployments() -> None:
 
     with get_client(sync_client=True) as client:
         for pool, limit in POOLS.items():
-            with suppress(ObjectAlreadyExists):
-                client.create_work_pool(
-                    WorkPoolCreate(
-                        name=pool,
-                        type="process",
-                        concurrency_limit=limit,
-                        # Otherwise both workers write it as they start, and SQLite allows one writer at a time.
-                        base_job_template=ProcessWorker.get_default_base_job_template(),
-                    )
-                )
+            wanted = WorkPoolCreate(
+                name=pool,
+                type="process",
+                concurrency_limit=limit,
+                # Otherwise both workers write it as they start, and SQLite allows one writer at a time.
+                base_job_template=ProcessWorker.get_default_base_job_template(),
+            )
+            try:
+                client.create_work_pool(wanted)
+            except ObjectAlreadyExists:
+                client.update_work_pool(pool, WorkPoolUpdate(concurrency_limit=limit))
     subprocess.run(prefect_command("--no-prompt", "deploy", "--all"), check=True, stdout=subprocess.DEVNULL)
     alerts.install()
     server.reconcile(logger)
@@ -216,6 +217,7 @@ def serve(host: str, port: int) -> None:
     check_port(host, port)
     check_port(LOOPBACK, artifacts)
     os.environ.update(settings(host, port, artifacts))
+    remove_addresses()  # of a process that was killed
     Path("artifacts").mkdir(exist_ok=True)
     api, others = services(host, port, artifacts)
     stopped = stop_signal()
@@ -264,6 +266,12 @@ def start(api: Service, others: list[Service], url: str, pages: str) -> None:
         service.ensure_running()
 
 
+def remove_addresses() -> None:
+    """Removes the files by which other commands find the server and the pages."""
+    for file in (server.ADDRESS, server.PAGES):
+        file.unlink(missing_ok=True)
+
+
 def watch(services: list[Service], stopped: threading.Event) -> None:
     """Restarts services that end, and ends runs whose process is dead, until the event is set."""
     checked = time.monotonic()
@@ -279,8 +287,7 @@ def watch(services: list[Service], stopped: threading.Event) -> None:
 def stop(api: Service, others: list[Service]) -> None:
     """Stops the workers and then the server, which receives the last states of their runs."""
     print("stopping: runs save their work (at most half a minute)", flush=True)
-    for note in (server.ADDRESS, server.PAGES):
-        note.unlink(missing_ok=True)
+    remove_addresses()
     with ThreadPoolExecutor(len(others)) as pool:
         list(pool.map(Service.stop, others))
     api.stop()

@@ -33,7 +33,7 @@ def remedy(result: ValidationResult) -> str:
     return (
         ". If the data set was published like this, change the severity of these rules (of duplicates in several "
         "splits, the image in the last split is kept): "
-        f"python -m pipelines.params '+validate.severities={{{', '.join(accepted)}}}'"
+        + params.command_with(f"+validate.severities={{{', '.join(accepted)}}}")
     )
 
 

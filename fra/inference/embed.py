@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fra.data.images import ImageError, decode, read_file
-from fra.files import atomic, sha256
+from fra.files import atomic, check_output, sha256
 from fra.inference.encoder import FaceEncoder, load
-from fra.inference.image_files import Unreadable, batches, check_output, resolve
+from fra.inference.image_files import Unreadable, batches, resolve
 from fra.weights import released
 
 SUFFIXES = (".parquet", ".npz")

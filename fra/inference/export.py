@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fra.files import atomic
+from fra.files import atomic, check_output
 from fra.inference.encoder import load
-from fra.inference.image_files import check_output
 from fra.method.backbone import RESNETS
 from fra.weights.files import write_weights
 from fra.weights.pretrained import PretrainedBackbone

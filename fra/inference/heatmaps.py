@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from fra.files import atomic
+from fra.files import atomic, check_output
 from fra.inference.drawing import assign, paint, palette, shares
 from fra.inference.encoder import load
-from fra.inference.image_files import Unreadable, batches, check_output, resolve
+from fra.inference.image_files import Unreadable, batches, resolve
 
 TILE = 160
 """Side of a face in pixels."""

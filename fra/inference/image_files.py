@@ -174,21 +174,3 @@ def batches(patterns: Sequence[str], size: int, batch_size: int, unreadable: Unr
 def batch_of(names: list[str], images: list[NDArray[np.uint8]]) -> Batch:
     """Stack images (size, size, 3) into a batch."""
     return Batch(names, torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
-
-
-def check_output(path: Path, suffixes: Sequence[str] = ()) -> None:
-    """Check that a file can be written, before any work for it is done.
-
-    Raises:
-        ValueError: The path has another suffix than those allowed.
-        OSError: The path is a folder, or its folder cannot be written to.
-    """
-    if suffixes and path.suffix not in suffixes:
-        raise ValueError(f"{path}: the output file must end in {' or '.join(suffixes)}")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path}: is a folder; give the name of a file to write")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{path}: {folder} is not a folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(f"{path}: no permission to write to {folder}")

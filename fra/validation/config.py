@@ -10,6 +10,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from fra.config import CHECKED, Ascending, Share
+from fra.validation.image_stats import NEAR_COPY_BITS
 
 Severity = Literal["error", "warn", "quarantine"]
 
@@ -44,7 +45,7 @@ class ValidateConfig:
     """Share of an image's rows or columns that are of one colour, at most."""
     sharpness: Annotated[tuple[float, float], Ascending] = (0.15, 2.5)
     """Sharpness at 64×64 pixels: blurred below the first, noise above the second."""
-    near_duplicate_bits: Annotated[int, Ge(0), Le(64)] = 12
+    near_duplicate_bits: Annotated[int, Ge(0), Le(64)] = NEAR_COPY_BITS
     """Bits of 256 of the perceptual hash that may differ between two near-duplicates."""
     labels: dict[str, list[int]] = field(default_factory=dict)
     """Known values of each label; a label that is not listed may have any number from 0 up."""

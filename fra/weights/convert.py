@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fra.files import sha256
+from fra.files import check_output, sha256
 from fra.method import backbone as backbones
 from fra.weights.files import first_not_finite, save_weights
 
@@ -98,8 +98,10 @@ def import_weights(
     Raises:
         FileNotFoundError: The file is missing.
         ValueError: The file cannot be read without executing code, lacks a weight of the backbone, or has one of
-            another shape or with NaN.
+            another shape or with NaN; or `out` has another suffix than `.safetensors`.
+        OSError: `out` cannot be written.
     """
+    check_output(out, [".safetensors"])
     tensors = read_tensors(file)
     wanted = backbones.build(backbone).state_dict()
     if prefix is None:

@@ -50,7 +50,7 @@ def address() -> str | None:
 
 def pages_address() -> str | None:
     """Returns the address at which `make serve` serves the pages in artifacts/, or None if it does not run."""
-    return os.environ.get(PAGES_URL) or stored_address(PAGES)
+    return os.environ.get(PAGES_URL) or (stored_address(PAGES) if served_address() else None)
 
 
 def reconcile(logger: Logger | LoggerAdapter[Any]) -> list[FlowRun]:

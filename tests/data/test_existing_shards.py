@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from moto.server import ThreadedMotoServer
 
+from fra.data.datasets.adapters.webdataset import expand
 from fra.data.datasets.ingest import ingest
 from fra.data.datasets.records import DatasetConfig
 from fra.data.shards import write
@@ -89,6 +90,17 @@ def test_existing_shards_are_a_data_set(
     before = before[before["shard"].isin(["train-000000.tar", "train-000001.tar"])]
     assert sorted(manifest["sha256"]) == sorted(before["sha256"])
     assert manifest["error"].isna().all()
+
+
+@pytest.mark.parametrize("folder", ["{old}", "{a,b}", "{0..1}", "a{b", "back\\slash", "a}b"])
+def test_braces_in_the_name_of_a_folder_stand_for_themselves(
+    folder: str, prepared: Path, tmp_path: Path
+) -> None:
+    (tmp_path / folder).symlink_to(prepared / "shards")
+    urls = f"{tmp_path}/{folder}/train-{{000000..000001}}.tar"
+    assert list(expand(urls)) == [f"{tmp_path}/{folder}/train-{number:06d}.tar" for number in range(2)]
+    table, _ = rewritten(f"{tmp_path}/{folder}/train-000000.tar", tmp_path / "out")
+    assert len(table)
 
 
 def test_a_missing_shard_is_named(prepared: Path, tmp_path: Path) -> None:

@@ -88,6 +88,20 @@ def test_a_smaller_set_leaves_no_stale_shards(faces: Path, tmp_path: Path) -> No
     }
 
 
+def test_other_files_and_folders_in_the_output_are_removed(faces: Path, tmp_path: Path) -> None:
+    """Such as one that a file browser or a colleague left; what a link points to is kept."""
+    prepare(faces, tmp_path)
+    wanted = {path.name for path in (tmp_path / "shards").iterdir()}
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept/file").touch()
+    (tmp_path / "shards/@eaDir/old").mkdir(parents=True)
+    (tmp_path / "shards/@eaDir/old/train-000000.tar").write_text("x")
+    (tmp_path / "shards/link").symlink_to(tmp_path / "kept")
+    prepare(faces, tmp_path)
+    assert {path.name for path in (tmp_path / "shards").iterdir()} == wanted
+    assert (tmp_path / "kept/file").is_file()
+
+
 def test_a_set_without_a_decodable_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for name in ("a.jpg", "b.jpg"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from support.serving import commit
 from support.workspace import run
 
 from pipelines import params
+from pipelines.overrides import expand_home
 from pipelines.sections import FAMILIES, RENAMED, SECTIONS, ParamsError, defaults, listing, resolve
 
 ROOT = Path(__file__).parents[2]
@@ -255,6 +257,50 @@ def test_every_path_is_a_value(folder: str, conf: Path, tmp_path: Path) -> None:
 def test_the_home_folder_is_expanded(conf: Path, tmp_path: Path) -> None:
     params.choose(["dataset.root=~/my faces"], tmp_path / "params.yaml", conf)
     assert params.read(tmp_path / "params.yaml")["dataset"]["root"] == str(Path.home() / "my faces")
+
+
+@pytest.mark.parametrize("key", ["root", "urls"])
+def test_the_home_folder_is_expanded_in_an_edited_file(key: str, conf: Path, tmp_path: Path) -> None:
+    """Or in one that `dvc exp run -S "dataset.root='~/faces'"` writes; without the inner quotes, Hydra refuses it."""
+    path = tmp_path / "params.yaml"
+    params.compose([f"dataset.{key}='~/faces'"], path, conf)
+    assert params.read(path)["dataset"][key] == "~/faces"
+    assert getattr(params.section("dataset", resolve(SECTIONS["dataset"]), path), key) == str(
+        Path.home() / "faces"
+    )
+
+
+def test_text_that_only_looks_like_a_home_folder_is_kept() -> None:
+    values = {"a": ["~no-such-user-here/x", "x~/y"], "b": {"c": "https://host//x"}, "d": 1}
+    assert expand_home(values) == values
+
+
+def test_a_command_adds_overrides_to_those_of_the_project(conf: Path, tmp_path: Path) -> None:
+    """As a shell runs it."""
+    path = tmp_path / "params.yaml"
+    chosen = [
+        "recipe=paper",
+        "dataset=folder",
+        "dataset.name=mine",
+        "dataset.root=/d/it's $HOME (1)",
+        "+transfer.baselines.il=~/il.st",
+        "+tasks.mine={dataset: orl, validation: artifacts/a b}",
+        "transfer.protocols=[finetune, linear]",
+        "train.lr=1e-5",
+        "dataset.urls=null",
+        "+validate.severities={not blurred: warn}",
+    ]
+    params.choose(chosen, path, conf)
+    kept = yaml.safe_load((conf / "project.yaml").read_text())
+    assert params.command_with(conf=conf).startswith(
+        "python -m pipelines.params recipe=paper dataset=folder dataset.name=mine"
+    )
+    command = shlex.split(params.command_with("+validate.severities={not tiny: warn}", conf=conf))
+    params.choose(command[3:], path, conf)
+    again = yaml.safe_load((conf / "project.yaml").read_text())
+    assert again["validate"].pop("severities") == {"not blurred": "warn", "not tiny": "warn"}
+    kept["validate"].pop("severities")
+    assert again == kept
 
 
 def test_null_is_no_text(conf: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from support.serving import receiver
 
 from pipelines.orchestration import artifacts, results, server
 
@@ -71,5 +72,8 @@ def test_links_lead_to_the_served_pages(finished: Path, monkeypatch: pytest.Monk
     assert artifacts.page_url(Path("artifacts/report/index.html")) is None
     server.PAGES.parent.mkdir()
     server.PAGES.write_text("http://127.0.0.1:4201\n")
-    url = artifacts.page_url(Path("artifacts/report/index.html"))
+    with receiver() as (address, _):
+        server.ADDRESS.write_text(f"{address}\n")
+        url = artifacts.page_url(Path("artifacts/report/index.html"))
     assert url == "http://127.0.0.1:4201/report/index.html"
+    assert artifacts.page_url(Path("artifacts/report/index.html")) is None  # as after kill -9 of `make serve`

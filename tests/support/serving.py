@@ -236,12 +236,16 @@ def free_port() -> int:
 
 @contextmanager
 def receiver() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A webhook: its address, and the list of what was posted to it."""
+    """A webhook, which answers other requests, too: its address, and the list of what was posted to it."""
     received: list[dict[str, Any]] = []
 
     class Receiver(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def do_GET(self) -> None:
             self.send_response(204)
             self.end_headers()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,12 @@ import numpy as np
 import pytest
 from support import data_faults as faults
 from support.data_faults import CONFIG, Prepared, validated
+from support.workspace import ROOT, environment
 
 from fra.validation import manifest, verdict
+from fra.validation.config import ValidateConfig
 from fra.validation.verdict import ValidationFailed, ValidationResult
+from pipelines import params
 from pipelines.validate import remedy
 
 OWN = """
@@ -185,8 +189,10 @@ def test_an_own_rule_on_an_unknown_column_is_named(clean: Prepared, tmp_path: Pa
         validated(faults.copied(clean, tmp_path / "set"), config)
 
 
-def test_of_duplicates_in_two_splits_the_test_image_is_kept(tmp_path: Path) -> None:
-    """As FER2013 has them: the message names the parameter, and no test image is lost."""
+def test_of_duplicates_in_two_splits_the_test_image_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As FER2013 has them: the printed command keeps the project's parameters, and no test image is lost."""
     draft = faults.draft(tmp_path)
     original, relabelled = draft.of("train", 4), draft.of("train", 5)
     label = draft.records.at[draft.row(relabelled), "label.Smiling"]
@@ -208,13 +214,17 @@ def test_of_duplicates_in_two_splits_the_test_image_is_kept(tmp_path: Path) -> N
     assert command.endswith(
         "'+validate.severities={no duplicate across splits: quarantine, one label per image: quarantine}'"
     )
-    accepted = validated(
-        prepared,
-        replace(
-            CONFIG,
-            severities={"no duplicate across splits": "quarantine", "one label per image": "quarantine"},
-        ),
-    )
+    project = tmp_path / "project"
+    for name in ("fra", "pipelines"):
+        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.chdir(project)
+    params.choose(["dataset=fer2013", "dataset.root=/d/My Faces"])
+    printed = remedy(stopped)
+    subprocess.run(printed[printed.index("python -m") :], shell=True, check=True, env=environment())
+    assert params.read()["dataset"]["root"] == "/d/My Faces"
+    chosen = params.section("validate", ValidateConfig).severities
+    monkeypatch.undo()
+    accepted = validated(prepared, replace(CONFIG, severities=chosen))
     assert accepted.success
     assert set(verdict.read_quarantine(prepared.folder / "out/quarantine.csv")["source"]) == {
         original,

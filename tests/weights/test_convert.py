@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,17 @@ def test_weights_that_are_not_finite_are_refused(
     with pytest.raises(ValueError, match=r"'layer1\.0\.conv1\.weight' has values that are not finite"):
         import_weights(tmp_path / "theirs.pth", tmp_path / "o.safetensors", "resnet18")
     assert not (tmp_path / "o.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [("", "is a folder"), ("o.pt", "must end in .safetensors"), ("f/o.safetensors", "f is not a folder")],
+)
+def test_output_is_checked_before_the_checkpoint_is_read(out: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "f").touch()
+    (tmp_path / "o.safetensors").mkdir()
+    with pytest.raises((ValueError, OSError), match=re.escape(message)):
+        import_weights(tmp_path / "no-such-checkpoint.pth", tmp_path / (out or "o.safetensors"))
 
 
 def test_command_reports_matches_and_the_file_is_a_baseline(

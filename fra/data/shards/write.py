@@ -13,6 +13,7 @@ with the same bytes. A run that was killed continues where it stopped.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,7 @@ def still_refused(records: pd.DataFrame, hashes: NDArray[np.uint64], previous: P
 
 
 def remove_stale(out: Path, jobs: list[ShardJob], names: set[str]) -> None:
-    """Removes every file of `out` but the shards `names`; and `index.json`, unless `out` is complete already.
+    """Removes everything in `out` but the shards `names`; and `index.json`, unless `out` is complete already.
 
     Args:
         out: The folder of the shards.
@@ -112,7 +113,10 @@ def remove_stale(out: Path, jobs: list[ShardJob], names: set[str]) -> None:
     for stale in out.iterdir():
         if stale.name not in names and stale.name != "index.json":
             (out / "index.json").unlink(missing_ok=True)
-            stale.unlink()
+            if stale.is_dir() and not stale.is_symlink():
+                shutil.rmtree(stale)
+            else:
+                stale.unlink()
 
 
 def write(
@@ -131,7 +135,7 @@ def write(
     Args:
         records: The table that `ingest` writes.
         root: The folder with the image files.
-        out: The folder for the shards; every other file in it is removed.
+        out: The folder for the shards; everything else in it is removed.
         manifest: The file for the manifest.
         config: How to shard.
         state: A folder that only this function uses.

@@ -2,6 +2,7 @@
 
 `faces-{000000..000041}.tar`, `https://host/faces-{00..41}.tar`, `s3://bucket/faces-{00..41}.tar` (keys and endpoint
 from the same settings as any AWS tool). Each record refers to a part of a tar; nothing is unpacked. Unlabelled.
+Braces in the name of an existing folder stand for themselves.
 Each sample has one image, whose member `dataset.member` can name (see `fra.data.datasets.tar_images`).
 """
 
@@ -26,20 +27,32 @@ MAX_TARS = 1_000_000
 
 def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
     """The records of the set in the folder `root`."""
-    from braceexpand import braceexpand
-
     if not config.urls:
         raise ValueError("dataset.urls is not set: which shards (faces-{000000..000041}.tar)?")
-    check_count(config.urls)
-    try:
-        urls = braceexpand(config.urls)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"dataset.urls {config.urls[:200]!r}: {error}") from None
     skipped: Counter[str] = Counter()
-    for url in urls:
+    for url in expand(config.urls):
         yield from members(url, config, skipped)
     if skipped:
         logger.warning("%s: skipped %s", config.urls, describe_skipped(skipped))
+
+
+def expand(urls: str) -> Iterator[str]:
+    """Paths or URLs of the tars that brace ranges name.
+
+    Raises:
+        ValueError: The braces are not balanced, or name more than `MAX_TARS` tars.
+    """
+    from braceexpand import braceexpand
+
+    ends = (place + 1 for place, character in enumerate(urls) if character == "/")
+    folder = urls[: max((end for end in ends if Path(urls[:end]).is_dir()), default=0)]
+    pattern = urls.removeprefix(folder)
+    check_count(pattern)
+    try:
+        names = braceexpand(pattern)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"dataset.urls {urls[:200]!r}: {error}") from None
+    return (folder + name for name in names)
 
 
 def check_count(urls: str) -> None:
