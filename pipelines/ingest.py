@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import shutil
+
 from fra.data.datasets import ingest as datasets
 from fra.data.datasets.records import DatasetConfig, root_of
+from fra.data.shards.config import ShardConfig
+from fra.faces.config import FacesConfig
 from pipelines import params
 from pipelines.project import paths, permissions
 from pipelines.project.dataset import selected_dataset, withdrawn_people
+from pipelines.project.executor import executor_of
 from pipelines.project.mirror import mirror
+from pipelines.repo.code_deps import module_hash
 from pipelines.stage import logger, main
+
+
+def face_search(name: str) -> datasets.FaceSearch:
+    """Returns how the photographs of a data set are searched.
+
+    What was found is kept in a folder named by the detector and its code; folders of others are deleted, so that no
+    withdrawn person stays in one.
+    """
+    config = params.section("faces", FacesConfig)
+    cache = paths.WORK / "faces" / name / f"{config.detector}-{module_hash('fra.data.datasets.photos')[:16]}"
+    for other in set(cache.parent.glob("*")) - {cache}:
+        shutil.rmtree(other)
+    return datasets.FaceSearch(config, cache, executor_of(params.section("shard", ShardConfig)))
 
 
 def ingest() -> None:
@@ -24,13 +43,23 @@ def ingest() -> None:
         datasets.EMBEDDED[config.adapter](state, config)
         mirror(state, raw)
     trains = config.name == params.section("dataset", DatasetConfig).name
-    records = datasets.ingest(config, raw, withdrawn, trains=trains)
+    search = face_search(config.name) if config.faces == "detect" else None
+    records = datasets.ingest(config, raw, withdrawn, trains=trains, search=search)
     if embedded:
         mirror(raw, state)  # without the people who were withdrawn
     else:
         permissions.restrict(root_of(config, raw), records)
     known = records["person"].nunique()
     logger.info("%s: %s images of %s people", config.name, f"{len(records):,}", known or "unknown")
+    if search:
+        without = int(records["photo.problem"].notna().sum())
+        logger.info(
+            "%s: %s faces in %s photographs; %s photographs have no face to crop, or cannot be decoded",
+            config.name,
+            f"{len(records) - without:,}",
+            f"{records['source'].nunique():,}",
+            f"{without:,}",
+        )
     if withdrawn:
         logger.info("%s: %s withdrawn people left out", config.name, len(withdrawn))
 

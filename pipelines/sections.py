@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 SECTIONS = {
     "dataset": "fra.data.datasets.records.DatasetConfig",
+    "faces": "fra.faces.config.FacesConfig",
     "shard": "fra.data.shards.config.ShardConfig",
     "validate": "fra.validation.config.ValidateConfig",
     "data": "fra.data.loader.config.DataConfig",

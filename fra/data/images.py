@@ -239,6 +239,11 @@ def crop(content: bytes, box: Sequence[int]) -> bytes:
     pixels = decode(content)[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
     if pixels.size == 0:
         raise ImageError(f"its box {left, top, right, bottom} is outside of the image")
+    return to_jpeg(pixels)
+
+
+def to_jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    """Pixels (H, W, 3) as a JPEG of quality 95, with colour at full resolution."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=95, subsampling=0)
     return stream.getvalue()

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fra.data import images
+from fra.faces.crop import similarity
 
 EYES_AND_MOUTH = {
     68: (range(36, 42), range(42, 48), range(48, 68)),
@@ -58,11 +59,3 @@ def centres(point_L2: NDArray[np.float64]) -> NDArray[np.float64]:
             "set transfer.align to false"
         )
     return np.stack([point_L2[list(part)].mean(axis=0) for part in EYES_AND_MOUTH[len(point_L2)]])
-
-
-def similarity(from_P2: NDArray[np.float64], to_P2: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the least-squares similarity transform from some points to others, as an affine matrix (2, 3)."""
-    start, end = from_P2 - from_P2.mean(axis=0), to_P2 - to_P2.mean(axis=0)
-    cos, sin = np.sum(start * end), np.sum(start[:, 0] * end[:, 1] - start[:, 1] * end[:, 0])
-    linear_22 = np.array([[cos, -sin], [sin, cos]]) / np.sum(start**2)
-    return np.column_stack([linear_22, to_P2.mean(axis=0) - linear_22 @ from_P2.mean(axis=0)])

@@ -8,8 +8,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fra.faces.sharpness import sharpness
+
 SIDE = 64
-"""Sharpness and perceptual hash are measured at 64×64 pixels, so that they are comparable between image sizes."""
+"""The perceptual hash is measured at 64×64 pixels, so that it is comparable between image sizes."""
 HASH_SIDE = 16
 HASH_WORDS = HASH_SIDE * HASH_SIDE // 64
 NEAR_COPY_BITS = 12
@@ -23,8 +25,7 @@ class ImageStats:
     Attributes:
         brightness: The mean grey value.
         contrast: The standard deviation of the grey values.
-        sharpness: The standard deviation of the Laplacian divided by the contrast, both at 64×64 pixels; blur lowers
-            it, noise raises it.
+        sharpness: See `fra.faces.sharpness.sharpness`; blur lowers it, noise raises it.
         clipped: The larger of the shares of black (≤ 2) and white (≥ 253) pixels.
         flat: The larger of the shares of rows and of columns without content (standard deviation < 1).
     """
@@ -38,13 +39,11 @@ class ImageStats:
 
 def measure(image: NDArray[np.uint8]) -> ImageStats:
     """Returns the measurements of one image (H, W, 3)."""
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    small = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
-    edges = cv2.Laplacian(small, cv2.CV_32F)
+    grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
     return ImageStats(
         brightness=float(grey.mean()),
         contrast=float(grey.std()),
-        sharpness=float(edges.std() / max(float(small.std()), 1.0)),
+        sharpness=sharpness(grey),
         clipped=float(max((grey <= 2).mean(), (grey >= 253).mean())),
         flat=float(max((grey.std(axis=axis) < 1).mean() for axis in (0, 1))),
     )

@@ -24,9 +24,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from fra.data import images
+from fra.data.executors import worker_count
 from fra.data.images import ImageError, decode
 from fra.data.shards.beton_reader import Beton, BetonError
-from fra.data.shards.executors import worker_count
 from fra.data.shards.tar import SUFFIX, annotation_json
 from fra.files import sha256_each
 from fra.validation import image_stats

@@ -28,8 +28,17 @@ def code_files(stage: str) -> list[Path]:
 
 def code_hash(stage: str) -> str:
     """SHA-256 over names and contents of `code_files(stage)`."""
+    return _hash_of(code_files(stage))
+
+
+def module_hash(module: str) -> str:
+    """SHA-256 over names and contents of the files of this project that importing a module may run."""
+    return _hash_of(sorted(path for path in import_closure(module) if not is_docstring(path)))
+
+
+def _hash_of(files: list[Path]) -> str:
     digest = hashlib.sha256()
-    for path in code_files(stage):
+    for path in files:
         content = path.read_bytes()
         digest.update(f"{path.as_posix()}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()

@@ -21,7 +21,7 @@ from fra.data.shards import write
 from fra.data.shards.config import ShardConfig
 from fra.data.shards.tar import ShardJob
 from fra.files import sha256
-from pipelines.shard import on_dask
+from pipelines.project.executor import on_dask
 
 
 @pytest.fixture

@@ -12,13 +12,6 @@ from support.labelled_set import Set
 from fra.transfer import align
 
 
-def test_similarity_transform_is_recovered_exactly() -> None:
-    points = np.random.default_rng(0).uniform(0, 50, (3, 2))
-    turn = 1.7 * np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
-    found = align.similarity(points, points @ turn.T + [3, -5])
-    assert found == pytest.approx(np.column_stack([turn, [3, -5]]))
-
-
 def test_eye_of_a_rotated_face_moves_to_the_template(rotated_faces: tuple[pd.DataFrame, Path]) -> None:
     frame, shards = rotated_faces
     aligned = align.read(frame, shards, 64, aligned=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -28,8 +29,12 @@ from fra.data.datasets.adapters import (
     wflw,
 )
 from fra.data.datasets.checks import check_links, check_names, stat_all
+from fra.data.datasets.faces import face_records
+from fra.data.datasets.photos import search_photos
 from fra.data.datasets.record_table import FileStamp, table_of
 from fra.data.datasets.records import DatasetConfig, Record, hash_fraction, root_of
+from fra.data.executors import Executor
+from fra.faces.config import FacesConfig
 from fra.files import sha256, write_parquet
 
 logger = logging.getLogger(__name__)
@@ -135,14 +140,32 @@ def check_splits(config: DatasetConfig, records: list[Record], trains: bool) -> 
             )
 
 
+@dataclass(frozen=True)
+class FaceSearch:
+    """How photographs are searched for faces.
+
+    Attributes:
+        config: Which faces are cropped.
+        cache: Folder for what was found; it must be another one for another detector.
+        executor: Where photographs are searched; processes of this machine by default.
+    """
+
+    config: FacesConfig
+    cache: Path
+    executor: Executor | None = None
+
+
 def ingest(
     config: DatasetConfig,
     raw: Path,
     withdrawn: frozenset[str] = frozenset(),
     *,
     trains: bool = False,
+    search: FaceSearch | None = None,
 ) -> pd.DataFrame:
     """Lists a data set into `raw/records.parquet`, one row per image, sorted by key; returns the table.
+
+    With `dataset.faces=detect` there is one row per face instead, see `fra.data.datasets.faces.face_records`.
 
     The columns are key, source (relative to the root), split, person, bytes and modified (from the file system; null
     for embedded files, whose bytes are versioned), label.<Name> and group.<Name> (Int64, null where unknown),
@@ -154,10 +177,12 @@ def ingest(
         raw: The folder for the table, and for the images of an embedded set.
         withdrawn: People to leave out. Their images are deleted from an embedded set, but never from the user's folder.
         trains: Whether the set is pre-trained on, so that it must have training images.
+        search: How photographs are searched for faces; null with `dataset.faces=as_is`.
 
     Raises:
         ValueError: There is no such adapter, `dataset.root` is not set, an annotation file is not as published, or a
-            name leads out of the set; or there is no training image in a set that is pre-trained on.
+            name leads out of the set; there is no training image in a set that is pre-trained on; or no photograph has
+            a face.
         FileNotFoundError: A folder, annotation file or image is missing.
     """
     root = prepare_root(config, raw)
@@ -179,7 +204,26 @@ def ingest(
     version = content_version if is_embedded(config) else reported_version
     stamps = file_stamps(root, records, on_disk, version)
     table = table_of(records, stamps).sort_values("key", ignore_index=True)
+    if search is not None:
+        table = faces_of(table, root, config, search)
     write_parquet(table, raw / "records.parquet")
+    return table
+
+
+def faces_of(photos: pd.DataFrame, root: Path, config: DatasetConfig, search: FaceSearch) -> pd.DataFrame:
+    """The records of the faces in photographs.
+
+    Raises:
+        ValueError: No photograph has a face.
+    """
+    found = search_photos(photos, root, search.cache, search.config.detector, search.executor)
+    table = face_records(photos, found, config.crop, search.config)
+    if table["photo.problem"].notna().all():
+        first = table.iloc[0]
+        raise ValueError(
+            f"{config.urls or root}: no face in any of {len(photos):,} photographs; "
+            f"{first['source']}: {first['photo.problem']}"
+        )
     return table
 
 

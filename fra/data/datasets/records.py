@@ -7,11 +7,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pydantic
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 
 from fra.config import CHECKED, Seed, Share
+from fra.faces.crop import CropKind
 
 SPLITS = ("train", "val", "test")
 SECRET = pydantic.ConfigDict(**CHECKED, hide_input_in_errors=True)
@@ -38,6 +40,12 @@ class DatasetConfig:
     """Follow symbolic links out of root; refused by default, as a downloaded set could link to any file."""
     member: str | None = None
     """Image of a sample with several, such as left.jpg; null: the one without a further dot (jpg before seg.png)."""
+    faces: Literal["as_is", "detect"] = "as_is"
+    """What the files show: faces that fill the image (as_is), or photographs in which faces are found and cropped."""
+    crop: CropKind = "box"
+    """How found faces are cropped: the square around them, or aligned by eyes, nose and mouth."""
+    frames_per_second: PositiveFloat | None = None
+    """Frames that are taken from each video of the folder; null: videos are left out."""
     images: PositiveInt | None = None
     """Number of faces that adapter=generated makes."""
     seed: Seed = 0

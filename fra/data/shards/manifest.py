@@ -10,11 +10,13 @@ from urllib.parse import urlsplit
 import numpy as np
 import pandas as pd
 
-from fra.data.shards.plan import NESTED, rows_of
+from fra.data.shards.plan import rows_of
 from fra.data.shards.tar import FILE_COLUMNS
 
 COLUMNS = ("key", "split", "person", *FILE_COLUMNS, "source", "shard", "index", "error")
-"""The manifest's first columns; labels, groups, measures and landmarks follow."""
+"""The manifest's first columns; labels, groups, measures, what is known of the photograph, and landmarks follow."""
+OPTIONAL = ("label.", "group.", "measure.", "photo.", "face.")
+"""Prefixes of the columns that a data set may have."""
 
 
 def file_properties(
@@ -59,10 +61,13 @@ def assemble(
     if "span" in listed:  # keep only the tar's name: its folder or server is private
         tars = listed["source"].map(lambda url: PurePosixPath(urlsplit(url).path).name)
         listed = listed.assign(source=listed["source"].mask(listed["span"].notna(), tars))
-    table = listed.drop(columns=[*FILE_COLUMNS, *NESTED[1:]], errors="ignore")
-    table = table.assign(**{name: properties[name].array for name in (*FILE_COLUMNS, "error")})
+    table = listed.assign(**{name: properties[name].array for name in (*FILE_COLUMNS, "error")})
     is_refused = table["key"].isin(list(refused))
     table.loc[is_refused, "error"] = [refused[key] for key in table.loc[is_refused, "key"]]
+    if "photo.problem" in table:  # nothing was cropped: the photograph's own bytes are listed
+        uncropped = table["photo.problem"].notna()
+        table["sha256"] = table["sha256"].mask(uncropped, table["photo.sha256"])
+        table["bytes"] = table["bytes"].mask(uncropped, listed["bytes"].fillna(0))
     bad = table["error"].notna()
     table.loc[bad, ["width", "height"]] = 0
     table.loc[bad, "mode"] = ""
@@ -73,9 +78,9 @@ def assemble(
         (sharded.groupby(table["split"], sort=False).cumsum() - 1).where(sharded, -1).astype("int64")
     )
     whole = dict.fromkeys(("bytes", "width", "height"), "int64")
-    labels = [name for name in table.columns if name.startswith(("label.", "group.", "measure."))]
+    known = [name for name in table.columns if name.startswith(OPTIONAL) and name != "photo.problem"]
     return table.astype({**whole, "mode": "string", "sha256": "string", "error": "string"})[
-        [*COLUMNS, *labels, "landmarks"]
+        [*COLUMNS, *known, "landmarks"]
     ]
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fra.data.datasets.records import SPLITS
 from fra.data.shards.tar import ShardJob
 
-NESTED = ("landmarks", "box", "span", "content")
+NESTED = ("landmarks", "box", "span", "content", "face.box", "face.points", "face.transform")
 """Columns of the records that hold lists or bytes instead of plain values."""
 MIX = np.uint64(0x9E3779B97F4A7C15)
 """An odd multiplier (2^64 divided by the golden ratio) that makes a sum of hashes depend on their order."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
+import numpy as np
 import pandas as pd
 
-from fra.data.images import ImageError, ImageInfo, crop, read_file, read_header
+from fra.data.datasets.read import absolute_sources, read_images, rows_to_read
+from fra.data.images import ImageError, ImageInfo, crop, decode, read_header, to_jpeg
 from fra.data.shards.strip_metadata import without_metadata
+from fra.faces.crop import Transform
+from fra.faces.crop import crop as crop_face
 from fra.files import atomic, write_text
 
 SUFFIX = {"jpeg": "jpg", "ppm": "pgm", "tiff": "tif"}
@@ -47,6 +51,16 @@ class ShardJob:
     out: Path
     state: Path
 
+    def absolute(self) -> Self:
+        """The job with absolute paths, for a process whose current folder is another one."""
+        return replace(
+            self,
+            records=absolute_sources(self.records),
+            root=self.root.resolve(),
+            out=self.out.resolve(),
+            state=self.state.resolve(),
+        )
+
 
 def annotation_json(records: pd.DataFrame) -> list[bytes]:
     """The JSON that each image has next to it in its shard: person, labels, groups and landmarks, as far as known."""
@@ -77,61 +91,28 @@ END = b"\0" * 1024
 """The end mark of a tar file."""
 
 
-RANGES_PER_REQUEST = 64
-"""Byte ranges of a remote tar that are requested together, as latency dominates small answers."""
-
-
-def read_spans(rows: list[dict[str, Any]]) -> Iterator[bytes]:
-    """The bytes at each row's `span` (first byte, size) in the local or remote file `source`."""
-    from fsspec.core import url_to_fs
-
-    for start in range(0, len(rows), RANGES_PER_REQUEST):
-        chunk = rows[start : start + RANGES_PER_REQUEST]
-        system = url_to_fs(chunk[0]["source"])[0]
-        spans = [(int(row["span"][0]), int(row["span"][0]) + int(row["span"][1])) for row in chunk]
-        paths = [url_to_fs(row["source"])[1] for row in chunk]
-        yield from system.cat_ranges(paths, *map(list, zip(*spans, strict=True)), on_error="raise")
-
-
-def read_images(root: Path, rows: list[dict[str, Any]]) -> Iterator[bytes | ImageError]:
-    """Each record's image file (from disk, a part of a tar, or the record itself), or why it cannot be read."""
-    spans = read_spans([row for row in rows if row["span"] is not None])
-    for row in rows:
-        if row["span"] is not None:
-            yield next(spans)
-        elif row["content"] is not None:
-            yield row["content"]
-        else:
-            yield read_or_error(root / row["source"])
-
-
-def read_or_error(path: Path) -> bytes | ImageError:
-    """The bytes of an image file, or why it is not read."""
-    try:
-        return read_file(path)
-    except ImageError as error:
-        return error
-
-
 def write_shard(job: ShardJob) -> int:
     """Writes one shard, and what its images are into `state/<shard>.json`; returns the number of records.
 
     Images that cannot be decoded are left out. A shard without any decodable image is not written.
     """
     found: dict[str, list[Any]] = {name: [] for name in ("key", *FILE_COLUMNS, "error")}
-    columns = {
-        name: job.records[name].tolist() if name in job.records else [None] * len(job.records)
-        for name in ("key", "source", "box", "span", "content")
-    }
-    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    columns = [
+        job.records[name].tolist() if name in job.records else [None] * len(job.records)
+        for name in ("key", "box", "face.transform", "face.size")
+    ]
     digest, size = hashlib.sha256(), 0
     path = job.out / job.name
     with atomic(path) as partial, partial.open("wb", buffering=1 << 20) as stream:
-        for row, annotation, file in zip(
-            rows, annotation_json(job.records), read_images(job.root, rows), strict=True
+        for key, box, transform, face_size, annotation, file in zip(
+            *columns,
+            annotation_json(job.records),
+            read_images(job.root, rows_to_read(job.records)),
+            strict=True,
         ):
-            content, info, error = prepare(file, row["box"], job.keep_metadata)
-            found["key"].append(row["key"])
+            part = None if transform is None else FaceCrop(np.reshape(transform, (2, 3)), int(face_size))
+            content, info, error = prepare(file, part or box, job.keep_metadata)
+            found["key"].append(key)
             found["sha256"].append(hashlib.sha256(content).hexdigest())
             found["bytes"].append(len(content))
             found["width"].append(info.width if info else 0)
@@ -140,8 +121,8 @@ def write_shard(job: ShardJob) -> int:
             found["error"].append(error)
             if info:
                 suffix = SUFFIX.get(info.format, info.format)
-                image = tar_member(f"{row['key']}.{suffix}", content)
-                sample = image + tar_member(f"{row['key']}.json", annotation)
+                image = tar_member(f"{key}.{suffix}", content)
+                sample = image + tar_member(f"{key}.json", annotation)
                 digest.update(sample)
                 size += stream.write(sample)
         digest.update(END)
@@ -154,15 +135,32 @@ def write_shard(job: ShardJob) -> int:
     return len(job.records)
 
 
+class FaceCrop(NamedTuple):
+    """A face to crop out of a photograph: the transform (2, 3) to pixels of the crop, and the crop's side."""
+
+    transform_23: Transform
+    size: int
+
+
 def prepare(
-    file: bytes | ImageError, box: Sequence[int] | None, keep_metadata: bool
+    file: bytes | ImageError, part: FaceCrop | Sequence[int] | None, keep_metadata: bool
 ) -> tuple[bytes, ImageInfo | None, str | None]:
-    """An image as it is stored in the shard (cropped to its `box`), and its properties or the reason of refusal."""
+    """An image as it is stored in the shard, and its properties or the reason of refusal.
+
+    Args:
+        file: The image file, or why it cannot be read.
+        part: What is cropped out of it: a face, or a box (left, top, right, bottom); None for the whole file.
+        keep_metadata: Whether a whole file keeps its metadata.
+    """
     try:
         if isinstance(file, ImageError):
             raise file
-        whole = file if keep_metadata or box is not None else without_metadata(file)
-        content = whole if box is None else crop(whole, box)
+        if isinstance(part, FaceCrop):
+            content = to_jpeg(crop_face(decode(file), part.transform_23, part.size))
+        elif part is not None:
+            content = crop(file, part)
+        else:
+            content = file if keep_metadata else without_metadata(file)
         return content, read_header(content), None
     except ImageError as error:
-        return file if box is None and isinstance(file, bytes) else b"", None, str(error)
+        return file if part is None and isinstance(file, bytes) else b"", None, str(error)

@@ -24,8 +24,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from fra.data.executors import Executor, local
 from fra.data.shards.config import ShardConfig
-from fra.data.shards.executors import Executor, local
 from fra.data.shards.manifest import assemble, index
 from fra.data.shards.plan import jobs_of, plan, row_hashes, rows_of
 from fra.data.shards.tar import FILE_COLUMNS, ShardJob, write_shard
@@ -100,6 +100,14 @@ def still_refused(records: pd.DataFrame, hashes: NDArray[np.uint64], previous: P
     }
 
 
+def photo_problems(records: pd.DataFrame) -> dict[str, str]:
+    """Photographs without a face to crop, by key, with the reason."""
+    if "photo.problem" not in records:
+        return {}
+    found = records[records["photo.problem"].notna()]
+    return dict(zip(found["key"], found["photo.problem"], strict=True))
+
+
 def remove_stale(out: Path, jobs: list[ShardJob], names: set[str]) -> None:
     """Removes everything in `out` but the shards `names`; and `index.json`, unless `out` is complete already.
 
@@ -149,7 +157,7 @@ def write(
     """
     previous = load_previous(out, manifest, state, config.images_per_shard)
     hashes = row_hashes(records)
-    refused = still_refused(records, hashes, previous) | dict(broken or {})
+    refused = still_refused(records, hashes, previous) | photo_problems(records) | dict(broken or {})
     reproducible = records["modified"].notna()
     reproducible |= records["content"].notna() if "content" in records else False
     last = rows_of(records["key"], previous.manifest["key"])

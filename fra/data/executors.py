@@ -1,4 +1,4 @@
-"""Where shards are written: in processes of this machine, or wherever the caller's executor runs them."""
+"""Where jobs run (writing shards, searching photographs): processes of this machine, or the caller's executor."""
 
 from __future__ import annotations
 
@@ -10,11 +10,28 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from itertools import islice
 from multiprocessing import Lock
+from typing import Protocol, Self, TypeVar
 
-from fra.data.shards.tar import ShardJob
 
-Executor = Callable[[Callable[[ShardJob], int], Sequence[ShardJob]], Iterable[int]]
-"""Runs a function on every job, in any order and place, and yields its results: the number of images done."""
+class Job(Protocol):
+    """A part of the work that runs in one process."""
+
+    def absolute(self) -> Self:
+        """The job with absolute paths, for a process whose current folder is another one."""
+        ...
+
+
+J = TypeVar("J", bound=Job)
+
+
+class Executor(Protocol):
+    """Runs a function on every job, in any order and place, and yields its results: the number of images done."""
+
+    def __call__(self, function: Callable[[J], int], jobs: Sequence[J], /) -> Iterable[int]:
+        """Runs `function` on every job."""
+        ...
+
+
 QUEUED_PER_WORKER = 3
 """Jobs queued for each worker: enough to keep it busy, few enough to keep memory small."""
 
@@ -48,7 +65,7 @@ def worker_count(workers: int) -> int:
 def local(workers: int) -> Executor:
     """An executor that runs jobs in `workers` processes of this machine (0: one per core)."""
 
-    def execute(function: Callable[[ShardJob], int], jobs: Sequence[ShardJob]) -> Iterator[int]:
+    def execute(function: Callable[[J], int], jobs: Sequence[J]) -> Iterator[int]:
         count = min(worker_count(workers), len(jobs))
         if count <= 1:
             yield from map(function, jobs)

@@ -1,0 +1,39 @@
+"""Parameters of face detection and crops (section `faces` of params.yaml)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Literal, Self
+
+from annotated_types import Ge, Le
+from pydantic import NonNegativeFloat, PositiveInt
+from pydantic.dataclasses import dataclass
+
+from fra.config import CHECKED
+
+MIN_SCORE = 0.3
+"""Detections below this score are not even remembered: `score` cannot be lower."""
+
+
+@dataclass(frozen=True, config=CHECKED)
+class FacesConfig:
+    """Which faces are cropped out of photographs, and how; for data sets with `faces: detect`."""
+
+    detector: Literal["yunet", "centerface"] = "yunet"
+    """Model that finds the faces."""
+    score: Annotated[float, Ge(MIN_SCORE), Le(1)] = 0.6
+    """Confidence of a face, at least."""
+    min_side: PositiveInt = 24
+    """Pixels of the photograph; a face whose longer side is shorter is left out."""
+    min_sharpness: NonNegativeFloat = 0.0
+    """Sharpness of the face at 64×64 pixels, as validate.sharpness; a more blurred face is left out."""
+    keep: Literal["all", "largest"] = "all"
+    """Faces of a photograph that are cropped: all, or the largest only (one label for one face)."""
+    size: PositiveInt = 224
+    """Side of a crop in pixels."""
+    margin: Annotated[float, Ge(0), Le(2)] = 0.25
+    """Added on each side of a crop, as a share of the face's box (dataset.crop=box) or of the template (aligned)."""
+
+    def all_faces(self) -> Self:
+        """The same parameters with `keep` set to all."""
+        return replace(self, keep="all")
