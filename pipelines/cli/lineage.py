@@ -77,7 +77,10 @@ def verify(
 
 @lineage.command()
 def who(
-    image: Annotated[str | None, typer.Option(help="The key of an image, as in the manifest")] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(help="An image: its key in the manifest, its path below dataset.root, or a file"),
+    ] = None,
     subject: Annotated[str | None, typer.Option(help="A person, as in the manifest")] = None,
 ) -> None:
     """Lists everything that was made from an image or a person, as JSON: shards, stages, artifacts, experiments."""

@@ -2,20 +2,62 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 
-from fra.files import read_parquet
+from fra.files import read_parquet, sha256
 from pipelines.project import paths
 from pipelines.repo import experiments as history
 from pipelines.repo.hashes import CACHE, object_path
 from pipelines.repo.lock import LineageError, below, read
 
+COLUMNS = ("key", "person", "split", "shard", "index", "source", "sha256", "photo.sha256")
 
-def find(root: Path, column: str, value: str) -> dict[str, pd.DataFrame]:
-    """The rows of each data set whose `column` ("key" or "person") is `value`, by the name of the data set.
+
+@dataclass(frozen=True)
+class Subject:
+    """An image or a person.
+
+    Attributes:
+        column: "key" for an image, "person" for a person.
+        value: The person; or the image's key, its path below `dataset.root`, or any file with its bytes. A photograph
+            stands for all faces that were cropped out of it.
+        digest: The SHA-256 of the file `value`, where it is one.
+    """
+
+    column: str
+    value: str
+    digest: str | None
+
+    def rows(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The rows of a manifest that show the image or person."""
+        chosen = table[self.column] == self.value
+        if self.column == "key":
+            chosen |= table["source"] == self.value
+        if self.digest is not None:
+            for name in ("sha256", "photo.sha256"):
+                chosen |= table[name] == self.digest if name in table else False
+        return table[chosen.fillna(False)]
+
+
+def subject_of(column: str, value: str) -> Subject:
+    """The image (column "key") or person (column "person") of a name."""
+    is_file = column == "key" and Path(value).is_file()
+    return Subject(column, value, sha256(Path(value)) if is_file else None)
+
+
+def read_rows(manifest: Path) -> pd.DataFrame:
+    """The columns of a manifest that identify images and say where they are stored."""
+    known = set(pq.read_schema(manifest).names)
+    return read_parquet(manifest, columns=[name for name in COLUMNS if name in known])
+
+
+def find(root: Path, subject: Subject) -> dict[str, pd.DataFrame]:
+    """The rows of each data set that show an image or person, by the name of the data set.
 
     Raises:
         LineageError: no manifest has such a row.
@@ -23,14 +65,14 @@ def find(root: Path, column: str, value: str) -> dict[str, pd.DataFrame]:
     found = {}
     examples: list[str] = []
     for manifest in sorted((root / "data/manifest").glob("*.parquet")):
-        table = read_parquet(manifest, columns=["key", "person", "split", "shard", "index"])
-        rows = table[table[column] == value]
-        examples += [str(example) for example in table[column].dropna().unique()[:3]]
+        table = read_rows(manifest)
+        rows = subject.rows(table)
+        examples += [str(example) for example in table[subject.column].dropna().unique()[:3]]
         if len(rows):
             found[manifest.stem] = rows
     if not found:
         known = f" (such as {', '.join(examples)})" if examples else ": there is no manifest"
-        raise LineageError(f"no data set has an image with {column} {value!r}{known}")
+        raise LineageError(f"no data set has an image with {subject.column} {subject.value!r}{known}")
     return found
 
 
@@ -43,9 +85,9 @@ def impact(column: str, value: str, root: Path = Path()) -> dict[str, Any]:
     Raises:
         LineageError: no data set has the image or person.
     """
-    stages = read(root)
+    stages, subject = read(root), subject_of(column, value)
     answer: dict[str, Any] = {column: value, "datasets": {}}
-    for name, rows in find(root, column, value).items():
+    for name, rows in find(root, subject).items():
         written = paths.of_dataset(name)
         makers = [stage for stage in stages.values() if set(stage.outs) & set(written)]
         dependent = makers + below(stages, written)
@@ -55,12 +97,12 @@ def impact(column: str, value: str, root: Path = Path()) -> dict[str, Any]:
             "betons": sorted(f"data/beton/{name}/{split}.beton" for split in rows["split"].unique()),
             "stages": list(dict.fromkeys(stage.name for stage in dependent)),
             "artifacts": {path: digest for stage in dependent for path, digest in sorted(stage.outs.items())},
-            "experiments": experiments(name, column, value, root),
+            "experiments": experiments(name, subject, root),
         }
     return answer
 
 
-def experiments(name: str, column: str, value: str, root: Path) -> list[dict[str, Any]]:
+def experiments(name: str, subject: Subject, root: Path) -> list[dict[str, Any]]:
     """The experiments and branches whose manifest of a data set has the image or person, with their artifacts."""
     path = paths.manifest(name).as_posix()
     affected: dict[str, bool] = {}
@@ -75,7 +117,7 @@ def experiments(name: str, column: str, value: str, root: Path) -> list[dict[str
         if digest not in affected:
             stored = object_path(root / CACHE, digest)
             # Without the manifest the experiment may have used the image, so it is named.
-            affected[digest] = not stored.is_file() or bool((read_parquet(stored)[column] == value).any())
+            affected[digest] = not stored.is_file() or len(subject.rows(read_rows(stored))) > 0
         if affected[digest]:
             artifacts = {path: digest} | {
                 out: made for stage in below(stages, [path]) for out, made in stage.outs.items()
