@@ -41,6 +41,8 @@ ARTIFACTS = (
     "artifacts/results.json",
 )
 
+SLOW = pytest.mark.slow
+
 
 def ran(output: str) -> list[str]:
     """Returns the stages that DVC ran, in order."""
@@ -144,6 +146,7 @@ def test_backbone_contains_its_provenance(finished: Path) -> None:
     assert str(finished) not in json.dumps(metadata)
 
 
+@pytest.mark.slow
 def test_changed_num_masks_runs_pretraining_and_later_stages_only(workspace: Path) -> None:
     params = workspace / "params.yaml"
     params.write_text(params.read_text().replace("num_masks: 4", "num_masks: 2"))
@@ -176,12 +179,15 @@ def test_too_many_damaged_files_stop_the_run(tmp_path: Path) -> None:
     ("victim", "message"),
     [
         ("data/shards/orl/val-000000.tar", "{victim}: changed since it was validated"),
-        ("data/beton/orl/train.beton", "{victim}: changed since it was validated"),
-        ("data/manifest/orl.parquet", "{victim}: changed since it was validated"),
-        ("artifacts/validation/quarantine.csv", "{victim}: changed since it was validated"),
-        (
+        pytest.param("data/beton/orl/train.beton", "{victim}: changed since it was validated", marks=SLOW),
+        pytest.param("data/manifest/orl.parquet", "{victim}: changed since it was validated", marks=SLOW),
+        pytest.param(
+            "artifacts/validation/quarantine.csv", "{victim}: changed since it was validated", marks=SLOW
+        ),
+        pytest.param(
             "artifacts/validation/verdict.json",
             "{victim}: not a validation result|{victim}: edited after it was written",
+            marks=SLOW,
         ),
     ],
 )
@@ -214,6 +220,7 @@ def test_loader_webdataset_is_a_parameter(workspace: Path) -> None:
     assert "pre-trained: loss" in done.stdout
 
 
+@pytest.mark.slow
 def test_probe_is_a_parameter(workspace: Path) -> None:
     """The weights stay the same."""
     before = read_weights(workspace / "artifacts/pretrain/model.safetensors")[0]

@@ -88,6 +88,7 @@ def test_shards_of_a_clone_are_continued(shared: Path, tmp_path: Path) -> None:
         assert (clone / name).read_bytes() == (shared / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_new_run_of_shard_rewrites_no_shard(finished: Path, tmp_path: Path) -> None:
     """DVC deletes the outputs before the stage runs; the stage links them again from its folder of state."""
     workspace = tmp_path / "workspace"

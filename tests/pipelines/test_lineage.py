@@ -468,6 +468,7 @@ def test_experiments_are_compared_on_one_page(workspace: Path) -> None:
     assert done.stdout.strip() == "error: no experiment 'unknown'; there are: sixteen"
 
 
+@pytest.mark.slow
 def test_runs_without_results_are_left_out_of_a_comparison(workspace: Path) -> None:
     """Such as a workspace in which a sweep was queued at once, and an experiment of which one stage was run."""
     subprocess.run(["git", "init", "-q"], cwd=workspace, check=True)

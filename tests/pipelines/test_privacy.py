@@ -81,6 +81,7 @@ def modes(folder: Path) -> set[int]:
     return {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in folder.rglob("*")}
 
 
+@pytest.mark.slow
 def test_outputs_are_as_restricted_as_the_images(tmp_path: Path) -> None:
     faces = few_faces(tmp_path / "faces")
     workspace = tmp_path / "workspace"

@@ -8,6 +8,7 @@ import subprocess
 import time
 
 import psutil
+import pytest
 from support.serving import Toy, until
 
 from pipelines.repo import graph
@@ -45,6 +46,7 @@ def test_stages_run_in_order_and_then_are_up_to_date(toy: Toy) -> None:
     assert toy.logged("begin") == ALL
 
 
+@pytest.mark.slow
 def test_removed_output_is_restored_from_the_cache(toy: Toy) -> None:
     assert toy.run()[0] == 0
     (toy.folder / "made/transfer-a").unlink()
@@ -62,6 +64,7 @@ def test_transient_error_is_retried(toy: Toy) -> None:
     assert toy.starts("ingest") == 2
 
 
+@pytest.mark.slow
 def test_other_error_is_not_retried(toy: Toy) -> None:
     toy.configure(ingest="bad")
     code, output = toy.run("ingest")
@@ -106,6 +109,7 @@ def test_ctrl_c_lets_the_stage_save(toy: Toy) -> None:
     assert (toy.folder / ".work/pretrain.saved").is_file()
 
 
+@pytest.mark.slow
 def test_second_run_waits_for_the_first(toy: Toy) -> None:
     toy.configure(tenths=20)
     first, second = toy.start("pipelines.run"), toy.start("pipelines.run")
@@ -119,6 +123,7 @@ def test_second_run_waits_for_the_first(toy: Toy) -> None:
     assert "up to date" in status.stdout, status
 
 
+@pytest.mark.slow
 def test_commit_contains_results_only(toy: Toy) -> None:
     (toy.folder / "unrelated").write_text("staged\n")
 
@@ -134,6 +139,7 @@ def test_commit_contains_results_only(toy: Toy) -> None:
     assert git("diff", "--cached", "--name-only") == "unrelated\n"
 
 
+@pytest.mark.slow
 def test_outputs_are_pushed_to_the_remote(toy: Toy) -> None:
     remote = toy.folder.parent / "remote"
     subprocess.run(

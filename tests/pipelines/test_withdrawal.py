@@ -25,6 +25,7 @@ def command(workspace: Path, person: str, by: str, *options: str) -> subprocess.
     return run(workspace, sys.executable, "-m", "pipelines.cli", *arguments)
 
 
+@pytest.mark.slow
 def test_a_withdrawal_removes_the_person_and_marks_artifacts_as_stale(workspace: Path) -> None:
     before = pd.read_parquet(workspace / "data/manifest/orl.parquet")
     theirs = set(before.loc[before["person"] == "s14", "sha256"])  # a person of the test split

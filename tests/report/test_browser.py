@@ -89,8 +89,15 @@ def test_all_pictures_load(visit: Any) -> None:
     assert all(inside)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize(
+    ("viewport", "scheme"),
+    [
+        (DESKTOP, "light"),
+        (PHONE, "dark"),
+        pytest.param(DESKTOP, "dark", marks=pytest.mark.slow),
+        pytest.param(PHONE, "light", marks=pytest.mark.slow),
+    ],
+)
 def test_axe_finds_no_violation(visit: Any, viewport: dict[str, int], scheme: str) -> None:
     page = visit(viewport, scheme)
     page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")

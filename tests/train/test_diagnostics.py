@@ -158,6 +158,7 @@ def out_of_memory(rank: int, folder: Path) -> None:
         torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_out_of_memory_on_two_ranks_names_the_parameters(tmp_path: Path) -> None:
     """No rank can try alone which batch fits, as batch statistics are shared."""
     multiprocessing.spawn(out_of_memory, (tmp_path,), nprocs=2)

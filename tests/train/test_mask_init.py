@@ -60,6 +60,7 @@ def test_too_few_pixels_are_refused() -> None:
         init_masks_from_clusters(model, [nothing], 0)
 
 
+@pytest.mark.slow
 def test_the_same_images_give_the_same_bits_on_many_cores() -> None:
     """Of so many places that k-means shares them out."""
     program = """

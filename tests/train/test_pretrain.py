@@ -134,8 +134,8 @@ def test_without_global_loss_regions_cannot_start_late(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("mask_init", ["random", "clusters"])
-@pytest.mark.parametrize("step", [6, 8, 10, 12])
+@pytest.mark.parametrize("mask_init", ["random", pytest.param("clusters", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [8, 10, *(pytest.param(step, marks=pytest.mark.slow) for step in (6, 12))])
 def test_a_run_interrupted_around_the_start_of_regions_ends_bit_identical(
     tmp_path: Path, step: int, mask_init: str
 ) -> None:
@@ -207,6 +207,7 @@ def test_a_backbone_of_another_image_size_is_named(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_close_to_float32(tmp_path: Path) -> None:
     for precision in ("float32", "bfloat16"):
         run(tmp_path / precision, precision=precision, epochs=10, batch_size=16, lr=0.1)

@@ -84,6 +84,7 @@ def history(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_weights_are_the_same_with_and_without(faces: ProbeConfig, tmp_path: Path) -> None:
     metrics = run(tmp_path / "with", probe=loaded(faces))
     run(tmp_path / "without")

@@ -11,6 +11,7 @@ from support.toy_training import run
 from fra.train.monitoring.history import COLUMNS
 
 
+@pytest.mark.slow
 def test_tensorboard_has_each_row_once_after_an_interruption(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

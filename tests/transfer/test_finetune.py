@@ -154,6 +154,7 @@ def test_separable_classes_are_learnt_and_the_encoder_is_unchanged(balanced: boo
     assert all(torch.equal(value, before[name]) for name, value in encoder.backbone.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", finetune.LANDMARK_LOSSES)
 def test_each_landmark_loss_finds_a_dot(loss: str) -> None:
     """After a few epochs the error is far below that of the mean position."""

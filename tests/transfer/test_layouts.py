@@ -83,7 +83,9 @@ def settings_of(name: str) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "celeba" else ()) for name in LAYOUTS]
+)
 def test_a_layout_runs_every_protocol_that_applies(name: str, faces: Set, tmp_path: Path) -> None:
     make, task, shares = LAYOUTS[name]
     make(tmp_path / "set")
@@ -114,6 +116,7 @@ def check_subset(subset: str, table: pd.DataFrame) -> None:
         assert low - 1e-9 <= mean.at[("full", metric), "value"] <= high + 1e-9
 
 
+@pytest.mark.slow
 def test_own_table_is_evaluated_by_chosen_tasks(faces: Set, tmp_path: Path) -> None:
     """Head pose as a direction, an attribute, and landmarks, of one list."""
     miniatures.table(tmp_path / "set")
