@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,6 +26,7 @@ from fra.data.shards import write as shards
 from fra.data.shards.config import ShardConfig
 from fra.faces.config import FacesConfig
 from fra.faces.crop import apply
+from fra.files import sha256
 
 
 @pytest.fixture(scope="module")
@@ -179,3 +184,50 @@ def test_shards_hold_the_crops_and_the_manifest_their_origin(folder: Path) -> No
     assert listed.loc["p1/landscape", "sha256"] == hashlib.sha256(photo).hexdigest()
     assert listed.loc["p1/landscape", "bytes"] == len(photo)
     assert listed.loc["p1/landscape", "error"].startswith("no face")
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from fra.data.datasets import ingest as datasets, photos
+from fra.data.datasets.records import DatasetConfig
+from fra.faces.config import FacesConfig
+photos.PHOTOS_PER_JOB = 2
+folder, out = map(Path, sys.argv[1:])
+print("started", flush=True)
+config = DatasetConfig("mine", "folder", str(folder), faces="detect")
+datasets.ingest(config, out / "raw", search=datasets.FaceSearch(FacesConfig(), out / "cache"))
+"""
+
+
+@pytest.mark.slow
+def test_a_search_killed_at_any_moment_continues_to_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    for number in range(60):
+        shutil.copy(folder / "p3/1.jpg", folder / f"p3/more{number}.jpg")
+
+    def start(out: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(folder), str(tmp_path / out)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        return process
+
+    begin = time.monotonic()
+    assert start("whole").wait() == 0
+    took = time.monotonic() - begin
+    draw, killed = random.Random(0), 0
+    for _ in range(10):
+        process = start("out")
+        time.sleep(draw.uniform(0, took / 4))  # less than the whole, as each continues
+        killed += process.poll() is None
+        process.kill()
+        process.wait()
+    assert killed > 2
+    assert start("out").wait() == 0
+    whole = sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*.*"))
+    assert whole == sorted(path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*.*"))
+    for name in whole:
+        assert sha256(tmp_path / "whole" / name) == sha256(tmp_path / "out" / name), name
