@@ -163,20 +163,27 @@ def wait_for(service: Service, url: str) -> None:
 
 
 def install_deployments() -> None:
-    """Creates missing work pools, installs the deployments of prefect.yaml and the automations, and ends dead runs.
+    """Installs the work pools, the deployments of prefect.yaml and the automations, and ends dead runs.
 
-    Existing deployments are updated, automations of the same name replaced, and the limits of existing pools set.
-    Dead runs are those whose process has ended (see `server.reconcile`).
+    Those of the same name are updated or replaced. Dead runs are those whose process has ended (`server.reconcile`).
 
     Raises:
         subprocess.CalledProcessError: `prefect deploy` failed.
     """
+    from pipelines.orchestration import alerts
+
+    install_pools()
+    subprocess.run(prefect_command("--no-prompt", "deploy", "--all"), check=True, stdout=subprocess.DEVNULL)
+    alerts.install()
+    server.reconcile(logger)
+
+
+def install_pools() -> None:
+    """Creates the work pools that are missing, and sets the limits of the others."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
     from prefect.exceptions import ObjectAlreadyExists
     from prefect.workers.process import ProcessWorker
-
-    from pipelines.orchestration import alerts
 
     with get_client(sync_client=True) as client:
         for pool, limit in POOLS.items():
@@ -191,9 +198,6 @@ def install_deployments() -> None:
                 client.create_work_pool(wanted)
             except ObjectAlreadyExists:
                 client.update_work_pool(pool, WorkPoolUpdate(concurrency_limit=limit))
-    subprocess.run(prefect_command("--no-prompt", "deploy", "--all"), check=True, stdout=subprocess.DEVNULL)
-    alerts.install()
-    server.reconcile(logger)
 
 
 def stop_signal() -> threading.Event:

@@ -13,6 +13,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -24,6 +25,10 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import Abort, TerminationSignal
 from prefect.states import Cancelled, Scheduled
 
+FLOWS = ("run", "sweep", "sensor", "audit")
+"""The flows of the deployments: each claims its run as it starts."""
+CLAIM = timedelta(minutes=2)
+"""Time within which a process claims its run; it takes some seconds."""
 LABEL = "fra.process"
 """The label of a flow run that names its process: host:pid:start, see `process_start`."""
 
@@ -63,6 +68,21 @@ def is_dead(run: FlowRun) -> bool:
     if host != socket.gethostname() or not pid.isdigit() or started != pid:
         return False
     return process_start(int(pid)) != start
+
+
+def is_unclaimed(run: FlowRun) -> bool:
+    """Returns whether no process claimed a started run of `FLOWS` within `CLAIM`.
+
+    So a run is found whose worker died while it started the process, or whose process died before it claimed the run:
+    it is Pending, or Running without heartbeats, and nothing else would end it.
+    """
+    claim = str(run.labels.get(LABEL, "")).rpartition(":")[0]
+    pid = (run.infrastructure_pid or "").rpartition(":")[2]
+    if run.state is None or run.state_type not in (StateType.PENDING, StateType.RUNNING):
+        return False
+    if run.state_type == StateType.RUNNING and claim.rpartition(":")[2] == pid:
+        return False
+    return datetime.now(UTC) - run.state.timestamp > CLAIM
 
 
 @contextmanager

@@ -54,22 +54,28 @@ def pages_address() -> str | None:
 
 
 def reconcile(logger: Logger | LoggerAdapter[Any]) -> list[FlowRun]:
-    """Ends every run that is Running on the server but whose process on this machine is dead; returns these runs.
+    """Ends every run whose process on this machine is dead, or that no process claimed in time; returns these runs.
 
     The run of a deployment is scheduled again and continues from what was saved. Any other is marked Crashed; a run
     that was being cancelled is marked Cancelled. Their unfinished task runs are marked Cancelled.
     """
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowRunFilter
+    from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
     from prefect.client.schemas.objects import State, StateType
     from prefect.states import Cancelled, Crashed, Scheduled
 
     from pipelines.orchestration import flow_run
 
     with get_client(sync_client=True) as client:
-        unfinished = FlowRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING", "CANCELLING"]}}})
-        dead = [run for run in client.read_flow_runs(flow_run_filter=unfinished) if flow_run.is_dead(run)]
-        for run in dead:
+
+        def read(flows: FlowFilter | None, *states: str) -> list[FlowRun]:
+            chosen = FlowRunFilter.model_validate({"state": {"type": {"any_": states}}})
+            return client.read_flow_runs(flow_filter=flows, flow_run_filter=chosen)
+
+        ours = FlowFilter.model_validate({"name": {"any_": flow_run.FLOWS}})
+        dead = {run.id: run for run in read(None, "RUNNING", "CANCELLING") if flow_run.is_dead(run)}
+        dead |= {run.id: run for run in read(ours, "PENDING", "RUNNING") if flow_run.is_unclaimed(run)}
+        for run in dead.values():
             state: State[Any]
             if run.state_type == StateType.CANCELLING:
                 state = Cancelled(message="Its process has ended.")
@@ -80,7 +86,7 @@ def reconcile(logger: Logger | LoggerAdapter[Any]) -> list[FlowRun]:
             flow_run.end_tasks(client, run.id)
             client.set_flow_run_state(run.id, state, force=True)
             logger.warning("%s: its process (%s) is dead: %s", run.name, run.infrastructure_pid, state.name)
-    return dead
+    return list(dead.values())
 
 
 def started_before(one: FlowRun, other: FlowRun) -> bool:

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 from prefect.client.schemas.objects import FlowRun
 
-from pipelines.orchestration.flow_run import LABEL, is_dead, process_start
+from pipelines.orchestration.flow_run import LABEL, is_dead, is_unclaimed, process_start
 
 HOST = socket.gethostname()
 
@@ -58,3 +58,25 @@ def test_run_is_dead_if_its_process_id_was_used_again() -> None:
 )
 def test_run_of_an_unknown_process_counts_as_alive(process: str, infrastructure_pid: str) -> None:
     assert not is_dead(claimed(process, infrastructure_pid))
+
+
+@pytest.mark.parametrize(
+    ("state", "minutes", "process", "infrastructure_pid", "unclaimed"),
+    [
+        ("PENDING", 3, "", None, True),  # its worker died before it started a process
+        ("PENDING", 3, f"{HOST}:1:1", "4242", True),  # process 4242 died; an earlier one had claimed the run
+        ("PENDING", 1, "", "4242", False),
+        ("RUNNING", 3, "", "4242", True),
+        ("RUNNING", 3, "another-host:1:1", "4242", True),
+        ("RUNNING", 1, "", "4242", False),
+        ("RUNNING", 99, "another-host:4242:1", "4242", False),
+        ("RUNNING", 99, "another-host:4242:1", "another-host:4242", False),
+        ("SCHEDULED", 99, "", None, False),
+    ],
+)
+def test_run_is_unclaimed_two_minutes_after_its_start(
+    state: str, minutes: int, process: str, infrastructure_pid: str | None, unclaimed: bool
+) -> None:
+    since = datetime.now(UTC) - timedelta(minutes=minutes)
+    run = claimed(process, "", state={"type": state, "timestamp": since}, state_type=state)
+    assert is_unclaimed(run.model_copy(update={"infrastructure_pid": infrastructure_pid})) == unclaimed

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
@@ -14,9 +17,11 @@ from uuid import uuid4
 import httpx
 import psutil
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from support.serving import Served, commit, free_port, make_toy, serving, until
 
 from pipelines.orchestration.server import answers
+from pipelines.serve import POOLS, install_pools
 
 pytestmark = pytest.mark.slow
 
@@ -163,17 +168,82 @@ def test_run_continues_once_after_kill_9_of_its_worker(fresh: Served, age: int, 
     until(lambda: not unfinished(fresh), 60, "the end of every flow run and task run")
 
 
+@pytest.mark.timeout(600)
+def test_run_continues_once_if_worker_and_process_die_before_it_begins(fresh: Served) -> None:
+    """It is Pending: Prefect sends no heartbeats yet, and its own rules never end it."""
+    run = fresh.launch("run/nightly", targets=["ingest"])
+    until(lambda: fresh.flow_run(run)["infrastructure_pid"], 60, "the process of the run")
+    worker = fresh.worker()
+    for process in [worker, *worker.children(recursive=True)]:
+        process.kill()
+    assert fresh.flow_run(run)["state_type"] == "PENDING"
+    ended = fresh.ended(run, 300)
+    assert ended["state_name"] == "Completed", ended
+    assert ended["run_count"] == 1
+    assert fresh.toy.starts("ingest") == 1
+    until(lambda: not unfinished(fresh), 60, "the end of every flow run and task run")
+
+
+def test_limits_of_existing_pools_are_set_at_each_start(fresh: Served) -> None:
+    fresh.request("PATCH", "/work_pools/gpu", {"concurrency_limit": 7})
+    with temporary_settings({PREFECT_API_URL: fresh.url}):
+        install_pools()
+    assert {pool["name"]: pool["concurrency_limit"] for pool in fresh.post("/work_pools/filter")} == POOLS
+
+
+def test_stage_waits_for_its_slot_while_the_server_restarts(fresh: Served) -> None:
+    """Another run holds the only slot: without it, two would use one GPU."""
+    limit = {"names": ["gpu"], "slots": 1}
+    fresh.post("/v2/concurrency_limits/", name="gpu", limit=1)
+    fresh.post("/v2/concurrency_limits/increment", **limit)
+    try:
+        stage = subprocess.Popen(
+            [sys.executable, "toy_stage.py", "pretrain", "hold"],
+            cwd=fresh.toy.folder,
+            env=fresh.toy.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        waiting = {"name": {"any_": ["pretrain"]}, "state": {"type": {"any_": ["RUNNING"]}}}
+        until(lambda: fresh.flow_runs(**waiting), 60, "the stage waits for its slot")
+        time.sleep(2)
+        away = time.monotonic() + 30  # longer than Prefect's client tries again
+        while time.monotonic() < away:
+            for process in server_processes(fresh):
+                process.kill()
+            time.sleep(0.5)
+        until(lambda: answers(fresh.url), 90, "the server's return")
+        time.sleep(10)
+        assert stage.poll() is None
+        assert fresh.toy.logged("begin") == []
+    finally:
+        fresh.post("/v2/concurrency_limits/decrement", **limit)
+    output, _ = stage.communicate(timeout=120)
+    assert stage.returncode == 0, output
+    assert "waiting for the Prefect server" in output
+    assert fresh.toy.logged("end") == ["pretrain"]
+    found = fresh.flow_runs(name={"any_": ["pretrain"]})[-1]
+    assert found["state_name"] == "Completed"
+
+
+def server_processes(served: Served) -> list[psutil.Process]:
+    """Returns the process of the server itself, if it runs now, not that of its supervisor."""
+    found = []
+    for child in psutil.Process(served.process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            line = child.cmdline()
+            if "server" in line and "pipelines.orchestration.supervise" not in line:
+                found.append(child)
+    return found
+
+
 def test_stage_finishes_while_the_server_is_away(fresh: Served) -> None:
     """Its outputs are cached, and the next run shows it as Cached."""
     fresh.toy.configure(tenths=80)
     run = fresh.launch("run/nightly")
     wait_for_pretrain(fresh)
-    server = next(
-        child
-        for child in psutil.Process(fresh.process.pid).children(recursive=True)
-        if "server" in child.cmdline() and "pipelines.orchestration.supervise" not in child.cmdline()
-    )
-    server.kill()
+    server_processes(fresh)[0].kill()
     until(lambda: "pretrain" in fresh.toy.logged("end"), 60, "the end of pretrain")
     assert fresh.toy.starts("pretrain") == 1
     until(lambda: answers(fresh.url), 60, "the server's return")
