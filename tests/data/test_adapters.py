@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -267,6 +268,40 @@ def test_celeba_in_the_folders_of_its_download(tmp_path: Path) -> None:
     assert len(listed(in_folders, "celeba", tmp_path)) == 3
 
 
+@pytest.mark.parametrize("folder", ["img_align_celeba", "img_align_celeba_png"])
+def test_celeba_published_as_png(folder: str, tmp_path: Path) -> None:
+    """The tables list `.jpg` all the same."""
+
+    def as_png(root: Path) -> None:
+        celeba(root)
+        (root / "img_align_celeba").rename(root / folder)
+        for path in (root / folder).glob("*.jpg"):
+            picture(path.with_suffix(".png"))
+            path.unlink()
+
+    assert listed(as_png, "celeba", tmp_path)["source"].iloc[0] == f"{folder}/000001.png"
+
+
+@pytest.mark.parametrize(
+    ("make", "adapter", "folder", "archive"),
+    [
+        ("celeba", "celeba", "img_align_celeba", "img_align_celeba.zip"),
+        ("celeba", "celeba", "img_align_celeba", "img_align_celeba_png.7z.001"),
+        ("lfw", "lfw", "lfw-deepfunneled", "lfw-deepfunneled.tgz"),
+    ],
+)
+def test_an_archive_that_was_not_unpacked_is_named(
+    make: str, adapter: str, folder: str, archive: str, tmp_path: Path
+) -> None:
+    def packed(root: Path) -> None:
+        globals()[make](root)
+        shutil.rmtree(root / folder)
+        (root / archive).touch()
+
+    with pytest.raises(FileNotFoundError, match=f"unpack {archive} there first"):
+        listed(packed, adapter, tmp_path)
+
+
 def test_w300_counts_points_from_zero_inside_the_face(tmp_path: Path) -> None:
     table = listed(w300, "w300", tmp_path)
     assert table["split"].value_counts().to_dict() == {"train": 3, "test": 3}
@@ -298,6 +333,31 @@ def test_lfw_is_test_data_only(tmp_path: Path) -> None:
     assert set(table["split"]) == {"test"}
     assert table["person"].tolist() == ["Aaron_Eckhart", "Abdel_Nasser_Assidi"]
     assert table.index[0] == "Aaron_Eckhart/Aaron_Eckhart_0001"  # as pairs.txt names it
+
+
+@pytest.mark.parametrize("folder", ["lfw_funneled", "lfw", "lfw-deepfunneled/lfw-deepfunneled"])
+def test_lfw_in_its_other_versions(folder: str, tmp_path: Path) -> None:
+    """The last one as Kaggle has it."""
+
+    def renamed(root: Path) -> None:
+        lfw(root)
+        (root / "lfw-deepfunneled").rename(root / "images")
+        (root / folder).parent.mkdir(exist_ok=True)
+        (root / "images").rename(root / folder)
+
+    table = listed(renamed, "lfw", tmp_path)
+    assert table["source"].iloc[0] == f"{folder}/Aaron_Eckhart/Aaron_Eckhart_0001.jpg"
+    assert table.index[0] == "Aaron_Eckhart/Aaron_Eckhart_0001"
+    assert table["person"].tolist() == ["Aaron_Eckhart", "Abdel_Nasser_Assidi"]
+
+
+def test_paths_as_windows_writes_them_are_explained(tmp_path: Path) -> None:
+    def with_backslashes(root: Path) -> None:
+        picture(root / "a/1.png")
+        write(root / "labels.csv", "image\na\\1.png\n")
+
+    with pytest.raises(FileNotFoundError, match=r"1 of 1 files are missing\); write paths with / there"):
+        listed(with_backslashes, "table", tmp_path)
 
 
 def test_disfa_counts_frames_from_zero_and_intensities_from_two(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_the_image_of_a_sample_is_a_parameter(tmp_path: Path) -> None:
     urls = archive(tmp_path / "faces.tar", *MEMBERS)
     assert levels(urls, tmp_path, member="right.jpg") == {"faces/x": 2}
     with pytest.raises(
-        ValueError, match=r"'x' has several images \(left\.jpg, right\.jpg, seg\.png\): set dataset\.member"
+        ValueError, match=r"'x' has 3 images \(left\.jpg, right\.jpg, seg\.png\): set dataset\.member"
     ):
         levels(urls, tmp_path)
 
@@ -142,3 +142,26 @@ def test_all_images_of_a_tar_can_be_embedded(tmp_path: Path) -> None:
     urls = archive(tmp_path / "faces.tar", *MEMBERS, ("y.png", None, "=x.seg.png"), ("._z.png", b"x", ""))
     found = {file.name.removeprefix(f"{urls}/"): decode(file.read())[0, 0, 0] for file in find([urls])}
     assert found == {"x.left.jpg": 1, "x.right.jpg": 2, "x.seg.png": 3, "y.png": 3}
+
+
+def test_names_with_dots_are_explained(tmp_path: Path) -> None:
+    """Such as `J. Doe_1.jpg` and `J. Roe_1.jpg`: for WebDataset they are one sample `J`."""
+    tar = archive(tmp_path / "a.tar", *((f"J. {name}oe_1.png", png(1), "") for name in "DR"))
+    with pytest.raises(ValueError, match=r"'J' has 2 images \( Doe_1.png,  Roe_1.png\): .* rename them"):
+        levels(tar, tmp_path)
+
+
+@pytest.mark.parametrize("members", [3, 2])
+def test_a_tar_without_its_end_is_reported(
+    members: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a writer leaves it that was killed, or a copy that stopped between two members."""
+    path = Path(archive(tmp_path / "a.tar", *((f"{name}.png", png(name), "") for name in range(3))))
+    levels(str(path), tmp_path)
+    assert "end mark" not in caplog.text
+    with tarfile.open(path) as tar:
+        members_of = list(tar)
+        end = members_of[members].offset if members < 3 else tar.offset
+    path.write_bytes(path.read_bytes()[:end])
+    assert len(levels(str(path), tmp_path)) == members
+    assert f"a.tar: has no end mark after {members} files" in caplog.text

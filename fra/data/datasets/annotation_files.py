@@ -40,6 +40,8 @@ IMAGE_SUFFIXES = frozenset(
 """Suffixes of the formats that `fra.data.images` decodes, in lower case."""
 MISSING = frozenset({"", "nan", "none", "na", "n/a", "null", "<na>"})
 """Spellings of a missing value, in lower case: those that pandas, R and databases write."""
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".7z.001", ".rar")
+"""Suffixes of archives in which data sets are distributed."""
 MAX_NUMBER = 2**31
 """Pixel coordinates, classes and angles are smaller."""
 
@@ -52,10 +54,27 @@ def require(path: Path, description: str) -> Path:
         ValueError: It is a pipe or a device, whose reading might never end.
     """
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder ({description}); check dataset.root")
+        raise FileNotFoundError(
+            f"{path}: no such file or folder ({description}); {packed(path) or 'check dataset.root'}"
+        )
     if not (path.is_file() or path.is_dir()):
         raise ValueError(f"{path}: neither file nor folder ({description}); check dataset.root")
     return path
+
+
+def packed(path: Path) -> str:
+    """The remedy if a missing file or folder is there as an archive that was not unpacked; else an empty string."""
+    for suffix in ARCHIVES:
+        archive = path.with_name(path.name + suffix)
+        if archive.is_file():
+            return f"unpack {archive.name} there first"
+    return ""
+
+
+def unnested(folder: Path) -> Path:
+    """The folder, or the one of the same name in it: an archive unpacked into its own name doubles it."""
+    inner = folder / folder.name
+    return inner if inner.is_dir() else folder
 
 
 def image_files(root: Path) -> list[str]:

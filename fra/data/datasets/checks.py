@@ -10,6 +10,8 @@ from posixpath import dirname, isabs, join
 
 from fra.data.datasets.records import Record
 
+BACKSLASH = "\\"
+
 
 def check_names(records: list[Record], where: str | Path) -> None:
     """Checks the names in records, which come from annotation files and archives of unknown origin.
@@ -60,9 +62,10 @@ def stat_all(root: Path, sources: list[str]) -> list[tuple[int, int]]:
             )
         found.append((status.st_size, status.st_mtime_ns))
     if missing:
+        remedy = "write paths with / there" if BACKSLASH in missing[0] else "check dataset.root"
         raise FileNotFoundError(
             f"{root / missing[0]}: no such file, though the set lists it ({len(missing):,} of {len(sources):,} "
-            "files are missing); check dataset.root"
+            f"files are missing); {remedy}"
         )
     return found
 

@@ -6,6 +6,7 @@ are the sample `a/7` with the members `jpg`, `left.jpg` and `json`.
 
 from __future__ import annotations
 
+import logging
 import tarfile
 from collections import Counter
 from dataclasses import dataclass, field
@@ -16,6 +17,10 @@ from typing import IO
 from fra.data.datasets.annotation_files import IMAGE_SUFFIXES
 from fra.data.datasets.checks import check_name
 
+logger = logging.getLogger(__name__)
+
+END = bytes(tarfile.BLOCKSIZE)
+"""The beginning of the end mark of a tar, which has two such blocks."""
 Place = tuple[int, int]
 """First byte and number of bytes of a file in a tar."""
 
@@ -109,15 +114,19 @@ def choose(members: dict[str, Place], where: str) -> str:
     plain = [suffix for suffix in members if "." not in suffix]
     if len(plain) == 1:
         return plain[0]
+    names = sorted(members)
+    shown = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
     raise ValueError(
-        f"{where} has several images ({', '.join(sorted(members))}): set dataset.member to the one to use"
+        f"{where} has {len(names)} images ({shown}): set dataset.member to the one to use; or, if they are independent "
+        "images, rename them: the files of a sample are those that have the same name up to the first dot"
     )
 
 
 def read_places(stream: IO[bytes], where: str, skipped: Counter[str]) -> dict[str, Place | None]:
     """First byte and size of each file of a tar by its name; None for a link to nothing in it.
 
-    A later file of the same name replaces an earlier one, as it does when a tar is unpacked.
+    A later file of the same name replaces an earlier one, as it does when a tar is unpacked. A warning is logged if the
+    tar has no end mark.
 
     Raises:
         ValueError: It is not a tar, or a name leads out of it.
@@ -143,6 +152,13 @@ def read_places(stream: IO[bytes], where: str, skipped: Counter[str]) -> dict[st
                     )
                 else:
                     skipped["neither file nor link"] += 1
+            stream.seek(tar.offset)
+            if stream.read(len(END)) != END:
+                logger.warning(
+                    "%s: has no end mark after %s files: it was not written or copied to its end, or other tars follow",
+                    where,
+                    f"{len(places):,}",
+                )
     except (tarfile.TarError, OverflowError) as error:
         raise ValueError(f"{where}: not a tar file, or a compressed one ({error})") from None
     for name in links:

@@ -2,7 +2,7 @@
 
 `identity_CelebA.txt` and `list_landmarks_align_celeba.txt` are read where they exist. All of them are in the root, or
 below `Img/`, `Anno/` and `Eval/`. Kaggle's copy is read, too: tables as `.csv`, images in
-`img_align_celeba/img_align_celeba/`.
+`img_align_celeba/img_align_celeba/`; and the images published as PNG, which the tables list as `.jpg`.
 
 Labels: the 40 attributes, 0 or 1. Landmarks: both eyes, nose and both corners of the mouth, as published.
 162,770 training, 19,867 validation and 19,962 test images.
@@ -14,11 +14,12 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from fra.data.datasets.annotation_files import malformed, open_text, words_by_line
+from fra.data.datasets.annotation_files import malformed, open_text, packed, unnested, words_by_line
 from fra.data.datasets.records import DatasetConfig, Record
 
 FOLDERS = ("", "Anno", "Eval", "Img")
-IMAGES = "img_align_celeba"
+IMAGES = ("img_align_celeba", "img_align_celeba_png")
+MISSING = f"no such file or folder (nor below {', '.join(FOLDERS[1:])})"
 SUFFIXES = (".txt", ".csv")
 """Suffixes of the tables: as published, and as on Kaggle."""
 SPLIT = {"0": "train", "1": "val", "2": "test"}
@@ -27,6 +28,7 @@ SPLIT = {"0": "train", "1": "val", "2": "test"}
 def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
     """The records of the set in the folder `root`."""
     images = image_folder(root)
+    as_png = not any((root / images).glob("*.jpg")) and any((root / images).glob("*.png"))
     attributes = table(required(root, "list_attr_celeba", SUFFIXES), 40)
     partition = required(root, "list_eval_partition", SUFFIXES)
     splits = dict(pairs(partition))
@@ -38,7 +40,7 @@ def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
         if splits.get(name) not in SPLIT:
             raise ValueError(f"{partition}: expected 0, 1 or 2 for {name}, found {splits.get(name)!r}")
         yield Record(
-            f"{images}/{name}",
+            f"{images}/{Path(name).with_suffix('.png') if as_png else name}",
             SPLIT[splits[name]],
             people.get(name),
             {attribute: int(value > 0) for attribute, value in values.items()},
@@ -47,10 +49,17 @@ def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
 
 
 def image_folder(root: Path) -> str:
-    """The folder with the images, relative to `root`; an archive unpacked into its own name doubles it."""
-    folder = required(root, IMAGES)
-    nested = folder / IMAGES
-    return (nested if nested.is_dir() else folder).relative_to(root).as_posix()
+    """The folder with the images, relative to `root`.
+
+    Raises:
+        FileNotFoundError: It is missing.
+    """
+    for name in IMAGES:
+        if folder := find(root, name):
+            return unnested(folder).relative_to(root).as_posix()
+    archives = (packed(root / folder / name) for folder in FOLDERS for name in IMAGES)
+    remedy = next(filter(None, archives), "check dataset.root")
+    raise FileNotFoundError(f"{root / IMAGES[0]}: {MISSING}; {remedy}")
 
 
 def find(root: Path, name: str, suffixes: tuple[str, ...] = ("",)) -> Path | None:
@@ -59,18 +68,15 @@ def find(root: Path, name: str, suffixes: tuple[str, ...] = ("",)) -> Path | Non
     return next((path for path in paths if path.exists()), None)
 
 
-def required(root: Path, name: str, suffixes: tuple[str, ...] = ("",)) -> Path:
-    """The path of a file or folder of the set.
+def required(root: Path, name: str, suffixes: tuple[str, ...]) -> Path:
+    """The path of a file of the set.
 
     Raises:
         FileNotFoundError: It is missing.
     """
     path = find(root, name, suffixes)
     if path is None:
-        raise FileNotFoundError(
-            f"{root / name}{suffixes[0]}: no such file or folder (nor below {', '.join(FOLDERS[1:])}); "
-            "check dataset.root"
-        )
+        raise FileNotFoundError(f"{root / name}{suffixes[0]}: {MISSING}; check dataset.root")
     return path
 
 
