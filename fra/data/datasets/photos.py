@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+import cv2
 import pandas as pd
 from tqdm import tqdm
 
@@ -22,7 +23,7 @@ from fra.faces.detectors import DetectorName, detector
 from fra.faces.select import find
 from fra.files import read_parquet, write_parquet
 
-PHOTOS_PER_JOB = 200
+PHOTOS_PER_JOB = 100
 """Photographs that one job searches: what an interrupted run repeats at most, for each worker."""
 CACHE, PARTS = "photos.parquet", "part-*.parquet"
 FOUND = ("photo", "sha256", "faces", "problem")
@@ -86,7 +87,7 @@ def search_photos(
     found = read_cache(cache)
     found = found[found["photo"].isin(different["photo"])].sort_values("photo", ignore_index=True)
     write_parquet(found, cache / CACHE)  # without photographs that are gone
-    for part in cache.glob(PARTS):
+    for part in (*cache.glob(PARTS), *cache.glob(".part-*")):  # also what a killed worker left
         part.unlink()
     return listed[["photo"]].merge(found, on="photo", how="left")
 
@@ -124,6 +125,7 @@ def read_cache(cache: Path) -> pd.DataFrame:
 
 def search(job: PhotoJob) -> int:
     """Searches the photographs of a job and writes what was found; returns their number."""
+    cv2.setNumThreads(1)  # photographs are the parallel part
     model = detector(job.detector, MIN_SCORE)
     files = read_images(job.root, rows_to_read(job.photos))
     rows = [describe(photo, file, model) for photo, file in zip(job.photos["photo"], files, strict=True)]
