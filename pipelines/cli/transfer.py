@@ -67,7 +67,7 @@ def recompute(
 
 
 @transfer.command("pool")
-def pool_runs(
+def aggregate_runs(
     runs: Annotated[list[Path], typer.Argument(help="The artifacts/transfer of each pre-training")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the aggregated metrics")] = Path(
         "pooled"
