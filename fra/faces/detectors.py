@@ -10,15 +10,14 @@ DetectorName = Literal["yunet", "centerface"]
 
 
 def detector(name: DetectorName, score: float) -> Detector:
-    """A face detector with its weights loaded, for use by one thread at a time.
+    """A face detector with its weights loaded.
 
     Args:
-        name: "yunet", or "centerface", which needs the packages of `fra[faces]`.
+        name: "yunet", or "centerface", whose weights are a package of `fra[faces]`.
         score: Lowest confidence of a face, 0 to 1; each detector has a scale of its own.
 
     Raises:
         FileNotFoundError: The package with the weights is not installed.
-        ModuleNotFoundError: A library that the detector needs is not installed.
         ValueError: The weights are not the known ones.
     """
     match name:

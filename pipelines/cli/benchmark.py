@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -128,6 +128,44 @@ def train(
     model = ModelConfig(backbone, hidden_dim=hidden_dim, projection_dim=projection_dim)
     result = compare_training(images, model, image_size, batch_size, count, rounds, device, compiled=compiled)
     report(result, as_json)
+
+
+@bench.command()
+def faces(
+    count: Annotated[int, typer.Option(min=1, help="Number of synthetic photographs")] = 100,
+    rounds: Rounds = 3,
+    processes: Annotated[int, typer.Option(min=1, help="Processes of our side, measured in addition")] = 2,
+    memory: Annotated[int, typer.Option(min=2, help="Photographs over which memory is measured")] = 1000,
+    as_json: AsJson = False,
+) -> None:
+    """From JPEG photographs to crops of faces, compared with OpenCV's YuNet at full size, on one core."""
+    from fra.bench.faces import compare_faces
+
+    report(compare_faces(count, rounds, processes, memory), as_json)
+
+
+@bench.command()
+def detection(
+    detector: Annotated[
+        Literal["yunet", "centerface"], typer.Option(help="yunet, or centerface (`pip install 'fra[faces]'`)")
+    ] = "yunet",
+    score: Annotated[float, typer.Option(min=0, max=1, help="Lowest confidence of a face")] = 0.6,
+    faces: Annotated[
+        Literal["generated", "orl"], typer.Option(help="generated, or orl (in the project folder)")
+    ] = "generated",
+    count: Annotated[int, typer.Option(min=1, help="Number of scenes with one face each")] = 2000,
+    smallest: Annotated[int, typer.Option(min=10, help="Smallest side of a face in pixels")] = 20,
+    largest: Annotated[int, typer.Option(max=700, help="Largest side of a face in pixels")] = 400,
+    seed: Annotated[int, typer.Option(help="Seed of scenes and generated faces")] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="Number of processes")] = 2,
+) -> None:
+    """Recall and precision of face detection by size and group, as Markdown tables; the last line is JSON."""
+    from fra.bench.detection import examine, markdown, tables
+
+    found = tables(examine(detector, score, faces, count, seed, (smallest, largest), processes))
+    for title, table in found.items():
+        print(f"By {title}:\n\n{markdown(table)}\n")
+    print(json.dumps({title: table.to_dict("records") for title, table in found.items()}))
 
 
 def report(result: Mapping[str, object], as_json: bool) -> None:

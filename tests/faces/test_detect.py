@@ -41,3 +41,11 @@ def test_a_face_is_scaled_and_shifted_with_its_points() -> None:
     assert moved.box == (12, 24, 6, 8)
     np.testing.assert_array_equal(moved.points_52, np.tile([12, 22], (5, 1)))
     np.testing.assert_array_equal(moved.centre, [15, 28])
+
+
+def test_a_mirrored_face_keeps_the_order_of_its_points() -> None:
+    points_52 = np.array([[10.0, 5], [20, 6], [16, 12], [11, 20], [19, 21]])
+    mirrored = Face((8, 2, 14, 22), points_52, 0.5).mirrored(100)
+    assert mirrored.box == (78, 2, 14, 22)
+    np.testing.assert_array_equal(mirrored.points_52, [[80, 6], [90, 5], [84, 12], [81, 21], [89, 20]])
+    np.testing.assert_array_equal(mirrored.mirrored(100).points_52, points_52)

