@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import skimage
@@ -25,7 +26,7 @@ WITHOUT_FACE = [
     "china.jpg", "flower.jpg",
 ]  # fmt: skip
 """A cat, things, textures, and buildings among them. Not here: two views of a motorcycle in a garage, in which YuNet
-takes a lamp for a face (docs/reference/face-detection.md)."""
+takes a lamp for a face in one (docs/reference/face-detection.md)."""
 
 
 def photograph(name: str) -> np.ndarray:
@@ -51,3 +52,16 @@ def test_nothing_else_is_taken_for_a_face(detected_by: DetectorName) -> None:
     model = detector(detected_by, config.score)
     found = {name: select(find(photograph(name), model), config) for name in WITHOUT_FACE}
     assert {name: faces for name, faces in found.items() if faces} == {}
+
+
+def test_faces_of_lfw_are_found_at_50_pixels_and_other_crops_are_not() -> None:
+    """scikit-image's subset: 100 faces and 100 other parts of photographs, 25×25 pixels each."""
+    model = detector("yunet", 0.6)
+    counts = []
+    for grey in (np.load(SKIMAGE / "lfw_subset.npy") * 255).astype(np.uint8):
+        photo_HW3 = np.full((200, 200, 3), 128, np.uint8)
+        photo_HW3[75:125, 75:125] = cv2.resize(grey, (50, 50), interpolation=cv2.INTER_CUBIC)[:, :, None]
+        counts.append(len(model.detect(photo_HW3)))
+    assert sum(counts[:100]) >= 94
+    assert max(counts[:100]) == 1
+    assert sum(counts[100:]) == 0
