@@ -106,13 +106,15 @@ def build(name: str) -> Backbone:
         name: `mini`, `small`, `resnet18`, `resnet34`, `resnet50`, `resnet101` or `timm:<model>`.
 
     Raises:
-        ValueError: The name is none of these.
+        ValueError: The name is none of these, or names a hub.
     """
     if name in SMALL:
         return SmallResNet(SMALL[name])
     if name in RESNETS:
         return ResNet(name)
     if name.startswith("timm:"):
+        if ":" in name.removeprefix("timm:"):
+            raise ValueError(f"backbone {name!r}: name one of timm's own models; nothing is read from a hub")
         try:
             return Timm(name.removeprefix("timm:"))
         except RuntimeError as error:

@@ -128,12 +128,17 @@ def w300(root: Path) -> None:
 
 
 def wflw(root: Path) -> None:
-    points = " ".join(f"{x + 0.25:f} {y:f}" for x, y in [*SQUARE, *SQUARE][:98])
+    def points(left: float) -> str:
+        return " ".join(f"{x + left:f} {y:f}" for x, y in [*SQUARE, *SQUARE][:98])
+
     name = "37--Soccer/37_Soccer_soccer_ball_37_45.jpg"
     for split, lines in (("train", 2), ("test", 1)):
         write(
             root / f"WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_{split}.txt",
-            f"{points} 100 50 201 151 1 0 0 0 1 0 {'other/' if split == 'test' else ''}{name}\n" * lines,
+            "".join(
+                f"{points(line + 0.25)} 100 50 201 151 1 0 0 0 1 0 {'other/' if split == 'test' else ''}{name}\n"
+                for line in range(lines)
+            ),
         )
     picture(root / "WFLW_images" / name, (300, 250))
     picture(root / "WFLW_images/other" / name, (300, 250))
@@ -197,6 +202,23 @@ def test_rafdb(tmp_path: Path) -> None:
         "basic/Image/aligned/test_0001_aligned": "test",
     }
     assert table["label.expression"].sort_values().tolist() == [0, 4, 6]
+
+
+def test_an_image_that_is_listed_twice_counts_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With another label it is kept, for validation to refuse."""
+
+    def twice(root: Path) -> None:
+        rafdb(root)
+        path = root / "basic/EmoLabel/list_patition_label.txt"
+        first, label = path.read_text().split()[:2]
+        path.write_text(
+            path.read_text() + f"{first} {label}\n{first} {int(label) % 7 + 1}\n{first} {label}\n"
+        )
+
+    once = len(listed(rafdb, "rafdb", tmp_path / "once"))
+    table = listed(twice, "rafdb", tmp_path / "twice")
+    assert len(table) == once + 1
+    assert "2 images are listed twice with the same annotation and are taken once" in caplog.text
 
 
 def test_affectnet_as_published(tmp_path: Path) -> None:

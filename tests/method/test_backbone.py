@@ -34,7 +34,7 @@ def test_resnet_weights_have_torchvision_names() -> None:
     assert not any(name.startswith("fc") for name in names)
 
 
-@pytest.mark.parametrize("name", ["resnet51", "timm:no_such_model", ""])
+@pytest.mark.parametrize("name", ["resnet51", "timm:no_such_model", "timm:hf_hub:timm/resnet18.a1_in1k", ""])
 def test_unknown_names_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"backbone"):
         backbone.build(name)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import stat
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from posixpath import dirname, isabs, join
 
 from fra.data.datasets.records import Record
+
+logger = logging.getLogger(__name__)
 
 BACKSLASH = "\\"
 
@@ -39,6 +44,35 @@ def check_name(name: str, where: str | Path) -> None:
         raise ValueError(f"{where}: {name!r} is not UTF-8: rename it") from None
     if re.search(r"[\x00-\x1f\x7f-\x9f]", name):
         raise ValueError(f"{where}: {name!r} has a control character in it: rename it")
+
+
+def without_repeats(records: list[Record], where: str | Path) -> list[Record]:
+    """The records without those that repeat an earlier one in every field; a warning counts these.
+
+    Published lists name some images twice, which would then count twice in every result.
+    """
+    count = Counter(record.source for record in records)
+    seen: set[tuple[object, ...]] = set()
+    kept, repeated = [], []
+    for record in records:
+        if count[record.source] > 1:
+            fields = tuple(
+                tuple(value.items()) if isinstance(value, Mapping) else value
+                for value in vars(record).values()
+            )
+            if fields in seen:
+                repeated.append(record.name or record.source)
+                continue
+            seen.add(fields)
+        kept.append(record)
+    if repeated:
+        logger.warning(
+            "%s: %s images are listed twice with the same annotation and are taken once (%s)",
+            where,
+            f"{len(repeated):,}",
+            ", ".join(repeated[:3]),
+        )
+    return kept
 
 
 def stat_all(root: Path, sources: list[str]) -> list[tuple[int, int]]:

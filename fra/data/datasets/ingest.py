@@ -28,7 +28,7 @@ from fra.data.datasets.adapters import (
     webdataset,
     wflw,
 )
-from fra.data.datasets.checks import check_links, check_names, stat_all
+from fra.data.datasets.checks import check_links, check_names, stat_all, without_repeats
 from fra.data.datasets.faces import face_records
 from fra.data.datasets.photos import search_photos
 from fra.data.datasets.record_table import FileStamp, table_of
@@ -190,6 +190,7 @@ def ingest(
     records = [record for record in listed if record.person not in withdrawn]
     if not records:
         raise ValueError(f"{config.urls or root}: {config.adapter} lists no image; check dataset.root")
+    records = without_repeats(records, config.urls or root)
     if is_embedded(config):
         for record in listed:
             if record.person in withdrawn:
