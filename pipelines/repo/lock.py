@@ -50,6 +50,11 @@ def parse(text: str | bytes) -> dict[str, Stage]:
     try:
         return {name: stage_of(name, entry) for name, entry in yaml.load(text, Loader)["stages"].items()}
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if b"\n<<<<<<< " in (text.encode() if isinstance(text, str) else text):
+            raise LineageError(
+                "dvc.lock: has the marks of a merge conflict: take one side (`git checkout --ours dvc.lock`), then run "
+                "`dvc repro`"
+            ) from None
         raise LineageError(f"dvc.lock: not a lock file of DVC ({' '.join(str(error).split())})") from None
 
 

@@ -27,7 +27,7 @@ from pipelines.lineage.record import code, metadata
 from pipelines.lineage.show import trace
 from pipelines.repo.definition import definitions
 from pipelines.repo.hashes import md5
-from pipelines.repo.lock import LineageError, read
+from pipelines.repo.lock import LineageError, parse, read
 
 
 def verify(workspace: Path, artifact: str | None = None) -> list[Problem]:
@@ -514,3 +514,12 @@ def test_the_longer_side_of_a_table_is_vertical() -> None:
     assert (columns, rows) == (["", "one", "two"], [["x", "1", "3"], ["y", "2", "–"]])
     columns, rows = side_by_side({"one": {"x": 1}, "two": {"x": 3}})
     assert (columns, rows) == (["", "x"], [["one", "1"], ["two", "3"]])
+
+
+def test_a_merge_conflict_in_the_lock_file_has_its_remedy() -> None:
+    text = "schema: '2.0'\nstages:\n<<<<<<< HEAD\n  ingest:\n=======\n  shard:\n>>>>>>> theirs\n    cmd: x\n"
+    for content in (text, text.encode()):
+        with pytest.raises(LineageError, match="take one side"):
+            parse(content)
+    with pytest.raises(LineageError, match="not a lock file"):
+        parse("stages: [")
