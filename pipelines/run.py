@@ -29,6 +29,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 
 from pipelines.orchestration import artifacts, flow_run, server
+from pipelines.orchestration.environment import bypass_proxy
 from pipelines.orchestration.execution import Execution, Log, StageError, TransientError, prepare
 from pipelines.orchestration.workspace import exclusive_workspace
 from pipelines.project.errors import describe
@@ -185,6 +186,7 @@ def main() -> None:
     log.propagate = False
     try:
         require_root()
+        bypass_proxy()
         url = server.address()
         if url is None:
             configured = os.environ.pop("PREFECT_API_URL", None)

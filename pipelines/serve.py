@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.orchestration import server
-from pipelines.orchestration.environment import PAGES_URL
+from pipelines.orchestration.environment import PAGES_URL, bypass_proxy
 from pipelines.project.root import NotInRootError, require_root
 
 logger = logging.getLogger("pipelines")
@@ -215,6 +215,7 @@ def serve(host: str, port: int) -> None:
         ServeError: they cannot be started; the message says why and what to do.
         subprocess.CalledProcessError: `prefect deploy` failed.
     """
+    bypass_proxy(host)
     if url := server.served_address():
         raise ServeError(f"`make serve` already runs at {url.removesuffix('/api')}; stop it first")
     artifacts = port + 1

@@ -18,7 +18,8 @@ from contextlib import nullcontext
 from typing import Any
 
 from pipelines.lineage import openlineage, record
-from pipelines.orchestration.environment import PARENT_TASK_RUN, STAGE_SETTINGS
+from pipelines.orchestration import server
+from pipelines.orchestration.environment import PARENT_TASK_RUN, STAGE_SETTINGS, bypass_proxy
 from pipelines.orchestration.supervise import signal_on_parent_death
 from pipelines.project import permissions
 from pipelines.project.errors import describe
@@ -88,6 +89,8 @@ def main(stage: Callable[[], None], limit: str | None = None, takes: str | None 
             openlineage.run(name, os.environ.get(PARENT_TASK_RUN)) if recorded else nullcontext(),
         ):
             if with_server:
+                bypass_proxy()
+                os.environ["PREFECT_API_URL"] = server.address() or os.environ["PREFECT_API_URL"]
                 os.environ.update(STAGE_SETTINGS)  # Prefect reads them when it is imported
                 from pipelines.orchestration.stage_flow import run_as_flow
 

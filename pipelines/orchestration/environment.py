@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 PARENT_TASK_RUN = "FRA_PARENT_TASK_RUN"
 """The id of the task run that starts a stage: its flow run is shown below that task."""
 PAGES_URL = "FRA_ARTIFACTS_URL"
@@ -14,3 +16,11 @@ STAGE_SETTINGS = {
     "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "%(message)s",
 }
 """Prefect's settings for a stage. Its lines go through DVC into the parent flow's log, which adds time and name."""
+
+
+def bypass_proxy(host: str = "localhost") -> None:
+    """Has this process and its children reach this machine and `host` without the proxy that HTTP_PROXY names."""
+    listed = ",".join(os.environ.get(name, "") for name in ("NO_PROXY", "no_proxy")).split(",")
+    hosts = dict.fromkeys([*map(str.strip, listed), "127.0.0.1", "localhost", host])
+    hosts.pop("", None)
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(hosts)

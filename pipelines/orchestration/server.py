@@ -21,11 +21,12 @@ MAX_STARTS = 5
 
 
 def answers(url: str) -> bool:
-    """Returns whether a Prefect server answers at the address of its API."""
+    """Returns whether a Prefect server answers at the address of its API, and not a page at another address."""
     import httpx
 
     try:
-        return bool(httpx.get(f"{url}/health", timeout=5).is_success)
+        found = httpx.get(f"{url}/health", timeout=5)
+        return bool(found.is_success) and "html" not in found.headers.get("content-type", "")
     except httpx.HTTPError:
         return False
 
@@ -42,9 +43,12 @@ def served_address() -> str | None:
 
 
 def address() -> str | None:
-    """Returns the server's address: `PREFECT_API_URL`, else that of `make serve`; None if it does not answer."""
-    if url := os.environ.get("PREFECT_API_URL"):
-        return url if answers(url) else None
+    """Returns the server's address: `PREFECT_API_URL`, else that of `make serve`; None if it does not answer.
+
+    A missing `/api` at the end of `PREFECT_API_URL` is added: without it, the interface's pages answer.
+    """
+    if url := os.environ.get("PREFECT_API_URL", "").rstrip("/"):
+        return next((one for one in (url, f"{url}/api") if answers(one)), None)
     return served_address()
 
 

@@ -76,9 +76,9 @@ def run_as_flow(stage: Callable[[], None], limit: str | None) -> None:
         state = cast("State[Any]", run_flow(stage_flow, flow_run=run, return_type="state"))
         reason, cancelled = state.message, state.is_cancelled() or state.is_cancelling()
     except Exception as error:  # raised by Prefect: the stage's own exception is in `outcomes`
-        if not outcomes and not isinstance(error, httpx.TransportError):
+        if not outcomes and not isinstance(error, (httpx.HTTPError, ValueError)):
             raise
-        reason = f"it does not answer: {describe(error)}"
+        reason = f"it does not answer, or not as one: {describe(error)}"
         if outcomes:
             logger.warning("the end of the stage is not shown on the Prefect server (%s)", reason)
     if cancelled and not outcomes:

@@ -285,6 +285,20 @@ def test_server_on_another_address_requires_a_password(tmp_path: Path) -> None:
         assert served.ended(run)["state_name"] == "Completed", served.logs(run)
 
 
+def test_proxies_and_wrong_ends_of_the_address(tmp_path: Path) -> None:
+    """In a network with a proxy, which cannot reach this machine; and PREFECT_API_URL as people write it."""
+    proxy = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
+    toy = make_toy(tmp_path)
+    with serving(toy, **proxy, NO_PROXY="", no_proxy="") as served:
+        run = served.launch("run/nightly", targets=["ingest"])
+        assert served.ended(run)["state_name"] == "Completed", served.logs(run)
+        shown = len(served.flow_runs())
+        for url in (served.url, served.url.removesuffix("/api"), f"{served.url}/"):
+            code, output = toy.run("ingest", PREFECT_API_URL=url, **proxy)
+            assert code == 0, output
+            assert len(served.flow_runs()) == (shown := shown + 1), output
+
+
 def test_event_of_new_images_starts_a_run(fresh: Served) -> None:
     """The event `fra.data.new` starts the deployment on-new-data."""
     deployment = fresh.get("/deployments/name/run/on-new-data")["id"]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.serving import Toy, receiver
 from support.workspace import run
 
 READ_ONLY = 'mount -t tmpfs -o ro none /dev/shm && exec "$@"'
@@ -43,6 +44,15 @@ def test_unknown_arguments_are_refused(workspace: Path, command: tuple[str, ...]
     assert done.returncode == 2
     assert text in done.stdout
     assert (workspace / "params.yaml").read_bytes() == before
+
+
+def test_stage_runs_if_something_else_answers_at_the_servers_address(toy: Toy) -> None:
+    """Such as the pages of the interface, if `/api` is missing, or another program on that port."""
+    with receiver() as (address, _):
+        done = run(toy.folder, sys.executable, "toy_stage.py", "ingest", "plain", PREFECT_API_URL=address)
+    assert done.returncode == 0, done.stdout
+    assert "the stage runs without the Prefect server" in done.stdout
+    assert toy.starts("ingest") == 1
 
 
 def test_missing_shared_memory_is_reported_with_its_folder(workspace: Path) -> None:
