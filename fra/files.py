@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -181,3 +182,49 @@ def sha256_each(paths: Iterable[Path]) -> dict[Path, str]:
     files = list(paths)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         return dict(zip(files, pool.map(sha256, files), strict=True))
+
+
+@contextmanager
+def new_folder(path: Path, last: str = "") -> Iterator[Path]:
+    """Yields a temporary folder inside `path`, whose contents are moved to `path` at the end, and removed on any error.
+
+    What a killed process left in it is removed by the next one. `path` is created where it is missing.
+
+    Args:
+        path: A new or empty folder.
+        last: Name of the file that is moved last: where it exists, `path` is complete.
+
+    Raises:
+        ValueError: `path` is not empty, or another process is writing to it.
+        OSError: `path` is not a folder, or cannot be written.
+    """
+    created = not path.exists()
+    path.mkdir(parents=True, exist_ok=True)
+    partial = path / ".partial"
+    with _locked_folder(path):
+        if any(entry != partial for entry in path.iterdir()):
+            raise ValueError(f"{path}: the folder is not empty; give a new or an empty one")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            yield partial
+            for entry in sorted(partial.iterdir(), key=lambda entry: (entry.name == last, entry.name)):
+                os.replace(entry, path / entry.name)
+            created = False
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            if created:
+                path.rmdir()
+
+
+@contextmanager
+def _locked_folder(path: Path) -> Iterator[None]:
+    """Holds an exclusive lock on a folder."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ValueError(f"{path}: another process is writing to this folder") from None
+    finally:
+        os.close(descriptor)

@@ -11,6 +11,12 @@ from pydantic.dataclasses import dataclass
 
 from fra.config import CHECKED
 
+CropKind = Literal["box", "aligned"]
+"""How a face is cropped, see `fra.faces.crop`."""
+DetectorName = Literal["yunet", "centerface"]
+"""A face detector, see `fra.faces.detectors`."""
+Keep = Literal["all", "largest"]
+"""Which of the selected faces of a photograph are cropped."""
 MIN_SCORE = 0.3
 """Detections below this score are not even remembered: `score` cannot be lower."""
 
@@ -19,7 +25,7 @@ MIN_SCORE = 0.3
 class FacesConfig:
     """Which faces are cropped out of photographs, and how; for data sets with `faces: detect`."""
 
-    detector: Literal["yunet", "centerface"] = "yunet"
+    detector: DetectorName = "yunet"
     """Model that finds the faces."""
     score: Annotated[float, Ge(MIN_SCORE), Le(1)] = 0.6
     """Confidence of a face, at least."""
@@ -27,7 +33,7 @@ class FacesConfig:
     """Pixels of the photograph; a face whose longer side is shorter is left out."""
     min_sharpness: NonNegativeFloat = 0.0
     """Sharpness of the face at 64×64 pixels, as validate.sharpness; a more blurred face is left out."""
-    keep: Literal["all", "largest"] = "all"
+    keep: Keep = "all"
     """Faces of a photograph that are cropped: all, or the largest only (one label for one face)."""
     size: PositiveInt = 224
     """Side of a crop in pixels."""

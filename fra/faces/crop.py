@@ -6,17 +6,17 @@ turned, and its surroundings stay visible. `aligned` brings eyes, nose and mouth
 
 from __future__ import annotations
 
-from typing import Literal, assert_never
+from typing import assert_never
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fra.faces.config import CropKind as CropKind
 from fra.faces.detect import Face, Pixels, Points
 
 Transform = NDArray[np.float64]
 """An affine transform (2, 3) from pixels (x, y) of the photograph to pixels of the crop."""
-CropKind = Literal["box", "aligned"]
 
 TEMPLATE_52 = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, assert_never
+from typing import assert_never
 
+from fra.faces.config import DetectorName as DetectorName
 from fra.faces.detect import Detector
-
-DetectorName = Literal["yunet", "centerface"]
 
 
 def detector(name: DetectorName, score: float) -> Detector:

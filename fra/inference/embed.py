@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fra.data.images import ImageError, decode, read_file
+from fra.faces.crop import CropKind
+from fra.faces.detect import Face, Pixels
 from fra.files import atomic, check_output, sha256
+from fra.inference.detection import Detection, FaceFinder
 from fra.inference.encoder import FaceEncoder, load
-from fra.inference.image_files import Unreadable, batches, resolve
+from fra.inference.image_files import Skipped, Source, batches, columns, resolve
 from fra.weights import released
 
 SUFFIXES = (".parquet", ".npz")
@@ -29,43 +32,54 @@ def device_of(name: str) -> torch.device:
 
 
 def embed(
-    patterns: Sequence[str], weights: Path, out: Path, *, batch_size: int = 64, device: str = "auto"
-) -> Unreadable:
-    """Write the embeddings of images to `out`, one row per image.
+    patterns: Sequence[str],
+    weights: Path,
+    out: Path,
+    *,
+    batch_size: int = 64,
+    device: str = "auto",
+    detection: Detection | None = None,
+) -> Skipped:
+    """Write the embeddings of images, or of the faces in them, to `out`: one row per image or face.
 
     Args:
         patterns: Files, folders, glob patterns or tar shards.
         weights: Weights file, or the name of released weights.
         out: .parquet (columns `image`, `embedding`; metadata `fra` names the weights) or .npz (arrays `images`,
-            `embeddings`, `weights`).
+            `embeddings`, `weights`). With `detection` also `face` (number in the image, the largest first), `box`
+            (left, top, width and height in pixels of the upright image) and `score` (.npz: `faces`, `boxes`, `scores`
+            and `crop`).
         batch_size: Images per batch.
         device: "cpu", "cuda" or "auto".
+        detection: How faces are found and cropped; None: each image is one face.
 
     Returns:
-        The files that cannot be decoded as an image.
+        The files that cannot be decoded, and those in which no face was found.
 
     Raises:
-        ValueError: `out` has another suffix, or no image could be decoded.
+        ValueError: `out` has another suffix, no image could be decoded, or no face was found.
         FileNotFoundError: A path or pattern matches nothing, or the weights are missing.
         OSError: `out` cannot be written.
     """
     check_output(out, SUFFIXES)
     paths = resolve(patterns)
     encoder = load(weights).to(device_of(device))
-    unreadable = Unreadable()
-    names: list[str] = []
+    skipped = Skipped()
+    sources: list[Source] = []
     parts: list[NDArray[np.float32]] = []
-    with tqdm(desc="embed", unit="image", mininterval=1) as bar:
-        for batch in batches(paths, encoder.image_size, batch_size, unreadable):
-            names += batch.names
+    unit = "image" if detection is None else "face"
+    with tqdm(desc="embed", unit=unit, mininterval=1) as bar:
+        for batch in batches(paths, encoder.image_size, batch_size, skipped, detection):
+            sources += batch.sources
             parts.append(encoder.embed(batch.pixels_N3HW, batch_size).cpu().numpy())
-            bar.update(len(batch.names))
+            bar.update(len(batch.sources))
     if not parts:
-        name, reason = next(iter(unreadable.reasons.items()), ("", "no image found"))
-        raise ValueError(f"none of {len(unreadable.reasons)} files is an image; {name}: {reason}")
+        raise skipped.nothing_left()
     origin = {"weights": sha256(released.find(weights)), **description(encoder)}
-    write(names, np.concatenate(parts), origin, out)
-    return unreadable
+    if detection is not None:
+        origin["faces"] = detection.description()
+    write(sources, np.concatenate(parts), origin, out)
+    return skipped
 
 
 def description(encoder: FaceEncoder) -> dict[str, object]:
@@ -73,26 +87,66 @@ def description(encoder: FaceEncoder) -> dict[str, object]:
     return {"backbone": encoder.metadata["backbone"], "image_size": encoder.image_size}
 
 
-def write(names: list[str], embeddings_ND: NDArray[np.float32], origin: dict[str, object], out: Path) -> None:
-    """Write embeddings atomically; `origin` says which encoder they come from."""
+PLURAL = {"image": "images", "face": "faces", "box": "boxes", "score": "scores"}
+"""Names of a .npz file's arrays, by column of a .parquet file."""
+
+
+def write(
+    sources: Sequence[Source], embeddings_ND: NDArray[np.float32], origin: dict[str, Any], out: Path
+) -> None:
+    """Write embeddings atomically; `origin` says which encoder they come from, and how faces were cropped."""
+    table = columns(sources)
     with atomic(out) as partial:
         if out.suffix == ".npz":
+            arrays: dict[str, Any] = {PLURAL[name]: np.array(column) for name, column in table.items()}
+            if "faces" in origin:
+                arrays["crop"] = origin["faces"]["crop"]
             with partial.open("wb") as stream:
-                np.savez(
-                    stream, images=np.array(names), embeddings=embeddings_ND, weights=str(origin["weights"])
-                )
+                np.savez(stream, **arrays, embeddings=embeddings_ND, weights=origin["weights"])
             return
         values = pa.FixedSizeListArray.from_arrays(pa.array(embeddings_ND.ravel()), embeddings_ND.shape[1])
-        table = pa.table({"image": pa.array(names), "embedding": values})
-        pq.write_table(table.replace_schema_metadata({"fra": json.dumps(origin)}), partial)
+        types = {"box": pa.list_(pa.float64(), 4)}
+        arrow = pa.table(
+            {name: pa.array(column, types.get(name)) for name, column in table.items()}
+            | {"embedding": values}
+        )
+        pq.write_table(arrow.replace_schema_metadata({"fra": json.dumps(origin)}), partial)
+
+
+class Match(NamedTuple):
+    """An image of the gallery, or a face in it.
+
+    Attributes:
+        name: Of the image.
+        cosine: Cosine similarity of its embedding to the query's, −1 to 1.
+        face: Number of the face in the image; None where each image is one face.
+    """
+
+    name: str
+    cosine: float
+    face: int | None = None
 
 
 class Gallery(NamedTuple):
-    """Embeddings of a file: names of images, values (N, D), and the SHA-256 of the weights that they come from."""
+    """Embeddings of a file.
+
+    Attributes:
+        names: Of the images.
+        embeddings_ND: One row per image, or per face.
+        weights: SHA-256 of the weights that they come from.
+        faces: Number of each face in its image; None where each image is one face.
+        crop: How faces were cropped; None where each image is one face.
+    """
 
     names: list[str]
     embeddings_ND: NDArray[np.float32]
     weights: str
+    faces: list[int] | None = None
+    crop: CropKind | None = None
+
+    def match(self, row: int, cosine: float) -> Match:
+        """The entry of a row as a match."""
+        return Match(self.names[row], cosine, None if self.faces is None else self.faces[row])
 
 
 def read(path: Path) -> Gallery:
@@ -107,21 +161,17 @@ def read(path: Path) -> Gallery:
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as content:
-                return Gallery(content["images"].tolist(), content["embeddings"], str(content["weights"]))
+                names, values_ND = content["images"].tolist(), content["embeddings"]
+                faces = (content["faces"].tolist(), str(content["crop"])) if "faces" in content else ()
+                return Gallery(names, values_ND, str(content["weights"]), *faces)
         table = pq.read_table(path)
-        weights = json.loads((table.schema.metadata or {})[b"fra"])["weights"]
+        origin = json.loads((table.schema.metadata or {})[b"fra"])
         values = table["embedding"].combine_chunks()
-        width = values.type.list_size
-        return Gallery(table["image"].to_pylist(), values.flatten().to_numpy().reshape(-1, width), weights)
+        values_ND = values.flatten().to_numpy().reshape(-1, values.type.list_size)
+        faces = (table["face"].to_pylist(), origin["faces"]["crop"]) if "faces" in origin else ()
+        return Gallery(table["image"].to_pylist(), values_ND, origin["weights"], *faces)
     except (pa.ArrowException, KeyError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}: not a file of embeddings that `fra embed` wrote ({error})") from None
-
-
-class Match(NamedTuple):
-    """An image of the gallery, and the cosine similarity of its embedding to the query's, −1 to 1."""
-
-    name: str
-    cosine: float
 
 
 def search(image: Path, gallery: Path, weights: Path, count: int = 5) -> list[Match]:
@@ -133,23 +183,82 @@ def search(image: Path, gallery: Path, weights: Path, count: int = 5) -> list[Ma
         FileNotFoundError: The image, the gallery or the weights are missing.
         ValueError: The image cannot be decoded, or the gallery was made with other weights.
     """
+    pixels_HW3 = read_query(image)
+    return nearest([pixels_HW3], read_gallery(gallery, weights), weights, count)[0]
+
+
+def search_faces(
+    image: Path, gallery: Path, weights: Path, count: int = 5, kind: CropKind | None = None
+) -> list[tuple[Face, list[Match]]]:
+    """Find the faces in a photograph, and return for each the most similar images of the gallery.
+
+    Args:
+        image: The photograph.
+        gallery: Embeddings that `embed` wrote, of faces that were found or of images that each show one face.
+        weights: The weights that the gallery was made with.
+        count: Images of the gallery for each face.
+        kind: How faces are cropped; None: as those of the gallery, or "box" where it has whole images.
+
+    Returns:
+        The faces, the largest first; similarity is the same as in `search`.
+
+    Raises:
+        FileNotFoundError: The photograph, the gallery or the weights are missing.
+        ValueError: The photograph cannot be decoded or shows no face, or the gallery was made with other weights or
+            crops.
+    """
+    photo_HW3 = read_query(image)
+    known = read_gallery(gallery, weights)
+    if kind is not None and known.crop not in (None, kind):
+        raise ValueError(f"{gallery} was made with --crop {known.crop}: use the same for the query")
+    found = FaceFinder(Detection(kind or known.crop or "box"))(photo_HW3)
+    if found.reason is not None:
+        raise ValueError(f"{image}: {found.reason}")
+    matches = nearest([crop.pixels_HW3 for crop in found.crops], known, weights, count)
+    return [(crop.face, near) for crop, near in zip(found.crops, matches, strict=True)]
+
+
+def read_query(image: Path) -> Pixels:
+    """The pixels of a query.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: The image cannot be decoded.
+    """
     if not image.is_file():
         raise FileNotFoundError(f"{image}: no such image file")
     try:
-        pixels = decode(read_file(image))
+        return decode(read_file(image))
     except ImageError as error:
         raise ValueError(f"{image}: {error}") from None
+
+
+def read_gallery(gallery: Path, weights: Path) -> Gallery:
+    """The gallery of a file.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: The file has another content, or was made with other weights.
+    """
     known = read(gallery)
     if known.weights != sha256(released.find(weights)):
         raise ValueError(
             f"{gallery} was made with other weights than {weights} (SHA-256 {known.weights[:12]}…): "
             "use those weights, or embed the gallery again"
         )
+    return known
+
+
+def nearest(queries: Sequence[Pixels], known: Gallery, weights: Path, count: int) -> list[list[Match]]:
+    """The entries of the gallery that are most similar to each query, the most similar first."""
     mean = known.embeddings_ND.mean(axis=0) * np.float32(len(known.names) > 1)
-    query = unit(load(weights).embed([pixels]).numpy() - mean)
-    cosines = unit(known.embeddings_ND - mean) @ query[0]
-    nearest = np.argsort(-cosines, kind="stable")[:count]
-    return [Match(known.names[row], float(cosines[row])) for row in nearest]
+    gallery_ND = unit(known.embeddings_ND - mean)
+    matches = []
+    for query in unit(load(weights).embed(queries).numpy() - mean):
+        cosine_N = gallery_ND @ query
+        order = np.argsort(-cosine_N, kind="stable")[:count]
+        matches.append([known.match(row, float(cosine_N[row])) for row in order.tolist()])
+    return matches
 
 
 def unit(vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from fra.files import atomic, check_output
+from fra.inference.detection import Detection
 from fra.inference.drawing import assign, paint, palette, shares
 from fra.inference.encoder import load
-from fra.inference.image_files import Unreadable, batches, resolve
+from fra.inference.image_files import Skipped, batches, resolve
 
 TILE = 160
 """Side of a face in pixels."""
@@ -24,8 +25,13 @@ LINE = 26
 
 
 def draw(
-    weights: Path, patterns: Sequence[str], out: Path, *, limit: int = 24
-) -> tuple[NDArray[np.float64], Unreadable]:
+    weights: Path,
+    patterns: Sequence[str],
+    out: Path,
+    *,
+    limit: int = 24,
+    detection: Detection | None = None,
+) -> tuple[NDArray[np.float64], Skipped]:
     """Draw faces, each next to its regions, above a legend, into a PNG file.
 
     Args:
@@ -33,12 +39,13 @@ def draw(
         patterns: Files, folders, glob patterns or tar shards.
         out: The PNG file.
         limit: Largest number of faces; the first ones are drawn.
+        detection: How faces are found and cropped; None: each image is one face.
 
     Returns:
-        Each mask's share of all pixels (K,), and the files that cannot be decoded as an image.
+        Each mask's share of all pixels (K,), and the files that cannot be decoded or in which no face was found.
 
     Raises:
-        ValueError: `out` does not end in .png, or no image could be decoded.
+        ValueError: `out` does not end in .png, no image could be decoded, or no face was found.
         FileNotFoundError: A path or pattern matches nothing, or the weights are missing.
         OSError: `out` cannot be written.
         RuntimeError: The weights have no region branch.
@@ -46,10 +53,10 @@ def draw(
     check_output(out, [".png"])
     paths = resolve(patterns)
     encoder = load(weights)
-    unreadable = Unreadable()
+    skipped = Skipped()
     faces: list[NDArray[np.uint8]] = []
     labels: list[NDArray[np.intp]] = []
-    for batch in batches(paths, TILE, min(limit, 16), unreadable):
+    for batch in batches(paths, TILE, min(limit, 16), skipped, detection):
         pixels = batch.pixels_N3HW[: limit - len(faces)]
         for face, heatmaps in zip(pixels, encoder.heatmaps(pixels), strict=True):
             faces.append(face.permute(1, 2, 0).numpy())
@@ -57,13 +64,12 @@ def draw(
         if len(faces) == limit:
             break
     if not faces:
-        name, reason = next(iter(unreadable.reasons.items()), ("", "no image found"))
-        raise ValueError(f"none of {len(unreadable.reasons)} files is an image; {name}: {reason}")
+        raise skipped.nothing_left()
     masks = int(encoder.metadata["num_masks"])
     share = shares(np.stack(labels), masks)
     with atomic(out) as partial:
         sheet(faces, labels, palette(masks), share).save(partial, "PNG")
-    return share, unreadable
+    return share, skipped
 
 
 def sheet(

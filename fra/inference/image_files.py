@@ -11,16 +11,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fra.data.datasets.annotation_files import IMAGE_SUFFIXES, image_files
 from fra.data.datasets.tar_images import image_members
 from fra.data.images import ImageError, decode, read_file, resize
+from fra.faces.crop import Transform
+from fra.faces.detect import Face, Pixels
+from fra.inference.detection import Detection, FaceFinder, opencv_in_one_thread
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -33,18 +35,69 @@ class File(NamedTuple):
     read: Callable[[], bytes]
 
 
-class Batch(NamedTuple):
-    """Images of one size: names, and pixels (N, 3, size, size), uint8, RGB."""
+class Source(NamedTuple):
+    """What an image of a batch shows: a whole file, or a face in it.
 
-    names: list[str]
+    Attributes:
+        name: Name of the file.
+        number: Of the face in the file, from 0, the largest first. None where the whole image is used, as for the rest.
+        face: Box, points and score, in pixels of the upright image.
+        transform_23: From pixels of the upright image to pixels of the crop.
+    """
+
+    name: str
+    number: int | None = None
+    face: Face | None = None
+    transform_23: Transform | None = None
+
+
+class Batch(NamedTuple):
+    """Images of one size: what each shows, and pixels (N, 3, size, size), uint8, RGB."""
+
+    sources: list[Source]
     pixels_N3HW: Tensor
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each image's file."""
+        return [source.name for source in self.sources]
+
+
+class Loaded(NamedTuple):
+    """What a file contains: images with their pixels, or why there are none (`unreadable` or `no_face`)."""
+
+    name: str
+    images: Sequence[tuple[Source, Pixels]] = ()
+    unreadable: str | None = None
+    no_face: str | None = None
 
 
 @dataclass
-class Unreadable:
-    """Files that cannot be decoded as an image, with the reason by name."""
+class Skipped:
+    """Files that gave no image, with the reason by name.
 
-    reasons: dict[str, str] = field(default_factory=dict)
+    Attributes:
+        unreadable: They cannot be read or decoded.
+        no_face: No face was found in them.
+    """
+
+    unreadable: dict[str, str] = field(default_factory=dict)
+    no_face: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, unreadable: str | None, no_face: str | None) -> None:
+        """Adds a file where there is a reason to."""
+        if unreadable is not None:
+            self.unreadable[name] = unreadable
+        if no_face is not None:
+            self.no_face[name] = no_face
+
+    def nothing_left(self) -> ValueError:
+        """The error where every file was skipped; it names the first one."""
+        name, reason = next(iter((self.unreadable | self.no_face).items()), ("", "no image found"))
+        kind = "shows a face" if self.no_face else "is an image"
+        return ValueError(
+            f"none of {len(self.unreadable) + len(self.no_face)} files {kind}; {name}: {reason}"
+        )
 
 
 def expand(pattern: str) -> list[Path]:
@@ -144,33 +197,84 @@ def map_ahead(function: Callable[[T], U], items: Iterable[T], count: int) -> Ite
             yield done
 
 
-def batches(patterns: Sequence[str], size: int, batch_size: int, unreadable: Unreadable) -> Iterator[Batch]:
-    """Yield all images that `find` finds, resized to `size` × `size`, in batches; raises what `find` raises.
+def batches(
+    patterns: Sequence[str],
+    size: int,
+    batch_size: int,
+    skipped: Skipped,
+    detection: Detection | None = None,
+) -> Iterator[Batch]:
+    """Yield all images that `find` finds, or the faces in them, as `size` × `size` pixels; raises what `find` raises.
 
-    Files that cannot be read or decoded are added to `unreadable`.
+    Args:
+        patterns: Files, folders, glob patterns or tar shards.
+        size: Side of the images in pixels. Whole images are resized, faces are cropped.
+        batch_size: Images per batch; the last one may have fewer.
+        skipped: Files that cannot be read or decoded, or in which no face is found, are added to it.
+        detection: How faces are found and cropped; None: whole images are used.
     """
+    if detection is None:
+        yield from _batches(patterns, partial(_load_image, size), batch_size, skipped)
+        return
+    finder = FaceFinder(detection.of_size(size))
+    with opencv_in_one_thread():
+        yield from _batches(patterns, partial(_load_faces, finder), batch_size, skipped)
 
-    def pixels(file: File) -> tuple[str, NDArray[np.uint8] | str]:
+
+def _load_image(size: int, name: str, image_HW3: Pixels) -> Loaded:
+    return Loaded(name, [(Source(name), resize(image_HW3, size))])
+
+
+def _load_faces(finder: FaceFinder, name: str, photo_HW3: Pixels) -> Loaded:
+    found = finder(photo_HW3)
+    faces = [
+        (Source(name, number, crop.face, crop.transform_23), crop.pixels_HW3)
+        for number, crop in enumerate(found.crops)
+    ]
+    return Loaded(name, faces, no_face=found.reason)
+
+
+def _batches(
+    patterns: Sequence[str], load: Callable[[str, Pixels], Loaded], batch_size: int, skipped: Skipped
+) -> Iterator[Batch]:
+    """Batches of what `load` makes of the name and pixels of each file."""
+
+    def read(file: File) -> Loaded:
         try:
-            return file.name, resize(decode(file.read()), size)
+            return load(file.name, decode(file.read()))
         except (ImageError, OSError) as error:
-            return file.name, str(error)
+            return Loaded(file.name, unreadable=str(error))
 
-    names: list[str] = []
-    images: list[NDArray[np.uint8]] = []
-    for name, image in map_ahead(pixels, find(patterns), 3 * batch_size):
-        if isinstance(image, str):
-            unreadable.reasons[name] = image
-            continue
-        names.append(name)
-        images.append(image)
-        if len(names) == batch_size:
-            yield batch_of(names, images)
-            names, images = [], []
-    if names:
-        yield batch_of(names, images)
+    waiting: list[tuple[Source, Pixels]] = []
+    for loaded in map_ahead(read, find(patterns), 3 * batch_size):
+        skipped.add(loaded.name, loaded.unreadable, loaded.no_face)
+        waiting += loaded.images
+        while len(waiting) >= batch_size:
+            yield batch_of(waiting[:batch_size])
+            waiting = waiting[batch_size:]
+    if waiting:
+        yield batch_of(waiting)
 
 
-def batch_of(names: list[str], images: list[NDArray[np.uint8]]) -> Batch:
-    """Stack images (size, size, 3) into a batch."""
-    return Batch(names, torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
+def batch_of(images: Sequence[tuple[Source, Pixels]]) -> Batch:
+    """Images (size, size, 3) of one size as a batch."""
+    sources, pixels = zip(*images, strict=True)
+    return Batch(list(sources), torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2))
+
+
+def columns(sources: Sequence[Source]) -> dict[str, list[Any]]:
+    """The columns of a table with one row per source.
+
+    Returns:
+        `image`; of faces also `face` (its number in the image), `box` (left, top, width, height, in pixels of the
+        upright image) and `score`.
+    """
+    names = {"image": [source.name for source in sources]}
+    found = [source.face for source in sources if source.face is not None]
+    if not found:
+        return names
+    return names | {
+        "face": [source.number for source in sources],
+        "box": [face.box for face in found],
+        "score": [face.score for face in found],
+    }

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import WEIGHTS, Device, Images, Weights
+from fra.faces.config import CropKind
+from pipelines.cli.options import WEIGHTS, CropOrDefault, Detect, Device, Images, Weights
+
+if TYPE_CHECKING:
+    from fra.inference.detection import Detection
+    from fra.inference.embed import Match
+    from fra.inference.image_files import Skipped
 
 app = typer.Typer()
 
@@ -20,17 +26,22 @@ def embed(
     weights: Weights = WEIGHTS,
     batch_size: Annotated[int, typer.Option(help="Images per batch", min=1)] = 64,
     device: Device = "auto",
+    detect: Detect = False,
+    crop: CropOrDefault = None,
 ) -> None:
     """Compute embeddings of face images: one row per image with its name and its vector.
 
-    Faces should be upright and fill most of the image. Files that cannot be decoded are reported and the exit code is
-    1; the embeddings of the others are written.
+    Faces should be upright and fill most of the image. For photographs use --detect: one row per face, with its number
+    in the image, its box (left, top, width, height, in pixels of the upright image) and its score; images without a
+    face are reported. Files that cannot be decoded are reported and the exit code is 1; the embeddings of the others
+    are written.
     """
     from fra.inference.embed import embed as write
 
-    unreadable = write(images, weights, out, batch_size=batch_size, device=device)
+    detection = detection_of(detect, crop)
+    skipped = write(images, weights, out, batch_size=batch_size, device=device, detection=detection)
     print(out)
-    report_unreadable(unreadable.reasons)
+    report_skipped(skipped)
 
 
 @app.command()
@@ -39,12 +50,23 @@ def search(
     gallery: Annotated[Path, typer.Option("--in", help="Embeddings that `fra embed` wrote")],
     weights: Weights = WEIGHTS,
     count: Annotated[int, typer.Option("--count", "-n", help="Number of results", min=1)] = 5,
+    detect: Detect = False,
+    crop: CropOrDefault = None,
 ) -> None:
-    """List the images in a file of embeddings that are most similar to a face, with their cosine similarity."""
-    from fra.inference.embed import search as nearest
+    """List the images in a file of embeddings that are most similar to a face, with their cosine similarity.
 
-    for match in nearest(image, gallery, weights, count):
-        print(f"{match.cosine:6.3f}  {match.name}")
+    With --detect, they are listed for each face in the image, the largest first, cropped as the faces in the file.
+    """
+    from fra.inference.embed import search as nearest
+    from fra.inference.embed import search_faces
+
+    if detection_of(detect, crop) is None:
+        print_matches(nearest(image, gallery, weights, count))
+        return
+    for number, (face, matches) in enumerate(search_faces(image, gallery, weights, count, crop)):
+        left, top, width, height = (round(value) for value in face.box)
+        print(f"face {number}: box {left},{top},{width},{height}, score {face.score:.2f}")
+        print_matches(matches)
 
 
 @app.command()
@@ -53,15 +75,17 @@ def heatmaps(
     out: Annotated[Path, typer.Option("--out", "-o", help="The PNG file to write")],
     weights: Weights = WEIGHTS,
     limit: Annotated[int, typer.Option(help="Largest number of faces", min=1)] = 24,
+    detect: Detect = False,
+    crop: CropOrDefault = None,
 ) -> None:
     """Draw the regions that a model finds in faces, one colour per mask, and print each mask's share of all pixels."""
     from fra.inference.heatmaps import draw
 
-    shares, unreadable = draw(weights, images, out, limit=limit)
+    shares, skipped = draw(weights, images, out, limit=limit, detection=detection_of(detect, crop))
     for mask, share in enumerate(shares):
         print(f"mask {mask}: {100 * share:.1f} %")
     print(out)
-    report_unreadable(unreadable.reasons)
+    report_skipped(skipped)
 
 
 @app.command()
@@ -109,9 +133,29 @@ def import_weights(
     print(out)
 
 
-def report_unreadable(reasons: dict[str, str]) -> None:
-    """Print the files that cannot be decoded; exit with code 1 if there are any."""
-    for name, reason in reasons.items():
+def print_matches(matches: list[Match]) -> None:
+    """Print one line per match."""
+    for match in matches:
+        face = "" if match.face is None else f"  face {match.face}"
+        print(f"{match.cosine:6.3f}  {match.name}{face}")
+
+
+def detection_of(detect: bool, crop: CropKind | None) -> Detection | None:
+    """How faces are found, or None; refuses `--crop` without `--detect`."""
+    if not detect:
+        if crop is not None:
+            raise typer.BadParameter("--crop is used with --detect only")
+        return None
+    from fra.inference.detection import Detection
+
+    return Detection(crop or "box")
+
+
+def report_skipped(skipped: Skipped) -> None:
+    """Print the files that gave no image; exit with code 1 if there are any that cannot be decoded."""
+    for name, reason in skipped.no_face.items():
+        print(f"{name}: {reason}", file=sys.stderr)
+    for name, reason in skipped.unreadable.items():
         print(f"not an image: {name}: {reason}", file=sys.stderr)
-    if reasons:
+    if skipped.unreadable:
         raise typer.Exit(1)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fra.faces.config import CropKind
 from pipelines.project import paths
 from pipelines.project.root import find_root
 
@@ -19,6 +20,20 @@ Images = Annotated[
 ]
 Weights = Annotated[Path, typer.Option("--weights", "-w", help="model.safetensors or backbone.safetensors")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if one is available")]
+Crop = Annotated[
+    CropKind,
+    typer.Option("--crop", help="The square around a face (box), or aligned by eyes, nose and mouth"),
+]
+Detect = Annotated[
+    bool, typer.Option("--detect", help="Find the faces in each image: several faces are several rows")
+]
+CropOrDefault = Annotated[
+    CropKind | None,
+    typer.Option(
+        "--crop",
+        help="With --detect: the square around a face (box, the default), or aligned by eyes, nose and mouth",
+    ),
+]
 # Options of benchmarks.
 Backbone = Annotated[str, typer.Option(help="Like the parameter model.backbone")]
 Faces = Annotated[Path | None, typer.Argument(help="A folder of folders of images; default: synthetic JPEGs")]

@@ -13,7 +13,7 @@ import torch
 import fra
 from fra.bench.embedding import compare_embedding
 from fra.inference.embed import embed, read, search
-from fra.inference.image_files import Unreadable, batches, expand, find
+from fra.inference.image_files import Skipped, batches, expand, find
 
 
 def names(*places: str) -> list[str]:
@@ -34,18 +34,18 @@ def test_images_are_found_in_files_folders_patterns_and_shards(faces: Path, tmp_
 
 def test_batches_keep_order_and_report_unreadable_files(faces: Path, tmp_path: Path) -> None:
     (tmp_path / "words.jpg").write_text("no image")
-    unreadable = Unreadable()
-    found = list(batches([str(faces / "a"), str(tmp_path)], 32, 4, unreadable))
+    skipped = Skipped()
+    found = list(batches([str(faces / "a"), str(tmp_path)], 32, 4, skipped))
     assert [len(batch.names) for batch in found] == [4, 4, 2]
     assert [name for batch in found for name in batch.names] == sorted(names(str(faces / "a")))
-    assert list(unreadable.reasons) == [str(tmp_path / "words.jpg")]
+    assert list(skipped.unreadable) == [str(tmp_path / "words.jpg")]
 
 
 def test_a_pipe_is_never_read(faces: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
-    unreadable = Unreadable()
-    assert len(list(batches([str(tmp_path / "pipe.jpg"), str(faces / "a")], 32, 64, unreadable))) == 1
-    assert "not a plain file" in unreadable.reasons[str(tmp_path / "pipe.jpg")]
+    skipped = Skipped()
+    assert len(list(batches([str(tmp_path / "pipe.jpg"), str(faces / "a")], 32, 64, skipped))) == 1
+    assert "not a plain file" in skipped.unreadable[str(tmp_path / "pipe.jpg")]
 
 
 def test_released_weights_are_used_by_name(faces: Path, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_missing_weights_are_one_clear_error(faces: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("suffix", [".parquet", ".npz"])
 def test_file_of_embeddings_equals_the_encoder(suffix: str, faces: Path, model: Path, tmp_path: Path) -> None:
     out = tmp_path / f"faces{suffix}"
-    assert embed([str(faces)], model, out, batch_size=7).reasons == {}
+    assert embed([str(faces)], model, out, batch_size=7).unreadable == {}
     gallery = read(out)
     expected = fra.load(model).embed([Path(name) for name in gallery.names])
     assert len(gallery.names) == 20

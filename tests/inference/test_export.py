@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import fra
 from fra.inference.export import export
-from fra.inference.image_files import Unreadable, batches
+from fra.inference.image_files import Skipped, batches
 from fra.method.backbone import build
 from fra.weights.files import save_weights
 
@@ -32,7 +32,7 @@ def weights_of(backbone: str, folder: Path, image_size: int = 64) -> Path:
 
 
 def pixels_of(faces: Path, size: int = 64) -> torch.Tensor:
-    return next(batches([str(faces)], size, 20, Unreadable())).pixels_N3HW
+    return next(batches([str(faces)], size, 20, Skipped())).pixels_N3HW
 
 
 def check_recipe(recipe: str, weights: Path, pixels: torch.Tensor) -> None:

@@ -11,10 +11,10 @@ from fra.inference.heatmaps import draw
 
 
 def test_sheet_of_faces_and_regions(faces: Path, model: Path, tmp_path: Path) -> None:
-    share, unreadable = draw(model, [str(faces)], tmp_path / "regions.png", limit=6)
+    share, skipped = draw(model, [str(faces)], tmp_path / "regions.png", limit=6)
     assert share.sum() == pytest.approx(1)
     assert len(share) == 4
-    assert unreadable.reasons == {}
+    assert skipped.unreadable == {}
     image = np.asarray(Image.open(tmp_path / "regions.png").convert("RGB"))
     assert image.shape[1] > 4 * 2 * 160  # four faces a row, each next to its regions
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 100

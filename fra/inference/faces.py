@@ -1,0 +1,177 @@
+"""Crops of the faces in photographs as files, with a table of where each comes from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from fra.data.datasets.record_table import keys_of
+from fra.data.images import ImageError, decode, to_jpeg
+from fra.faces.detect import Pixels
+from fra.faces.extract import FaceCrop
+from fra.files import new_folder
+from fra.inference.detection import Detection, FaceFinder, FacesFound, opencv_in_one_thread
+from fra.inference.face_drawing import draw_faces
+from fra.inference.image_files import File, Skipped, expand, find, map_ahead
+
+TABLE = "faces.parquet"
+COLUMNS = pa.schema(
+    {
+        "image": pa.string(),
+        "face": pa.int64(),
+        "crop": pa.string(),
+        "box": pa.list_(pa.float64(), 4),
+        "points": pa.list_(pa.float64(), 10),
+        "score": pa.float64(),
+        "sharpness": pa.float64(),
+        "transform": pa.list_(pa.float64(), 6),
+        "size": pa.int64(),
+        "image_sha256": pa.string(),
+    }
+)
+"""Columns of the table, one row per face: the photograph's name, the number of the face in it (the largest first), the
+crop's file; box (left, top, width, height) and points (x0, y0 … y4) in pixels of the upright photograph; the transform
+(2×3, row by row) from them to pixels of the crop; the crop's side; the SHA-256 of the photograph's file."""
+ROWS_PER_GROUP = 10_000
+"""Rows that are kept in memory until they are written."""
+PHOTOS_AHEAD = 32
+"""Photographs that are processed while an earlier one is not finished."""
+
+
+class Photo(NamedTuple):
+    """What became of one photograph: rows of the table, or why there are none."""
+
+    name: str
+    rows: Sequence[dict[str, Any]] = ()
+    unreadable: str | None = None
+    no_face: str | None = None
+
+
+@dataclass
+class Summary:
+    """How many photographs were read and faces cropped, and the photographs that gave none."""
+
+    photos: int = 0
+    faces: int = 0
+    skipped: Skipped = field(default_factory=Skipped)
+
+
+def extract(
+    patterns: Sequence[str], out: Path, detection: Detection, drawings: Path | None = None
+) -> Summary:
+    """Writes the crops of all faces in photographs as `<photograph>_face<number>.jpg`, and `faces.parquet`.
+
+    Names are relative to the folder that was given, or to the one that contains all photographs. Nothing is in `out`
+    before all photographs are processed.
+
+    Args:
+        patterns: Files, folders, glob patterns or tar shards.
+        out: A new or empty folder for crops and table (see `COLUMNS`).
+        detection: How faces are found, selected and cropped.
+        drawings: A new or empty folder for the photographs with boxes, points and scores drawn in.
+
+    Raises:
+        FileNotFoundError: A path or pattern matches nothing, or the detector's weights are missing.
+        ValueError: A folder to write is not empty.
+        OSError: A folder cannot be written.
+    """
+    folder = common_folder(patterns)
+    files = {os.path.relpath(file.name, folder): file for file in find(patterns)}
+    keys = keys_of(list(files))
+    finder = FaceFinder(detection)
+    summary = Summary(photos=len(files))
+    with ExitStack() as stack:
+        crops = stack.enter_context(new_folder(out, last=TABLE))
+        drawn = None if drawings is None else stack.enter_context(new_folder(drawings))
+        stack.enter_context(opencv_in_one_thread())
+
+        def process(task: tuple[File, str]) -> Photo:
+            return process_photo(*task, finder, crops, drawn)
+
+        photos = map_ahead(process, zip(files.values(), keys, strict=True), PHOTOS_AHEAD)
+        bar = tqdm(photos, total=len(files), desc="faces", unit="photo", mininterval=1)
+        write_table(record(bar, summary), detection, crops / TABLE)
+    return summary
+
+
+def common_folder(patterns: Sequence[str]) -> str:
+    """The folder that contains all places; of a single folder, the folder itself."""
+    paths = [path for pattern in patterns for path in expand(pattern)]
+    folders = [path if path.is_dir() else path.parent for path in paths]
+    return os.path.commonpath([os.path.normpath(folder.absolute()) for folder in folders])
+
+
+def process_photo(file: File, key: str, finder: FaceFinder, crops: Path, drawn: Path | None) -> Photo:
+    """Finds the faces of one photograph and writes their crops, named by `key`."""
+    try:
+        content = file.read()
+        photo_HW3 = decode(content)
+    except (ImageError, OSError) as error:
+        return Photo(file.name, unreadable=str(error))
+    found = finder(photo_HW3)
+    if drawn is not None:
+        write_jpeg(draw(photo_HW3, found), drawn / f"{key}.jpg")
+    sha256 = hashlib.sha256(content).hexdigest()
+    rows = []
+    for number, crop in enumerate(found.crops):
+        name = f"{key}_face{number}.jpg"
+        write_jpeg(crop.pixels_HW3, crops / name)
+        rows.append(
+            {"image": file.name, "face": number, "crop": name, **columns_of(crop), "image_sha256": sha256}
+        )
+    return Photo(file.name, rows, no_face=found.reason)
+
+
+def draw(photo_HW3: Pixels, found: FacesFound) -> Pixels:
+    """The photograph with all faces that were found."""
+    return draw_faces(photo_HW3, [crop.face for crop in found.crops], [one.face for one in found.left_out])
+
+
+def write_jpeg(pixels_HW3: Pixels, path: Path) -> None:
+    """Writes pixels as a JPEG, as data sets store crops."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(to_jpeg(pixels_HW3))
+
+
+def columns_of(crop: FaceCrop) -> dict[str, Any]:
+    """The columns of one crop."""
+    return {
+        "box": crop.face.box,
+        "points": crop.face.points_52.ravel(),
+        "score": crop.face.score,
+        "sharpness": crop.sharpness,
+        "transform": crop.transform_23.ravel(),
+        "size": len(crop.pixels_HW3),
+    }
+
+
+def record(photos: Iterable[Photo], summary: Summary) -> Iterator[dict[str, Any]]:
+    """The rows of all photographs; those without a row are added to `summary`."""
+    for photo in photos:
+        summary.faces += len(photo.rows)
+        summary.skipped.add(photo.name, photo.unreadable, photo.no_face)
+        yield from photo.rows
+
+
+def write_table(rows: Iterable[dict[str, Any]], detection: Detection, path: Path) -> None:
+    """Writes the table, `ROWS_PER_GROUP` rows at a time; its metadata `fra` says how faces were cropped."""
+    settings = {"crop": detection.crop, **asdict(detection.config)}
+    schema = COLUMNS.with_metadata({"fra": json.dumps(settings)})
+    with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
+        waiting: list[dict[str, Any]] = []
+        for row in rows:
+            waiting.append(row)
+            if len(waiting) == ROWS_PER_GROUP:
+                writer.write_table(pa.Table.from_pylist(waiting, schema))
+                waiting.clear()
+        writer.write_table(pa.Table.from_pylist(waiting, schema))

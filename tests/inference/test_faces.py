@@ -1,0 +1,241 @@
+"""`fra faces`: crops of the faces in photographs, and their table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import typer
+from PIL import Image
+from support.photographs import write_photographs
+from support.workspace import run
+
+from fra.data.datasets.ingest import FaceSearch, ingest
+from fra.data.datasets.records import DatasetConfig
+from fra.data.executors import local
+from fra.data.images import decode, members
+from fra.data.shards import write as shards
+from fra.data.shards.config import ShardConfig
+from fra.faces.config import FacesConfig
+from fra.faces.crop import apply
+from fra.faces.detect import Face
+from fra.faces.extract import crop_faces
+from fra.files import new_folder
+from fra.inference.detection import Detection
+from fra.inference.face_drawing import CROPPED, LEFT_OUT, draw_faces
+from fra.inference.faces import TABLE, extract
+from pipelines.cli.faces import app
+
+FRA = (sys.executable, "-m", "pipelines.cli")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seventeen files: twelve photographs with one face, one with three, one without, a damaged one."""
+    return write_photographs(tmp_path_factory.mktemp("photographs") / "photos")
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """All files below a folder with the SHA-256 of their bytes."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_command_writes_crops_and_table_and_lists_the_rest(photos: Path, tmp_path: Path) -> None:
+    done = run(tmp_path, *FRA, "faces", str(photos), "-o", "out", PYTHONPATH=os.environ["PYTHONPATH"])
+    assert done.returncode == 1, done.stdout
+    lines = done.stdout.splitlines()
+    assert "out/faces.parquet" in lines
+    assert "15 faces in 15 photographs; 1 without a face, 1 cannot be decoded" in lines
+    assert any(line.startswith(f"{photos}/p1/landscape.jpg: no face: ") for line in lines)
+    assert any(line.startswith(f"not an image: {photos}/p2/broken.jpg: ") for line in lines)
+    crops = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.jpg")}
+    assert crops == {f"p{person}/{number}_face0.jpg" for person in range(4) for number in range(3)} | {
+        f"p0/group_face{number}.jpg" for number in range(3)
+    }
+
+
+def test_table_says_where_each_crop_comes_from(photos: Path, tmp_path: Path) -> None:
+    summary = extract([str(photos)], tmp_path / "out", Detection("aligned", FacesConfig(size=96)))
+    table = pd.read_parquet(tmp_path / "out" / TABLE)
+    assert list(table.columns) == [
+        *("image", "face", "crop", "box", "points", "score", "sharpness", "transform", "size", "image_sha256")
+    ]
+    assert len(table) == summary.faces == 15
+    assert list(table["image"]) == sorted(table["image"])
+    for row in table.itertuples():
+        original = Path(str(row.image))
+        assert row.image_sha256 == hashlib.sha256(original.read_bytes()).hexdigest()
+        crop = np.asarray(Image.open(tmp_path / "out" / str(row.crop)))
+        assert crop.shape == (96, 96, 3)
+        expected = crop_faces(decode(original.read_bytes()), "aligned", FacesConfig(size=96))[int(row.face)]
+        assert np.abs(crop.astype(int) - expected.pixels_HW3).mean() < 3  # JPEG
+        assert list(row.box) == list(expected.face.box)
+        points = apply(np.reshape(row.transform, (2, 3)), np.reshape(row.points, (5, 2)))
+        assert points.min() > 10
+        assert points.max() < 86
+    metadata = json.loads(pq.read_schema(tmp_path / "out" / TABLE).metadata[b"fra"])
+    assert (metadata["crop"], metadata["size"], metadata["detector"]) == ("aligned", 96, "yunet")
+
+
+def test_crops_equal_those_of_a_data_set(photos: Path, tmp_path: Path) -> None:
+    """The same bytes as `dataset.faces=detect` writes into shards."""
+    extract([str(photos)], tmp_path / "out", Detection())
+    config = DatasetConfig("mine", "folder", str(photos), faces="detect")
+    search = FaceSearch(FacesConfig(), tmp_path / "cache", local(1))
+    records = ingest(config, tmp_path / "raw", search=search)
+    shards.write(
+        records,
+        photos,
+        tmp_path / "shards",
+        tmp_path / "m.parquet",
+        ShardConfig(workers=1),
+        tmp_path / "state",
+    )
+    keys = set(records.loc[records["photo.problem"].isna(), "key"])
+    stored = dict(members(tmp_path / "shards/train-000000.tar", keys))
+    assert len(stored) == 15
+    for key, crop in stored.items():
+        name = key if "_face" in key else f"{key}_face0"
+        assert (tmp_path / "out" / f"{name}.jpg").read_bytes() == crop
+
+
+def test_output_is_the_same_in_every_run(photos: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        extract([str(photos)], tmp_path / name, Detection(), tmp_path / f"drawn-{name}")
+    assert contents(tmp_path / "first") == contents(tmp_path / "second")
+    assert contents(tmp_path / "drawn-first") == contents(tmp_path / "drawn-second")
+    assert set(contents(tmp_path / "drawn-first")) == {
+        *(f"p{person}/{number}.jpg" for person in range(4) for number in range(3)),
+        "p0/group.jpg",
+        "p1/landscape.jpg",
+    }
+
+
+def test_a_folder_with_other_files_is_refused(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine.txt").touch()
+    for out, drawings in (("out", None), ("new", "out")):
+        with pytest.raises(ValueError, match="out: the folder is not empty; give a new or an empty one"):
+            extract([str(photos)], tmp_path / out, Detection(), drawings and tmp_path / drawings)
+    assert contents(tmp_path) == contents(tmp_path)
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["out", "out/mine.txt"]
+
+
+def test_photographs_of_the_same_name_do_not_overwrite_each_other(photos: Path, tmp_path: Path) -> None:
+    """Two formats of one photograph, a file that is named like a crop, a photograph that is given twice."""
+    (tmp_path / "in/a").mkdir(parents=True)
+    (tmp_path / "in/b").mkdir()
+    for name in ("a/x.jpg", "a/x.jfif", "a/x_face0.jpg", "b/x.jpg"):
+        (tmp_path / "in" / name).write_bytes((photos / "p0/0.jpg").read_bytes())
+    places = [str(tmp_path / "in" / name) for name in ("a", "b", "a/x.jpg")]
+    extract(places, tmp_path / "out", Detection())
+    table = pd.read_parquet(tmp_path / "out" / TABLE)
+    assert len(table) == table["crop"].nunique() == 4
+    assert set(table["crop"]) == {name for name in contents(tmp_path / "out") if name != TABLE}
+    assert {"a/x_face0_face0.jpg", "b/x_face0.jpg"} < set(table["crop"])
+
+
+def test_names_are_relative_to_the_folder_that_was_given(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos)
+    for number, place in enumerate([".", "p0", "p0/0.jpg", "p*/0.jpg", "../photos"]):
+        extract([place], tmp_path / str(number), Detection(config=FacesConfig(keep="largest", size=16)))
+    crops = [set(contents(tmp_path / str(number))) - {TABLE} for number in range(5)]
+    assert crops[0] == crops[4]
+    assert "p0/0_face0.jpg" in crops[0]
+    assert crops[1] == {"0_face0.jpg", "1_face0.jpg", "2_face0.jpg", "group_face0.jpg"}
+    assert crops[2] == {"0_face0.jpg"}
+    assert crops[3] == {f"p{person}/0_face0.jpg" for person in range(4)}
+
+
+def test_a_killed_run_leaves_no_half_file_and_is_repeated_by_the_same_command(
+    photos: Path, tmp_path: Path
+) -> None:
+    extract([str(photos)], tmp_path / "undisturbed", Detection())
+    for number in range(3):
+        out = tmp_path / f"out{number}"
+        command = [*FRA, "faces", str(photos), "-o", str(out)]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and len(list(out.rglob("*.jpg"))) < 2 + 4 * number:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert {path.name for path in out.iterdir()} <= {".partial"}
+        extract([str(photos)], out, Detection())
+        assert contents(out) == contents(tmp_path / "undisturbed")
+
+
+def test_an_interrupted_run_leaves_nothing(photos: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*FRA, "faces", str(photos), "-o", str(tmp_path / "out")], stderr=subprocess.DEVNULL
+    )
+    while not list(tmp_path.rglob("*.jpg")):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() != 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_process_is_refused(photos: Path, tmp_path: Path) -> None:
+    with new_folder(tmp_path / "out"), pytest.raises(ValueError, match="another process is writing"):
+        extract([str(photos)], tmp_path / "out", Detection())
+
+
+def test_options_are_those_of_the_parameters() -> None:
+    """Every field of `FacesConfig` is an option with its default, and reaches the result."""
+    context = typer.main.get_command(app).make_context("faces", ["in", "-o", "out"])
+    given = {name: value for name, value in context.params.items() if name in asdict(FacesConfig())}
+    assert given == asdict(FacesConfig())
+    for arguments in (["--score", "0.2"], ["--size", "0"], ["--margin", "3"], ["--keep", "some"]):
+        with pytest.raises(typer.BadParameter):
+            typer.main.get_command(app).make_context("faces", ["in", "-o", "out", *arguments])
+
+
+def test_limits_choose_the_faces(photos: Path, tmp_path: Path) -> None:
+    def count(**options: object) -> int:
+        out = tmp_path / "-".join(map(str, options.values()))
+        summary = extract([str(photos / "p0")], out, Detection(config=FacesConfig(**options)))  # type: ignore[arg-type]
+        return summary.faces
+
+    assert count() == 6
+    assert count(keep="largest") == 4
+    assert count(min_side=400) == 0
+    assert count(score=0.999) == 0
+
+
+def test_drawing_marks_cropped_and_other_faces() -> None:
+    photo = np.full((300, 400, 3), 128, np.uint8)
+    face = Face(
+        (100, 100, 80, 100), np.array([[120, 130], [160, 130], [140, 150], [125, 180], [155, 180]]), 0.9
+    )
+    drawn = draw_faces(photo, [face], [face.shifted(200, 50)])
+    assert drawn.shape == photo.shape
+    np.testing.assert_array_equal(drawn[130, 120], CROPPED)
+    np.testing.assert_array_equal(drawn[180, 320], LEFT_OUT)
+    assert (drawn[:80] == 128).all(), "only near the face"
+
+
+@pytest.mark.parametrize("size", [(40, 40), (1000, 750), (20_000, 200)])
+def test_lines_are_visible_at_any_size(size: tuple[int, int]) -> None:
+    """A row through the face crosses both sides of the box, each a part of the whole that can be seen."""
+    width, height = size
+    left, top, side = width * 0.05, height * 0.1, height * 0.8
+    face = Face((left, top, side, side), np.full((5, 2), (left + side / 2, top + side / 4)), 0.9)
+    drawn = draw_faces(np.full((height, width, 3), 128, np.uint8), [face])
+    row = drawn[drawn.shape[0] // 2]
+    coloured = (row == CROPPED).all(axis=1).sum() / 2
+    assert coloured >= max(1, (drawn.shape[0] * drawn.shape[1]) ** 0.5 / 400)
+    assert min(drawn.shape[:2]) >= 200 or max(drawn.shape[:2]) > 400
