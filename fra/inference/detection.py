@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import cv2
@@ -24,10 +24,6 @@ class Detection:
 
     crop: CropKind = "box"
     config: FacesConfig = field(default_factory=FacesConfig)
-
-    def of_size(self, size: int) -> Detection:
-        """The same with crops of `size` pixels."""
-        return replace(self, config=replace(self.config, size=size))
 
     def description(self) -> dict[str, Any]:
         """What is stored with results: the detector, and how faces are cropped."""

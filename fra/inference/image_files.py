@@ -42,7 +42,7 @@ class Source(NamedTuple):
         name: Name of the file.
         number: Of the face in the file, from 0, the largest first. None where the whole image is used, as for the rest.
         face: Box, points and score, in pixels of the upright image.
-        transform_23: From pixels of the upright image to pixels of the crop.
+        transform_23: From pixels of the upright image to pixels of the crop, before it is resized.
     """
 
     name: str
@@ -208,7 +208,7 @@ def batches(
 
     Args:
         patterns: Files, folders, glob patterns or tar shards.
-        size: Side of the images in pixels. Whole images are resized, faces are cropped.
+        size: Side of the images in pixels, to which whole images and crops of faces are resized.
         batch_size: Images per batch; the last one may have fewer.
         skipped: Files that cannot be read or decoded, or in which no face is found, are added to it.
         detection: How faces are found and cropped; None: whole images are used.
@@ -216,19 +216,19 @@ def batches(
     if detection is None:
         yield from _batches(patterns, partial(_load_image, size), batch_size, skipped)
         return
-    finder = FaceFinder(detection.of_size(size))
+    finder = FaceFinder(detection)
     with opencv_in_one_thread():
-        yield from _batches(patterns, partial(_load_faces, finder), batch_size, skipped)
+        yield from _batches(patterns, partial(_load_faces, size, finder), batch_size, skipped)
 
 
 def _load_image(size: int, name: str, image_HW3: Pixels) -> Loaded:
     return Loaded(name, [(Source(name), resize(image_HW3, size))])
 
 
-def _load_faces(finder: FaceFinder, name: str, photo_HW3: Pixels) -> Loaded:
+def _load_faces(size: int, finder: FaceFinder, name: str, photo_HW3: Pixels) -> Loaded:
     found = finder(photo_HW3)
     faces = [
-        (Source(name, number, crop.face, crop.transform_23), crop.pixels_HW3)
+        (Source(name, number, crop.face, crop.transform_23), resize(crop.pixels_HW3, size))
         for number, crop in enumerate(found.crops)
     ]
     return Loaded(name, faces, no_face=found.reason)
