@@ -1,4 +1,4 @@
-"""Atomic writing of files, tables with checksums, and file hashes."""
+"""Atomic writing of files, tables with checksums, members of tars, and file hashes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import io
 import json
 import os
 import shutil
+import tarfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -169,6 +170,19 @@ def read_csv(
     if others is None and (unexpected := [name for name in table if name not in types]):
         raise ValueError(f"the column {unexpected[0]!r} is unexpected")
     return table.fillna({name: "" for name in table if kinds[str(name)] == "str"})
+
+
+TAR_END = b"\0" * 1024
+"""The end mark of a tar file."""
+
+
+def tar_member(name: str, content: bytes) -> bytes:
+    """A file in a tar: header, content, padding. Owner, mode and time are constants, the same on every machine."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime, info.uname, info.gname = len(content), 0o644, 0, "fra", "fra"
+    return (
+        info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape") + content + b"\0" * (-len(content) % 512)
+    )
 
 
 def sha256(path: Path) -> str:

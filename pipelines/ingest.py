@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 from fra.data.datasets import ingest as datasets
+from fra.data.datasets.frames import FrameStore
 from fra.data.datasets.records import DatasetConfig, root_of
 from fra.data.shards.config import ShardConfig
 from fra.faces.config import FacesConfig
@@ -15,6 +17,9 @@ from pipelines.project.executor import executor_of
 from pipelines.project.mirror import mirror
 from pipelines.repo.code_deps import module_hash
 from pipelines.stage import logger, main
+
+PLACE = {"source", "photo.seconds"}
+"""Columns that tell photographs, or frames of videos, apart."""
 
 
 def face_search(name: str) -> datasets.FaceSearch:
@@ -28,6 +33,17 @@ def face_search(name: str) -> datasets.FaceSearch:
     for other in set(cache.parent.glob("*")) - {cache}:
         shutil.rmtree(other)
     return datasets.FaceSearch(config, cache, executor_of(params.section("shard", ShardConfig)))
+
+
+def frame_store(name: str) -> FrameStore:
+    """Returns where the frames of a data set's videos are kept between runs, and published in its raw folder."""
+
+    def publish(tars: Path) -> Path:
+        mirror(tars, paths.raw(name) / "videos")
+        return paths.raw(name) / "videos"
+
+    folder, executor = paths.frames(name), executor_of(params.section("shard", ShardConfig))
+    return FrameStore(folder, module_hash("fra.data.datasets.frames")[:16], publish, executor)
 
 
 def ingest() -> None:
@@ -44,7 +60,10 @@ def ingest() -> None:
         mirror(state, raw)
     trains = config.name == params.section("dataset", DatasetConfig).name
     search = face_search(config.name) if config.faces == "detect" else None
-    records = datasets.ingest(config, raw, withdrawn, trains=trains, search=search)
+    frames = frame_store(config.name) if config.frames_per_second else None
+    if frames is None:
+        shutil.rmtree(paths.frames(config.name), ignore_errors=True)
+    records = datasets.ingest(config, raw, withdrawn, trains=trains, search=search, frames=frames)
     if embedded:
         mirror(raw, state)  # without the people who were withdrawn
     else:
@@ -57,7 +76,7 @@ def ingest() -> None:
             "%s: %s faces in %s photographs; %s photographs have no face to crop, or cannot be decoded",
             config.name,
             f"{len(records) - without:,}",
-            f"{records['source'].nunique():,}",
+            f"{len(records.drop_duplicates(sorted(PLACE & set(records.columns)))):,}",
             f"{without:,}",
         )
     if withdrawn:

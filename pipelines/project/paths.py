@@ -28,6 +28,11 @@ def raw(name: str) -> Path:
     return Path("data/raw") / name
 
 
+def frames(name: str) -> Path:
+    """Returns the folder of state with the frames of a data set's videos."""
+    return WORK / "frames" / name
+
+
 def shards(name: str) -> Path:
     """Returns the folder with the tar shards of a data set."""
     return Path("data/shards") / name

@@ -57,12 +57,18 @@ def denied_bits(folders: Iterable[str], files: Iterable[str]) -> int:
 
 
 def source_files(root: Path, records: pd.DataFrame) -> list[str]:
-    """Returns the images and tars of `records` on this machine, and the files in `root` itself (lists, tables)."""
+    """Returns the images, tars and videos of `records` on this machine, and the files in `root` itself (lists).
+
+    The tar of a video's frames is not among them: this project wrote it.
+    """
     in_tar, in_table = (
         records[name].notna() if name in records else records["source"].isna() for name in ("span", "content")
     )
-    tars = [url for url in records.loc[in_tar, "source"].unique() if os.path.isfile(url)]  # noqa: PTH113
+    videos = records["photo.video"].dropna() if "photo.video" in records else records["source"].iloc[:0]
+    in_own_tar = records.index.isin(videos.index)
+    tars = [url for url in records.loc[in_tar & ~in_own_tar, "source"].unique() if os.path.isfile(url)]  # noqa: PTH113
     images = [os.path.join(root, source) for source in records.loc[~in_tar & ~in_table, "source"]]  # noqa: PTH118
+    images += [os.path.join(root, video) for video in videos.unique()]  # noqa: PTH118
     return [*tars, *images, *(str(path) for path in root.iterdir() if path.is_file())]
 
 

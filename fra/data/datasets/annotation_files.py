@@ -12,6 +12,8 @@ from pathlib import Path
 from posixpath import splitext
 from typing import TextIO
 
+from fra.data.datasets.records import DatasetConfig
+
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset(
@@ -38,6 +40,8 @@ IMAGE_SUFFIXES = frozenset(
     }
 )
 """Suffixes of the formats that `fra.data.images` decodes, in lower case."""
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm"})
+"""Suffixes of the videos whose frames `fra.data.datasets.video` reads, in lower case."""
 MISSING = frozenset({"", "nan", "none", "na", "n/a", "null", "<na>"})
 """Spellings of a missing value, in lower case: those that pandas, R and databases write."""
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".7z.001", ".rar")
@@ -77,27 +81,35 @@ def unnested(folder: Path) -> Path:
     return inner if inner.is_dir() else folder
 
 
-def image_files(root: Path) -> list[str]:
+def image_files(root: Path, config: DatasetConfig | None = None) -> list[str]:
     """The images below `root`, by their suffix, as sorted relative paths with "/".
 
     Hidden files are left out; other files are left out, too, and a warning counts them by suffix.
 
+    Args:
+        root: The folder.
+        config: The data set, whose `frames_per_second` decides whether videos are listed as well.
+
     Raises:
         FileNotFoundError: There is no such folder, or no image in it.
     """
-    found, skipped = list_files(root)
+    suffixes = IMAGE_SUFFIXES | (VIDEO_SUFFIXES if config and config.frames_per_second else frozenset())
+    found, skipped = list_files(root, suffixes)
+    videos = skipped.keys() & VIDEO_SUFFIXES if config else ()
+    remedy = "; dataset.frames_per_second takes frames from videos" if videos else ""
     if not found:
         others = f"; it holds {describe_skipped(skipped)}" if skipped else ""
         raise FileNotFoundError(
-            f"{root}: no image in it{others} (looked for {' '.join(sorted(IMAGE_SUFFIXES))}, at any depth); "
-            "check dataset.root"
+            f"{root}: no image in it{others} (looked for {' '.join(sorted(suffixes))}, at any depth); "
+            f"check dataset.root{remedy}"
         )
     if skipped:
         logger.warning(
-            "%s: %s files are not images by their suffix and are skipped: %s",
+            "%s: %s files are not images by their suffix and are skipped: %s%s",
             root,
             f"{skipped.total():,}",
             describe_skipped(skipped),
+            remedy,
         )
     return found
 
@@ -108,8 +120,8 @@ def describe_skipped(skipped: Counter[str]) -> str:
     return ", ".join(most) + (f" and {len(skipped) - 8} further suffixes" if len(skipped) > 8 else "")
 
 
-def list_files(root: Path) -> tuple[list[str], Counter[str]]:
-    """The images below `root`, as sorted relative paths with "/", and the number of other files by suffix.
+def list_files(root: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> tuple[list[str], Counter[str]]:
+    """The files below `root` with one of the suffixes, as sorted relative paths with "/"; others by suffix, counted.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -129,7 +141,7 @@ def list_files(root: Path) -> tuple[list[str], Counter[str]]:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(f"{folder}{entry.name}/")
-                elif (suffix := splitext(entry.name)[1].lower()) not in IMAGE_SUFFIXES:
+                elif (suffix := splitext(entry.name)[1].lower()) not in suffixes:
                     skipped[suffix or "without suffix"] += 1
                 elif Path(entry).is_file():
                     found.append(f"{folder}{entry.name}")

@@ -30,6 +30,7 @@ from fra.data.datasets.adapters import (
 )
 from fra.data.datasets.checks import check_links, check_names, stat_all, without_repeats
 from fra.data.datasets.faces import face_records
+from fra.data.datasets.frames import Frames, FrameStore, with_frames, without_videos
 from fra.data.datasets.photos import search_photos
 from fra.data.datasets.record_table import FileStamp, table_of
 from fra.data.datasets.records import DatasetConfig, Record, hash_fraction, root_of
@@ -162,9 +163,11 @@ def ingest(
     *,
     trains: bool = False,
     search: FaceSearch | None = None,
+    frames: FrameStore | None = None,
 ) -> pd.DataFrame:
     """Lists a data set into `raw/records.parquet`, one row per image, sorted by key; returns the table.
 
+    With `dataset.frames_per_second` a video is replaced by its frames, see `fra.data.datasets.frames.with_frames`.
     With `dataset.faces=detect` there is one row per face instead, see `fra.data.datasets.faces.face_records`.
 
     The columns are key, source (relative to the root), split, person, bytes and modified (from the file system; null
@@ -178,6 +181,7 @@ def ingest(
         withdrawn: People to leave out. Their images are deleted from an embedded set, but never from the user's folder.
         trains: Whether the set is pre-trained on, so that it must have training images.
         search: How photographs are searched for faces; null with `dataset.faces=as_is`.
+        frames: Where the frames of videos are stored; `raw/videos` by default.
 
     Raises:
         ValueError: There is no such adapter, `dataset.root` is not set, an annotation file is not as published, or a
@@ -195,20 +199,45 @@ def ingest(
         for record in listed:
             if record.person in withdrawn:
                 (root / record.source).unlink()
-        on_disk = []
-    else:
-        on_disk = [record.source for record in records if record.content is None and record.span is None]
     check_names(records, config.urls or root)
-    check_splits(config, records, trains)
     if not config.follow_links:
-        check_links(root, on_disk)
+        check_links(root, files_of(config, records))
+    records, versions = expand_videos(config, records, root, frames or FrameStore(raw / "videos"))
+    check_splits(config, records, trains)
     version = content_version if is_embedded(config) else reported_version
-    stamps = file_stamps(root, records, on_disk, version)
+    stamps = file_stamps(
+        root, records, files_of(config, records), lambda tar: versions.get(tar) or version(tar)
+    )
     table = table_of(records, stamps).sort_values("key", ignore_index=True)
     if search is not None:
         table = faces_of(table, root, config, search)
     write_parquet(table, raw / "records.parquet")
     return table
+
+
+def files_of(config: DatasetConfig, records: list[Record]) -> list[str]:
+    """The sources of the records that are files of the user below the root."""
+    if is_embedded(config):
+        return []
+    return [record.source for record in records if record.content is None and record.span is None]
+
+
+def expand_videos(config: DatasetConfig, records: list[Record], root: Path, store: FrameStore) -> Frames:
+    """The records without videos: replaced by their frames, or left out where `dataset.frames_per_second` is null.
+
+    Raises:
+        ValueError: No record is left.
+    """
+    if config.frames_per_second is None:
+        found = Frames(without_videos(records, root), {})
+    else:
+        found = with_frames(records, root, config.frames_per_second, store)
+    if not found.records:
+        raise ValueError(
+            f"{root}: no image, and no video of which frames are taken (dataset.frames_per_second is "
+            f"{config.frames_per_second}); the log names each video that is left out"
+        )
+    return found
 
 
 def faces_of(photos: pd.DataFrame, root: Path, config: DatasetConfig, search: FaceSearch) -> pd.DataFrame:

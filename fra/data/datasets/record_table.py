@@ -76,6 +76,9 @@ def table_of(records: list[Record], stamps: list[FileStamp | None]) -> pd.DataFr
         f"measure.{name}": [record.measures.get(name) for record in records]
         for name in sorted({name for record in records for name in record.measures})
     }
+    if any(record.video for record in records):
+        text["photo.video"] = [record.video for record in records]
+        measures["photo.seconds"] = [record.seconds for record in records]
     others: dict[str, list[Any]] = {
         "landmarks": [record.landmarks and list(record.landmarks) for record in records],
         "box": [record.box and list(record.box) for record in records],

@@ -80,6 +80,8 @@ class Record:
         measures: Real numbers by name, such as angles.
         groups: Numbers by name that only tell which subset of the set the image belongs to. They are evaluated
             separately (`transfer.groups`), but not learnt, so that they need not occur in the training split.
+        video: Path of the video below the root, of which the image is a frame; `source` is then the tar of its frames.
+        seconds: Time of the frame since the first one of the video.
     """
 
     source: str
@@ -93,6 +95,8 @@ class Record:
     span: tuple[int, int] | None = None
     measures: Mapping[str, float] = field(default_factory=dict)
     groups: Mapping[str, int] = field(default_factory=dict)
+    video: str | None = None
+    seconds: float | None = None
 
 
 def hash_fraction(name: str) -> float:

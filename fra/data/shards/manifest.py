@@ -61,6 +61,8 @@ def assemble(
     if "span" in listed:  # keep only the tar's name: its folder or server is private
         tars = listed["source"].map(lambda url: PurePosixPath(urlsplit(url).path).name)
         listed = listed.assign(source=listed["source"].mask(listed["span"].notna(), tars))
+    if "photo.video" in listed:  # a frame: its video says more than the tar of frames
+        listed = listed.assign(source=listed["photo.video"].fillna(listed["source"]))
     table = listed.assign(**{name: properties[name].array for name in (*FILE_COLUMNS, "error")})
     is_refused = table["key"].isin(list(refused))
     table.loc[is_refused, "error"] = [refused[key] for key in table.loc[is_refused, "key"]]

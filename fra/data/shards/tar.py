@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from fra.data.images import ImageError, ImageInfo, crop, decode, read_header, to
 from fra.data.shards.strip_metadata import without_metadata
 from fra.faces.crop import Transform
 from fra.faces.crop import crop as crop_face
-from fra.files import atomic, write_text
+from fra.files import TAR_END, atomic, tar_member, write_text
 
 SUFFIX = {"jpeg": "jpg", "ppm": "pgm", "tiff": "tif"}
 """File formats (Pillow's names) whose usual file suffix differs from the name."""
@@ -78,19 +77,6 @@ def annotation_json(records: pd.DataFrame) -> list[bytes]:
     return [json.dumps(entry, ensure_ascii=False).encode() for entry in known]
 
 
-def tar_member(name: str, content: bytes) -> bytes:
-    """A file in a tar: header, content, padding. Owner, mode and time are constants, the same on every machine."""
-    info = tarfile.TarInfo(name)
-    info.size, info.mode, info.mtime, info.uname, info.gname = len(content), 0o644, 0, "fra", "fra"
-    return (
-        info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape") + content + b"\0" * (-len(content) % 512)
-    )
-
-
-END = b"\0" * 1024
-"""The end mark of a tar file."""
-
-
 def write_shard(job: ShardJob) -> int:
     """Writes one shard, and what its images are into `state/<shard>.json`; returns the number of records.
 
@@ -125,11 +111,11 @@ def write_shard(job: ShardJob) -> int:
                 sample = image + tar_member(f"{key}.json", annotation)
                 digest.update(sample)
                 size += stream.write(sample)
-        digest.update(END)
-        stream.write(END)
+        digest.update(TAR_END)
+        stream.write(TAR_END)
     if size == 0:
         path.unlink(missing_ok=True)
-    entry = {"fingerprint": job.fingerprint, "sha256": digest.hexdigest(), "bytes": size + len(END)}
+    entry = {"fingerprint": job.fingerprint, "sha256": digest.hexdigest(), "bytes": size + len(TAR_END)}
     job.state.mkdir(parents=True, exist_ok=True)
     write_text(json.dumps({**entry, "found": found}), job.state / f"{job.name}.json")
     return len(job.records)

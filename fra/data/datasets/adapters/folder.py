@@ -15,7 +15,7 @@ from fra.data.datasets.records import DatasetConfig, Record, split_of
 
 def records(root: Path, config: DatasetConfig) -> Iterator[Record]:
     """The records of the set in the folder `root`."""
-    sources = image_files(root)
+    sources = image_files(root, config)
     people = {dirname(source) for source in sources}
     for source in sources:
         person = dirname(source) if len(people) > 1 else None

@@ -22,7 +22,7 @@ def lfw(root: Path, config: DatasetConfig) -> Iterator[Record]:
     """The records of LFW in the folder `root`."""
     found = next((root / name for name in LFW if (root / name).exists()), root / LFW[0])
     top = unnested(require(found, "LFW's images, one folder per person"))
-    for name in image_files(top):  # named as in `pairs.txt`
+    for name in image_files(top, config):  # named as in `pairs.txt`
         yield Record(f"{top.relative_to(root).as_posix()}/{name}", "test", basename(dirname(name)), name=name)
 
 
@@ -31,6 +31,6 @@ def vggface2(root: Path, config: DatasetConfig) -> Iterator[Record]:
     require(root / "train", "VGGFace2's training images, one folder per person")
     for split in ("train", "test"):
         if (root / split).is_dir():
-            for name in image_files(root / split):
+            for name in image_files(root / split, config):
                 person = basename(dirname(name))
                 yield Record(f"{split}/{name}", split_off(split, person, config), person)
