@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from support.scenes import Pixels, background, orl_photographs
+from fra.bench.scenes import background
+from support.scenes import Pixels, orl_photographs
 
 SIDE = 140
 """Width in pixels of a pasted face."""

@@ -12,7 +12,8 @@ import av
 import cv2
 import numpy as np
 
-from support.scenes import Pixels, background, orl_photographs
+from fra.bench.scenes import background
+from support.scenes import Pixels, orl_photographs
 
 RATE = 10
 """Frames per second of a video, where a test needs no other."""
