@@ -46,3 +46,16 @@ def test_three_lines_in_an_empty_folder(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert str(site) in done.stdout
     assert done.stdout.startswith("(1, ")
+
+
+def test_a_checkout_on_windows_has_the_same_bytes(tmp_path: Path) -> None:
+    """DVC compares the bytes of code and annotations, and so do the records."""
+    text = "a,b\n1,2\n"
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from/table.csv").write_text(text)
+    shutil.copy(ROOT / ".gitattributes", tmp_path / "from")
+    author = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+    for command in (("init", "-q"), ("add", "-A"), (*author, "commit", "-q", "-m", "start")):
+        subprocess.run(["git", *command], cwd=tmp_path / "from", check=True)
+    subprocess.run(["git", "clone", "-q", "-c", "core.autocrlf=true", "from", "to"], cwd=tmp_path, check=True)
+    assert (tmp_path / "to/table.csv").read_bytes() == text.encode()
