@@ -124,11 +124,15 @@ def landmark_facts(arrow: pa.Table) -> dict[str, NDArray[np.float32]]:
     Returns:
         landmark_count: The number of points.
         landmarks_finite: 1 where all coordinates are finite numbers, else 0.
+        landmarks_together: The largest number of points at one and the same place.
         landmarks_beyond: How far the outermost point lies outside the image, in image widths or heights.
         eye_distance: The distance of the eyes in image widths, for the numbers of landmarks in `EYES`.
         roll: The angle in degrees of the line from the left eye to the right; beyond 90 they are swapped.
     """
-    names = ("landmark_count", "landmarks_finite", "landmarks_beyond", "eye_distance", "roll")
+    names = (
+        *("landmark_count", "landmarks_finite", "landmarks_together", "landmarks_beyond"),
+        *("eye_distance", "roll"),
+    )
     facts = {name: np.full(len(arrow), np.nan, np.float32) for name in names}
     start = 0
     for batch in arrow.select(["landmarks", "width", "height"]).to_batches(max_chunksize=BATCH):
@@ -173,6 +177,7 @@ def measure_points(
         facts: The measurements by name, updated in place.
     """
     facts["landmarks_finite"][rows] = np.isfinite(point_NL2).all(axis=(1, 2))
+    facts["landmarks_together"][rows] = largest_group(point_NL2)
     with np.errstate(invalid="ignore", divide="ignore"):
         share_NL2 = point_NL2 / size_N2[:, None]
         facts["landmarks_beyond"][rows] = np.maximum(-share_NL2, share_NL2 - 1).max(axis=(1, 2)).clip(0)
@@ -181,3 +186,14 @@ def measure_points(
             apart_N2 = point_NL2[:, right] - point_NL2[:, left]
             facts["eye_distance"][rows] = np.hypot(*apart_N2.T) / size_N2[:, 0]
             facts["roll"][rows] = np.abs(np.degrees(np.arctan2(apart_N2[:, 1], apart_N2[:, 0])))
+
+
+def largest_group(point_NL2: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Returns the largest number of points of a row that are at one and the same place: (N,)."""
+    place_NL = np.sort(point_NL2[..., 0] + 1j * point_NL2[..., 1], axis=1)
+    largest_N = np.ones(len(place_NL), dtype=np.int64)
+    run_N = np.ones(len(place_NL), dtype=np.int64)
+    for point in range(1, place_NL.shape[1]):
+        run_N = np.where(place_NL[:, point] == place_NL[:, point - 1], run_N + 1, 1)
+        largest_N = np.maximum(largest_N, run_N)
+    return largest_N

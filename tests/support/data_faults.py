@@ -285,6 +285,13 @@ def with_nan(points: np.ndarray) -> np.ndarray:
     return points
 
 
+def at_the_corner(points: np.ndarray) -> np.ndarray:
+    """Points that are not known, at (1, 1), as some copies of 300-W have them."""
+    points = points.copy()
+    points[:22] = 1
+    return points
+
+
 DRAFT_FAULTS = [
     Fault("empty file", "not empty", raw("s1/empty.png", lambda content, image: b"")),
     Fault(
@@ -460,6 +467,7 @@ DRAFT_FAULTS = [
     ),
     Fault("5 landmarks in a set with 68", "landmark count", with_landmarks(9, lambda points: points[:5])),
     Fault("landmark that is not a number", "landmarks are finite", with_landmarks(10, with_nan)),
+    Fault("a third of the landmarks at the corner", "landmarks are apart", with_landmarks(20, at_the_corner)),
     Fault(
         "landmarks outside the image",
         "landmarks in the image",

@@ -17,6 +17,8 @@ from fra.validation.rules.rule import (
 )
 
 QUARANTINE: Severity = "quarantine"
+TOGETHER = 2
+"""Landmarks that may be at one place, as those of closed lips and lids are."""
 
 
 def columns() -> list[Rule]:
@@ -229,6 +231,12 @@ def landmarks(config: ValidateConfig) -> list[Rule]:
             "a coordinate of a landmark is not a finite number",
             is_true("landmarks_finite"),
             report_column="",
+        ),
+        Rule(
+            "landmarks are apart",
+            QUARANTINE,
+            f"more than {TOGETHER} landmarks are at one and the same place, such as unknown ones at the corner",
+            between("landmarks_together", high=TOGETHER),
         ),
         Rule(
             "landmarks in the image",
