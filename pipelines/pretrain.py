@@ -12,6 +12,7 @@ from fra.data.loader.config import DataConfig
 from fra.data.loader.webdataset import train_shards
 from fra.data.views.config import ViewsConfig
 from fra.data.views.views import Views
+from fra.files import sha256
 from fra.method.config import ModelConfig, ObjectiveConfig
 from fra.train.config import ProbeConfig, TrainConfig
 from fra.train.pretrain import check_training
@@ -22,7 +23,7 @@ from pipelines import params
 from pipelines.lineage import record
 from pipelines.project import paths
 from pipelines.repo.code_deps import code_hash
-from pipelines.sections import ParamsError
+from pipelines.sections import ParamsError, init_file
 from pipelines.stage import logger, main
 
 SECTIONS = ["data", "views", "model", "objective", "train", "probe"]
@@ -63,6 +64,8 @@ def pretrain() -> None:
     source, files = inputs(dataset, data)
     if params.read()["source"] != source.as_posix():  # dvc.yaml depends on `source`
         raise ParamsError(f"params.yaml: source must be {source} where data.loader is {data.loader}")
+    if params.read()["init_file"] != (start := init_file(config.init, source.as_posix())):
+        raise ParamsError(f"params.yaml: init_file must be {start} where train.init is {config.init}")
     # One rank per machine compares the hashes; if it fails, torchrun ends the others.
     validation = verdict.check(paths.VALIDATION / "verdict.json", files, hashed=dist.is_local_rank_zero())
     exclude = verdict.quarantined_indices(
@@ -74,7 +77,12 @@ def pretrain() -> None:
     chosen = {"dataset": {"name": dataset}, **{name: values[name] for name in SECTIONS}}
     origin = record.provenance(chosen, read)
     probe, probe_files = labelled_faces(params.section("probe", ProbeConfig), data.image_size, views)
-    identity = {"params": origin["params"], "inputs": {**read, **probe_files}, "code": code_hash("pretrain")}
+    init = {} if config.init is None else {start: sha256(Path(start))}
+    identity = {
+        "params": origin["params"],
+        "inputs": {**read, **probe_files, **init},
+        "code": code_hash("pretrain"),
+    }
     run = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     with dist.process_group(config.device):
         check_training(objective, config)

@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -72,6 +73,14 @@ def _defaults(cls: Any) -> dict[str, Any]:
         elif field.default is not dataclasses.MISSING:
             found[field.name] = field.default
     return found
+
+
+def init_file(init: str | None, source: str) -> str:
+    """Returns the file that `train.init` names; `source`, which pre-training reads anyway, where it names none."""
+    if init is None:
+        return source
+    released = Path("fra/weights") / f"{init}.safetensors"
+    return released.as_posix() if not Path(init).exists() and released.is_file() else init
 
 
 def listing(name: str) -> Iterator[str]:

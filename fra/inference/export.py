@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from fra.files import atomic, check_output
 from fra.inference.encoder import load
 from fra.method.backbone import RESNETS
+from fra.weights.convert import shared_name
 from fra.weights.files import write_weights
 from fra.weights.pretrained import PretrainedBackbone
 
@@ -202,11 +203,6 @@ def accepts_any_size(timm: Any, name: str) -> str:
     except TypeError:
         return ""
     return ", dynamic_img_size=True"
-
-
-def shared_name(key: str) -> str:
-    """Return a weight's name in the form that a timm model and its feature extractor have in common."""
-    return key.removeprefix("model.").replace("_", ".")
 
 
 def onnx(encoder: PretrainedBackbone, images: Tensor) -> Iterator[Candidate]:

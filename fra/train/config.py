@@ -43,6 +43,10 @@ class TrainConfig:
     """Momentum of the prototypes that pixels are assigned to."""
     seed: Seed = 0
     """Seed of weights, order of images, views and dropout."""
+    init: str | None = None
+    """Weights to start from: a file, or the name of released weights such as demo; null: random weights."""
+    init_warmup_epochs: NonNegativeInt = 1
+    """Epochs in which the backbone of `init` stays as it is, where heads are new: they would destroy it at first."""
     device: str = "auto"
     """Torch device; auto: a GPU where there is one."""
     precision: Precision = "auto"

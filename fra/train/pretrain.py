@@ -1,4 +1,4 @@
-"""Pre-training, from random weights to `backbone.safetensors`."""
+"""Pre-training, from random or existing weights to `backbone.safetensors`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from fra.method.config import ModelConfig, ObjectiveConfig
 from fra.method.networks import build
 from fra.train.checkpoint import Checkpoints
 from fra.train.config import TrainConfig
+from fra.train.init import InitReport, initialise
 from fra.train.interrupt import StopSignal
 from fra.train.monitoring.history import as_csv
 from fra.train.monitoring.tensorboard import TensorBoardLogger
@@ -26,6 +27,7 @@ from fra.train.prefetch import Loader
 from fra.train.probe import Probe
 from fra.train.trainer import Observer, Trainer
 from fra.weights.files import save_weights
+from fra.weights.pretrained import PREDICTORS
 
 logger = logging.getLogger(__name__)
 
@@ -70,10 +72,14 @@ def pretrain(
     check_training(objective_config, train_config)
     torch.manual_seed(train_config.seed)
     model = build(model_config, objective_config)
+    start = None if train_config.init is None else initialise(model, model_config, train_config.init)
+    if start is not None:
+        train_config = _continued(train_config, start)
     identity = {
         **{f"model.{name}": value for name, value in asdict(model_config).items()},
         **{f"objective.{name}": value for name, value in asdict(objective_config).items()},
         **{f"train.{name}": value for name, value in asdict(train_config).items()},
+        "init": None if start is None else start.sha256,
         "world_size": dist.world_size(),
         "steps_per_epoch": loader.steps_per_epoch,
     }
@@ -83,16 +89,36 @@ def pretrain(
         _observers(observe, train_config, checkpoints) as observers,
         StopSignal() as stop,
     ):
-        trainer = Trainer(model, train_config, loader, views, folder, identity, observers, probe)
+        trainer = Trainer(
+            model,
+            train_config,
+            loader,
+            views,
+            folder,
+            identity,
+            observers,
+            probe,
+            frozen_epochs=train_config.init_warmup_epochs if start is not None and start.new else 0,
+        )
         if trainer.restore():
             logger.info("continuing at step %d of %d from %s", trainer.state.step, trainer.steps, checkpoints)
         trainer.train(stop)
         metrics, speed = _metrics(trainer), _speed(trainer)
         if dist.rank() == 0:
-            _write(trainer, model_config, out, provenance, metrics, speed)
+            origin = {**provenance, **({} if start is None else {"init": start._asdict()})}
+            _write(trainer, model_config, out, origin, metrics, speed)
             folder.remove()
         trainer.collectives.barrier()
     return {**metrics, **speed}
+
+
+def _continued(config: TrainConfig, start: InitReport) -> TrainConfig:
+    """Returns the recipe without the initialisation of masks, where the existing weights have masks; logs the start."""
+    logger.info("%s", start)
+    if start.new == "heads" or config.mask_init == "random":
+        return config
+    logger.info("train.mask_init=%s is not used: the masks are those of train.init", config.mask_init)
+    return replace(config, mask_init="random")
 
 
 def check_training(objective: ObjectiveConfig, config: TrainConfig) -> None:
@@ -171,7 +197,11 @@ def _write(
     save_weights(
         out / "backbone.safetensors", online.backbone.state_dict(), {**metadata, "contents": "backbone"}
     )
-    save_weights(out / "model.safetensors", online.state_dict(), {**metadata, "contents": "model"})
+    predictors = {
+        name: value for name, value in trainer.model.state_dict().items() if name.startswith(PREDICTORS)
+    }
+    whole = {**online.state_dict(), **predictors}  # with predictors, a later training can continue exactly
+    save_weights(out / "model.safetensors", whole, {**metadata, "contents": "model"})
     write_text(as_csv(trainer.state.history), out / "history.csv")
     write_text(json.dumps(speed, indent=2) + "\n", out / "speed.json")
     write_text(json.dumps(metrics, indent=2) + "\n", out / "metrics.json")

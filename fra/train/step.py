@@ -157,6 +157,7 @@ class TrainStep:
         target_momentum: float,
         prototype_momentum: float,
         regional: bool = True,
+        frozen: bool = False,
     ) -> StepOutput:
         """Runs one optimiser step and updates target network and prototypes; never waits for the device.
 
@@ -168,11 +169,16 @@ class TrainStep:
             target_momentum: Momentum of the target network's update.
             prototype_momentum: Momentum of the prototypes' update.
             regional: False trains at image level: no region or relation loss.
+            frozen: True trains the heads only; gradients of the backbone are computed and discarded.
         """
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.zero_grad(set_to_none=True)
         output, online_masks, target_masks = self.backward(view1_B3HW, view2_B3HW, regional)
+        if frozen:
+            self.model.online.backbone.zero_grad(
+                set_to_none=True
+            )  # the optimiser skips parameters without one
         optimizer.step()
         self.model.update_target(target_momentum)
         self.model.update_prototypes(online_masks, target_masks, prototype_momentum)

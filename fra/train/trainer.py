@@ -61,6 +61,7 @@ class Trainer:
         identity: Values that a checkpoint must share to be resumed, by parameter name.
         observers: Called with each new row of the history, on rank 0.
         probe: Scores the backbone every few epochs.
+        frozen_epochs: Epochs at the start in which the backbone does not change.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Trainer:
         identity: Mapping[str, Any],
         observers: Sequence[Observer],
         probe: Probe | None = None,
+        frozen_epochs: int = 0,
     ) -> None:
         self.config = config
         self.loader = loader
@@ -87,6 +89,7 @@ class Trainer:
         self.model = model
         self.optimizer = make_optimizer(model, config)
         self.steps = config.epochs * loader.steps_per_epoch
+        self.frozen_steps = frozen_epochs * loader.steps_per_epoch
         self.region_start_step = config.region_start_epoch * loader.steps_per_epoch
         warmup = cap_warmup(config.warmup_epochs, config.epochs, "train")
         self.lr = warmup_cosine(config.lr, config.epochs, warmup, loader.steps_per_epoch)
@@ -184,6 +187,7 @@ class Trainer:
                 target_momentum=self._target_momentum(state.step),
                 prototype_momentum=config.prototype_momentum,
                 regional=state.step >= self.region_start_step,
+                frozen=state.step < self.frozen_steps,
             )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):

@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy._core.multiarray import scalar
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from fra.files import check_output, sha256
 from fra.method import backbone as backbones
-from fra.weights.files import first_not_finite, save_weights
+from fra.weights.files import METADATA_KEY, first_not_finite, save_weights
 
 HARMLESS: list[Any] = [
     argparse.Namespace,
@@ -102,16 +102,45 @@ def import_weights(
         OSError: `out` cannot be written.
     """
     check_output(out, [".safetensors"])
+    found = read_backbone(file, backbone, prefix)
+    metadata = {
+        "contents": "backbone",
+        "backbone": backbone,
+        "image_size": image_size,
+        "mean": found.layout.mean,
+        "std": found.layout.std,
+        "provenance": {"imported": file.name, "sha256": sha256(file), "layout": found.layout.name},
+    }
+    save_weights(out, found.weights, metadata)
+    return found.report
+
+
+class BackboneWeights(NamedTuple):
+    """The backbone in a checkpoint: our names and its values, the layout of the file, and what matched."""
+
+    weights: dict[str, Tensor]
+    layout: Layout
+    report: Imported
+
+
+def read_backbone(file: Path, backbone: str, prefix: str | None = None) -> BackboneWeights:
+    """Read the backbone of somebody else's checkpoint; arguments and errors are those of `import_weights`."""
     tensors = read_tensors(file)
     wanted = backbones.build(backbone).state_dict()
-    if prefix is None:
-        layout = find_layout(tensors, file)
-    else:
+    if prefix is not None:
         layout = Layout(
             f"prefix {prefix!r}", find_prefix(tensors, prefix, next(iter(wanted)), file), *IMAGENET
         )
-    found = {name: tensors[layout.prefix + name] for name in wanted if layout.prefix + name in tensors}
-    used = {layout.prefix + name for name in found}
+    elif backbone.startswith("timm:"):
+        layout = Layout("timm", "", *IMAGENET)
+    else:
+        layout = find_layout(tensors, file)
+    names = {name: layout.prefix + name for name in wanted}
+    if layout.name == "timm":
+        theirs = {shared_name(name.removeprefix(PARALLEL)): name for name in tensors}
+        names = {name: theirs.get(shared_name(name.removeprefix("trunk.")), name) for name in wanted}
+    found = {name: tensors[source] for name, source in names.items() if source in tensors}
+    used = {names[name] for name in found}
     report = Imported(
         layout.name,
         matched=list(found),
@@ -119,17 +148,24 @@ def import_weights(
         left_over=[name for name in tensors if name not in used],
     )
     check(report, found, wanted, file, backbone)
-    metadata = {
-        "contents": "backbone",
-        "backbone": backbone,
-        "image_size": image_size,
-        "mean": layout.mean,
-        "std": layout.std,
-        "provenance": {"imported": file.name, "sha256": sha256(file), "layout": layout.name},
-    }
     weights = {name: found.get(name, own).to(own.dtype) for name, own in wanted.items()}
-    save_weights(out, weights, metadata)
-    return report
+    return BackboneWeights(weights, layout, report)
+
+
+def shared_name(name: str) -> str:
+    """Return a weight's name in the form that a timm model and its feature extractor have in common."""
+    return name.removeprefix("model.").replace("_", ".")
+
+
+def is_ours(file: Path) -> bool:
+    """Whether a file is a weights file of this project."""
+    if file.suffix != ".safetensors":
+        return False
+    try:
+        with safe_open(file, framework="pt") as content:
+            return METADATA_KEY in (content.metadata() or {})
+    except SafetensorError:
+        return False
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:

@@ -49,6 +49,14 @@ class LoadReport(NamedTuple):
     unexpected: list[str]
 
 
+def is_official(tensors: Mapping[str, Any]) -> bool:
+    """Whether names are those of an official FRA checkpoint, which holds online and target network."""
+    names = {name.removeprefix("module.") for name in tensors}
+    return any(name.startswith("online_net.backbone.") for name in names) and any(
+        name.startswith("target_net.") for name in names
+    )
+
+
 def official_name(name: str) -> str:
     """Return the name in official checkpoints of a parameter or buffer of `FRA`."""
     for ours, theirs in _OFFICIAL_NETWORKS:

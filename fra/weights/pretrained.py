@@ -22,6 +22,10 @@ from fra.weights.files import read_network
 
 Module = TypeVar("Module", bound=nn.Module)
 
+PREDICTORS = ("global_predictor.", "region_predictor.")
+"""Prefixes of the predictors' names in a model.safetensors, which only a continued training needs; the names of the
+online network have none."""
+
 REQUIRED = {
     "backbone": ("backbone", "image_size", "mean", "std"),
     "model": ("backbone", "image_size", "mean", "std", "num_masks", "projection_dim", "hidden_dim"),
@@ -112,7 +116,7 @@ def restore(stored: Stored, make: Callable[[], Module], seed: int | None = None,
         weights = {
             name.removeprefix(prefix): value
             for name, value in stored.weights.items()
-            if name.startswith(prefix)
+            if name.startswith(prefix) and not name.startswith(PREDICTORS)
         }
         try:
             module.load_state_dict(weights)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from dvc.exceptions import InvalidArgumentError
 from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
 sys.path.insert(0, str(Path(__file__).parents[3]))  # the project of this file, whichever one is installed
 
 from pipelines.overrides import check_renamed
-from pipelines.sections import ParamsError, defaults
+from pipelines.sections import ParamsError, defaults, init_file
 
 
 def check_arguments(arguments: list[str]) -> None:
@@ -27,4 +28,5 @@ def check_arguments(arguments: list[str]) -> None:
 
 
 check_arguments(sys.argv[1:])
+OmegaConf.register_new_resolver("init_file", init_file, replace=True)
 ConfigStore.instance().store("defaults_of_code", defaults())
