@@ -10,11 +10,14 @@ import numpy as np
 
 from fra.faces.config import FacesConfig
 from fra.faces.crop import box_transform, crop
-from fra.faces.detect import Detector, Face, Pixels, Points
+from fra.faces.detect import Detector, Face, Pixels, Points, merge
 from fra.faces.sharpness import SIDE, sharpness
 
 NUMBERS = 16
 """Numbers of a face that are stored: box (4), points (10), score, sharpness."""
+
+PANORAMA = 2.5
+"""A photograph whose longer side is more than this many times the shorter one is searched in parts, too."""
 
 
 class FoundFace(NamedTuple):
@@ -48,10 +51,30 @@ def from_numbers(values: Sequence[float]) -> list[FoundFace]:
 def find(photo_HW3: Pixels, detector: Detector) -> list[FoundFace]:
     """All faces that a detector finds in an upright RGB photograph, highest score first."""
     found = []
-    for face in detector.detect(photo_HW3):
+    for face in search(photo_HW3, detector):
         part = crop(photo_HW3, box_transform(face.box, SIDE, margin=0.0), SIDE)
         found.append(FoundFace(face, sharpness(np.asarray(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY), np.uint8))))
     return found
+
+
+def search(photo_HW3: Pixels, detector: Detector) -> list[Face]:
+    """The faces in a photograph; a panorama is searched as a whole and in parts.
+
+    A detector searches a photograph at sizes that depend on its longer side: faces in a panorama would be too small.
+    Each part is twice as long as the shorter side, and half of it is shown by the next one, so that every face is
+    completely in one of them.
+    """
+    long, short = max(photo_HW3.shape[:2]), min(photo_HW3.shape[:2])
+    faces = detector.detect(photo_HW3)
+    if long <= PANORAMA * short:
+        return faces
+    for start in (*range(0, long - 2 * short, short), long - 2 * short):
+        if photo_HW3.shape[1] == long:
+            x, y, part_HW3 = start, 0, photo_HW3[:, start : start + 2 * short]
+        else:
+            x, y, part_HW3 = 0, start, photo_HW3[start : start + 2 * short]
+        faces += [face.shifted(x, y) for face in detector.detect(np.ascontiguousarray(part_HW3))]
+    return merge(faces)
 
 
 def select(found: Sequence[FoundFace], config: FacesConfig) -> list[FoundFace]:

@@ -57,7 +57,6 @@ class FaceFinder:
         """
         self.detection = detection
         self._local = threading.local()
-        self._loading = threading.Lock()  # OpenCV's log level, which is changed meanwhile, is global
         self._detector()
 
     def __call__(self, photo_HW3: Pixels) -> FacesFound:
@@ -71,8 +70,7 @@ class FaceFinder:
 
     def _detector(self) -> Detector:
         if not hasattr(self._local, "detector"):
-            with self._loading:
-                self._local.detector = detector(self.detection.config.detector, MIN_SCORE)
+            self._local.detector = detector(self.detection.config.detector, MIN_SCORE)
         model: Detector = self._local.detector
         return model
 
