@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,13 @@ from support.data_faults import (
 )
 
 from fra.validation.verdict import ValidationResult
+
+
+def some_are_slow(cases: Iterable[Any]) -> list[Any]:
+    """The cases; two of three are slow tests, as each validates a whole set."""
+    return [
+        pytest.param(case, marks=pytest.mark.slow if place % 3 else ()) for place, case in enumerate(cases)
+    ]
 
 
 def test_at_least_forty_faults_are_tested() -> None:
@@ -77,7 +85,7 @@ def test_only_faulty_rows_are_quarantined(faulty: tuple[dict[str, str], Validati
     assert quarantined <= allowed, quarantined - allowed
 
 
-@pytest.mark.parametrize("fault", PREPARED_FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", some_are_slow(PREPARED_FAULTS), ids=lambda fault: fault.name)
 def test_a_fault_in_shards_betons_or_manifest_is_found(fault: Fault, clean: Prepared, tmp_path: Path) -> None:
     prepared = faults.copied(clean, tmp_path / "set")
     named = fault.plant(prepared)
@@ -103,7 +111,7 @@ def test_a_manifest_that_is_no_table_is_refused(clean: Prepared, tmp_path: Path)
         validated(prepared)
 
 
-@pytest.mark.parametrize("name", WRONG_VIEWS)
+@pytest.mark.parametrize("name", some_are_slow(WRONG_VIEWS))
 def test_wrong_view_settings_are_found(name: str, clean: Prepared, tmp_path: Path) -> None:
     rule, changes = WRONG_VIEWS[name]
     result = validated(faults.copied(clean, tmp_path / "set"), training=views(**changes))
@@ -111,7 +119,7 @@ def test_wrong_view_settings_are_found(name: str, clean: Prepared, tmp_path: Pat
     assert "(view 1)" in caught(result, rule)[0]
 
 
-@pytest.mark.parametrize("name", DRIFTED)
+@pytest.mark.parametrize("name", some_are_slow(DRIFTED))
 def test_drift_is_reported(
     name: str, clean: Prepared, clean_result: ValidationResult, tmp_path: Path
 ) -> None:
