@@ -10,7 +10,7 @@ from fra.validation import terminal
 from fra.validation import validate as validation
 from fra.validation.config import ValidateConfig
 from fra.validation.validate import DatasetFiles
-from fra.validation.verdict import ValidationFailed, ValidationResult
+from fra.validation.verdict import ValidationFailed, ValidationResult, exclusions
 from pipelines import params
 from pipelines.project import paths
 from pipelines.project.dataset import selected_dataset, validation_folder
@@ -59,7 +59,7 @@ def validate() -> None:
         else None,
     )
     terminal.show(result, sys.stderr)
-    for row in quarantined.itertuples():
+    for row in quarantined[~quarantined["without_face"]].itertuples():
         logger.info("quarantined: %s: %s", row.source, row.reason)
     if not result.success:
         raise ValidationFailed(
@@ -67,10 +67,10 @@ def validate() -> None:
             f"See {out}/data_docs/index.html{remedy(result)}"
         )
     logger.info(
-        "%s passed validation: %s images, %s quarantined",
+        "%s passed validation: %s images, %s",
         dataset.name,
-        f"{result.rows:,}",
-        result.quarantined,
+        f"{result.rows - result.without_face:,}",
+        exclusions(vars(result)),
     )
 
 

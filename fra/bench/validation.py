@@ -72,7 +72,8 @@ def hashes_like(measured: Measures, rows: int) -> NDArray[np.uint64]:
 
 def prepare(data: DatasetFiles, rows: int, large: Path) -> Measures:
     """Writes a manifest of `rows` rows like those of `data` to `large`; returns measurements of such images."""
-    measured = measure(manifest.read(data.manifest), data.shards, [])
+    finder = validate.face_finder(ValidateConfig())
+    measured = measure(manifest.read(data.manifest), data.shards, [], finder=finder)
     pq.write_table(multiply(data.manifest, rows), large)
     columns = measured.images.iloc[np.arange(rows) % len(measured.images)].reset_index(drop=True)
     return Measures(columns, hashes_like(measured, rows), measured.files.iloc[:0], {})

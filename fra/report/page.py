@@ -27,6 +27,7 @@ from fra.report.sections.tasks import (
     roc,
 )
 from fra.report.sections.training import regions, training_charts, training_facts
+from fra.validation.verdict import exclusions
 
 
 def write(
@@ -113,6 +114,7 @@ def context(run: Run, out: Path) -> dict[str, Any]:
         "splits": split_table(run.manifest),
         "labels": label_table(run.manifest),
         "verdict": run.verdict,
+        "exclusions": exclusions(vars(run.verdict)),
         "quarantine": run.quarantine,
         "data_docs": None if run.data_docs is None else link(run.data_docs, out),
         "files": [(path.name, path.parent.name, link(path, out)) for path in run.files],

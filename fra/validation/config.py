@@ -10,6 +10,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from fra.config import CHECKED, Ascending, Share
+from fra.faces.config import MIN_SCORE
 from fra.validation.image_stats import NEAR_COPY_BITS
 
 Severity = Literal["error", "warn", "quarantine"]
@@ -21,6 +22,8 @@ class ValidateConfig:
 
     max_quarantined: Share = 0.02
     """Share of the images that may be quarantined; more fails the validation."""
+    max_without_face: Share = 0.5
+    """Share of photographs that may have no face (dataset.faces=detect); max_quarantined does not count them."""
     min_images: NonNegativeInt = 2
     """Images that the data set must have."""
     min_side: PositiveInt = 32
@@ -59,6 +62,16 @@ class ValidateConfig:
     """Distance between the eyes, in widths, at least."""
     max_roll: NonNegativeFloat = 60.0
     """Degrees by which the line between the eyes may be turned."""
+    faces: bool = True
+    """Whether faces are searched in the images (2 to 6 ms per image and core), as the following limits need."""
+    min_face_score: Annotated[float, Ge(MIN_SCORE), Le(1)] = 0.5
+    """YuNet's score of a face, at least."""
+    min_face_share: Share = 0.2
+    """Longer side of the largest face, as a share of the image's longer side, at least."""
+    max_face_offset: Annotated[float, Ge(0), Le(0.5)] = 0.25
+    """Distance between the centres of the largest face and of the image, in widths or heights, at most."""
+    max_face_roll: Annotated[float, Ge(0), Le(180)] = 30.0
+    """Degrees by which a face may be rotated in the image plane; measured in steps of 45."""
     beton_tolerance: NonNegativeFloat = 4.0
     """Mean difference in grey values between a beton's image and its shard's (JPEG losses), at most."""
     max_drift: Share = 0.15

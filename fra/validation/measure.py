@@ -1,7 +1,7 @@
 """Measures the shards, images and betons of a data set.
 
 Each shard is read once, shards in parallel threads (decoding and hashing release Python's global lock). Bytes, pixels,
-annotations and the copy in the beton are compared on the way; only numbers are kept, about 150 bytes per image.
+annotations and the copy in the beton are compared on the way; only numbers are kept, about 200 bytes per image.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import tarfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,12 @@ from fra.data.shards.beton_reader import Beton, BetonError
 from fra.data.shards.tar import SUFFIX, annotation_json
 from fra.files import sha256_each
 from fra.validation import image_stats
+from fra.validation.face_stats import FaceFinder, FaceStats
 from fra.validation.image_stats import HASH_WORDS
 from fra.validation.manifest import Manifest
 
-NUMBERS = ("brightness", "contrast", "sharpness", "clipped", "flat", "beton_deviation")
+FACES = tuple(column.name for column in fields(FaceStats))
+NUMBERS = ("brightness", "contrast", "sharpness", "clipped", "flat", "beton_deviation", *FACES)
 FLAGS = (
     "found",
     "readable",
@@ -95,7 +97,13 @@ class Measures:
     digests: dict[str, str]
 
 
-def measure(manifest: Manifest, shards: Path, betons: list[Path], workers: int = 0) -> Measures:
+def measure(
+    manifest: Manifest,
+    shards: Path,
+    betons: list[Path],
+    workers: int = 0,
+    finder: FaceFinder | None = None,
+) -> Measures:
     """Measures all shards and betons of a manifest. Missing and damaged files are measured as such, without an error.
 
     Args:
@@ -103,6 +111,7 @@ def measure(manifest: Manifest, shards: Path, betons: list[Path], workers: int =
         shards: The folder of the shards.
         betons: The beton files.
         workers: Number of threads; 0 for one per core.
+        finder: Finds the faces in the images; None where they are not searched.
     """
     cv2.setNumThreads(1)  # the shards are the parallel part
     opened = {path.stem: open_beton(path) for path in betons}
@@ -113,7 +122,7 @@ def measure(manifest: Manifest, shards: Path, betons: list[Path], workers: int =
     found: dict[str, ShardFacts] = {}
 
     def work(name: str) -> tuple[Columns, ShardFacts]:
-        return measure_shard(shards / name, manifest.rows_of(present[name]), readable)
+        return measure_shard(shards / name, manifest.rows_of(present[name]), readable, finder)
 
     total = sum(map(len, present.values()))
     with (
@@ -171,7 +180,7 @@ def members(shard: Path) -> Iterator[tuple[str, bytes, bytes]]:
 
 
 def measure_shard(
-    path: Path, listed: pd.DataFrame, betons: Mapping[str, Beton]
+    path: Path, listed: pd.DataFrame, betons: Mapping[str, Beton], finder: FaceFinder | None
 ) -> tuple[Columns, ShardFacts]:
     """Measures one shard and compares it with its rows of the manifest, `listed`, in their order."""
     columns, facts = Columns.blank(len(listed)), ShardFacts()
@@ -193,6 +202,8 @@ def measure_shard(
             flags["bytes_fit"][place] = hashlib.sha256(content).hexdigest() == row["sha256"]
             flags["annotation_fits"][place] = agrees(note, expected[place])
             pixels = measure_image(content, row, place, columns)
+            if pixels is not None and finder is not None:
+                put(asdict(finder.find(pixels).stats), place, flags)
             beton = betons.get(str(row["split"]))
             if pixels is not None and beton is not None:
                 compare_with_beton(pixels, int(row["index"]), beton, place, flags)
@@ -230,10 +241,15 @@ def measure_image(
     columns.formats[place] = SUFFIX.get(kind, kind)
     flags["readable"][place] = 1
     flags["size_fits"][place] = pixels.shape[:2] == (row["height"], row["width"])
-    for name, value in asdict(image_stats.measure(pixels)).items():
-        flags[name][place] = value
+    put(asdict(image_stats.measure(pixels)), place, flags)
     columns.hashes[place] = image_stats.perceptual_hash(pixels)
     return pixels
+
+
+def put(values: Mapping[str, float], place: int, columns: dict[str, NDArray[np.float32]]) -> None:
+    """Stores the measurements of one image at `place`."""
+    for name, value in values.items():
+        columns[name][place] = value
 
 
 def compare_with_beton(

@@ -147,9 +147,9 @@ class Explainer:
         return str(value)
 
     def reason(self, rule: Rule, row: int) -> str:
-        """Returns what is wrong with a row, with its detail; of an image that cannot be decoded, the error alone."""
+        """Returns what is wrong with a row, with its detail; of an image in no shard, the error alone."""
         detail = self.detail(rule, row)
-        if rule.reported_column == "error" and detail:
+        if rule.reported_column in ("error", "no_face") and detail:
             return detail
         if rule.reported_column.startswith(("same_", "near_")) and detail:
             return f"{rule.reason}: {detail}"

@@ -20,6 +20,8 @@ from fra.validation.image_stats import HASH_WORDS
 from fra.validation.manifest import REQUIRED, Manifest
 from fra.validation.measure import Measures
 
+NO_FACE = "no face"
+"""How the manifest's `error` begins for a photograph without a face to crop (see `fra.faces.select.explain`)."""
 HELD_OUT = len(SPLITS)
 """The side number of other data sets' test images in `duplicates.nearest`, after those of the splits."""
 
@@ -73,6 +75,7 @@ def images(
     table = pd.concat([manifest.table, measured.images], axis=1)
     shared = table["source"].duplicated(keep=False)
     table["source"] = table["source"].mask(shared, table["source"] + ": " + table["key"])
+    without_face = table["error"].str.startswith(NO_FACE).fillna(False).astype(bool)
     sharded = table["shard"].notna()
     sides = table[["width", "height"]].astype("float32").where(sharded)
     longest, shortest = sides.max(axis=1), sides.min(axis=1)
@@ -80,6 +83,8 @@ def images(
     side_N = sides_of(table["split"])
     most_common = table["landmark_count"].mode()
     table = table.assign(
+        error=table["error"].mask(without_face),
+        no_face=table["error"].where(without_face),
         mode=table["mode"].where(sharded),
         bytes=table["bytes"].astype("float64"),
         shortest_side=shortest,
@@ -97,6 +102,18 @@ def images(
         same_bytes=nullable(redundant(sha256, side_N)),
     )
     return table.assign(**near_duplicates(table, sha256, measured.hashes, config, others))
+
+
+def photographs(manifest: Manifest) -> int:
+    """Returns the number of photographs that the images were cropped from; 0 for a set that was not searched for faces.
+
+    Several faces of one photograph have one source and one hash of the photograph, and keys that differ in their end.
+    """
+    if "photo.sha256" not in manifest.arrow.column_names:
+        return 0
+    rows = manifest.arrow.select(["key", "source", "photo.sha256"]).to_pandas()
+    rows["key"] = rows["key"].str.replace(r"_face\d+$", "", regex=True)
+    return len(rows.drop_duplicates())
 
 
 def index_fits(table: pd.DataFrame, sharded: pd.Series) -> pd.Series:

@@ -16,6 +16,7 @@ from fra.data.views.config import ViewsConfig
 from fra.files import sha256, write_json
 from fra.validation import drift, manifest, measure, tables
 from fra.validation.config import ValidateConfig
+from fra.validation.face_stats import FaceFinder
 from fra.validation.manifest import Manifest
 from fra.validation.measure import Measures
 from fra.validation.page import docs
@@ -84,22 +85,37 @@ def validate(
         workers: Number of threads that read shards; 0 for one per core.
 
     Returns:
-        The validation result and the quarantined rows.
+        The validation result and the quarantined rows, with the column `without_face` of `rows_to_quarantine`.
 
     Raises:
-        FileNotFoundError: The reference or the file of own rules is missing.
+        FileNotFoundError: The reference, the file of own rules or the package with the face detector is missing.
         ValueError: The manifest, the reference or the file of own rules cannot be read.
     """
     listed = manifest.read(data.manifest)
     rules = suite(config, listed.labels)
     reference = drift.read(Path(config.reference), data.name)
-    measures = measure.measure(listed, data.shards, list(data.betons), workers)
+    finder = face_finder(config)
+    measures = measure.measure(listed, data.shards, list(data.betons), workers, finder)
     files = [data.manifest, data.shards / "index.json", Path(config.reference), Path(config.expectations)]
     files += [other.shards / "index.json" for other in held_out]
     hashes = measures.digests | {file.as_posix(): sha256(file) for file in files if file.is_file()}
     others = tables.concatenate([held_out_images(other, workers) for other in held_out])
     inputs = ValidationInputs(data, listed, measures, hashes, reference, others)
-    return evaluate(inputs, rules, out, config, training)
+    return evaluate(inputs, rules, out, config, training, finder)
+
+
+def face_finder(config: ValidateConfig) -> FaceFinder | None:
+    """Returns what finds the faces in images; None where `config` switches it off.
+
+    Raises:
+        FileNotFoundError: The package with the detector's weights is not installed.
+    """
+    if not config.faces:
+        return None
+    try:
+        return FaceFinder(config.min_face_score)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}, or set validate.faces=false") from None
 
 
 def held_out_images(other: DatasetFiles, workers: int) -> HeldOutImages:
@@ -122,6 +138,7 @@ def evaluate(
     out: Path,
     config: ValidateConfig,
     training: Training | None = None,
+    finder: FaceFinder | None = None,
 ) -> tuple[ValidationResult, pd.DataFrame]:
     """Evaluates rules on measurements and writes all outputs to `out`; returns the result and the quarantined rows."""
     images = tables.images(inputs.manifest, inputs.measures, config, inputs.held_out)
@@ -144,7 +161,7 @@ def evaluate(
     write_quarantine(quarantined, out / "quarantine.csv")
     write_json({inputs.data.name: profile}, out / "profile.json")
     written = {name: sha256(out / name) for name in ("quarantine.csv", "profile.json")}
-    result = conclude(inputs, results, quarantined, explainer, config.max_quarantined, written)
+    result = conclude(inputs, results, quarantined, explainer, config, written)
     docs.write(out / docs.SITE, result, results, explainer, quarantined, inputs.data.shards)
     write(result, out / "verdict.json")  # last: where this file exists, the others are complete
     return result, quarantined
@@ -156,17 +173,26 @@ def stops(result: RuleResult) -> bool:
 
 
 def rows_to_quarantine(images: pd.DataFrame, results: list[RuleResult], explainer: Explainer) -> pd.DataFrame:
-    """Returns the rows to quarantine (key, split, index, source, reason), each with every reason that applies."""
+    """Returns the rows to quarantine (key, split, index, source, reason), each with every reason that applies.
+
+    The column `without_face` is true for photographs without a face that nothing else is wrong with.
+    """
     reasons: dict[int, list[str]] = {}
+    without_face: dict[int, bool] = {}
     for result in results:
         if result.rule.severity == "quarantine" and result.rule.table == "images":
+            of_faces = result.rule.reported_column == "no_face"
             for row in result.rows.tolist():
+                without_face[row] = without_face.get(row, True) and of_faces
                 reason = explainer.reason(result.rule, row)
                 if reason not in reasons.setdefault(row, []):
                     reasons[row].append(reason)
     rows = sorted(reasons)
     quarantined = images.loc[rows, ["key", "split", "index", "source"]]
-    return quarantined.assign(reason=["; ".join(reasons[row]) for row in rows]).sort_values("key")
+    return quarantined.assign(
+        reason=["; ".join(reasons[row]) for row in rows],
+        without_face=np.array([without_face[row] for row in rows], bool),
+    ).sort_values("key")
 
 
 def first_batch(
@@ -186,19 +212,26 @@ def conclude(
     results: list[RuleResult],
     quarantined: pd.DataFrame,
     explainer: Explainer,
-    limit: float,
+    config: ValidateConfig,
     written: dict[str, str],
 ) -> ValidationResult:
     """Returns the validation result: whether the data passed, why not, and the outcome of each rule."""
-    rows = len(inputs.manifest.table)
+    rows, photographs = len(inputs.manifest.table), tables.photographs(inputs.manifest)
+    missing, bad = (quarantined[quarantined["without_face"] == flag] for flag in (True, False))
     reasons = [
         f"{result.rule.name}: {explainer.summary(result, EXAMPLES)}" for result in results if stops(result)
     ]
-    if len(quarantined) > limit * rows:
-        few = "; ".join(f"{row.source}: {row.reason}" for row in quarantined.head(EXAMPLES).itertuples())
+    images = rows - len(missing)
+    if len(bad) > config.max_quarantined * images:
         reasons.append(
-            f"{len(quarantined)} of {rows} images would be quarantined, more than validate.max_quarantined "
-            f"{limit:.1%} ({few})"
+            f"{len(bad)} of {images} images would be quarantined, more than validate.max_quarantined "
+            f"{config.max_quarantined:.1%} ({few(bad)})"
+        )
+    if len(missing) > config.max_without_face * photographs:
+        reasons.append(
+            f"{len(missing)} of {photographs} photographs have no face to crop, more than validate.max_without_face "
+            f"{config.max_without_face:.1%} ({few(missing)}). Lower faces.score, faces.min_side or "
+            "faces.min_sharpness if there are faces in them; else remove them or raise validate.max_without_face"
         )
     return ValidationResult(
         success=not reasons,
@@ -207,10 +240,18 @@ def conclude(
         written=written,
         rows=rows,
         quarantined=len(quarantined),
-        limit=limit,
+        limit=config.max_quarantined,
         reasons=reasons,
         expectations=[entry(result, explainer) for result in results],
+        photographs=photographs,
+        without_face=len(missing),
+        limit_without_face=config.max_without_face,
     )
+
+
+def few(quarantined: pd.DataFrame) -> str:
+    """Returns the first quarantined rows with their reasons."""
+    return "; ".join(f"{row.source}: {row.reason}" for row in quarantined.head(EXAMPLES).itertuples())
 
 
 def entry(result: RuleResult, explainer: Explainer) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Set
+from collections.abc import Collection, Mapping, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,9 @@ class ValidationResult:
         reasons: Why `success` is false; empty where it is true.
         expectations: The outcome of each rule.
         written: The SHA-256 of the files written with the result (quarantine list, profile), by file name.
+        photographs: Number of photographs that faces were cropped from; 0 for a set that was not searched for faces.
+        without_face: Number of quarantined rows that are photographs without a face, and nothing else is wrong with.
+        limit_without_face: The share of the photographs that may be without a face, 0 to 1.
     """
 
     success: bool
@@ -49,6 +52,25 @@ class ValidationResult:
     reasons: list[str]
     expectations: list[dict[str, Any]]
     written: dict[str, str] = field(default_factory=dict)
+    photographs: int = 0
+    without_face: int = 0
+    limit_without_face: float = 1.0
+
+
+def exclusions(result: Mapping[str, Any]) -> str:
+    """Returns in words how many images and photographs a result excludes, and how many may be.
+
+    Args:
+        result: The content of `verdict.json`, or the attributes of a `ValidationResult`.
+    """
+    missing, photographs = result.get("without_face", 0), result.get("photographs", 0)
+    text = f"{result['quarantined'] - missing:,} quarantined (at most {result['limit']:.1%} may be)"
+    if not photographs:
+        return text
+    return (
+        f"{text}; {missing:,} of {photographs:,} photographs without a face "
+        f"(at most {result['limit_without_face']:.1%} may be)"
+    )
 
 
 def digest(content: dict[str, Any]) -> str:

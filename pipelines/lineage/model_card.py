@@ -211,12 +211,12 @@ def data(origin: dict[str, Any], stages: dict[str, Stage], root: Path) -> str:
     for verdict in origin["verdicts"]:
         word = "passed" if verdict["success"] else "did not pass"
         lines.append(
-            f"- Validation `{verdict['path']}`: {word}; {verdict['quarantined']:,} of {verdict['rows']:,} images "
-            f"quarantined (at most {verdict['limit']:.1%} may be). Digest `{verdict['digest']}`."
+            f"- Validation `{verdict['path']}`: {word}; of {verdict['rows'] - verdict['without_face']:,} images "
+            f"{validation.exclusions(verdict)}. Digest `{verdict['digest']}`."
         )
-        quarantined = validation.read_quarantine((root / verdict["path"]).parent / "quarantine.csv")
-        for reason, count in quarantined["reason"].value_counts(sort=False).items():
-            lines.append(f"  - {count:,} quarantined: {reason}")
+        for rule in validation.read(root / verdict["path"]).expectations:
+            if rule["severity"] == "quarantine" and rule["unexpected_count"]:
+                lines.append(f"  - {rule['unexpected_count']:,} quarantined: {rule['reason']}")
     for adapter in sorted(set(adapters(stages))):
         if adapter in CREDITS:
             lines.append(f"- Source: {CREDITS[adapter]}")

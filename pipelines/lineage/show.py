@@ -198,6 +198,7 @@ def verdict(path: str, root: Path) -> dict[str, Any]:
     return {
         "path": path,
         **{key: content[key] for key in ("success", "rows", "quarantined", "limit", "reasons", "digest")},
+        **{key: content.get(key, 0) for key in ("photographs", "without_face", "limit_without_face")},
         "approved": approval.find(content, root),
     }
 
@@ -255,8 +256,11 @@ def tree(origin: dict[str, Any]) -> Tree:
         word = "passed" if found["success"] else "did not pass"
         signed = found.get("approved")
         by = f"approved by {signed['signed_off_by']} on {signed['date']}" if signed else "not approved"
+        faceless = found.get("without_face")
+        of_them = f", {faceless} of them photographs without a face" if faceless else ""
         top.add(
-            f"validation {found['path']}: {word}; {found.get('quarantined')} of {found.get('rows')} quarantined; {by}"
+            f"validation {found['path']}: {word}; {found.get('quarantined')} of {found.get('rows')} "
+            f"quarantined{of_them}; {by}"
         )
     for found in origin["images"]:
         top.add(

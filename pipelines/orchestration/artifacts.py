@@ -25,6 +25,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
 
+from fra.validation.verdict import exclusions
 from pipelines.orchestration import results, server
 from pipelines.orchestration.results import Row
 from pipelines.project import paths
@@ -155,7 +156,7 @@ def verdict_text(path: Path) -> str:
     verdict = json.loads(path.read_text(encoding="utf-8"))
     lines = [
         f"## {verdict['dataset']}: {'passed' if verdict['success'] else 'did not pass'}",
-        f"{verdict['rows']:,} images, {verdict['quarantined']:,} quarantined.",
+        f"{verdict['rows'] - verdict.get('without_face', 0):,} images, {exclusions(verdict)}.",
         *(f"- {reason}" for reason in verdict["reasons"]),
         "",
         "| expectation | severity | met | exceptions |",

@@ -29,7 +29,7 @@ from fra.data.images import ImageError, decode, members
 from fra.files import write_text
 from fra.validation.results import Explainer, RuleResult
 from fra.validation.rules.rule import ACTIONS, TABLES, Rule, Table
-from fra.validation.verdict import ValidationResult
+from fra.validation.verdict import ValidationResult, exclusions
 
 SITE = "data_docs"
 EXAMPLES = 8
@@ -159,6 +159,7 @@ def write(
     )
     page = environment.get_template("docs.html").render(
         result=result,
+        exclusions=exclusions(vars(result)),
         views=views,
         broken=[view for severity in ACTIONS for view in views if view.style == f"fails-{severity}"],
         tables={

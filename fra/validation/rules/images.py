@@ -1,4 +1,4 @@
-"""Rules on the manifest and the images: columns, files, content, identity, duplicates, landmarks, labels."""
+"""Rules on the manifest and the images: columns, files, content, identity, duplicates, labels."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from fra.validation.rules.rule import (
 )
 
 QUARANTINE: Severity = "quarantine"
-TOGETHER = 2
-"""Landmarks that may be at one place, as those of closed lips and lids are."""
 
 
 def columns() -> list[Rule]:
@@ -210,51 +208,6 @@ def duplicates(config: ValidateConfig) -> list[Rule]:
             QUARANTINE,
             f"the same or {near} is in the test split of another data set",
             is_null("near_test_of_other_set"),
-        ),
-    ]
-
-
-def landmarks(config: ValidateConfig) -> list[Rule]:
-    """Returns the rules on landmarks, which are in pixels of the upright image."""
-    margin, apart, roll = config.landmark_margin, config.min_eye_distance, config.max_roll
-    return [
-        Rule(
-            "landmark count",
-            QUARANTINE,
-            "the number of landmarks differs from that of most images",
-            is_true("landmark_count_fits"),
-            report_column="landmark_count",
-        ),
-        Rule(
-            "landmarks are finite",
-            QUARANTINE,
-            "a coordinate of a landmark is not a finite number",
-            is_true("landmarks_finite"),
-            report_column="",
-        ),
-        Rule(
-            "landmarks are apart",
-            QUARANTINE,
-            f"more than {TOGETHER} landmarks are at one and the same place, such as unknown ones at the corner",
-            between("landmarks_together", high=TOGETHER),
-        ),
-        Rule(
-            "landmarks in the image",
-            QUARANTINE,
-            f"a landmark is outside the image by more than {margin:.0%} of the side",
-            between("landmarks_beyond", high=margin),
-        ),
-        Rule(
-            "eyes are apart",
-            QUARANTINE,
-            f"the distance of the eyes is less than {apart:.0%} of the image width",
-            between("eye_distance", apart),
-        ),
-        Rule(
-            "left eye on the left",
-            QUARANTINE,
-            f"the line through the eyes is rotated by more than {roll:.0f}°: swapped, or of an image not upright",
-            between("roll", high=roll),
         ),
     ]
 

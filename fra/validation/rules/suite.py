@@ -10,21 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from fra.validation.config import ValidateConfig
-from fra.validation.rules.images import (
-    columns,
-    content,
-    duplicates,
-    files_of_images,
-    identity,
-    labels,
-    landmarks,
-)
+from fra.validation.rules.faces import faces, landmarks, photographs
+from fra.validation.rules.images import columns, content, duplicates, files_of_images, identity, labels
 from fra.validation.rules.rule import Rule, own
 from fra.validation.rules.storage import batches, drift, stored_files, stored_images
 
 
 def suite(config: ValidateConfig, label_columns: list[str]) -> list[Rule]:
     """Returns all rules for a data set, the user's own included, with the severities that `config` sets.
+
+    Without `config.faces`, the rules on faces in the images are left out: nothing is measured for them.
 
     Args:
         config: Limits, severities and the file of own rules.
@@ -37,7 +32,9 @@ def suite(config: ValidateConfig, label_columns: list[str]) -> list[Rule]:
     rules = [
         *columns(),
         *files_of_images(config),
+        *photographs(),
         *content(config),
+        *faces(config),
         *identity(config),
         *duplicates(config),
         *landmarks(config),
@@ -57,4 +54,9 @@ def suite(config: ValidateConfig, label_columns: list[str]) -> list[Rule]:
             raise ValueError(
                 f"validate.severities: no rule is named {name!r}; the rules are: {', '.join(names)}"
             )
-    return [replace(rule, severity=config.severities.get(rule.name, rule.severity)) for rule in rules]
+    left_out = set() if config.faces else {rule.name for rule in faces(config)}
+    return [
+        replace(rule, severity=config.severities.get(rule.name, rule.severity))
+        for rule in rules
+        if rule.name not in left_out
+    ]

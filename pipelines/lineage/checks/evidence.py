@@ -119,11 +119,14 @@ def validation(stages: dict[str, Stage], root: Path) -> Iterator[Problem]:
                 continue
             if not verdict.success:
                 yield Problem(path, f"the data did not pass: {'; '.join(verdict.reasons)}")
-            limit = stage.params.get("validate", {}).get("max_quarantined", verdict.limit)
-            if limit != verdict.limit:
-                yield Problem(
-                    path, f"was computed with max_quarantined {verdict.limit}, dvc.lock has {limit}"
-                )
+            limits = {
+                "max_quarantined": verdict.limit,
+                "max_without_face": verdict.limit_without_face,
+            }
+            recorded = stage.params.get("validate", {})
+            for name, limit in limits.items():
+                if recorded.get(name, limit) != limit:
+                    yield Problem(path, f"was computed with {name} {limit}, dvc.lock has {recorded[name]}")
             folder = Path(path).parent
             written = {(folder / name).as_posix(): digest for name, digest in verdict.written.items()}
             known = dict(verdict.validated_files) | written
