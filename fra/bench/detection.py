@@ -32,6 +32,9 @@ POSES = {"frontal": 0.15, "turned": 0.4, "near profile": np.inf}
 POINTS_SCORE = 0.05
 """Lowest score at which the five points of an enlarged face are used to determine its tone and pose."""
 UNKNOWN = "unknown: no points found"
+ALONE = "alone, by CenterFace"
+ALONE_SCORE = 0.5
+"""Lowest score at which CenterFace finds an enlarged face."""
 PART = 50
 """Scenes that a process searches at a time."""
 Z_95 = 1.96
@@ -135,10 +138,21 @@ def generated_faces(count: int, seed: int) -> Pixels:
 
 
 def generated_subjects(count: int, seed: int) -> Iterator[Subject]:
-    """Generated faces, grouped by skin tone and pose, which are determined from YuNet's five points."""
+    """Generated faces, grouped by skin tone and pose, which are determined from YuNet's five points.
+
+    Some generated images hardly show a face. Where CenterFace is installed, the faces are also grouped by whether it
+    finds them alone and enlarged: that depends neither on YuNet nor on the size in the scene.
+    """
     reference = detector("yunet", POINTS_SCORE)
+    try:
+        second = detector("centerface", ALONE_SCORE)
+    except FileNotFoundError:
+        second = None
     for face in generated_faces(count, seed):
-        yield Subject(face, appearance(face, reference))
+        groups = appearance(face, reference)
+        if second is not None:
+            groups[ALONE] = "found" if second.detect(framed(face)) else "not found"
+        yield Subject(face, groups)
 
 
 def orl_subjects() -> Iterator[Subject]:
@@ -162,19 +176,25 @@ def orl_subjects() -> Iterator[Subject]:
 
 def appearance(face_HW3: Pixels, reference: Detector) -> dict[str, str]:
     """Skin tone and pose of a face image, from the points that a detector finds where it is enlarged, on grey."""
-    side = len(face_HW3)
-    large = cv2.resize(face_HW3, (4 * side, 4 * side), interpolation=cv2.INTER_CUBIC)
-    framed_HW3 = np.full((8 * side, 8 * side, 3), 128, np.uint8)
-    framed_HW3[2 * side : 6 * side, 2 * side : 6 * side] = large
-    faces = reference.detect(framed_HW3)
+    faces = reference.detect(framed(face_HW3))
     if not faces:
         return {"skin tone": UNKNOWN, "pose": UNKNOWN}
-    points_52 = (faces[0].points_52 - 2 * side) / 4
+    points_52 = (faces[0].points_52 - 2 * len(face_HW3)) / 4
     angle = typology_angle(face_HW3, points_52)
     return {
         "skin tone": next(tone for tone, lowest in TONES.items() if angle >= lowest),
         "pose": pose(points_52),
     }
+
+
+def framed(face_HW3: Pixels) -> Pixels:
+    """A square face image enlarged four times, on grey that is twice as wide and high."""
+    side = len(face_HW3)
+    framed_HW3 = np.full((8 * side, 8 * side, 3), 128, np.uint8)
+    framed_HW3[2 * side : 6 * side, 2 * side : 6 * side] = cv2.resize(
+        face_HW3, (4 * side, 4 * side), interpolation=cv2.INTER_CUBIC
+    )
+    return framed_HW3
 
 
 def typology_angle(face_HW3: Pixels, points_52: Points) -> float:
