@@ -39,7 +39,8 @@ class Manifest:
 
     Attributes:
         arrow: All columns, landmarks included.
-        table: The required columns, labels and landmark measurements, without the landmarks themselves.
+        table: The required columns, labels, numbers known of an image or its photograph (measure., photo., face.) and
+            landmark measurements, without the landmarks themselves.
         missing: Names of columns that are missing or have a wrong type.
     """
 
@@ -91,7 +92,14 @@ def read(path: Path) -> Manifest:
         arrow = arrow.append_column(name, nothing) if place < 0 else arrow.set_column(place, name, nothing)
     if "landmarks" not in arrow.column_names:
         arrow = arrow.append_column("landmarks", pa.nulls(len(arrow), pa.list_(pa.float32())))
-    plain = arrow.select([*REQUIRED, *labels]).to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+    known = [
+        name
+        for name in names
+        if name.startswith(("measure.", "photo.", "face.")) and is_number(arrow.schema.field(name).type)
+    ]
+    plain = arrow.select([*REQUIRED, *labels, *known]).to_pandas(
+        types_mapper={pa.int64(): pd.Int64Dtype()}.get
+    )
     return Manifest(arrow, plain.assign(**landmark_facts(arrow)), missing)
 
 
@@ -109,6 +117,11 @@ def with_whole_numbers(arrow: pa.Table, place: int) -> pa.Table:
         return arrow
     whole = pa.array(np.where(missing, 0, values).astype(np.int64), mask=missing)
     return arrow.set_column(place, arrow.column_names[place], whole)
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Whether a column has numbers."""
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
 def fits(kind: pa.DataType, wanted: type) -> bool:

@@ -162,7 +162,7 @@ def evaluate(
     write_json({inputs.data.name: profile}, out / "profile.json")
     written = {name: sha256(out / name) for name in ("quarantine.csv", "profile.json")}
     result = conclude(inputs, results, quarantined, explainer, config, written)
-    docs.write(out / docs.SITE, result, results, explainer, quarantined, inputs.data.shards)
+    docs.write(out / docs.SITE, result, results, explainer, quarantined, inputs.data.shards, config, finder)
     write(result, out / "verdict.json")  # last: where this file exists, the others are complete
     return result, quarantined
 

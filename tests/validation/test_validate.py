@@ -140,7 +140,7 @@ def test_the_pages_load_nothing_and_show_the_faces(clean: Prepared, tmp_path: Pa
         assert not re.search(r"url\(", text)
     index = (prepared.folder / "out/data_docs/index.html").read_text(encoding="utf-8")
     assert '<img src="data:image/jpeg;base64,' in index
-    assert f'alt="{source}"' in index
+    assert f"<code>{source}</code>" in index
     assert "Did not pass" in index
     assert 'href="images.html"' in index
 

@@ -1,40 +1,36 @@
 """Data Docs: the rules and their outcome, as self-contained HTML pages.
 
-`index.html` is ours: result, broken rules with thumbnails, all rules, quarantined images, validated files. The other
+`index.html` is ours: result, sample and distributions, broken rules with contact sheets, all rules, files. The other
 pages are Great Expectations' own, one per table, without their scripts and remote styles. Equal data give equal bytes:
 no page contains a time or a path of the machine.
 """
 
 from __future__ import annotations
 
-import base64
 import re
 import shutil
-import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pandas as pd
 from great_expectations.core import ExpectationSuiteValidationResult
 from great_expectations.render.renderer import ValidationResultsPageRenderer
 from great_expectations.render.view import DefaultJinjaPageView
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from numpy.typing import NDArray
 
-from fra.data.images import ImageError, decode, members
 from fra.files import write_text
+from fra.validation.config import ValidateConfig
+from fra.validation.face_stats import FaceFinder
+from fra.validation.page import sheet
+from fra.validation.page.charts import charts
 from fra.validation.results import Explainer, RuleResult
 from fra.validation.rules.rule import ACTIONS, TABLES, Rule, Table
 from fra.validation.verdict import ValidationResult, exclusions
 
 SITE = "data_docs"
-EXAMPLES = 8
 LISTED = 200
-THUMB = 96
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -69,41 +65,6 @@ def anchor(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def thumbnail(image: NDArray[np.uint8]) -> str:
-    """Returns an image (H, W, 3) as a small JPEG of the same aspect ratio, in a data URI."""
-    height, width = image.shape[:2]
-    scale = THUMB / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST)
-    _, content = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])
-    return f"data:image/jpeg;base64,{base64.b64encode(content.tobytes()).decode()}"
-
-
-def thumbnails(images: pd.DataFrame, rows: set[int], shards: Path) -> dict[int, str]:
-    """Returns thumbnails of the given rows, without those whose image cannot be decoded from its shard."""
-    found: dict[int, str] = {}
-    selected = images.loc[sorted(rows), ["key", "shard"]].dropna()
-    for shard, wanted in selected.groupby("shard", sort=True):
-        row_of = dict(zip(wanted["key"], wanted.index.tolist(), strict=True))
-        try:
-            for key, content in members(shards / str(shard), set(row_of)):
-                found[row_of[key]] = thumbnail(decode(content))
-        except (OSError, EOFError, tarfile.TarError, ImageError):
-            continue
-    return found
-
-
-def thumbnails_of(results: Sequence[RuleResult], explainer: Explainer, shards: Path) -> dict[int, str]:
-    """Returns thumbnails of the first images that break each rule, and of the images they resemble."""
-    rows: set[int] = set()
-    for result in results:
-        if result.rule.table == "images":
-            for row in result.rows[:EXAMPLES].tolist():
-                other = explainer.other(result.rule, row)
-                rows |= {row} if other is None else {row, other}
-    return thumbnails(explainer.frames["images"], rows, shards)
-
-
 def outcome(result: RuleResult) -> str:
     """Returns the outcome of a rule: "holds", "fails" or "not evaluated"."""
     if not result.evaluated:
@@ -112,11 +73,10 @@ def outcome(result: RuleResult) -> str:
 
 
 def rule_view(result: RuleResult, explainer: Explainer, images: dict[int, str]) -> RuleView:
-    """Returns one rule with its examples; `images` maps rows to thumbnails."""
+    """Returns one rule with examples of the rows that break it; `images` maps rows to thumbnails."""
     rule, examples = result.rule, []
-    for row, (source, reason) in zip(
-        result.rows.tolist(), explainer.examples(result, EXAMPLES), strict=False
-    ):
+    for row in sheet.spread(result.rows).tolist():
+        source, reason = explainer.source(rule, row), value_of(rule, row, explainer)
         if rule.table != "images":
             examples.append(Example(source, reason))
         elif (other := explainer.other(rule, row)) is None:
@@ -129,6 +89,16 @@ def rule_view(result: RuleResult, explainer: Explainer, images: dict[int, str]) 
     return RuleView(rule, text, style, len(result.rows), examples, anchor(rule.name))
 
 
+def value_of(rule: Rule, row: int, explainer: Explainer) -> str:
+    """Returns the value by which a row breaks a rule, with its name; an error alone."""
+    detail = explainer.detail(rule, row)
+    if explainer.other(rule, row) is not None:  # its image is shown with its name
+        return ""
+    if not detail or rule.reported_column in ("error", "no_face"):
+        return detail
+    return f"{rule.reported_column.replace('_', ' ')}: {detail}"
+
+
 def write(
     site: Path,
     result: ValidationResult,
@@ -136,6 +106,8 @@ def write(
     explainer: Explainer,
     quarantined: pd.DataFrame,
     shards: Path,
+    config: ValidateConfig,
+    finder: FaceFinder | None = None,
 ) -> None:
     """Writes the pages into the folder `site`, replacing the present ones.
 
@@ -146,9 +118,15 @@ def write(
         explainer: The explanations of broken rules.
         quarantined: The quarantined rows.
         shards: The folder of the shards, to read thumbnails from.
+        config: The limits that the charts show.
+        finder: Finds the faces whose boxes are drawn; None for no boxes.
     """
-    images = thumbnails_of(results, explainer, shards)
-    views = [rule_view(one, explainer, images) for one in results]
+    table = explainer.frames["images"]
+    plain = sheet.thumbnails(table, sheet.rows_shown(results, explainer, on_faces=False), shards)
+    sample = sheet.sample(table).tolist()
+    on_faces = sheet.rows_shown(results, explainer, on_faces=True)
+    boxed = sheet.thumbnails(table, {*sample, *on_faces}, shards, finder)
+    views = [rule_view(one, explainer, boxed if sheet.is_on_faces(one.rule) else plain) for one in results]
     pages = {name: page for name in TABLES if (page := great_expectations_page(name, results)) is not None}
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -161,6 +139,9 @@ def write(
         result=result,
         exclusions=exclusions(vars(result)),
         views=views,
+        sample=[Example(str(table["source"].iat[row]), "", boxed[row]) for row in sample if row in boxed],
+        boxes=finder is not None,
+        charts=charts(table, config),
         broken=[view for severity in ACTIONS for view in views if view.style == f"fails-{severity}"],
         tables={
             name: title for name, title in TABLES.items() if any(view.rule.table == name for view in views)
