@@ -59,10 +59,9 @@ def atomic(path: Path) -> Iterator[Path]:
             yield partial
             os.replace(partial, path)
         except Exception as error:
-            if (number := _out_of_space(error, partial)) is None:
-                raise
-            remedy = "make room for it (disk, quota, ulimit -f), then run it again"
-            raise OSError(number, f"{os.strerror(number)}: {remedy}", str(path)) from error
+            if (full := _disk_full(error, partial, path)) is not None:
+                raise full from error
+            raise
         finally:
             partial.unlink(missing_ok=True)
 
@@ -77,6 +76,14 @@ def _locked(partial: Path) -> Iterator[None]:
                 yield
                 return
         # otherwise the previous holder has moved the file away in the meantime: lock the new one
+
+
+def _disk_full(error: Exception, partial: Path, path: Path) -> OSError | None:
+    """The error that names `path` where there was no space to write the file `partial`, else None."""
+    if (number := _out_of_space(error, partial)) is None:
+        return None
+    remedy = "make room for it (disk, quota, ulimit -f), then run it again"
+    return OSError(number, f"{os.strerror(number)}: {remedy}", str(path))
 
 
 def _out_of_space(error: Exception, partial: Path) -> int | None:
@@ -210,7 +217,7 @@ def new_folder(path: Path, last: str = "") -> Iterator[Path]:
 
     Raises:
         ValueError: `path` is not empty, or another process is writing to it.
-        OSError: `path` is not a folder, or cannot be written.
+        OSError: `path` is not a folder or cannot be written, or there is no space for its files.
     """
     created = not path.exists()
     path.mkdir(parents=True, exist_ok=True)
@@ -225,6 +232,10 @@ def new_folder(path: Path, last: str = "") -> Iterator[Path]:
             for entry in sorted(partial.iterdir(), key=lambda entry: (entry.name == last, entry.name)):
                 os.replace(entry, path / entry.name)
             created = False
+        except Exception as error:
+            if (full := _disk_full(error, partial / ".probe", path)) is not None:
+                raise full from error
+            raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             if created:

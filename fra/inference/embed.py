@@ -20,7 +20,7 @@ from fra.faces.detect import Face, Pixels
 from fra.files import atomic, check_output, sha256
 from fra.inference.detection import Detection, FaceFinder
 from fra.inference.encoder import FaceEncoder, load
-from fra.inference.image_files import Skipped, Source, batches, columns, resolve
+from fra.inference.image_files import Skipped, Source, batches, check_names, columns, resolve
 from fra.weights import released
 
 SUFFIXES = (".parquet", ".npz")
@@ -57,12 +57,14 @@ def embed(
         The files that cannot be decoded, and those in which no face was found.
 
     Raises:
-        ValueError: `out` has another suffix, no image could be decoded, or no face was found.
+        ValueError: `out` has another suffix, a name is not UTF-8, no image could be decoded, or no face was found.
         FileNotFoundError: A path or pattern matches nothing, or the weights are missing.
         OSError: `out` cannot be written.
     """
     check_output(out, SUFFIXES)
     paths = resolve(patterns)
+    if out.suffix == ".parquet":
+        check_names(paths)
     encoder = load(weights).to(device_of(device))
     skipped = Skipped()
     sources: list[Source] = []

@@ -22,7 +22,7 @@ from fra.faces.extract import FaceCrop
 from fra.files import new_folder
 from fra.inference.detection import Detection, FaceFinder, FacesFound, opencv_in_one_thread
 from fra.inference.face_drawing import draw_faces
-from fra.inference.image_files import File, Skipped, expand, find, map_ahead
+from fra.inference.image_files import File, Skipped, check_names, expand, find, map_ahead
 
 TABLE = "faces.parquet"
 COLUMNS = pa.schema(
@@ -82,11 +82,12 @@ def extract(
 
     Raises:
         FileNotFoundError: A path or pattern matches nothing, or the detector's weights are missing.
-        ValueError: A folder to write is not empty.
+        ValueError: A folder to write is not empty, or the name of a photograph is not UTF-8.
         OSError: A folder cannot be written.
     """
     folder = common_folder(patterns)
     files = {os.path.relpath(file.name, folder): file for file in find(patterns)}
+    check_names(files)
     keys = keys_of(list(files))
     finder = FaceFinder(detection)
     summary = Summary(photos=len(files))

@@ -153,6 +153,21 @@ def resolve(patterns: Sequence[str]) -> list[str]:
     return paths
 
 
+def check_names(names: Iterable[str]) -> None:
+    """Checks that names can be stored in a table.
+
+    Raises:
+        ValueError: A name is not UTF-8, as on disks that were written by old systems.
+    """
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"{name!r}: the name of this file is not UTF-8, so no table can hold it; rename it"
+            ) from None
+
+
 def find(patterns: Sequence[str]) -> Iterator[File]:
     """Yield each file that `resolve` returns; of a tar shard (`.tar`) the images in it. Nothing is decoded.
 

@@ -33,6 +33,7 @@ from fra.faces.detect import Face
 from fra.faces.extract import crop_faces
 from fra.files import new_folder
 from fra.inference.detection import Detection
+from fra.inference.embed import embed
 from fra.inference.face_drawing import CROPPED, LEFT_OUT, draw_faces
 from fra.inference.faces import TABLE, extract
 from pipelines.cli.faces import app
@@ -192,6 +193,26 @@ def test_an_interrupted_run_leaves_nothing(photos: Path, tmp_path: Path) -> None
 def test_a_second_process_is_refused(photos: Path, tmp_path: Path) -> None:
     with new_folder(tmp_path / "out"), pytest.raises(ValueError, match="another process is writing"):
         extract([str(photos)], tmp_path / "out", Detection())
+
+
+def test_a_full_disk_names_the_folder_and_leaves_nothing(photos: Path, tmp_path: Path) -> None:
+    command = f"ulimit -f 8; exec {' '.join(FRA)} faces {photos} -o out"
+    done = run(tmp_path, "bash", "-c", command, PYTHONPATH=os.environ["PYTHONPATH"])
+    assert done.returncode == 1
+    assert "error: out: File too large: make room for it (disk, quota, ulimit -f)" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_no_table_can_hold_is_refused_at_once(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/Zoë.jpg").write_bytes((photos / "p0/0.jpg").read_bytes())
+    extract([str(tmp_path / "in")], tmp_path / "good", Detection())
+    (tmp_path / "in/Zoë.jpg").rename(tmp_path / "in" / os.fsdecode(b"Zo\xeb.jpg"))
+    with pytest.raises(ValueError, match=r"'Zo\\udceb\.jpg': the name of this file is not UTF-8"):
+        extract([str(tmp_path / "in")], tmp_path / "out", Detection())
+    with pytest.raises(ValueError, match="is not UTF-8"):
+        embed([str(tmp_path / "in")], Path("demo"), tmp_path / "out.parquet")
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "good"}
 
 
 def test_options_are_those_of_the_parameters() -> None:
