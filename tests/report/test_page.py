@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from fra.report.artifacts import TaskResult
 from fra.report.page import write
-from fra.report.sections.tasks import matching_label
+from fra.report.sections.tasks import group_tables, matching_label
 from fra.validation import verdict
 from fra.validation.verdict import ValidationFailed
 
@@ -134,6 +135,26 @@ def test_all_sections_have_their_content(outline: Outline) -> None:
         "views.crop_scale",
     ):
         assert text in outline.text, text
+
+
+def test_groups_without_the_headline_metric_show_another(tmp_path: Path) -> None:
+    """Where each group lacks a class, average precision is defined in no group."""
+    columns = ["protocol", "fraction", "seed", "model", "group", "metric", "value", "low", "high"]
+    rows = [
+        ("linear", 1.0, None, model, group, metric, value, None, None)
+        for model, value in (("pretrained", 0.75), ("random", 0.5))
+        for group, metric in (
+            (None, "average_precision"),
+            (None, "accuracy"),
+            ("indoors=0", "accuracy"),
+            ("indoors=1", "accuracy"),
+        )
+    ]
+    metrics = {model: {"average_precision": {"mean": 0.7, "std": 0.0}} for model in ("pretrained", "random")}
+    task = TaskResult("attributes", metrics, pd.DataFrame(rows, columns=columns), tmp_path)
+    (table,) = group_tables(task)
+    assert table.caption == "Attributes: Accuracy by group"
+    assert [row[0] for row in table.rows] == ["indoors=0", "indoors=1"]
 
 
 def test_quarantined_images_are_listed_with_escaped_names(report: Path, outline: Outline) -> None:

@@ -204,12 +204,18 @@ def few_labels(task: TaskResult) -> Iterator[Chart]:
 
 
 def group_tables(task: TaskResult) -> Iterator[Table]:
-    """Yield a table of the headline metric in each group of test subjects, if the task has groups."""
+    """Yield a table of one metric in each group of test subjects, if the task has groups.
+
+    It is the headline metric; or the first one, where that is defined in no group (a class is missing in each).
+    """
     if task.results is None or not task.results["group"].notna().any():
         return
-    row = headline.table(task).primary
-    metric = headline.metric_of(row.metric)
-    known = task.results[task.results["group"].notna() & (task.results["metric"] == row.metric)]
+    known = task.results[task.results["group"].notna()]
+    name = headline.table(task).primary.metric
+    if name not in set(known["metric"]):
+        name = str(known["metric"].iloc[0])
+    metric = headline.metric_of(name)
+    known = known[known["metric"] == name]
     known = known[
         (known["protocol"] == known["protocol"].iloc[0]) & (known["fraction"] == known["fraction"].max())
     ]
