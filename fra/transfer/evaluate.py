@@ -15,8 +15,8 @@ import torch
 from fra.transfer import features as frozen
 from fra.transfer import finetune
 from fra.transfer.config import PRETRAINED, RANDOM, FinetuneConfig, TransferConfig
-from fra.transfer.finetune import Examples
-from fra.transfer.heads import Array, choose
+from fra.transfer.finetune import Examples, Finetuned
+from fra.transfer.heads import Array, Predict, choose
 from fra.transfer.results import GROUP, RUN, write
 from fra.transfer.splits import few_labels, people, read_manifest, read_pair_images, redraw_validation, strata
 from fra.transfer.tasks import TASKS, Probe, Task
@@ -71,12 +71,16 @@ def evaluate(
     else:
         frame, pairs = read_pair_images(manifest, pairs, quarantined)
     source = frozen.Source(shards, Path(config.cache), entry.aligned and config.align)
-    automatic = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(automatic if config.device == "auto" else config.device)
-    evaluation = _Evaluation(task, config, frame, pairs, source, device)
+    evaluation = _Evaluation(task, config, frame, pairs, source, device_of(config))
     predictions = pd.concat(_predictions(evaluation, backbone), ignore_index=True)
     predictions = predictions[[*RUN, *predictions.columns.drop(RUN)]]
     return write(task, predictions, out)
+
+
+def device_of(config: TransferConfig) -> torch.device:
+    """Return the device of the settings; "auto" is a GPU if one is available."""
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(automatic if config.device == "auto" else config.device)
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ def _fit_heads(
 ) -> Iterator[tuple[str, float, pd.DataFrame]]:
     config, entry = evaluation.config, evaluation.task.probe
     assert entry is not None
-    truth = entry.truth(split, _labels(evaluation.name, config))
+    truth = entry.truth(split, label_names(evaluation.name, config))
     for protocol in config.protocols:
         finetuned = protocol == FINETUNE
         x_N: Array = (
@@ -142,15 +146,21 @@ def _fit_heads(
         )
         for fraction in config.fractions:
             rows = choose_rows(split, truth, fraction, seed)
-            score_MO = (
-                finetuned_scores(encoder, entry, x_N, truth, rows, config.finetune, seed, evaluation.device)
+            predict: Predict = (
+                fit_network(encoder, entry, x_N, truth, rows, config.finetune, seed, evaluation.device)
                 if finetuned
-                else probe_scores(entry, protocol, x_N, truth, rows)
+                else fit_probe(entry, protocol, x_N, truth, rows)[0]
             )
+            score_MO = predict(x_N[rows.test])
             yield protocol, fraction, tidy(entry, split.iloc[rows.test], truth.iloc[rows.test], score_MO)
 
 
-def _labels(task: str, config: TransferConfig) -> tuple[str, ...]:
+def label_names(task: str, config: TransferConfig) -> tuple[str, ...]:
+    """Return the label columns of a task.
+
+    Raises:
+        ValueError: The task has none of its own and none are set.
+    """
     labels = config.labels.get(task, TASKS[task].labels)
     if task == "action_units" and not labels:
         raise ValueError("task action_units: list its label columns in transfer.labels.action_units")
@@ -174,15 +184,16 @@ def choose_rows(frame: pd.DataFrame, truth: pd.DataFrame, fraction: float, seed:
     return Rows(**found)
 
 
-def probe_scores(entry: Probe, protocol: str, x_ND: Array, truth: pd.DataFrame, rows: Rows) -> Array:
-    """Return the test scores (M, O) of a head on frozen features, its regularisation chosen on validation subjects."""
+def fit_probe(
+    entry: Probe, protocol: str, x_ND: Array, truth: pd.DataFrame, rows: Rows
+) -> tuple[Predict, float]:
+    """Return a head on frozen features, and its regularisation parameter, chosen on validation subjects."""
     y_NO = truth.to_numpy()
     train, val = ((x_ND[part], y_NO[part]) for part in (rows.train, rows.val))
-    predict, _ = choose(entry.heads[protocol], train, val, entry.loss)
-    return predict(x_ND[rows.test])
+    return choose(entry.heads[protocol], train, val, entry.loss)
 
 
-def finetuned_scores(
+def fit_network(
     encoder: PretrainedBackbone,
     entry: Probe,
     pixels: Array,
@@ -191,11 +202,11 @@ def finetuned_scores(
     config: FinetuneConfig,
     seed: int,
     device: torch.device,
-) -> Array:
-    """Return the test scores (M, O) of a fine-tuned copy of the backbone, its epoch chosen on validation subjects."""
+) -> Finetuned:
+    """Return a fine-tuned copy of the backbone with a head, its epoch chosen on validation subjects."""
     y_NO = truth.to_numpy()
     train, val = (Examples(pixels[part], y_NO[part]) for part in (rows.train, rows.val))
-    return finetune.fit(encoder, entry.objective, train, val, config, seed, device)(pixels[rows.test])
+    return finetune.fit(encoder, entry.objective, train, val, config, seed, device)
 
 
 def tidy(entry: Probe, frame: pd.DataFrame, truth: pd.DataFrame, score_MO: Array) -> pd.DataFrame:

@@ -18,13 +18,14 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from fra.data import images
+from fra.faces import crop
 from fra.files import atomic, sha256
 from fra.method import backbone as backbones
 from fra.transfer import align
 from fra.weights import pretrained
 from fra.weights.pretrained import PretrainedBackbone
 
-PIXEL_CODE = (images, align)
+PIXEL_CODE = (images, align, crop)
 FEATURE_CODE = (*PIXEL_CODE, backbones, pretrained)
 """Modules that pixels and features are computed by, besides this one; their content is part of the cache key."""
 

@@ -173,6 +173,29 @@ class Examples(NamedTuple):
     truth_NO: Array
 
 
+@dataclass(frozen=True)
+class Finetuned:
+    """A fine-tuned copy of a backbone and its head.
+
+    Attributes:
+        encoder: The backbone that was the start, with the preprocessing of images.
+        model: Normalised images → feature map → raw outputs.
+        objective: What turns raw outputs into scores.
+        epoch: Number of the epoch of lowest validation loss, from 1.
+    """
+
+    encoder: PretrainedBackbone
+    model: nn.Sequential
+    objective: Objective
+    epoch: int
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> Array:
+        """Return the scores (M, O) of images (M, H, W, 3)."""
+        raw = torch.from_numpy(_outputs(self.model, self.encoder, pixels))
+        scores: Array = self.objective.scores(raw).numpy()
+        return scores
+
+
 def fit(
     encoder: PretrainedBackbone,
     objective: Objective,
@@ -181,21 +204,15 @@ def fit(
     config: FinetuneConfig,
     seed: int,
     device: torch.device,
-) -> Callable[[NDArray[np.uint8]], Array]:
-    """Fine-tune a copy of the backbone.
-
-    Every row must have a known truth.
-
-    Returns:
-        A function from images (M, H, W, 3) to scores (M, O).
-    """
+) -> Finetuned:
+    """Fine-tune a copy of the backbone; every row must have a known truth."""
     loss_of = LANDMARK_LOSSES[config.landmark_loss] if objective.landmarks else objective.loss
     encoder.to(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         head = objective.head(encoder.feature_dim, train.truth_NO.shape[1])
         model = nn.Sequential(copy.deepcopy(encoder.backbone), head).to(device)
-        best, best_loss = copy.deepcopy(model.state_dict()), float("inf")
+        best, best_loss, best_epoch = copy.deepcopy(model.state_dict()), float("inf"), 0
         batch_size = min(config.batch_size, len(train.pixels))
         steps = max(1, len(train.pixels) // batch_size)
         warmup = cap_warmup(config.warmup_epochs, config.epochs, "transfer.finetune")
@@ -215,15 +232,9 @@ def fit(
             raw = torch.from_numpy(_outputs(model, encoder, val.pixels))
             val_loss = float(loss_of(raw, torch.from_numpy(val.truth_NO).float()))
             if val_loss < best_loss:
-                best, best_loss = copy.deepcopy(model.state_dict()), val_loss
+                best, best_loss, best_epoch = copy.deepcopy(model.state_dict()), val_loss, epoch + 1
         model.load_state_dict(best)
-
-    def predict(pixels: NDArray[np.uint8]) -> Array:
-        raw = torch.from_numpy(_outputs(model, encoder, pixels))
-        scores: Array = objective.scores(raw).numpy()
-        return scores
-
-    return predict
+    return Finetuned(encoder, model.eval(), objective, best_epoch)
 
 
 def augment(

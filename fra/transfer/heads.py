@@ -1,8 +1,9 @@
 """Heads on frozen features.
 
-``fit(x_ND, y_NO, grid)`` returns one function ``predict(x_MD) -> (M, O)`` for each value in `grid`. `y` has one column
-per output, NaN where the truth is unknown; a class is a one-hot row. Each head has one regularisation parameter, chosen
-on validation subjects by `choose`: the inverse of the penalty for linear heads, the number of neighbours for k-NN.
+``fit(x_ND, y_NO, grid)`` returns one function ``predict(x_MD) -> (M, O)`` for each value in `grid`; linear heads return
+a `LinearHead`, which can be stored. `y` has one column per output, NaN where the truth is unknown; a class is a one-hot
+row. Each head has one regularisation parameter, chosen on validation subjects by `choose`: the inverse of the penalty
+for linear heads, the number of neighbours for k-NN.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.extmath import softmax
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +27,8 @@ Array = NDArray[Any]
 Predict = Callable[[Array], Array]
 Fit = Callable[[Array, Array, Sequence[float]], list[Predict]]
 Loss = Callable[[Array, Array], float]
+
+Activation = Literal["softmax", "sigmoid", "none"]
 
 SIMILARITIES = 1 << 24
 """Most similarities computed at a time by k-NN; all of CelebA's would not fit into memory."""
@@ -38,6 +42,54 @@ class Head:
     grid: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class LinearHead:
+    """A fitted linear head: ``activation(((x − centre) / scale) @ weightᵀ + bias)``.
+
+    Attributes:
+        activation: What turns outputs into scores. With "softmax", a single output F = 1 stands for two classes and is
+            the log odds of the second one.
+        centre_D: Subtracted from features.
+        scale_D: Features are divided by it.
+        weight_FD: Weights of the F fitted outputs.
+        bias_F: Added to these outputs.
+        fitted_S: Numbers of the outputs whose scores are computed; sorted.
+        constant_O: Scores of all O outputs; they are kept where an output is not fitted, because training had one
+            value.
+    """
+
+    activation: Activation
+    centre_D: Array
+    scale_D: Array
+    weight_FD: Array
+    bias_F: Array
+    fitted_S: Array
+    constant_O: Array
+
+    def __call__(self, x_MD: Array) -> Array:
+        """Return scores (M, O), float64."""
+        score_MO: Array = np.tile(np.asarray(self.constant_O, np.float64), (len(x_MD), 1))
+        if len(self.fitted_S):
+            raw_MF = ((x_MD - self.centre_D) / self.scale_D) @ self.weight_FD.T + self.bias_F
+            score_MO[:, self.fitted_S] = activate(raw_MF, self.activation)
+        return score_MO
+
+
+def activate(raw_MF: Array, activation: Activation) -> Array:
+    """Return the scores of the outputs of a linear head, see `LinearHead`."""
+    if activation == "none":
+        return raw_MF
+    if activation == "softmax" and raw_MF.shape[1] > 1:
+        return np.asarray(softmax(raw_MF))
+    p_MF: Array = expit(raw_MF)
+    return np.hstack([1 - p_MF, p_MF]) if activation == "softmax" else p_MF
+
+
+def standardisation(scaler: StandardScaler, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """Return centre and scale (D,) of a scaler, in the type in which it transforms features of `dtype`."""
+    return scaler.mean_.astype(dtype), scaler.scale_.astype(dtype)
+
+
 def fit_softmax(x_ND: Array, y_NO: Array, grid: Sequence[float]) -> list[Predict]:
     """Fit a linear probe for one of O classes; it predicts probabilities.
 
@@ -47,20 +99,21 @@ def fit_softmax(x_ND: Array, y_NO: Array, grid: Sequence[float]) -> list[Predict
     known = ~np.isnan(y_NO).any(axis=1)
     x_ND, label_N = x_ND[known], y_NO[known].argmax(axis=1)
     seen, classes = np.unique(label_N), y_NO.shape[1]
-
-    def over_all_classes(p_MS: Array) -> Array:
-        p_MC = np.zeros((len(p_MS), classes))
-        p_MC[:, seen] = p_MS
-        return p_MC
-
-    if len(seen) == 1:
-        return [lambda x: over_all_classes(np.ones((len(x), 1))) for _ in grid]
     scaler = StandardScaler().fit(x_ND)
     x_ND = scaler.transform(x_ND)
+    centre_D, scale_D = standardisation(scaler, x_ND.dtype)
+    if len(seen) == 1:
+        weight_FD, bias_F = np.zeros((0, x_ND.shape[1])), np.zeros(0)
+        always = np.eye(classes)[seen[0]]
+        return [
+            LinearHead("softmax", centre_D, scale_D, weight_FD, bias_F, np.zeros(0, np.intp), always)
+        ] * len(grid)
 
     def fit(inverse_penalty: float) -> Predict:
         model = LogisticRegression(C=inverse_penalty / len(x_ND), max_iter=1000).fit(x_ND, label_N)
-        return lambda x: over_all_classes(model.predict_proba(scaler.transform(x)))
+        return LinearHead(
+            "softmax", centre_D, scale_D, model.coef_, model.intercept_, seen, np.zeros(classes)
+        )
 
     return [fit(value) for value in grid]
 
@@ -82,6 +135,7 @@ def fit_sigmoids(x_ND: Array, y_NO: Array, grid: Sequence[float]) -> list[Predic
     scaler = StandardScaler().fit(x_ND)
     x_ND = scaler.transform(x_ND)
     dtype = x_ND.dtype
+    centre_D, scale_D = standardisation(scaler, dtype)
     share_NO = (known_NO / known_NO.sum(axis=0)).astype(dtype)
     y_NO = np.where(known_NO, y_NO, 0).astype(dtype)
     rate_O = y_NO.sum(axis=0, dtype=np.float64) / known_NO.sum(axis=0)
@@ -90,14 +144,9 @@ def fit_sigmoids(x_ND: Array, y_NO: Array, grid: Sequence[float]) -> list[Predic
     z_NR = x_ND @ basis_DR
 
     def predictor(weight_RO: Array) -> Predict:
-        weight_DO, bias_O = basis_DR @ weight_RO[:-1].astype(dtype), weight_RO[-1]
-
-        def predict(x_MD: Array) -> Array:
-            p_MO = np.tile(rate_O, (len(x_MD), 1))
-            p_MO[:, varies_O] = expit(scaler.transform(x_MD) @ weight_DO + bias_O)
-            return p_MO
-
-        return predict
+        weight_DF = basis_DR @ weight_RO[:-1].astype(dtype)
+        fitted_S = np.flatnonzero(varies_O)
+        return LinearHead("sigmoid", centre_D, scale_D, weight_DF.T, weight_RO[-1], fitted_S, rate_O)
 
     weight_RO = np.zeros((len(square_R) + 1, int(varies_O.sum())))
     predictors = []
@@ -186,7 +235,8 @@ def fit_ridge(x_ND: Array, y_NO: Array, grid: Sequence[float]) -> list[Predict]:
     def solve(inverse_penalty: float) -> Predict:
         weight_RO = target_RO / (square_R + energy / inverse_penalty)[:, None]
         weight_DO = basis_DR @ weight_RO.astype(x_ND.dtype)
-        return lambda x: (x - centre) @ weight_DO + mean
+        outputs = np.arange(len(mean))
+        return LinearHead("none", centre, np.ones_like(centre), weight_DO.T, mean, outputs, mean)
 
     return [solve(value) for value in grid]
 

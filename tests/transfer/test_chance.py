@@ -10,7 +10,7 @@ import pytest
 from support.labelled_set import LABELS, Set, run
 
 from fra.transfer import heads
-from fra.transfer.evaluate import Rows, choose_rows, probe_scores, tidy
+from fra.transfer.evaluate import Rows, choose_rows, fit_probe, tidy
 from fra.transfer.results import unweighted
 from fra.transfer.tasks import TASKS
 
@@ -85,7 +85,7 @@ def test_leak_of_test_images_is_detected(task: str, faces: Set) -> None:
                 entry,
                 frame.iloc[rows.test],
                 truth.iloc[rows.test],
-                probe_scores(entry, "knn", x_ND, truth, part),
+                fit_probe(entry, "knn", x_ND, truth, part)[0](x_ND[part.test]),
             ),
         )
         for name, part in fits.items()
