@@ -1,6 +1,7 @@
 """FRA: Facial Region Awareness, self-supervised pre-training for face analysis (CVPR 2024).
 
-`fra.load(path)` returns a trained encoder; it is imported at first use, so that `import fra` stays fast.
+`fra.load(path)` returns a trained encoder, `fra.load_task(path)` a task model that predicts; both are imported at first
+use, so that `import fra` stays fast.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fra.inference.encoder import load
+    from fra.inference.task import load_task
 
-__all__ = ["load"]
+__all__ = ["load", "load_task"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,4 +20,8 @@ def __getattr__(name: str) -> Any:
         from fra.inference.encoder import load
 
         return load
+    if name == "load_task":
+        from fra.inference.task import load_task
+
+        return load_task
     raise AttributeError(f"module 'fra' has no attribute {name!r}")

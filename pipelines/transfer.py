@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from fra.files import sha256, sha256_each
+from fra.transfer import task_model
 from fra.transfer.config import TaskConfig, TransferConfig
 from fra.transfer.evaluate import evaluate
+from fra.transfer.task_model import TaskModel
 from fra.validation import verdict
 from fra.weights import released
 from pipelines import params
+from pipelines.lineage import record
 from pipelines.project import paths
 from pipelines.stage import logger, main
 
@@ -30,15 +35,53 @@ def transfer() -> None:
                 f"transfer.baselines: {name} is {file!r}: put it into {paths.BASELINES}/, which DVC tracks, "
                 f"or name released weights ({', '.join(released.names())})"
             )
-    manifest, shards = paths.manifest(labelled.dataset), paths.shards(labelled.dataset)
-    verdict.check(
-        Path(labelled.validation) / "verdict.json", [manifest, shards / "index.json", *shards.glob("*.tar")]
-    )
-    quarantined = verdict.read_quarantined_keys(Path(labelled.validation) / "quarantine.csv")
-    backbone, out = paths.PRETRAIN / "backbone.safetensors", paths.TRANSFER / task
-    result = evaluate(task, config, manifest, shards, backbone, out, quarantined)
+    manifest, shards, quarantined = validated_files(labelled)
+    result = evaluate(task, config, manifest, shards, paths.BACKBONE, paths.TRANSFER / task, quarantined)
     metrics = ", ".join(f"{name} {metric['mean']:.3f}" for name, metric in result["pretrained"].items())
     logger.info("%s: %s", task, metrics)
+
+
+def validated_files(labelled: TaskConfig) -> tuple[Path, Path, frozenset[str]]:
+    """The manifest, the folder of shards and the quarantined keys of a labelled set that passed validation.
+
+    Raises:
+        ValidationFailed: The set was not validated, or its files differ from the validated ones.
+    """
+    manifest, shards = paths.manifest(labelled.dataset), paths.shards(labelled.dataset)
+    folder = Path(labelled.validation)
+    verdict.check(folder / "verdict.json", [manifest, shards / "index.json", *shards.glob("*.tar")])
+    return manifest, shards, verdict.read_quarantined_keys(folder / "quarantine.csv")
+
+
+def fit_task(task: str, protocol: str, weights: Path, classes: Sequence[str] = ()) -> TaskModel:
+    """Fit a task model on the labelled set of params.yaml, with its provenance: hashes of all inputs, parameters, code.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: The task has no labelled set, or the task or protocol has no head to fit.
+        ValidationFailed: The labelled set was not validated, or its files differ from the validated ones.
+    """
+    task_model.probe_of(task)
+    task_model.check_protocol(protocol)
+    if task not in (known := params.read()["tasks"]):
+        raise ValueError(
+            f"{task} has no labelled set; params.yaml has: {', '.join(known)} (set tasks.{task}.dataset)"
+        )
+    if not released.find(weights).is_file():
+        raise FileNotFoundError(
+            f"{weights}: no such weights file: run `dvc repro pretrain`, or name another backbone (-w demo)"
+        )
+    labelled = params.section(f"tasks.{task}", TaskConfig)
+    config = params.section("transfer", TransferConfig)
+    manifest, shards, quarantined = validated_files(labelled)
+    folder = Path(labelled.validation)
+    inputs = [manifest, shards / "index.json", folder / "verdict.json", folder / "quarantine.csv"]
+    hashes = {path.as_posix(): digest for path, digest in sha256_each(inputs).items()}
+    values = params.read()
+    settings = {"transfer": values["transfer"], "tasks": {task: values["tasks"][task]}}
+    origin = record.provenance(settings, {str(weights): sha256(released.find(weights)), **hashes})
+    model, _ = task_model.fit(task, protocol, config, manifest, shards, weights, quarantined, classes, origin)
+    return model
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from fra.data.images import decode, read_file, resize, to_pixels
 from fra.method import backbone as backbones
 from fra.method.backbone import Backbone
 from fra.method.networks import Encoder
-from fra.weights.pretrained import PretrainedBackbone, Stored, read, restore
+from fra.weights.pretrained import PretrainedBackbone, Stored, read, restore, restore_backbone
 
 AnyImage: TypeAlias = Image.Image | NDArray[np.uint8] | Path | str
 
@@ -82,22 +82,14 @@ class FaceEncoder(PretrainedBackbone):
             OSError: A file cannot be read.
         """
         size = self.image_size
-        if isinstance(images, Tensor):
-            if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-                raise ValueError(
-                    f"expected uint8 images (N, 3, H, W), got {images.dtype} {tuple(images.shape)}"
-                )
-            pixels = list(images.permute(0, 2, 3, 1).cpu().numpy())
-        else:
-            pixels = [_pixels(image) for image in images]
-        sized = [image if image.shape[:2] == (size, size) else resize(image, size) for image in pixels]
+        sized = [
+            image if image.shape[:2] == (size, size) else resize(image, size) for image in pixels_of(images)
+        ]
         return self.normalise(np.stack(sized))
 
     def _batches(self, images: Sequence[AnyImage] | Tensor, batch_size: int) -> Iterator[Tensor]:
-        if isinstance(images, str | Path | Image.Image | np.ndarray):
-            raise ValueError(f"expected a list of images, got one {type(images).__name__}: put it in a list")
-        for start in range(0, len(images), batch_size):
-            yield self.prepare(images[start : start + batch_size])
+        for batch in split(images, batch_size):
+            yield self.prepare(batch)
 
     def _features(self, batch: Tensor) -> Tensor:
         features: Tensor = self.backbone(batch)
@@ -105,6 +97,32 @@ class FaceEncoder(PretrainedBackbone):
 
     def _empty(self, *shape: int) -> Tensor:
         return torch.empty(0, *shape, device=self.get_buffer("mean").device)
+
+
+def split(images: Sequence[AnyImage] | Tensor, batch_size: int) -> Iterator[Sequence[AnyImage] | Tensor]:
+    """Yield the images, `batch_size` at a time.
+
+    Raises:
+        ValueError: It is a single image.
+    """
+    if isinstance(images, str | Path | Image.Image | np.ndarray):
+        raise ValueError(f"expected a list of images, got one {type(images).__name__}: put it in a list")
+    for start in range(0, len(images), batch_size):
+        yield images[start : start + batch_size]
+
+
+def pixels_of(images: Sequence[AnyImage] | Tensor) -> list[NDArray[np.uint8]]:
+    """Return the pixels (H, W, 3) of each image, RGB, with the Exif rotation applied.
+
+    Raises:
+        ValueError: An image has another type or shape, or cannot be decoded.
+        OSError: A file cannot be read.
+    """
+    if not isinstance(images, Tensor):
+        return [_pixels(image) for image in images]
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"expected uint8 images (N, 3, H, W), got {images.dtype} {tuple(images.shape)}")
+    return list(images.permute(0, 2, 3, 1).cpu().numpy())
 
 
 def _pixels(image: AnyImage) -> NDArray[np.uint8]:
@@ -125,8 +143,8 @@ def load(path: str | Path, seed: int | None = None) -> FaceEncoder:
     """Load the encoder of a weights file, on the CPU, in eval mode.
 
     Args:
-        path: `model.safetensors` (embeddings and heatmaps), `backbone.safetensors` (embeddings), or the name of
-            released weights ("demo").
+        path: `model.safetensors` (embeddings and heatmaps), `backbone.safetensors` or a task model (embeddings), or the
+            name of released weights ("demo").
         seed: Where given, the same architecture with random weights of this seed, as at the start of pre-training.
 
     Raises:
@@ -134,9 +152,8 @@ def load(path: str | Path, seed: int | None = None) -> FaceEncoder:
         ValueError: The file is damaged, or its weights do not fit its metadata.
     """
     stored = read(path)
-    if stored.metadata["contents"] == "backbone":
-        backbone = restore(stored, lambda: backbones.build(stored.metadata["backbone"]), seed)
-        return FaceEncoder(backbone, None, stored.metadata).eval()
+    if stored.metadata["contents"] != "model":
+        return FaceEncoder(restore_backbone(stored, seed), None, stored.metadata).eval()
     online = restore(stored, lambda: _online_network(stored), seed)
     return FaceEncoder(cast(Backbone, online.backbone), online.region_neck, stored.metadata).eval()
 

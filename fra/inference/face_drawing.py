@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -22,31 +23,51 @@ TEXT = 6
 def draw_faces(photo_HW3: Pixels, cropped: Sequence[Face], left_out: Sequence[Face] = ()) -> Pixels:
     """The photograph with boxes, points and scores: green faces are cropped, orange ones are left out.
 
-    Lines and text have a width that can be seen in the whole photograph. A photograph smaller than `SMALLEST` is
-    enlarged by a whole number.
+    Lines and text have a width that can be seen in the whole photograph.
     """
+    canvas = canvas_of(photo_HW3)
+    for faces, colour in ((left_out, LEFT_OUT), (cropped, CROPPED)):
+        for face in faces:
+            _draw_face(canvas, face.scaled(canvas.factor), colour)
+    return np.asarray(canvas.image)
+
+
+class Canvas(NamedTuple):
+    """A photograph to draw on.
+
+    Attributes:
+        image: The photograph; one smaller than `SMALLEST` is enlarged by a whole number.
+        draw: Draws on `image`.
+        factor: That number.
+        line: Width of lines in pixels.
+        font: Of text.
+    """
+
+    image: Image.Image
+    draw: ImageDraw.ImageDraw
+    factor: int
+    line: int
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def canvas_of(photo_HW3: Pixels) -> Canvas:
+    """A photograph to draw on."""
     height, width = photo_HW3.shape[:2]
     factor = max(1, SMALLEST // max(height, width))
     image = Image.fromarray(photo_HW3).resize((factor * width, factor * height), Image.Resampling.NEAREST)
-    draw = ImageDraw.Draw(image)
     line = max(1, round((image.width * image.height) ** 0.5 / LINES))
     font = ImageFont.load_default(max(10, TEXT * line))
-    for faces, colour in ((left_out, LEFT_OUT), (cropped, CROPPED)):
-        for face in faces:
-            _draw_face(draw, face.scaled(factor), colour, line, font)
-    return np.asarray(image)
+    return Canvas(image, ImageDraw.Draw(image), factor, line, font)
 
 
-def _draw_face(
-    draw: ImageDraw.ImageDraw,
-    face: Face,
-    colour: tuple[int, int, int],
-    line: int,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-) -> None:
-    """Draws one face; lines and points of a small face are thinner."""
+def line_of(canvas: Canvas, box: tuple[float, float, float, float]) -> int:
+    """Width of the lines of a face with this box: those of a small face are thinner."""
+    return max(1, min(canvas.line, round(max(box[2:]) / 15)))
+
+
+def _draw_face(canvas: Canvas, face: Face, colour: tuple[int, int, int]) -> None:
     left, top, width, height = face.box
-    line = max(1, min(line, round(max(width, height) / 15)))
+    draw, font, line = canvas.draw, canvas.font, line_of(canvas, face.box)
     draw.rectangle(
         (left - line, top - line, left + width + line, top + height + line), outline=colour, width=line
     )

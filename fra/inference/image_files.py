@@ -42,7 +42,8 @@ class Source(NamedTuple):
         name: Name of the file.
         number: Of the face in the file, from 0, the largest first. None where the whole image is used, as for the rest.
         face: Box, points and score, in pixels of the upright image.
-        transform_23: From pixels of the upright image to pixels of the crop, before it is resized.
+        transform_23: From pixels of the upright image to pixels of the crop, before it is resized. Whole images have
+            one where it is needed (`fra.inference.predict`).
     """
 
     name: str
@@ -229,11 +230,11 @@ def batches(
         detection: How faces are found and cropped; None: whole images are used.
     """
     if detection is None:
-        yield from _batches(patterns, partial(_load_image, size), batch_size, skipped)
+        yield from batches_of(patterns, partial(_load_image, size), batch_size, skipped)
         return
     finder = FaceFinder(detection)
     with opencv_in_one_thread():
-        yield from _batches(patterns, partial(_load_faces, size, finder), batch_size, skipped)
+        yield from batches_of(patterns, partial(_load_faces, size, finder), batch_size, skipped)
 
 
 def _load_image(size: int, name: str, image_HW3: Pixels) -> Loaded:
@@ -249,10 +250,10 @@ def _load_faces(size: int, finder: FaceFinder, name: str, photo_HW3: Pixels) -> 
     return Loaded(name, faces, no_face=found.reason)
 
 
-def _batches(
+def batches_of(
     patterns: Sequence[str], load: Callable[[str, Pixels], Loaded], batch_size: int, skipped: Skipped
 ) -> Iterator[Batch]:
-    """Batches of what `load` makes of the name and pixels of each file."""
+    """Batches of what `load` makes of the name and pixels of each file; several threads call it at a time."""
 
     def read(file: File) -> Loaded:
         try:

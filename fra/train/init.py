@@ -13,7 +13,7 @@ from fra.method.networks import FRA
 from fra.weights import released
 from fra.weights.convert import is_ours, read_backbone, read_tensors
 from fra.weights.official import is_official, load_official
-from fra.weights.pretrained import PREDICTORS, read
+from fra.weights.pretrained import BACKBONE_PREFIX, PREDICTORS, read
 
 SIZES = ("num_masks", "projection_dim", "hidden_dim")
 """Parameters of the section `model` on which the shapes of the heads depend."""
@@ -99,8 +99,14 @@ def _own(model: FRA, config: ModelConfig, file: Path) -> tuple[dict[str, Tensor]
             f"train.init: {file} holds the backbone {stored.metadata['backbone']}, model.backbone is "
             f"{config.backbone}: set model.backbone={stored.metadata['backbone']}"
         )
-    if stored.metadata["contents"] == "backbone":
-        return {f"backbone.{name}": value for name, value in stored.weights.items()}, "the file has none"
+    if stored.metadata["contents"] != "model":
+        prefix = BACKBONE_PREFIX[stored.metadata["contents"]]
+        backbone = {
+            f"backbone.{name.removeprefix(prefix)}": value
+            for name, value in stored.weights.items()
+            if name.startswith(prefix)
+        }
+        return backbone, "the file has none"
     sizes = {name: (stored.metadata[name], getattr(config, name)) for name in SIZES}
     if model.online.region_neck is None:
         sizes["num_masks"] = (1, 1)  # the region branch of the file is not needed

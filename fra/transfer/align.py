@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fra.data import images
-from fra.faces.crop import similarity
+from fra.faces.crop import Transform, similarity
 
 EYES_AND_MOUTH = {
     68: (range(36, 42), range(42, 48), range(48, 68)),
@@ -39,12 +39,38 @@ def read(frame: pd.DataFrame, shards: Path, size: int, aligned: bool) -> NDArray
         if landmarks is None:
             found[row] = images.resize(image, size)
             continue
-        transform_23 = similarity(centres(np.asarray(landmarks, float).reshape(-1, 2)), TEMPLATE * size)
-        transform_23[:, :2] /= scale  # from pixels of the stored image to pixels of the resized one
-        found[row] = cv2.warpAffine(
-            image, transform_23, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
+        found[row] = warp(image, scale, transform(np.asarray(landmarks, float).reshape(-1, 2), size), size)
     return found
+
+
+def warp(
+    whole: NDArray[np.uint8], scale_2: NDArray[np.float64], transform_23: Transform, size: int
+) -> NDArray[np.uint8]:
+    """Return the aligned image (size, size, 3) of a resized image, whose sides are `scale_2` times the original's."""
+    resized_23 = transform_23.copy()
+    resized_23[:, :2] /= scale_2  # from pixels of the original image to pixels of the resized one
+    return np.asarray(
+        cv2.warpAffine(
+            whole, resized_23, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        ),
+        np.uint8,
+    )
+
+
+def aligned(image_HW3: NDArray[np.uint8], point_L2: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
+    """Return a single image aligned by its landmarks, exactly as `read` aligns it: (size, size, 3)."""
+    height, width = image_HW3.shape[:2]
+    scale_2 = 2 * size / np.array([width, height], dtype=float)
+    return warp(images.resize(image_HW3, 2 * size), scale_2, transform(point_L2, size), size)
+
+
+def transform(point_L2: NDArray[np.float64], size: int) -> Transform:
+    """Return the transform (2, 3) from pixels of an image with these landmarks to pixels of the aligned image.
+
+    Raises:
+        ValueError: The number of landmarks is not supported.
+    """
+    return similarity(centres(point_L2), TEMPLATE * size)
 
 
 def centres(point_L2: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -29,8 +29,12 @@ online network have none."""
 REQUIRED = {
     "backbone": ("backbone", "image_size", "mean", "std"),
     "model": ("backbone", "image_size", "mean", "std", "num_masks", "projection_dim", "hidden_dim"),
+    "task": ("backbone", "image_size", "mean", "std", "task", "protocol", "outputs", "columns", "crop"),
 }
 """Metadata that a weights file must have, by its `contents`."""
+
+BACKBONE_PREFIX = {"backbone": "", "model": "backbone.", "task": "backbone."}
+"""What the names of the backbone's weights begin with, by `contents`."""
 
 
 class Stored(NamedTuple):
@@ -89,7 +93,10 @@ def read(path: str | Path) -> Stored:
             f"({', '.join(released.names())})"
         )
     weights, metadata = read_network(file)
-    required = REQUIRED.get(metadata.get("contents", ""), ("contents",))
+    contents = metadata.get("contents")
+    if contents is not None and contents not in REQUIRED:
+        raise ValueError(f"{path}: holds {contents!r}, which is none of: {', '.join(REQUIRED)}")
+    required = ("contents",) if contents is None else REQUIRED[contents]
     if missing := [name for name in required if name not in metadata]:
         raise ValueError(
             f"{path}: its metadata lacks {', '.join(missing)}; load a file that pre-training wrote"
@@ -129,7 +136,7 @@ def load(path: str | Path, seed: int | None = None) -> PretrainedBackbone:
     """Load the backbone of a weights file, on the CPU, in eval mode.
 
     Args:
-        path: `backbone.safetensors`, `model.safetensors`, or the name of released weights.
+        path: `backbone.safetensors`, `model.safetensors`, a task model, or the name of released weights.
         seed: Where given, the same architecture with random weights of this seed.
 
     Raises:
@@ -137,6 +144,10 @@ def load(path: str | Path, seed: int | None = None) -> PretrainedBackbone:
         ValueError: The file is damaged, or its weights do not fit its metadata.
     """
     stored = read(path)
-    prefix = "backbone." if stored.metadata["contents"] == "model" else ""
-    backbone = restore(stored, lambda: backbones.build(stored.metadata["backbone"]), seed, prefix)
-    return PretrainedBackbone(backbone, stored.metadata).eval()
+    return PretrainedBackbone(restore_backbone(stored, seed), stored.metadata).eval()
+
+
+def restore_backbone(stored: Stored, seed: int | None = None) -> Backbone:
+    """Build the backbone of a file, see `restore`."""
+    prefix = BACKBONE_PREFIX[stored.metadata["contents"]]
+    return restore(stored, lambda: backbones.build(stored.metadata["backbone"]), seed, prefix)

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from pipelines.cli.options import Weights
+from pipelines.project import paths
+
 transfer = typer.Typer(
     help="Transfer evaluation: baselines, stored metrics and region quality.", no_args_is_help=True
 )
@@ -28,7 +31,6 @@ def baseline(
     """Copy the backbone of an experiment from DVC's cache, as a baseline to compare with."""
     from fra.files import atomic
     from pipelines.cli.compare import read_output
-    from pipelines.project import paths
     from pipelines.repo import experiments as history
     from pipelines.repo.lock import LineageError
 
@@ -40,6 +42,39 @@ def baseline(
     with atomic(target) as partial:
         partial.write_bytes(weights)
     print(target)
+
+
+@transfer.command()
+def fit(
+    task: Annotated[str, typer.Argument(help="The task, as in `tasks` of params.yaml")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .safetensors file to write")],
+    protocol: Annotated[
+        str, typer.Option(help="linear: a head on frozen features; finetune: the backbone, too")
+    ] = "linear",
+    weights: Weights = paths.BACKBONE,
+    classes: Annotated[
+        str,
+        typer.Option(
+            help="Names of the classes of expression, in the order of their values: neutral,smiling"
+        ),
+    ] = "",
+) -> None:
+    """Fit a task on its labelled set and write a task model, with which `fra predict` answers on other pictures.
+
+    Validation persons choose the regularisation or the epoch. The metrics on the test persons are printed and stored in
+    the file.
+    """
+    from fra.files import check_output
+    from fra.transfer import task_model
+    from pipelines.transfer import fit_task
+
+    check_output(out, (".safetensors",))
+    model = fit_task(task, protocol, weights, [name for name in classes.split(",") if name])
+    task_model.save(model, out)
+    for name, value in model.metadata["metrics"].items():
+        if "/" not in name:
+            print(f"{name}: {value:.4f}")
+    print(out)
 
 
 @transfer.command()
@@ -96,7 +131,6 @@ def regions(
 ) -> None:
     """Measure how well heatmaps agree with facial parts, compared with clusters, untrained networks and position."""
     from fra.validation import verdict
-    from pipelines.project import paths
     from pipelines.project.dataset import validation_folder
     from pipelines.report import measure_regions
 

@@ -15,7 +15,7 @@ from fra.method.backbone import build as build_backbone
 from fra.method.config import ModelConfig, ObjectiveConfig
 from fra.method.networks import FRA, build
 from fra.train.init import initialise
-from fra.weights.files import read_weights
+from fra.weights.files import read_weights, save_weights
 
 
 def networks(config: ModelConfig = MODEL, seed: int = 7) -> FRA:
@@ -53,6 +53,22 @@ def test_heads_stay_random_where_the_file_has_none(trained: Path) -> None:
         backbone = network.backbone.state_dict()
         assert [name for name, value in stored.items() if not torch.equal(backbone[name], value)] == []
     assert torch.equal(model.online.region_neck.masks_KD, fresh.online.region_neck.masks_KD)
+
+
+def test_the_backbone_of_a_task_model_is_a_start(trained: Path, tmp_path: Path) -> None:
+    weights, metadata = read_weights(trained / "backbone.safetensors")
+    stored = {f"backbone.{name}": value for name, value in weights.items()} | {"head.bias": torch.ones(2)}
+    task = {"contents": "task", "task": "expression", "protocol": "linear", "crop": "box"}
+    save_weights(
+        tmp_path / "smile.safetensors",
+        stored,
+        metadata | task | {"outputs": ["0", "1"], "columns": ["0", "1"]},
+    )
+    model = networks()
+    report = initialise(model, MODEL, str(tmp_path / "smile.safetensors"))
+    assert (report.matched, report.new) == (len(weights), "heads")
+    own = model.online.backbone.state_dict()
+    assert [name for name, value in weights.items() if not torch.equal(own[name], value)] == []
 
 
 def test_heads_of_other_sizes_are_new_and_the_parameter_is_named(trained: Path) -> None:

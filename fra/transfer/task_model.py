@@ -1,0 +1,269 @@
+"""Task models: a backbone and a fitted head in one safetensors file, with all that predictions need.
+
+`fit` fits one as `fra.transfer.evaluate` does for its first seed and all labels, `save` and `load` write and read it.
+`fra.inference.task` predicts with it on pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fra.method.backbone import Backbone
+from fra.transfer import features as frozen
+from fra.transfer.config import TransferConfig
+from fra.transfer.evaluate import (
+    FINETUNE,
+    choose_rows,
+    device_of,
+    fit_network,
+    fit_probe,
+    label_names,
+    tidy,
+)
+from fra.transfer.features import Source, pool
+from fra.transfer.heads import Array, LinearHead
+from fra.transfer.results import unweighted
+from fra.transfer.splits import people, read_manifest, redraw_validation
+from fra.transfer.tasks import TASKS, Probe
+from fra.weights import pretrained
+from fra.weights.files import save_weights
+from fra.weights.pretrained import PretrainedBackbone, Stored, restore, restore_backbone
+
+PROTOCOLS = ("linear", FINETUNE)
+"""Protocols whose result is a head that can be stored."""
+RESERVED = ("image", "face", "box", "score")
+"""Columns of predictions that are not outputs."""
+ARRAYS = ("centre_D", "scale_D", "weight_FD", "bias_F", "fitted_S", "constant_O")
+"""The arrays of a `LinearHead`, stored as `head.<name without its shape>`."""
+
+
+class TaskModel(PretrainedBackbone):
+    """A backbone with the head of a task.
+
+    Attributes:
+        head: A linear head on frozen features, or the head of a fine-tuned network.
+        metadata: The metadata of the file: besides those of a backbone `task`, `protocol`, `labels`, `outputs` (their
+            names in stored predictions), `columns` (their names in tables of new predictions), `crop` (how faces are
+            cropped: "eyes_and_mouth" or "box"), `view` and `grid` (how feature maps are pooled), `choice` (what
+            validation subjects chose), `metrics` (on test), `test` (its size) and `provenance`.
+    """
+
+    def __init__(self, backbone: Backbone, head: LinearHead | nn.Module, metadata: dict[str, Any]) -> None:
+        super().__init__(backbone, metadata)
+        self.head = head
+
+    @property
+    def probe(self) -> Probe:
+        """How the task is fitted."""
+        return probe_of(self.metadata["task"])
+
+    @torch.inference_mode()
+    def scores(self, pixels_NHW3: NDArray[np.uint8]) -> Array:
+        """Return the scores (N, O) of images of `image_size`, cropped as for training.
+
+        Probabilities of classes or labels; coordinates as fractions of width and height; unit vectors of directions.
+        """
+        map_NCHW = self.backbone(self.normalise(pixels_NHW3))
+        if isinstance(self.head, LinearHead):
+            pooled = pool(map_NCHW.float(), self.metadata["view"], self.metadata["grid"])
+            return self.head(pooled.cpu().numpy())
+        raw_NO: Tensor = self.head(map_NCHW)
+        scores: Array = self.probe.objective.scores(raw_NO.float().cpu()).numpy()
+        return scores
+
+
+def probe_of(task: str) -> Probe:
+    """Return how a task is fitted.
+
+    Raises:
+        ValueError: The task is unknown, or nothing is fitted to it.
+    """
+    if task not in TASKS:
+        raise ValueError(f"no task {task!r}; the tasks are: {', '.join(TASKS)}")
+    entry = TASKS[task].probe
+    if entry is None:
+        raise ValueError(
+            f"{task} compares the embeddings of two images and fits no head: embed both (`fra embed`, "
+            "`fra.load(...).embed`) and compare them by their cosine"
+        )
+    return entry
+
+
+def check_protocol(protocol: str) -> None:
+    """Check that a protocol fits a head.
+
+    Raises:
+        ValueError: It is another one.
+    """
+    if protocol not in PROTOCOLS:
+        reason = ": k-NN compares with all training images and fits no head" if protocol == "knn" else ""
+        raise ValueError(f"protocol {protocol!r}{reason}; choose {' or '.join(PROTOCOLS)}")
+
+
+def fit(
+    task: str,
+    protocol: str,
+    config: TransferConfig,
+    manifest: Path,
+    shards: Path,
+    backbone: str | Path,
+    quarantined: Set[str],
+    classes: Sequence[str] = (),
+    provenance: Mapping[str, Any] | None = None,
+) -> tuple[TaskModel, pd.DataFrame]:
+    """Fit a task model on all labels; validation subjects choose, test is evaluated once.
+
+    The split and the seed are those of the evaluation's first seed, so its predictions are the same.
+
+    Args:
+        task: Name of the task.
+        protocol: "linear" or "finetune".
+        config: Labels, alignment, grid, fine-tuning, validation subjects and device.
+        manifest: Manifest of the labelled data set.
+        shards: Folder of its shards.
+        backbone: Weights file, or the name of released weights.
+        quarantined: Keys of quarantined images.
+        classes: Names of the classes of expression, in the order of their values; default: `<label>=<value>`.
+        provenance: Stored in the file.
+
+    Returns:
+        The model, and its tidy predictions of the test images (see `fra.transfer.tasks`).
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: The task or protocol has no head, or the manifest lacks data that the task needs.
+    """
+    entry = probe_of(task)
+    check_protocol(protocol)
+    labels = label_names(task, config)
+    frame = read_manifest(manifest, quarantined)
+    split = redraw_validation(frame, 0) if config.validation == "redrawn" else frame
+    truth = entry.truth(split, labels)
+    columns = column_names(task, list(truth.columns), labels, classes)
+    rows = choose_rows(split, truth, 1.0, 0)
+    aligned = TASKS[task].aligned and config.align
+    source, device = Source(shards, Path(config.cache), aligned), device_of(config)
+    encoder = pretrained.load(backbone)
+    head: LinearHead | nn.Module
+    choice: dict[str, float]
+    if protocol == FINETUNE:
+        pixels = frozen.pixels(encoder, split, source)
+        network = fit_network(encoder, entry, pixels, truth, rows, config.finetune, 0, device)
+        score_MO, choice = network(pixels[rows.test]), {"epoch": network.epoch}
+        tuned, head = network.model
+        encoder = PretrainedBackbone(_backbone(tuned), encoder.metadata)
+    else:
+        x_ND = frozen.extract(encoder, split, source, TASKS[task].view, config.grid, device)
+        predict, penalty = fit_probe(entry, protocol, x_ND, truth, rows)
+        assert isinstance(predict, LinearHead)
+        score_MO, choice, head = predict(x_ND[rows.test]), {"inverse_penalty": penalty}, predict
+    test = split.iloc[rows.test]
+    predictions = tidy(entry, test, truth.iloc[rows.test], score_MO)
+    metrics = {name: float(value[0]) for name, value in TASKS[task].metrics(predictions, unweighted).items()}
+    metadata = {
+        "contents": "task",
+        **{name: encoder.metadata[name] for name in ("backbone", "image_size", "mean", "std")},
+        "task": task,
+        "protocol": protocol,
+        "labels": list(labels),
+        "outputs": list(truth.columns),
+        "columns": columns,
+        "crop": "eyes_and_mouth" if aligned else "box",
+        "view": TASKS[task].view,
+        "grid": config.grid,
+        "choice": choice,
+        "metrics": {name: value for name, value in metrics.items() if np.isfinite(value)},
+        "test": {"images": len(test), "people": int(people(test).nunique())},
+        "provenance": dict(provenance or {}),
+    }
+    return TaskModel(encoder.backbone, head, metadata).cpu().eval(), predictions
+
+
+def column_names(
+    task: str, outputs: Sequence[str], labels: Sequence[str], classes: Sequence[str]
+) -> list[str]:
+    """Return the names of the columns of predictions.
+
+    They are the labels (attributes, action units), `<label>=<value>` or the names of the classes (expression), x0, y0,
+    x1 and so on (alignment), and the labels of pitch and yaw (gaze).
+
+    Raises:
+        ValueError: Classes are named for another task, or not each one once; or a name is one of `RESERVED`.
+    """
+    if classes and task != "expression":
+        raise ValueError(f"{task} has no classes to name; only expression has")
+    if classes and (len(classes) != len(outputs) or len(set(classes)) < len(classes)):
+        raise ValueError(
+            f"expression has {len(outputs)} classes ({labels[0]}: {', '.join(outputs)}): name each of them once, in "
+            f"this order, not {', '.join(classes)}"
+        )
+    named = {
+        "expression": list(classes) or [f"{labels[0]}={value}" for value in outputs] if labels else [],
+        "gaze": list(labels),
+    }
+    columns = named.get(task, list(outputs))
+    if taken := [name for name in columns if name in RESERVED]:
+        raise ValueError(f"a label or class cannot be named {taken[0]!r}: it is a column of all predictions")
+    return columns
+
+
+def save(model: TaskModel, path: Path) -> None:
+    """Write a task model as one safetensors file, atomically."""
+    weights = {f"backbone.{name}": value for name, value in model.backbone.state_dict().items()}
+    if isinstance(model.head, LinearHead):
+        arrays = {name: np.array(getattr(model.head, name), order="C") for name in ARRAYS}  # copies
+        weights |= {_stored_name(name): torch.from_numpy(array) for name, array in arrays.items()}
+        metadata = {**model.metadata, "activation": model.head.activation}
+    else:
+        weights |= {f"head.{name}": value for name, value in model.head.state_dict().items()}
+        metadata = model.metadata
+    save_weights(path, weights, metadata)
+
+
+def load(path: str | Path) -> TaskModel:
+    """Load a task model, on the CPU, in eval mode.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: The file is damaged, or holds no task model.
+    """
+    stored = pretrained.read(path)
+    if stored.metadata["contents"] != "task":
+        raise ValueError(
+            f"{path}: holds a {stored.metadata['contents']} without the head of a task; `fra transfer fit` writes a "
+            "task model"
+        )
+    check_protocol(stored.metadata["protocol"])
+    entry, backbone = probe_of(stored.metadata["task"]), restore_backbone(stored)
+    head: LinearHead | nn.Module
+    if stored.metadata["protocol"] == FINETUNE:
+        outputs = len(stored.metadata["outputs"])
+        head = restore(stored, lambda: entry.objective.head(backbone.feature_dim, outputs), prefix="head.")
+    else:
+        head = _linear_head(stored)
+    return TaskModel(backbone, head, stored.metadata).eval()
+
+
+def _linear_head(stored: Stored) -> LinearHead:
+    try:
+        arrays = {name: stored.weights[_stored_name(name)].numpy() for name in ARRAYS}
+        return LinearHead(activation=stored.metadata["activation"], **arrays)
+    except KeyError as error:
+        raise ValueError(f"{stored.path}: not a complete task model ({error} is missing)") from None
+
+
+def _stored_name(name: str) -> str:
+    return f"head.{name.rpartition('_')[0]}"
+
+
+def _backbone(module: nn.Module) -> Backbone:
+    assert isinstance(module, Backbone)
+    return module
