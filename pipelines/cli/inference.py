@@ -1,4 +1,4 @@
-"""The commands `fra embed`, `search`, `heatmaps`, `export` and `import-weights`."""
+"""The commands `fra embed`, `predict`, `search`, `heatmaps`, `export` and `import-weights`."""
 
 from __future__ import annotations
 
@@ -40,6 +40,32 @@ def embed(
 
     detection = detection_of(detect, crop)
     skipped = write(images, weights, out, batch_size=batch_size, device=device, detection=detection)
+    print(out)
+    report_skipped(skipped)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A task model that `fra transfer fit` wrote")],
+    images: Images,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .parquet file to write")],
+    batch_size: Annotated[int, typer.Option(help="Images per batch", min=1)] = 64,
+    device: Device = "auto",
+    detect: Detect = False,
+    draw: Annotated[
+        Path | None, typer.Option(help="A new folder for the images with their predictions drawn in")
+    ] = None,
+) -> None:
+    """Predict with a task model: one row per image with its name and the outputs.
+
+    Outputs are probabilities of classes or labels, coordinates of landmarks in pixels of the upright image, or pitch
+    and yaw in degrees. Each image is a crop of a face like those that the model was fitted on. For photographs use
+    --detect: faces are found and cropped in this way, and there is one row per face, with its number, box and score.
+    Files that cannot be decoded are reported and the exit code is 1; the predictions of the others are written.
+    """
+    from fra.inference.predict import predict as write
+
+    skipped = write(images, model, out, batch_size=batch_size, device=device, detect=detect, drawings=draw)
     print(out)
     report_skipped(skipped)
 
