@@ -11,7 +11,7 @@ import pickle
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from fra.files import check_output, sha256
 from fra.method import backbone as backbones
+from fra.weights import layouts, to_timm
 from fra.weights.files import METADATA_KEY, first_not_finite, save_weights
 
 HARMLESS: list[Any] = [
@@ -45,29 +46,37 @@ class Layout:
 
     name: str
     prefix: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: layouts.Channels
+    std: layouts.Channels
 
 
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LAYOUTS = (
     Layout("FRA, official", "online_net.backbone.", (0.5231, 0.4044, 0.3489), (0.2536, 0.2194, 0.2070)),
     # 0.228 is their value: flr/datasets/unsupervised_dataset.py of 1adrianb/unsupervised-face-representation
     Layout("Bulat et al., flr_r50", "base_net.", (0.485, 0.456, 0.406), (0.228, 0.224, 0.225)),
-    Layout("torchvision", "", *IMAGENET),
+    Layout("torchvision", "", *layouts.IMAGENET),
 )
-"""Known layouts, tried in this order; names may also begin with `module.`."""
+"""Known layouts of ResNets, tried in this order; names may also begin with `module.`. For timm models: `layouts`."""
 STEM = "conv1.weight"
 """Name of the first weight of every backbone in `LAYOUTS`."""
 
 
 class Imported(NamedTuple):
-    """Result of an import. `matched` and `missing` are names of our backbone, `left_over` names of the file."""
+    """Result of an import.
+
+    Attributes:
+        layout: Whose names the file has.
+        matched: Names of our backbone that the file has.
+        missing: Names of our backbone that it lacks.
+        left_over: Names of the file that are not part of the backbone.
+        notes: What the user has to know, for example that position embeddings were resized.
+    """
 
     layout: str
     matched: list[str]
     missing: list[str]
     left_over: list[str]
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         parts = Counter(".".join(name.removeprefix(PARALLEL).split(".")[:2]) for name in self.left_over)
@@ -78,12 +87,18 @@ class Imported(NamedTuple):
                 f"missing: {len(self.missing)} {', '.join(self.missing[:3])}".rstrip(),
                 f"left over: {len(self.left_over)} that are not part of the backbone",
                 *(f"  {name}: {count}" for name, count in sorted(parts.items())),
+                *(f"note: {note}" for note in self.notes),
             ]
         )
 
 
 def import_weights(
-    file: Path, out: Path, backbone: str = "resnet50", image_size: int = 224, prefix: str | None = None
+    file: Path,
+    out: Path,
+    backbone: str = "resnet50",
+    image_size: int = 224,
+    prefix: str | None = None,
+    normalisation: layouts.Normalisation | None = None,
 ) -> Imported:
     """Write the backbone of a checkpoint to `out`, with the metadata that evaluation needs.
 
@@ -92,23 +107,29 @@ def import_weights(
         out: The weights file to write.
         backbone: Architecture, a name of `fra.method.backbone.build`.
         image_size: Side in pixels to which evaluation resizes images.
-        prefix: Prefix of the backbone's names in the file; images are then normalised as for ImageNet. None recognises
-            the layouts in `LAYOUTS`.
+        prefix: Prefix of the backbone's names in the file. None recognises the layouts in `LAYOUTS`; for a timm model,
+            those in `fra.weights.layouts` are recognised with a prefix too.
+        normalisation: Mean and standard deviation of the images (RGB in 0…1) in its training. None: those of the
+            layout, or ImageNet's.
 
     Raises:
         FileNotFoundError: The file is missing.
         ValueError: The file cannot be read without executing code, lacks a weight of the backbone, or has one of
-            another shape or with NaN; or `out` has another suffix than `.safetensors`.
+            another shape or with NaN; the backbone does not accept images of this size; or `out` has another suffix
+            than `.safetensors`.
         OSError: `out` cannot be written.
     """
     check_output(out, [".safetensors"])
     found = read_backbone(file, backbone, prefix)
+    if backbone.startswith("timm:"):
+        to_timm.check_image_size(backbone, image_size)
+    mean, std = normalisation or (found.layout.mean, found.layout.std)
     metadata = {
         "contents": "backbone",
         "backbone": backbone,
         "image_size": image_size,
-        "mean": found.layout.mean,
-        "std": found.layout.std,
+        "mean": mean,
+        "std": std,
         "provenance": {"imported": file.name, "sha256": sha256(file), "layout": found.layout.name},
     }
     save_weights(out, found.weights, metadata)
@@ -127,29 +148,74 @@ def read_backbone(file: Path, backbone: str, prefix: str | None = None) -> Backb
     """Read the backbone of somebody else's checkpoint; arguments and errors are those of `import_weights`."""
     tensors = read_tensors(file)
     wanted = backbones.build(backbone).state_dict()
+    if backbone.startswith("timm:"):
+        return _read_timm(file, tensors, wanted, backbone, prefix)
     if prefix is not None:
         layout = Layout(
-            f"prefix {prefix!r}", find_prefix(tensors, prefix, next(iter(wanted)), file), *IMAGENET
+            f"prefix {prefix!r}", find_prefix(tensors, prefix, next(iter(wanted)), file), *layouts.IMAGENET
         )
-    elif backbone.startswith("timm:"):
-        layout = Layout("timm", "", *IMAGENET)
     else:
         layout = find_layout(tensors, file)
-    names = {name: layout.prefix + name for name in wanted}
-    if layout.name == "timm":
-        theirs = {shared_name(name.removeprefix(PARALLEL)): name for name in tensors}
-        names = {name: theirs.get(shared_name(name.removeprefix("trunk.")), name) for name in wanted}
-    found = {name: tensors[source] for name, source in names.items() if source in tensors}
-    used = {names[name] for name in found}
+    sources = {name: layout.prefix + name for name in wanted}
+    found = {name: tensors[source] for name, source in sources.items() if source in tensors}
+    used = {sources[name] for name in found}
     report = Imported(
         layout.name,
         matched=list(found),
         missing=[name for name in wanted if name not in found],
         left_over=[name for name in tensors if name not in used],
     )
-    check(report, found, wanted, file, backbone)
+    check(report, found, wanted, file, backbone, lambda: "set --backbone to its architecture")
     weights = {name: found.get(name, own).to(own.dtype) for name, own in wanted.items()}
     return BackboneWeights(weights, layout, report)
+
+
+def _read_timm(
+    file: Path, tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], backbone: str, prefix: str | None
+) -> BackboneWeights:
+    """The backbone of a timm model, from any layout of `fra.weights.layouts`."""
+    whole = {name.removeprefix(PARALLEL): value for name, value in tensors.items()}
+    start = (prefix or "").removeprefix(PARALLEL)
+    bare = {name.removeprefix(start): value for name, value in whole.items() if name.startswith(start)}
+    if not bare:
+        raise ValueError(
+            f"{file}: no name begins with {prefix!r}; they are for example {', '.join(sorted(tensors)[:3])}"
+        )
+
+    model_name = backbone.removeprefix("timm:")
+
+    def remedy() -> str:
+        fitting = [f"timm:{name}" for name in to_timm.fitting_models(bare, model_name)]
+        return (
+            f"set --backbone to one that fits: {', '.join(fitting[:6])}"
+            if fitting
+            else "set --backbone to its architecture"
+        )
+
+    try:
+        converted = to_timm.convert(bare, model_name)
+    except ValueError as error:
+        raise ValueError(f"{file}: read as {layouts.recognise(bare).name}, {error}; {remedy()}") from error
+    theirs = {shared_name(name): name for name in converted.tensors}
+    sources = {name: theirs.get(shared_name(name.removeprefix("trunk.")), name) for name in wanted}
+    found = {
+        name: converted.tensors[source] for name, source in sources.items() if source in converted.tensors
+    }
+    used = {sources[name] for name in found}
+    left_over = converted.left_over
+    if left_over is None:
+        left_over = [name for name in bare if name not in used]
+    naming = converted.naming
+    report = Imported(
+        naming.name if prefix is None else f"{naming.name}, prefix {prefix!r}",
+        matched=list(found),
+        missing=[name for name in wanted if name not in found],
+        left_over=[*(name for name in whole if not name.startswith(start)), *left_over],
+        notes=tuple(converted.notes),
+    )
+    check(report, found, wanted, file, backbone, remedy)
+    weights = {name: found.get(name, own).to(own.dtype) for name, own in wanted.items()}
+    return BackboneWeights(weights, Layout(report.layout, start, *naming.normalisation), report)
 
 
 def shared_name(name: str) -> str:
@@ -237,6 +303,12 @@ def find_layout(tensors: Mapping[str, Tensor], file: Path) -> Layout:
         for prefix in (layout.prefix, PARALLEL + layout.prefix):
             if prefix + STEM in tensors:
                 return Layout(layout.name, prefix, layout.mean, layout.std)
+    bare = {name.removeprefix(PARALLEL): value for name, value in tensors.items()}
+    if (naming := layouts.recognise(bare)) is not layouts.TIMM:
+        fitting = ", ".join(f"timm:{name}" for name in to_timm.fitting_models(bare, "")[:6]) or "timm:<model>"
+        raise ValueError(
+            f"{file}: its names are those of {naming.name}; set --backbone to one that fits: {fitting}"
+        )
     known = ", ".join(f"{layout.prefix}{STEM} ({layout.name})" for layout in LAYOUTS)
     raise ValueError(
         f"{file}: no known layout; looked for {known} among {len(tensors)} names. {_offer(tensors, STEM)}"
@@ -268,7 +340,12 @@ def _offer(tensors: Mapping[str, Tensor], stem: str) -> str:
 
 
 def check(
-    report: Imported, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], file: Path, backbone: str
+    report: Imported,
+    found: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    file: Path,
+    backbone: str,
+    remedy: Callable[[], str],
 ) -> None:
     """Check that no weight would be left at its random initial value, and that all are finite.
 
@@ -281,13 +358,13 @@ def check(
     if missing:
         raise ValueError(
             f"{file}: read as {report.layout}, it lacks {len(missing)} of {len(wanted)} weights of {backbone}, "
-            f"for example {missing[0]}; set --backbone to its architecture"
+            f"for example {missing[0]}; {remedy()}"
         )
     for name, value in found.items():
         if value.shape != wanted[name].shape:
             raise ValueError(
                 f"{file}: {name} is {tuple(value.shape)}, in {backbone} it is {tuple(wanted[name].shape)}; "
-                "set --backbone to its architecture"
+                f"{remedy()}"
             )
     if (broken := first_not_finite(found)) is not None:
         raise ValueError(

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from fra.inference.image_files import Skipped
 
 app = typer.Typer()
+Channels = tuple[float, float, float]
+"""One number each for red, green and blue."""
 
 
 @app.command()
@@ -136,7 +138,8 @@ def import_weights(
     file: Annotated[
         Path,
         typer.Argument(
-            help="A checkpoint: of the official code, Bulat et al., torchvision, or any other with --prefix"
+            help="A checkpoint: of the official code, Bulat et al., torchvision, timm, Hugging Face transformers (ViT, "
+            "MAE, DINOv2, DINOv3, CLIP, ConvNeXt), the originals of these, or any other with --prefix"
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The backbone.safetensors to write")],
@@ -148,6 +151,13 @@ def import_weights(
         str | None,
         typer.Option(help="Prefix of the backbone's names in the file, if the layout is not recognised"),
     ] = None,
+    mean: Annotated[
+        Channels | None,
+        typer.Option(
+            help="Mean of the images (RGB in 0…1) in its training, if not the layout's or ImageNet's"
+        ),
+    ] = None,
+    std: Annotated[Channels | None, typer.Option(help="Their standard deviation; with --mean")] = None,
 ) -> None:
     """Convert a published checkpoint to a weights file of this project, without executing anything in it.
 
@@ -155,7 +165,10 @@ def import_weights(
     """
     from fra.weights.convert import import_weights as convert
 
-    print(convert(file, out, backbone, image_size, prefix))
+    if (mean is None) != (std is None):
+        raise typer.BadParameter("--mean and --std are used together")
+    normalisation = None if mean is None or std is None else (mean, std)
+    print(convert(file, out, backbone, image_size, prefix, normalisation))
     print(out)
 
 
