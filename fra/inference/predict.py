@@ -26,7 +26,6 @@ from fra.inference.faces import common_folder, write_jpeg
 from fra.inference.image_files import Loaded, Skipped, Source, batches_of, columns, find, map_ahead, resolve
 from fra.inference.task import TaskPredictor, load_task
 from fra.inference.task_drawing import draw_predictions
-from fra.transfer import align
 
 
 def predict(
@@ -49,8 +48,9 @@ def predict(
             `fra` names the model by its SHA-256.
         batch_size: Images per batch.
         device: "cpu", "cuda" or "auto".
-        detect: Find the faces in each image, and crop them as the model needs it: aligned by eyes and mouth, or the
-            square around the face. Otherwise each image is one face.
+        detect: Find the faces in each image, and crop them so that eyes and mouth are where they are in the images that
+            the model was fitted on (the square around the box where that is not known). Otherwise each image is one
+            face.
         drawings: A new or empty folder for the images with their predictions drawn in.
 
     Returns:
@@ -89,7 +89,8 @@ def predict(
         draw(patterns, sources, table, predictor.metadata["task"], drawings)
     origin = {"model": sha256(model), "task": predictor.metadata["task"], "crop": predictor.metadata["crop"]}
     if detection is not None:
-        origin["faces"] = {**detection.description(), "crop": predictor.metadata["crop"]}
+        framed = predictor.model.framing is not None
+        origin["faces"] = detection.description() | {"crop": "framing" if framed else "box"}
     write(sources, table, origin, out)
     return skipped
 
@@ -104,8 +105,8 @@ def _load_faces(predictor: TaskPredictor, finder: FaceFinder, name: str, photo_H
     size, found = predictor.model.image_size, finder(photo_HW3)
     faces = []
     for number, one in enumerate(found.crops):
-        if predictor.metadata["crop"] == "eyes_and_mouth":
-            transform_23 = align.transform(one.face.points_52, size)
+        if (framing := predictor.model.framing) is not None:
+            transform_23 = framing.transform(one.face.points_52, size)
             pixels = crop(photo_HW3, transform_23, size)
         else:
             transform_23 = one.transform_23 * (size / len(one.pixels_HW3))

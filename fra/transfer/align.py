@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -21,6 +23,51 @@ EYES_AND_MOUTH = {
 
 TEMPLATE = np.array([[0.29, 0.38], [0.71, 0.38], [0.5, 0.82]])
 """Position of the centres of eyes and mouth in an aligned image, as fractions of width and height."""
+
+
+@dataclass(frozen=True)
+class Framing:
+    """Where a face is in the images of a data set, so that photographs can be cropped in the same way.
+
+    Attributes:
+        places: Mean centres of the eyes and the mouth (3, 2), as fractions of width and height.
+        aspect: Width of the images divided by their height.
+        upright: Whether a face is turned upright; not where directions are predicted, which would turn with it.
+    """
+
+    places: Sequence[Sequence[float]]
+    aspect: float
+    upright: bool
+
+    def transform(self, point_L2: NDArray[np.float64], size: int) -> Transform:
+        """Return the transform (2, 3) from pixels of a photograph with these landmarks to `size` × `size` pixels.
+
+        Raises:
+            ValueError: The number of landmarks is not supported.
+        """
+        start_32, end_32 = centres(point_L2), np.asarray(self.places) * [self.aspect * size, size]
+        transform_23 = similarity(start_32, end_32)
+        if not self.upright:
+            scale = float(np.sqrt(np.linalg.det(transform_23[:, :2])))
+            shift_2 = end_32.mean(axis=0) - scale * start_32.mean(axis=0)
+            transform_23 = np.array([[scale, 0, shift_2[0]], [0, scale, shift_2[1]]])
+        transform_23[0] /= self.aspect  # images are resized without keeping their aspect ratio
+        return transform_23
+
+
+def framing(frame: pd.DataFrame, aligned: bool, upright: bool) -> Framing | None:
+    """Return the framing of the images of the manifest's rows; None where their landmarks do not show it."""
+    if aligned:
+        return Framing(TEMPLATE.tolist(), 1.0, True)
+    known = frame[frame["landmarks"].notna()]
+    if known.empty or any(len(points) // 2 not in EYES_AND_MOUTH for points in known["landmarks"]):
+        return None
+    size_N2 = known[["width", "height"]].to_numpy(dtype=float)
+    places = [
+        centres(np.asarray(points, float).reshape(-1, 2)) / size_2
+        for points, size_2 in zip(known["landmarks"], size_N2, strict=True)
+    ]
+    return Framing(np.mean(places, axis=0).tolist(), float(np.mean(size_N2[:, 0] / size_N2[:, 1])), upright)
 
 
 def read(frame: pd.DataFrame, shards: Path, size: int, aligned: bool) -> NDArray[np.uint8]:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fra.method.backbone import Backbone
+from fra.transfer import align
 from fra.transfer import features as frozen
 from fra.transfer.config import TransferConfig
 from fra.transfer.evaluate import (
@@ -51,14 +53,20 @@ class TaskModel(PretrainedBackbone):
     Attributes:
         head: A linear head on frozen features, or the head of a fine-tuned network.
         metadata: The metadata of the file: besides those of a backbone `task`, `protocol`, `labels`, `outputs` (their
-            names in stored predictions), `columns` (their names in tables of new predictions), `crop` (how faces are
-            cropped: "eyes_and_mouth" or "box"), `view` and `grid` (how feature maps are pooled), `choice` (what
-            validation subjects chose), `metrics` (on test), `test` (its size) and `provenance`.
+            names in stored predictions), `columns` (their names in tables of new predictions), `crop` (whether faces
+            were aligned: "eyes_and_mouth" or "none"), `framing`, `view` and `grid` (how feature maps are pooled),
+            `choice` (what validation subjects chose), `metrics` (on test), `test` (its size) and `provenance`.
     """
 
     def __init__(self, backbone: Backbone, head: LinearHead | nn.Module, metadata: dict[str, Any]) -> None:
         super().__init__(backbone, metadata)
         self.head = head
+
+    @property
+    def framing(self) -> align.Framing | None:
+        """Where a face is in the images that the model was fitted on; None if that is not known."""
+        stored = self.metadata["framing"]
+        return None if stored is None else align.Framing(**stored)
 
     @property
     def probe(self) -> Probe:
@@ -166,6 +174,7 @@ def fit(
         assert isinstance(predict, LinearHead)
         score_MO, choice, head = predict(x_ND[rows.test]), {"inverse_penalty": penalty}, predict
     test = split.iloc[rows.test]
+    framing = align.framing(split.iloc[rows.train], aligned, upright=entry.objective.rotates)
     predictions = tidy(entry, test, truth.iloc[rows.test], score_MO)
     metrics = {name: float(value[0]) for name, value in TASKS[task].metrics(predictions, unweighted).items()}
     metadata = {
@@ -176,7 +185,8 @@ def fit(
         "labels": list(labels),
         "outputs": list(truth.columns),
         "columns": columns,
-        "crop": "eyes_and_mouth" if aligned else "box",
+        "crop": "eyes_and_mouth" if aligned else "none",
+        "framing": None if framing is None else asdict(framing),
         "view": TASKS[task].view,
         "grid": config.grid,
         "choice": choice,

@@ -26,10 +26,13 @@ PREDICTORS = ("global_predictor.", "region_predictor.")
 """Prefixes of the predictors' names in a model.safetensors, which only a continued training needs; the names of the
 online network have none."""
 
+IMAGES = ("backbone", "image_size", "mean", "std")
+"""Metadata of every weights file: the architecture, and the images that it takes."""
+
 REQUIRED = {
-    "backbone": ("backbone", "image_size", "mean", "std"),
-    "model": ("backbone", "image_size", "mean", "std", "num_masks", "projection_dim", "hidden_dim"),
-    "task": ("backbone", "image_size", "mean", "std", "task", "protocol", "outputs", "columns", "crop"),
+    "backbone": IMAGES,
+    "model": (*IMAGES, "num_masks", "projection_dim", "hidden_dim"),
+    "task": (*IMAGES, "task", "protocol", "outputs", "columns", "crop", "framing"),
 }
 """Metadata that a weights file must have, by its `contents`."""
 

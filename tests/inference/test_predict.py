@@ -7,6 +7,7 @@ import os
 import sys
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,7 +21,11 @@ from support.scenes import orl_photographs
 from support.workspace import run
 
 import fra
+from fra.data.datasets.ingest import ingest
+from fra.data.datasets.records import DatasetConfig
 from fra.data.images import decode
+from fra.data.shards.config import ShardConfig
+from fra.data.shards.write import write
 from fra.faces.crop import apply, crop
 from fra.faces.extract import crop_faces
 from fra.inference import predict as predictions
@@ -28,7 +33,9 @@ from fra.inference.task import TaskPredictor, pitch_and_yaw
 from fra.inference.task_drawing import draw_predictions
 from fra.method.backbone import build
 from fra.transfer import align, task_model
+from fra.transfer.config import TransferConfig
 from fra.transfer.heads import LinearHead
+from fra.transfer.metrics import normalised_mean_error
 from fra.transfer.task_model import TaskModel
 from fra.transfer.tasks import directions
 
@@ -37,7 +44,9 @@ ORIENTATION = 0x0112
 GENERATOR = np.random.default_rng(3)
 
 
-def predictor(task: str, columns: list[str], crop: str = "box") -> TaskPredictor:
+def predictor(
+    task: str, columns: list[str], framing: dict[str, Any] | None = None, crop: str = "none"
+) -> TaskPredictor:
     """A small network with random weights; its landmarks are spread over the image and depend on it."""
     torch.manual_seed(0)
     backbone, view, outputs = (
@@ -59,11 +68,13 @@ def predictor(task: str, columns: list[str], crop: str = "box") -> TaskPredictor
     )
     metadata = {
         "contents": "task", "backbone": "mini", "image_size": 64, "mean": [0.5] * 3, "std": [0.25] * 3, "task": task,
-        "protocol": "linear", "outputs": columns, "columns": columns, "crop": crop, "view": view, "grid": 2,
+        "protocol": "linear", "outputs": columns, "columns": columns, "crop": crop, "view": view, "framing": framing,
+        "grid": 2,
     }  # fmt: skip
     return TaskPredictor(TaskModel(backbone, head, metadata).eval())
 
 
+ALIGNED = {"places": align.TEMPLATE.tolist(), "aspect": 1.0, "upright": True}
 LANDMARKS = [f"{axis}{point}" for point in range(6) for axis in "xy"]
 
 
@@ -143,9 +154,58 @@ def test_landmarks_of_a_turned_photograph_are_where_the_crop_has_them(tmp_path: 
     assert np.abs(found_L2 - in_crop_L2).max() > 50  # the crop is far from the photograph's corner
 
 
+@pytest.mark.parametrize("upright", [True, False])
+def test_framing_puts_eyes_and_mouth_where_they_were(upright: bool) -> None:
+    """Of images of 92×112 pixels that are resized to squares: turned upright, or scaled and shifted only."""
+    places = np.array([[0.35, 0.5], [0.65, 0.5], [0.5, 0.8]])
+    in_image = places * [92, 112]
+    five = np.stack(
+        [in_image[0], in_image[1], in_image.mean(axis=0), in_image[2] - [9, 0], in_image[2] + [9, 0]]
+    )
+    turn = np.array([[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]]) if upright else np.eye(2)
+    photo = 2.5 * five @ turn.T + [300, 40]
+    transform_23 = align.Framing(places.tolist(), 92 / 112, upright).transform(photo, 64)
+    found = apply(transform_23, photo)
+    np.testing.assert_allclose(found, five / [92, 112] * 64, atol=1e-9)
+    if not upright:
+        assert transform_23[0, 1] == transform_23[1, 0] == 0
+
+
+@pytest.mark.slow
+def test_landmarks_land_on_the_face_in_a_photograph(tmp_path: Path) -> None:
+    """Fitted on ORL with the released weights: test persons in photographs that are turned and stored lying."""
+    records = ingest(DatasetConfig(), tmp_path / "raw")
+    config = ShardConfig(images_per_shard=200, workers=1)
+    manifest = tmp_path / "manifest.parquet"
+    write(records, tmp_path / "raw", tmp_path / "shards", manifest, config, tmp_path / "state")
+    settings = TransferConfig(cache=str(tmp_path / "cache"))
+    model, _ = task_model.fit(
+        "alignment", "linear", settings, manifest, tmp_path / "shards", "demo", frozenset()
+    )
+    task_model.save(model, tmp_path / "points.safetensors")
+    turn_23 = cv2.getRotationMatrix2D((130, 250), 15, 1.2) + np.array([[0, 0, 90], [0, 0, 40]])
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    errors = []
+    for number, row in enumerate(records[records["split"] == "test"].iloc[::10].itertuples()):
+        face = decode((tmp_path / "raw" / row.source).read_bytes())
+        scene, corner = np.full((600, 800, 3), 90, np.uint8), (60, 150)
+        scene[150 : 150 + 224, 60 : 60 + 184] = cv2.resize(face, (184, 224), interpolation=cv2.INTER_CUBIC)
+        turned = cv2.warpAffine(scene, turn_23, (900, 700))
+        file = tmp_path / f"{number}.png"
+        Image.fromarray(turned).transpose(Image.Transpose.ROTATE_90).save(file, exif=exif)
+        out = tmp_path / "out.parquet"
+        predictions.predict([str(file)], tmp_path / "points.safetensors", out, detect=True)
+        found_L2 = pd.read_parquet(out)[model.metadata["columns"]].to_numpy()[0].reshape(-1, 2)
+        true_L2 = apply(turn_23, 2 * np.asarray(row.landmarks).reshape(-1, 2) + corner)
+        errors.append(normalised_mean_error(found_L2[None], true_L2[None])[0])
+    assert len(errors) == 10
+    assert np.mean(errors) < 1.5 * model.metadata["metrics"]["nme"], errors
+
+
 def test_faces_are_aligned_as_for_the_fit(photos: Path, tmp_path: Path) -> None:
     """A found face goes through the transform of training: that of its five points in Python."""
-    model = predictor("expression", ["neutral", "smiling"], crop="eyes_and_mouth")
+    model = predictor("expression", ["neutral", "smiling"], ALIGNED, crop="eyes_and_mouth")
     file = saved(model, tmp_path)
     name = str(photos / "p0/0.jpg")
     predictions.predict([name], file, tmp_path / "out.parquet", detect=True)

@@ -58,7 +58,7 @@ def test_heads_stay_random_where_the_file_has_none(trained: Path) -> None:
 def test_the_backbone_of_a_task_model_is_a_start(trained: Path, tmp_path: Path) -> None:
     weights, metadata = read_weights(trained / "backbone.safetensors")
     stored = {f"backbone.{name}": value for name, value in weights.items()} | {"head.bias": torch.ones(2)}
-    task = {"contents": "task", "task": "expression", "protocol": "linear", "crop": "box"}
+    task = {"contents": "task", "task": "expression", "protocol": "linear", "crop": "none", "framing": None}
     save_weights(
         tmp_path / "smile.safetensors",
         stored,
