@@ -181,16 +181,14 @@ def _read_timm(
         raise ValueError(
             f"{file}: no name begins with {prefix!r}; they are for example {', '.join(sorted(tensors)[:3])}"
         )
-
     model_name = backbone.removeprefix("timm:")
 
     def remedy() -> str:
         fitting = [f"timm:{name}" for name in to_timm.fitting_models(bare, model_name)]
-        return (
-            f"set --backbone to one that fits: {', '.join(fitting[:6])}"
-            if fitting
-            else "set --backbone to its architecture"
-        )
+        if fitting:
+            return f"set --backbone to one that fits: {', '.join(fitting[:6])}"
+        side = to_timm.skeleton(model_name).pretrained_cfg["input_size"][-1]
+        return f"set --backbone to its architecture ({backbone} is made for images of {side}×{side} pixels)"
 
     try:
         converted = to_timm.convert(bare, model_name)
