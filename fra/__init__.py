@@ -6,11 +6,15 @@ use, so that `import fra` stays fast.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fra.inference.encoder import load
     from fra.inference.task import load_task
+
+# Faces are personal data: ONNX Runtime sends telemetry unless this is set before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["load", "load_task"]
 

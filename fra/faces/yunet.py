@@ -40,7 +40,7 @@ CERTAIN_SCORE, CERTAIN_SIDE = 0.85, 80.0
 closer look would not enlarge it."""
 PREVIEW = 96
 """Side of the square, in pixels, in which a proposal is looked at first …"""
-PREVIEW_SCORE = 0.15
+PREVIEW_SCORE = 0.3
 """… and the lowest score there at which it is looked at closely: most proposals are none."""
 LOOKS = ((128, True), (160, False))
 """The close looks: side of the square in pixels, and whether it is mirrored. Scores of faces differ little between

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,7 +99,8 @@ def extract(
         def process(task: tuple[File, str]) -> Photo:
             return process_photo(*task, finder, crops, drawn)
 
-        photos = map_ahead(process, zip(files.values(), keys, strict=True), PHOTOS_AHEAD)
+        tasks = zip(files.values(), keys, strict=True)
+        photos = stack.enter_context(closing(map_ahead(process, tasks, PHOTOS_AHEAD)))
         bar = tqdm(photos, total=len(files), desc="faces", unit="photo", mininterval=1)
         write_table(record(bar, summary), detection, crops / TABLE)
     return summary

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -202,15 +202,21 @@ def read_part(path: Path, offset: int, size: int) -> bytes:
         return stream.read(size)
 
 
-def map_ahead(function: Callable[[T], U], items: Iterable[T], count: int) -> Iterator[U]:
-    """Yield `function` of every item in order, computed by threads at most `count` items ahead."""
+def map_ahead(function: Callable[[T], U], items: Iterable[T], count: int) -> Generator[U, None, None]:
+    """Yield `function` of every item in order, computed by threads at most `count` items ahead.
+
+    Close it (`contextlib.closing`) where `function` writes: it then waits for the items that threads are working on.
+    """
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         source = iter(items)
         waiting: deque[Future[U]] = deque(pool.submit(function, item) for item in islice(source, count))
-        while waiting:
-            done = waiting.popleft().result()
-            waiting.extend(pool.submit(function, item) for item in islice(source, 1))
-            yield done
+        try:
+            while waiting:
+                done = waiting.popleft().result()
+                waiting.extend(pool.submit(function, item) for item in islice(source, 1))
+                yield done
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def batches(

@@ -41,7 +41,7 @@ def commit(folder: Path) -> None:
         ["git", "config", "user.name", "test"],
         ["git", "config", "user.email", "test@example.org"],
         ["git", "add", "-A"],
-        ["git", "commit", "-q", "-m", "start"],
+        ["git", "commit", "-q", "--allow-empty", "-m", "start"],
     ):
         subprocess.run(command, cwd=folder, check=True, env=environment())
 
