@@ -228,6 +228,8 @@ def onnx(encoder: PretrainedBackbone, images: Tensor) -> Iterator[Candidate]:
 
     yield Candidate(
         write,
+        "import os\n"
+        'os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: it sends telemetry otherwise\n'
         "import onnxruntime\n"
         'session = onnxruntime.InferenceSession("{path}", providers=["CPUExecutionProvider"])\n'
         'embeddings = session.run(["embeddings"], dict(images=images.numpy()))[0]',
