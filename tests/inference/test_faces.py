@@ -19,7 +19,7 @@ import pytest
 import typer
 from PIL import Image
 from support.photographs import write_photographs
-from support.workspace import run
+from support.workspace import ROOT, run
 
 from fra.data.datasets.ingest import FaceSearch, ingest
 from fra.data.datasets.records import DatasetConfig
@@ -54,7 +54,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def test_command_writes_crops_and_table_and_lists_the_rest(photos: Path, tmp_path: Path) -> None:
-    done = run(tmp_path, *FRA, "faces", str(photos), "-o", "out", PYTHONPATH=os.environ["PYTHONPATH"])
+    done = run(tmp_path, *FRA, "faces", str(photos), "-o", "out", PYTHONPATH=str(ROOT))
     assert done.returncode == 1, done.stdout
     lines = done.stdout.splitlines()
     assert "out/faces.parquet" in lines
@@ -197,7 +197,7 @@ def test_a_second_process_is_refused(photos: Path, tmp_path: Path) -> None:
 
 def test_a_full_disk_names_the_folder_and_leaves_nothing(photos: Path, tmp_path: Path) -> None:
     command = f"ulimit -f 8; exec {' '.join(FRA)} faces {photos} -o out"
-    done = run(tmp_path, "bash", "-c", command, PYTHONPATH=os.environ["PYTHONPATH"])
+    done = run(tmp_path, "bash", "-c", command, PYTHONPATH=str(ROOT))
     assert done.returncode == 1
     assert "error: out: File too large: make room for it (disk, quota, ulimit -f)" in done.stdout
     assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from support.photographs import write_photographs
-from support.workspace import run
+from support.workspace import ROOT, run
 
 import fra
 from fra.data.images import decode
@@ -126,7 +125,7 @@ def test_heatmaps_show_the_faces(photos: Path, tmp_path: Path) -> None:
 def test_commands_report_what_is_left_out(photos: Path, tmp_path: Path) -> None:
     def call(*arguments: str) -> tuple[int, str]:
         command = (sys.executable, "-m", "pipelines.cli", *arguments)
-        done = run(tmp_path, *command, PYTHONPATH=os.environ["PYTHONPATH"])
+        done = run(tmp_path, *command, PYTHONPATH=str(ROOT))
         return done.returncode, done.stdout
 
     code, text = call("embed", str(photos), "--detect", "-w", "demo", "-o", "e.parquet")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from itertools import islice
 from pathlib import Path
@@ -14,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from support.scenes import orl_photographs
-from support.workspace import run
+from support.workspace import ROOT, run
 
 from fra.bench.scenes import background
 from fra.data.images import TRANSPOSITIONS, decode
@@ -160,7 +159,7 @@ def fra_faces(folder: Path, *arguments: str) -> tuple[int, list[str]]:
         "pipelines.cli",
         "faces",
         *arguments,
-        PYTHONPATH=os.environ["PYTHONPATH"],
+        PYTHONPATH=str(ROOT),
     )
     lines = [line.rpartition("\r")[2] for line in done.stdout.splitlines()]
     return done.returncode, [line for line in lines if line and not line.startswith("faces: ")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from itertools import islice
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from PIL import Image
 from support.photographs import photograph, write_photographs
 from support.scenes import orl_photographs
-from support.workspace import run
+from support.workspace import ROOT, run
 
 import fra
 from fra.data.datasets.ingest import ingest
@@ -234,7 +233,7 @@ def test_command_writes_table_and_drawings_and_lists_the_rest(photos: Path, tmp_
         "--draw",
         "drawn",
     )
-    done = run(tmp_path, *command, PYTHONPATH=os.environ["PYTHONPATH"])
+    done = run(tmp_path, *command, PYTHONPATH=str(ROOT))
     assert done.returncode == 1, done.stdout
     assert f"{photos}/p1/landscape.jpg: no face: " in done.stdout
     assert f"not an image: {photos}/p2/broken.jpg: " in done.stdout
