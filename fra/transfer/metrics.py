@@ -183,6 +183,12 @@ def angular_error(pred_ND: Array, truth_ND: Array) -> Array:
     return angle_N
 
 
+def r_squared(pred_N: Array, truth_N: Array, weight_BN: Array) -> Array:
+    """Return the coefficient of determination R², 1 − mean squared error / variance of the truth: (B,)."""
+    variance_B = mean(truth_N**2, weight_BN) - mean(truth_N, weight_BN) ** 2
+    return 1 - ratio(mean((pred_N - truth_N) ** 2, weight_BN), variance_B)
+
+
 def mean_of_defined(value_CB: Array) -> Array:
     """Return the mean over the first axis of the values that are not NaN: (B,)."""
     defined = ~np.isnan(value_CB)

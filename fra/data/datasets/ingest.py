@@ -23,6 +23,7 @@ from fra.data.datasets.adapters import (
     orl,
     people,
     rafdb,
+    synthetic,
     table,
     w300,
     webdataset,
@@ -53,6 +54,7 @@ ADAPTERS: dict[str, Callable[[Path, DatasetConfig], Iterable[Record]]] = {
     "mpiifacegaze": mpiifacegaze.records,
     "orl": orl.records,
     "rafdb": rafdb.records,
+    "synthetic": synthetic.records,
     "table": table.records,
     "vggface2": people.vggface2,
     "w300": w300.records,
@@ -60,7 +62,11 @@ ADAPTERS: dict[str, Callable[[Path, DatasetConfig], Iterable[Record]]] = {
     "wflw": wflw.records,
 }
 """The records of a folder, by the name of its layout."""
-EMBEDDED: dict[str, Callable[[Path, DatasetConfig], None]] = {"generated": generated.fetch, "orl": orl.fetch}
+EMBEDDED: dict[str, Callable[[Path, DatasetConfig], None]] = {
+    "generated": generated.fetch,
+    "orl": orl.fetch,
+    "synthetic": synthetic.fetch,
+}
 """Sets that need no `dataset.root`: functions that write their images into the raw folder."""
 
 
