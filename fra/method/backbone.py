@@ -5,9 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import torchvision
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, conv1x1
 
 SMALL = {"mini": 16, "small": 32}
 """Width of `SmallResNet` by name."""
@@ -28,6 +26,8 @@ class ResNet(Backbone):
 
     def __init__(self, name: str) -> None:
         super().__init__()
+        import torchvision  # the import takes as long as that of torch
+
         whole = torchvision.models.get_model(name, weights=None)
         self.feature_dim = whole.fc.in_features
         for part, module in whole.named_children():
@@ -40,6 +40,29 @@ class ResNet(Backbone):
         for part in self.children():
             x = part(x)
         return x
+
+
+class BasicBlock(nn.Module):
+    """Two convolutions with a shortcut: torchvision's `BasicBlock`, without its import."""
+
+    def __init__(self, in_dim: int, out_dim: int, stride: int) -> None:
+        super().__init__()
+        shortcut = None
+        if stride != 1 or in_dim != out_dim:
+            shortcut = nn.Sequential(_conv(in_dim, out_dim, 1, stride), nn.BatchNorm2d(out_dim))
+        self.conv1 = _conv(in_dim, out_dim, 3, stride)
+        self.bn1 = nn.BatchNorm2d(out_dim)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = _conv(out_dim, out_dim, 3)
+        self.bn2 = nn.BatchNorm2d(out_dim)
+        self.downsample = shortcut
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Returns the features, with 1/`stride` of the input's height and width."""
+        out: Tensor = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x_BCHW)))))
+        out += x_BCHW if self.downsample is None else self.downsample(x_BCHW)
+        features: Tensor = self.relu(out)
+        return features
 
 
 class SmallResNet(Backbone):
@@ -56,10 +79,10 @@ class SmallResNet(Backbone):
             nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
         )
-        self.layer1 = _block(width, width, stride=1)
-        self.layer2 = _block(width, 2 * width, stride=2)
-        self.layer3 = _block(2 * width, 4 * width, stride=2)
-        self.layer4 = _block(4 * width, 8 * width, stride=1)
+        self.layer1 = BasicBlock(width, width, stride=1)
+        self.layer2 = BasicBlock(width, 2 * width, stride=2)
+        self.layer3 = BasicBlock(2 * width, 4 * width, stride=2)
+        self.layer4 = BasicBlock(4 * width, 8 * width, stride=1)
 
     def forward(self, images_B3HW: Tensor) -> Tensor:
         """Returns the feature map (B, `feature_dim`, H, W)."""
@@ -69,11 +92,8 @@ class SmallResNet(Backbone):
         return x
 
 
-def _block(in_dim: int, out_dim: int, stride: int) -> BasicBlock:
-    shortcut = None
-    if stride != 1 or in_dim != out_dim:
-        shortcut = nn.Sequential(conv1x1(in_dim, out_dim, stride), nn.BatchNorm2d(out_dim))
-    return BasicBlock(in_dim, out_dim, stride, shortcut)
+def _conv(in_dim: int, out_dim: int, size: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_dim, out_dim, size, stride, padding=size // 2, bias=False)
 
 
 class Timm(Backbone):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import great_expectations as gx
 import numpy as np
 import pandas as pd
 from great_expectations.data_context.types.base import ProgressBarsConfig
+from great_expectations.expectations.expectation import Expectation
 from numpy.typing import NDArray
 
 from fra.validation.rules.rule import Rule, Table
@@ -71,11 +74,11 @@ def evaluate_table(table: str, frame: pd.DataFrame, rules: Sequence[Rule]) -> li
         rule.expectation.meta = {"rule": rule.name, "severity": rule.severity}
         rule.expectation.notes = f"**{rule.name}** ({rule.severity}): fails where {rule.reason}."
     asset = context.data_sources.add_pandas("validation").add_dataframe_asset(table)
-    validation = (
-        asset.add_batch_definition_whole_dataframe("all")
-        .get_batch({"dataframe": frame})
-        .validate(
-            gx.ExpectationSuite(name=table, expectations=[rule.expectation for rule in rules]),
+    batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
+    suite = gx.ExpectationSuite(name=table, expectations=[rule.expectation for rule in rules])
+    with configured_once():
+        validation = batch.validate(
+            suite,
             result_format={
                 "result_format": "COMPLETE",
                 "partial_unexpected_count": 5,
@@ -83,13 +86,30 @@ def evaluate_table(table: str, frame: pd.DataFrame, rules: Sequence[Rule]) -> li
                 "return_unexpected_index_query": False,
             },
         )
-    )
     outcomes: dict[str, Any] = {
         outcome.expectation_config.meta["rule"]: outcome
         for outcome in validation.results
         if outcome.expectation_config is not None and outcome.expectation_config.meta is not None
     }
     return [rule_result(rule, outcomes[rule.name]) for rule in rules]
+
+
+@contextmanager
+def configured_once() -> Iterator[None]:
+    """Derives the configuration of each expectation once, which takes Great Expectations a third of its time otherwise.
+
+    It derives it from the fields wherever it reads one, some seventy times per rule; nothing changes them here.
+    """
+    derived: Any = Expectation.configuration
+    known: dict[int, tuple[Expectation, Any]] = {}
+
+    def configuration(expectation: Expectation) -> Any:
+        if id(expectation) not in known:
+            known[id(expectation)] = expectation, derived.fget(expectation)
+        return known[id(expectation)][1]
+
+    with patch.object(Expectation, "configuration", property(configuration)):
+        yield
 
 
 def rule_result(rule: Rule, outcome: Any) -> RuleResult:

@@ -21,7 +21,7 @@ import httpx
 import psutil
 import yaml
 
-from support.workspace import ROOT, environment
+from support.workspace import ROOT, copy_code, environment
 
 TOY = {
     "ingest": ("python toy_stage.py ingest plain", []),
@@ -133,7 +133,7 @@ class Toy:
 
 def make_toy(folder: Path) -> Toy:
     for name in ("fra", "pipelines"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        copy_code(ROOT / name, folder / name)
     for name in ("prefect.yaml", "prefect.toml", "tests/support/toy_stage.py"):
         shutil.copy2(ROOT / name, folder / Path(name).name)
     (folder / "params.yaml").write_text("dataset: {root: null}\ntoy: {rate: 1}\n")

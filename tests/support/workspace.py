@@ -52,7 +52,9 @@ def observed(log: Path) -> list[str]:
 def environment() -> dict[str, str]:
     """Returns the environment of a user's shell after `make`: this Python first in PATH, no Prefect server."""
     own = {
-        key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "DVC_", "FRA_"))
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("PREFECT_", "DVC_", "FRA_", "PYTHONDONTWRITEBYTECODE"))
     }
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**own, "PATH": path, "DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "true", "PYTHONPATH": ""}
@@ -74,13 +76,21 @@ def run(
     )
 
 
+def copy_code(source: Path, target: Path) -> None:
+    """Copies a folder of code with the machine code that Numba has compiled for it, but without Python's bytecode.
+
+    Numba takes the machine code as current where the copy has the original's modification time. Meanwhile other test
+    processes may write files there under temporary names.
+    """
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.pyc", "*.pyc.*", "*.tmp.*"))
+
+
 def make_workspace(folder: Path, *overrides: str) -> Path:
     """Makes a copy of the project with its own DVC repository and the recipe `tiny`."""
     for name in CODE:
         source = ROOT / name
         if source.is_dir():
-            ignore = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(source, folder / name, ignore=ignore)
+            copy_code(source, folder / name)
         elif source.exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, folder / name)

@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,13 @@ from fra.validation.verdict import ValidationResult, exclusions
 SITE = "data_docs"
 LISTED = 200
 TEMPLATES = Path(__file__).parent / "templates"
+ENVIRONMENT = Environment(
+    loader=FileSystemLoader(TEMPLATES),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
 
 
 @dataclass(frozen=True)
@@ -128,14 +136,7 @@ def write(
     boxed = sheet.thumbnails(table, {*sample, *on_faces}, shards, finder)
     views = [rule_view(one, explainer, boxed if sheet.is_on_faces(one.rule) else plain) for one in results]
     pages = {name: page for name in TABLES if (page := great_expectations_page(name, results)) is not None}
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("docs.html").render(
+    page = ENVIRONMENT.get_template("docs.html").render(
         result=result,
         exclusions=exclusions(vars(result)),
         views=views,
@@ -184,8 +185,13 @@ def great_expectations_page(name: Table, results: Sequence[RuleResult]) -> str |
             "run_id": {"run_name": "validation", "run_time": None},
         },
     )
-    page: Any = DefaultJinjaPageView()
-    return offline(page.render(ValidationResultsPageRenderer().render(suite_result)))
+    return offline(page_view().render(ValidationResultsPageRenderer().render(suite_result)))
+
+
+@cache
+def page_view() -> Any:
+    """Returns Great Expectations' view of a page, which compiles its templates once."""
+    return DefaultJinjaPageView()
 
 
 PAIRED = re.compile(r"<script\b[^>]*>.*?</script>|<svg\b[^>]*>.*?</svg>", re.IGNORECASE | re.DOTALL)
