@@ -48,7 +48,7 @@ demo: .venv/ready
 
 test: .venv/ready
 	$(call install_packages,$(TEST_PACKAGES))
-	@OMP_NUM_THREADS=1 pytest -m "not slow" -n auto  # one worker for each core, so one thread for each worker
+	@OMP_NUM_THREADS=1 pytest -m "not slow" -n auto --dist worksteal  # one worker for each core, so one thread for each
 
 # Also the slow tests: a real PostgreSQL, schedules that fire, workers that are killed. About twenty minutes.
 test-all: .venv/ready

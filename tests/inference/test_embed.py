@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from support.workspace import run_fra
 
 import fra
 from fra.bench.embedding import compare_embedding
@@ -101,12 +100,10 @@ def test_command_writes_the_others_and_reports_unreadable_files(
 ) -> None:
     (tmp_path / "empty.png").touch()
     out = tmp_path / "out.parquet"
-    command = [sys.executable, "-m", "pipelines.cli", "embed", str(faces), str(tmp_path / "empty.png")]
-    done = subprocess.run(
-        [*command, "-o", str(out), "-w", str(model)], capture_output=True, text=True, check=False
-    )
+    images = (str(faces), str(tmp_path / "empty.png"))
+    done = run_fra(tmp_path, "embed", *images, "-o", str(out), "-w", str(model))
     assert done.returncode == 1
-    assert f"not an image: {tmp_path}/empty.png: the file is empty (0 bytes)" in done.stderr
+    assert f"not an image: {tmp_path}/empty.png: the file is empty (0 bytes)" in done.stdout
     assert len(read(out).names) == 20
 
 

@@ -19,7 +19,7 @@ import pytest
 import typer
 from PIL import Image
 from support.photographs import write_photographs
-from support.workspace import ROOT, run
+from support.workspace import ROOT, run, run_fra
 
 from fra.data.datasets.ingest import FaceSearch, ingest
 from fra.data.datasets.records import DatasetConfig
@@ -54,7 +54,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def test_command_writes_crops_and_table_and_lists_the_rest(photos: Path, tmp_path: Path) -> None:
-    done = run(tmp_path, *FRA, "faces", str(photos), "-o", "out", PYTHONPATH=str(ROOT))
+    done = run_fra(tmp_path, "faces", str(photos), "-o", "out")
     assert done.returncode == 1, done.stdout
     lines = done.stdout.splitlines()
     assert "out/faces.parquet" in lines

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from support.photographs import write_photographs
-from support.workspace import ROOT, run
+from support.workspace import run_fra
 
 import fra
 from fra.data.images import decode
@@ -124,8 +123,7 @@ def test_heatmaps_show_the_faces(photos: Path, tmp_path: Path) -> None:
 
 def test_commands_report_what_is_left_out(photos: Path, tmp_path: Path) -> None:
     def call(*arguments: str) -> tuple[int, str]:
-        command = (sys.executable, "-m", "pipelines.cli", *arguments)
-        done = run(tmp_path, *command, PYTHONPATH=str(ROOT))
+        done = run_fra(tmp_path, *arguments)
         return done.returncode, done.stdout
 
     code, text = call("embed", str(photos), "--detect", "-w", "demo", "-o", "e.parquet")

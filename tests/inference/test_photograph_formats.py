@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 from itertools import islice
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from support.scenes import orl_photographs
-from support.workspace import ROOT, run
+from support.workspace import run_fra
 
 from fra.bench.scenes import background
 from fra.data.images import TRANSPOSITIONS, decode
@@ -152,15 +151,7 @@ def test_a_thumbnail_gives_its_face(tmp_path: Path) -> None:
 
 def fra_faces(folder: Path, *arguments: str) -> tuple[int, list[str]]:
     """Exit code and lines of the command, without the progress bar."""
-    done = run(
-        folder,
-        sys.executable,
-        "-m",
-        "pipelines.cli",
-        "faces",
-        *arguments,
-        PYTHONPATH=str(ROOT),
-    )
+    done = run_fra(folder, "faces", *arguments)
     lines = [line.rpartition("\r")[2] for line in done.stdout.splitlines()]
     return done.returncode, [line for line in lines if line and not line.startswith("faces: ")]
 

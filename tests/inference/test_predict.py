@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 from PIL import Image
 from support.photographs import photograph, write_photographs
 from support.scenes import orl_photographs
-from support.workspace import ROOT, run
+from support.workspace import run_fra
 
 import fra
 from fra.data.datasets.ingest import ingest
@@ -38,7 +37,6 @@ from fra.transfer.metrics import normalised_mean_error
 from fra.transfer.task_model import TaskModel
 from fra.transfer.tasks import directions
 
-FRA = (sys.executable, "-m", "pipelines.cli")
 ORIENTATION = 0x0112
 GENERATOR = np.random.default_rng(3)
 
@@ -222,18 +220,8 @@ def test_faces_are_aligned_as_for_the_fit(photos: Path, tmp_path: Path) -> None:
 
 def test_command_writes_table_and_drawings_and_lists_the_rest(photos: Path, tmp_path: Path) -> None:
     saved(predictor("attributes", ["Smiling", "Eyeglasses"]), tmp_path)
-    command = (
-        *FRA,
-        "predict",
-        "model.safetensors",
-        str(photos),
-        "-o",
-        "out.parquet",
-        "--detect",
-        "--draw",
-        "drawn",
-    )
-    done = run(tmp_path, *command, PYTHONPATH=str(ROOT))
+    options = ("-o", "out.parquet", "--detect", "--draw", "drawn")
+    done = run_fra(tmp_path, "predict", "model.safetensors", str(photos), *options)
     assert done.returncode == 1, done.stdout
     assert f"{photos}/p1/landscape.jpg: no face: " in done.stdout
     assert f"not an image: {photos}/p2/broken.jpg: " in done.stdout

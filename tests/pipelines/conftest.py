@@ -40,7 +40,7 @@ def run_chain(folder: Path) -> None:
         "AWS_SECRET_ACCESS_KEY": SECRET,
         "PREFECT_SERVER_API_AUTH_STRING": SECRET,
     }
-    done = run(workspace, *observed(folder / "sent.txt"), "dvc", "repro", **secrets)
+    done = run(workspace, *observed(folder / "sent.txt"), "dvc", "repro", timeout=1800, **secrets)
     assert done.returncode == 0, done.stdout
     (workspace / "log.txt").write_text(done.stdout)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from support.workspace import add_bad_files, environment, few_faces, make_workspace, run
+from support.workspace import add_bad_files, environment, few_faces, make_workspace, run, run_fra
 
 from fra.weights.files import read_weights
 
@@ -55,7 +55,7 @@ def test_every_artifact_is_written(finished: Path) -> None:
 
 def test_metrics_are_recomputed_and_curves_are_plotted(finished: Path) -> None:
     """By `fra transfer recompute` and `dvc plots`."""
-    done = run(finished, sys.executable, "-m", "pipelines.cli", "transfer", "recompute")
+    done = run_fra(finished, "transfer", "recompute")
     assert done.returncode == 0, done.stdout
     assert done.stdout.splitlines() == [f"{task}: pass" for task in sorted(TASKS)]
     done = run(finished, "dvc", "plots", "show", "--json")
@@ -80,10 +80,9 @@ def test_backbone_of_an_experiment_becomes_a_baseline(workspace: Path) -> None:
     stream = header + b"M 644 inline dvc.lock\ndata %d\n%s\n" % (len(lock), lock)
     subprocess.run(["git", "init", "--quiet"], cwd=workspace, check=True)
     subprocess.run(["git", "fast-import", "--quiet"], cwd=workspace, input=stream, check=True)
-    command = (sys.executable, "-m", "pipelines.cli", "transfer", "baseline")
-    refused = run(workspace, *command, "absent")
+    refused = run_fra(workspace, "transfer", "baseline", "absent")
     assert (refused.returncode, refused.stdout) == (1, "error: no experiment 'absent'; there are: byol\n")
-    done = run(workspace, *command, "byol")
+    done = run_fra(workspace, "transfer", "baseline", "byol")
     assert done.returncode == 0, done.stdout
     taken = workspace / "data/baselines/byol.safetensors"
     assert taken.read_bytes() == (workspace / "artifacts/pretrain/backbone.safetensors").read_bytes()
@@ -204,6 +203,7 @@ def test_one_changed_byte_stops_pretraining_and_transfer(workspace: Path, victim
         assert "Traceback" not in done.stdout
 
 
+@pytest.mark.slow  # quickly in tests/data/test_loader.py
 def test_loader_webdataset_is_a_parameter(workspace: Path) -> None:
     done = run(
         workspace,

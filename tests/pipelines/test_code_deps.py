@@ -70,7 +70,9 @@ def test_an_edit_concerns_these_stages(edited: str, stages: set[str]) -> None:
     assert found == stages
 
 
-@pytest.mark.parametrize("stage", [pytest.param("pretrain", marks=pytest.mark.slow), "transfer"])
+@pytest.mark.parametrize(
+    "stage", ["ingest", *(pytest.param(name, marks=pytest.mark.slow) for name in ("pretrain", "transfer"))]
+)
 def test_the_closure_is_what_python_loads(stage: str) -> None:
     program = (
         f"import sys, pipelines.{stage}\n"

@@ -7,14 +7,14 @@ import json
 import re
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from support.serving import commit
-from support.workspace import run
+from support.workspace import run_fra
 
 from fra.validation import verdict
 from pipelines.cli.compare import labels, side_by_side
@@ -194,7 +194,14 @@ def test_an_untouched_workspace_passes(finished: Path) -> None:
     assert verify(finished) == []
 
 
-@pytest.mark.parametrize("name", TAMPERINGS)
+def some_are_slow(names: Iterable[str]) -> list[Any]:
+    """The names; four of five are slow tests, as each verifies a whole workspace."""
+    return [
+        pytest.param(name, marks=pytest.mark.slow if place % 5 else ()) for place, name in enumerate(names)
+    ]
+
+
+@pytest.mark.parametrize("name", some_are_slow(TAMPERINGS))
 def test_each_tampering_is_detected_and_named(name: str, workspace: Path) -> None:
     change, subject = TAMPERINGS[name]
     change(workspace)
@@ -209,15 +216,14 @@ def test_of_one_artifact_only_its_ancestry_is_verified(workspace: Path) -> None:
 
 
 def test_the_command_prints_the_result_and_what_was_not_checked(workspace: Path) -> None:
-    command = (sys.executable, "-m", "pipelines.cli", "lineage", "verify")
-    done = run(workspace, *command)
+    done = run_fra(workspace, "lineage", "verify")
     lines = done.stdout.splitlines()
     assert (done.returncode, lines[-1]) == (0, "pass: every hash and record agrees")
     assert all(line.startswith("not checked: ") for line in lines[:-1])
     assert any("dvc.lock is in no git repository" in line for line in lines)
     assert any("there is no signed statement" in line for line in lines)
     flip(workspace / "data/manifest/orl.parquet")
-    done = run(workspace, *command)
+    done = run_fra(workspace, "lineage", "verify")
     assert done.returncode == 1
     assert "data/manifest/orl.parquet: not what shard wrote" in done.stdout
 
@@ -357,7 +363,7 @@ def test_an_unknown_person_is_one_clear_error(finished: Path) -> None:
 
 def test_an_approval_is_shown_until_the_data_change(workspace: Path) -> None:
     def command(by: str) -> subprocess.CompletedProcess[str]:
-        return run(workspace, sys.executable, "-m", "pipelines.cli", "data", "approve", "--by", by)
+        return run_fra(workspace, "data", "approve", "--by", by)
 
     def approved() -> list[object]:
         return [found["approved"] for found in trace("artifacts/results.json", workspace)["verdicts"]]
@@ -451,8 +457,7 @@ def test_experiments_are_compared_on_one_page(workspace: Path) -> None:
     subprocess.run(["git", "init", "-q"], cwd=workspace, check=True)
     lock = (workspace / "dvc.lock").read_bytes()
     add_experiment(workspace, "sixteen", lock.replace(b"num_masks: 4", b"num_masks: 16"))
-    command = (sys.executable, "-m", "pipelines.cli", "compare")
-    done = run(workspace, *command, "sixteen")
+    done = run_fra(workspace, "compare", "sixteen")
     assert done.returncode == 0, done.stdout
     text = (workspace / "artifacts/compare.html").read_text()
     assert re.search(
@@ -463,7 +468,7 @@ def test_experiments_are_compared_on_one_page(workspace: Path) -> None:
     assert "num_masks 16: " in text or "num_masks 16;" in text
     assert "train.lr" not in text  # the same in both
     assert_in_order(workspace / "artifacts/compare.html")
-    done = run(workspace, *command, "unknown")
+    done = run_fra(workspace, "compare", "unknown")
     assert done.returncode == 1
     assert done.stdout.strip() == "error: no experiment 'unknown'; there are: sixteen"
 
@@ -477,16 +482,15 @@ def test_runs_without_results_are_left_out_of_a_comparison(workspace: Path) -> N
     del stages["stages"]["report"]
     (workspace / "dvc.lock").write_text(yaml.safe_dump(stages))
     add_experiment(workspace, "begun", yaml.safe_dump(stages).encode())
-    command = (sys.executable, "-m", "pipelines.cli", "compare")
-    done = run(workspace, *command)
+    done = run_fra(workspace, "compare")
     assert done.returncode == 1
     assert done.stdout.strip().startswith("error: no run has artifacts/results.json yet")
     add_experiment(workspace, "sixteen", lock.replace(b"num_masks: 4", b"num_masks: 16"))
-    done = run(workspace, *command)
+    done = run_fra(workspace, "compare")
     assert done.returncode == 0, done.stdout
     assert "left out because they are not finished: workspace, begun" in done.stdout
     assert "begun" not in (workspace / "artifacts/compare.html").read_text()
-    done = run(workspace, *command, "begun")
+    done = run_fra(workspace, "compare", "begun")
     assert done.returncode == 1
     assert done.stdout.startswith("error: experiment 'begun' has no artifacts/results.json")
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.workspace import ROOT, run
+from support.workspace import ROOT, run, run_fra
 
 
 @pytest.fixture
@@ -23,14 +23,18 @@ def project(tmp_path: Path) -> Path:
         "pipelines.ingest",
         "pipelines.run",
         "pipelines.serve",
-        "pipelines.cli lineage verify",
-        "pipelines.cli data approve --by Ann",
-        "pipelines.cli transfer recompute",
-        "pipelines.cli compare",
+        "fra lineage verify",
+        "fra data approve --by Ann",
+        "fra transfer recompute",
+        "fra compare",
     ],
 )
 def test_subfolder_is_refused_with_the_way_to_the_root(project: Path, command: str) -> None:
-    done = run(project / "below", sys.executable, "-m", *command.split(), PYTHONPATH=str(ROOT))
+    program, *arguments = command.split()
+    if program == "fra":
+        done = run_fra(project / "below", *arguments)
+    else:
+        done = run(project / "below", sys.executable, "-m", program, PYTHONPATH=str(ROOT))
     assert done.returncode == 1
     line = done.stdout.strip()
     assert line.startswith("error: ")
@@ -53,8 +57,7 @@ def test_parameters_are_not_written_in_a_subfolder(project: Path) -> None:
 
 
 def test_help_and_default_weights_in_a_subfolder(project: Path) -> None:
-    command = (sys.executable, "-m", "pipelines.cli")
-    done = run(project / "below", *command, "lineage", "verify", "--help", PYTHONPATH=str(ROOT))
-    assert done.returncode == 0
-    done = run(project / "below", *command, "embed", "--help", PYTHONPATH=str(ROOT), COLUMNS="200")
+    assert run_fra(project / "below", "lineage", "verify", "--help").returncode == 0
+    command = (sys.executable, "-m", "pipelines.cli", "embed", "--help")
+    done = run(project / "below", *command, PYTHONPATH=str(ROOT), COLUMNS="200")
     assert "../artifacts/pretrain/model.safetensors" in done.stdout

@@ -34,7 +34,7 @@ def test_help_names_the_arguments(workspace: Path, command: tuple[str, ...], tex
     ("command", "text"),
     [
         (stage("ingest", "orl", "--force"), "unrecognized arguments: --force"),
-        (stage("transfer"), "required: TASK"),
+        pytest.param(stage("transfer"), "required: TASK", marks=pytest.mark.slow),
         (stage("params", "-S", "train.lr=1"), "unrecognized arguments: -S"),
     ],
 )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
 import pytest
-from support.workspace import run
+from support.workspace import run, run_fra
 
 from pipelines.lineage.checks.people import stale
 from pipelines.lineage.verify import verify
@@ -21,8 +20,7 @@ from pipelines.repo.lock import LineageError, Stage, read
 
 
 def command(workspace: Path, person: str, by: str, *options: str) -> subprocess.CompletedProcess[str]:
-    arguments = ("data", "withdraw", "--subject", person, "--by", by, *options)
-    return run(workspace, sys.executable, "-m", "pipelines.cli", *arguments)
+    return run_fra(workspace, "data", "withdraw", "--subject", person, "--by", by, *options)
 
 
 @pytest.mark.slow

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 from PIL import Image
+
+from pipelines.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 CODE = (
@@ -74,6 +79,20 @@ def run(
         timeout=timeout,
         check=False,
     )
+
+
+def run_fra(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a `fra` command in a folder, in this process: another one would need seconds to import torch."""
+    output, code = io.StringIO(), 0
+    printed = contextlib.redirect_stdout(output), contextlib.redirect_stderr(output)
+    with contextlib.chdir(folder), printed[0], printed[1], patch.object(sys, "argv", ["fra", *arguments]):
+        try:
+            main()
+        except SystemExit as ended:
+            if isinstance(ended.code, str):
+                output.write(f"{ended.code}\n")
+            code = int(bool(ended.code)) if isinstance(ended.code, str) else ended.code or 0
+    return subprocess.CompletedProcess(arguments, code, output.getvalue())
 
 
 def copy_code(source: Path, target: Path) -> None:
