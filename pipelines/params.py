@@ -27,6 +27,7 @@ from pipelines.overrides import check_override, check_renamed, expand_home, kept
 from pipelines.sections import (
     BACKBONE_CHECK,
     FAMILIES,
+    INIT_CHECK,
     SECTIONS,
     ParamsError,
     listing,
@@ -38,7 +39,8 @@ CONF = Path("pipelines/conf")
 PROJECT = "project.yaml"
 """In `CONF`: the overrides, as the configuration that Hydra starts from (`hydra.config_name` in .dvc/config)."""
 EXAMPLES = """examples:
-  python -m pipelines.params                                        the demo: embedded faces, minutes on two cores
+  python -m pipelines.params                                        the demo: released weights, adapted to photographs
+  python -m pipelines.params recipe=demo-scratch                    the same faces from random weights
   python -m pipelines.params recipe=tiny                            a test run of seconds
   python -m pipelines.params dataset=folder dataset.name=mine dataset.root=~/faces
                                                                     your own photographs
@@ -172,8 +174,8 @@ def check_sections(overrides: list[str], path: Path, conf: Path) -> None:
     """Validates the sections of `path` that overrides change, as their stages will, perhaps hours later.
 
     Raises:
-        ParamsError: A value has the wrong type or is out of range, no stage reads it, or the backbone does not take
-            images of data.image_size.
+        ParamsError: A value has the wrong type or is out of range, no stage reads it, the backbone does not take images
+            of data.image_size, or train.init has another backbone.
     """
     classes = {}
     for override in overrides:
@@ -192,6 +194,7 @@ def check_sections(overrides: list[str], path: Path, conf: Path) -> None:
     values = read(path)
     for name, dotted in classes.items():
         parse(name, resolve(dotted), subsection(name, values))
+    check_init(values["train"]["init"], values["model"]["backbone"])
     name, size = str(values["model"]["backbone"]), values["data"]["image_size"]
     if name.startswith("timm:"):  # many of timm's models take images of one size only
         build, check_image_size, device = map(resolve, BACKBONE_CHECK)
@@ -229,6 +232,16 @@ def choose(overrides: list[str], path: Path = PARAMS, conf: Path = CONF) -> None
             )
         write_text((trial / PROJECT).read_text(encoding="utf-8"), conf / PROJECT)
         write_text(kept.read_text(encoding="utf-8"), path)
+
+
+def check_init(init: str | None, backbone: str) -> None:
+    """Raises ParamsError if the released weights that training is to start from have another backbone."""
+    names, backbone_of = map(resolve, INIT_CHECK)
+    if init in names() and (stored := backbone_of(init)) != backbone:
+        raise ParamsError(
+            f"model.backbone is {backbone}, but the weights of train.init={init} are those of {stored}: add "
+            "train.init=null or recipe=demo-scratch, to start from random weights"
+        )
 
 
 def command_with(*overrides: str, conf: Path = CONF) -> str:

@@ -11,9 +11,12 @@ from fra.files import write_json
 from fra.inference import encoder as inference
 from fra.region_quality import clusters, evaluate
 from fra.region_quality.evaluate import Heatmaps
+from fra.report.artifacts import MINUS
 from fra.report.page import write
+from fra.transfer.config import PRETRAINED
 from fra.transfer.tasks import TASKS
 from fra.validation import verdict
+from fra.weights import released
 from fra.weights.files import read_weights
 from pipelines import params
 from pipelines.project import paths
@@ -33,7 +36,8 @@ def measure_regions(
 ) -> Mapping[str, Any]:
     """Compute the region quality of a model and of baselines, and write it to a JSON file.
 
-    The baselines are untrained networks, and k-means of colours and of features, with as many clusters as masks.
+    The baselines are untrained networks, and k-means of colours and of features, with as many clusters as masks. The
+    row "start" has the released weights that the training of the model started from, if it did.
 
     Args:
         model: The model with its region branch (model.safetensors).
@@ -54,6 +58,9 @@ def measure_regions(
         raise ValueError(f"{model}: trained without regions, so it has no heatmaps to evaluate")
     untrained = [inference.load(model, seed) for seed in range(RANDOM_NETWORKS)]
     rows: dict[str, list[Heatmaps]] = {"pretrained": [encoder], "random": [*untrained]}
+    start = encoder.metadata.get("provenance", {}).get("init", {}).get("source")
+    if start in released.names() and (before := inference.load(Path(start))).neck is not None:
+        rows["start"] = [before]
     size, count = encoder.image_size, int(encoder.metadata["num_masks"])
     if images := evaluate.read_images(manifest, quarantined, shards, size):
         rows["colours"] = [clusters.fit_colours(images, size, count)]
@@ -64,12 +71,16 @@ def measure_regions(
 
 
 def headline() -> dict[str, dict[str, Any]]:
-    """Return each task's headline metric, pre-trained and with random weights, and the last training losses."""
+    """Return each task's headline metric, pre-trained and of every other model, and the last training losses."""
     found: dict[str, dict[str, Any]] = {}
     for task in params.read()["tasks"]:
         metrics = json.loads((paths.TRANSFER / task / "metrics.json").read_text(encoding="utf-8"))
         name = TASKS[task].primary
-        found[task] = {name: metrics["pretrained"][name]["mean"], "random": metrics["random"][name]["mean"]}
+        models = [model for model in metrics if "std" in metrics[model].get(name, {}) and model != PRETRAINED]
+        found[task] = {name: metrics[PRETRAINED][name]["mean"]}
+        found[task] |= {model: metrics[model][name]["mean"] for model in models}
+        for model in models:  # the paired difference, with its 95 % interval over test subjects
+            found[task][f"{PRETRAINED}{MINUS}{model}"] = metrics[f"{PRETRAINED}{MINUS}{model}"][name]
     training = json.loads((paths.PRETRAIN / "metrics.json").read_text(encoding="utf-8"))
     found["pretrain"] = {
         name: training[name] for name in ("total", "global", "region", "relation", "masks_used")
@@ -82,6 +93,17 @@ def report() -> None:
     tasks = params.read()["tasks"]
     labelled = tasks["alignment"]["dataset"]
     quarantined = Path(tasks["alignment"]["validation"]) / "quarantine.csv"
+    region_quality = None
+    try:
+        region_quality = measure_regions(
+            paths.PRETRAIN / "model.safetensors",
+            paths.manifest(labelled),
+            verdict.read_quarantined_keys(quarantined),
+            paths.shards(labelled),
+            paths.REPORT / "regions.json",
+        )
+    except ValueError as error:
+        logger.info("region quality is not measured: %s", error)
     page = write(
         paths.REPORT / "index.html",
         validation=paths.VALIDATION,
@@ -91,17 +113,8 @@ def report() -> None:
         quarantined=quarantined,
         shards=paths.shards(labelled),
         provenance=read_weights(paths.PRETRAIN / "model.safetensors")[1]["provenance"],
+        region_quality=region_quality,
     )
-    try:
-        measure_regions(
-            paths.PRETRAIN / "model.safetensors",
-            paths.manifest(labelled),
-            verdict.read_quarantined_keys(quarantined),
-            paths.shards(labelled),
-            paths.REPORT / "regions.json",
-        )
-    except ValueError as error:
-        logger.info("region quality is not measured: %s", error)
     write_json(headline(), paths.RESULTS)
     logger.info("report: %s", page)
 

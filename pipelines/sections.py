@@ -33,6 +33,8 @@ FAMILIES = {"benchmarks": SECTIONS["dataset"], "tasks": "fra.transfer.config.Tas
 
 BACKBONE_CHECK = ("fra.method.backbone.build", "fra.train.step.check_image_size", "torch.device")
 """Functions, by name: importing them takes seconds, and only pre-training depends on them."""
+INIT_CHECK = ("fra.weights.released.names", "fra.weights.released.backbone")
+"""Functions, by name: only some stages depend on them."""
 
 
 RENAMED = {

@@ -29,6 +29,8 @@ class TaskResult:
     metrics: dict[str, Any]
     results: pd.DataFrame | None
     folder: Path
+    adapted: bool = False
+    """Whether the pre-trained model started from existing weights (`train.init`)."""
 
     def predictions(self) -> pd.DataFrame | None:
         """Read predictions.parquet: a row for each test image (or pair) and output (see `fra.transfer.tasks`).
@@ -104,6 +106,7 @@ def read(
     """
     quarantine, weights = validation / "quarantine.csv", pretrain / "model.safetensors"
     docs = validation / "data_docs" / "index.html"
+    adapted = started_from(provenance) is not None
     return Run(
         verdict=verdict.read(validation / "verdict.json"),
         quarantine=verdict.read_quarantine(quarantine) if quarantine.is_file() else None,
@@ -111,7 +114,7 @@ def read(
         metrics=_json(pretrain / "metrics.json", "pretrain"),
         history=_table(pretrain / "history.csv", "pretrain", {"step": "int64", "epoch": "int64"}, "float64"),
         weights=weights if weights.is_file() else None,
-        tasks=[_task(name, folder) for name, folder in transfer.items()],
+        tasks=[_task(name, folder, adapted) for name, folder in transfer.items()],
         manifest_path=manifest,
         manifest=verdict.usable_rows(_manifest(manifest), verdict.read_quarantined_keys(quarantined)),
         shards=shards if shards.is_dir() else None,
@@ -124,7 +127,13 @@ def read(
     )
 
 
-def _task(name: str, folder: Path) -> TaskResult:
+def started_from(provenance: Mapping[str, Any]) -> str | None:
+    """Return the weights that pre-training started from (`train.init`); None if they were random or are unknown."""
+    init: str | None = provenance.get("params", {}).get("train", {}).get("init")
+    return init
+
+
+def _task(name: str, folder: Path, adapted: bool) -> TaskResult:
     stage = f"transfer@{name}"
     results = folder / "results.csv"
     return TaskResult(
@@ -132,6 +141,7 @@ def _task(name: str, folder: Path) -> TaskResult:
         metrics=_json(folder / "metrics.json", stage),
         results=_results(results, stage) if results.is_file() else None,
         folder=folder,
+        adapted=adapted,
     )
 
 

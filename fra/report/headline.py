@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fra.report.artifacts import MINUS, TaskResult
 from fra.transfer.tasks import TASKS
 
-MODELS = {"pretrained": "FRA", "random": "Random weights"}
+MODELS = {"pretrained": "FRA", "random": "Random weights", "released": "Released weights"}
 """Display names of models; other models are displayed by their own name."""
+ADAPTED = "Adapted"
+"""Display name of the pre-trained model, if its training started from existing weights."""
+
+CONCLUSIONS = {
+    "better": ("▲", "better"),
+    "worse": ("▼", "worse"),
+    "unclear": ("≈", "no clear difference"),
+}
+"""Sign and words of the conclusions of a difference."""
 
 PRIMARY = {name: task.primary for name, task in TASKS.items()}
 """The headline metric of each task."""
@@ -59,12 +69,16 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference of the reference model and another, as text; `conclusion` is "better", "worse" or "unclear"."""
+    """Difference of the reference model and another, as text; `conclusion` is a key of `CONCLUSIONS`.
+
+    `ahead` is whether the reference model has the better mean.
+    """
 
     other: str
     value: str
     interval: str
     conclusion: str
+    ahead: bool
 
 
 @dataclass(frozen=True)
@@ -88,6 +102,7 @@ class TaskTable:
     about: str
     models: list[str]
     rows: list[Row]
+    adapted: bool = False
 
     @property
     def primary(self) -> Row:
@@ -96,9 +111,9 @@ class TaskTable:
         return next((row for row in self.rows if row.metric == wanted), self.rows[0])
 
 
-def model_label(name: str) -> str:
-    """Return the display name of a model."""
-    return MODELS.get(name, _sentence(name))
+def model_label(name: str, adapted: bool = False) -> str:
+    """Return the display name of a model; `adapted`: the pre-trained one started from existing weights."""
+    return ADAPTED if adapted and name == "pretrained" else MODELS.get(name, _sentence(name))
 
 
 def metric_of(name: str) -> Metric:
@@ -131,7 +146,37 @@ def table(task: TaskResult) -> TaskTable:
         about=_about(task),
         models=models,
         rows=[_row(task, name, models) for name in ranked],
+        adapted=task.adapted,
     )
+
+
+def comparisons(tables: Sequence[TaskTable]) -> list[str]:
+    """Return a sentence on each model that the reference model is compared with, over the headline metrics of tasks."""
+    found: dict[str, list[tuple[str, Difference]]] = {}
+    for table in tables:
+        for difference in table.primary.differences:
+            found.setdefault(difference.other, []).append((table.title.lower(), difference))
+    label = model_label(tables[0].models[0], tables[0].adapted) if tables else ""
+    return [
+        f"{label} compared with {model_label(other).lower()}: {_outcome(rows)}."
+        for other, rows in found.items()
+    ]
+
+
+def _outcome(rows: Sequence[tuple[str, Difference]]) -> str:
+    clear: dict[str, list[str]] = {"better": [], "worse": [], "unclear": []}
+    for name, difference in rows:
+        clear[difference.conclusion].append(name)
+    ahead = sum(difference.ahead for _, difference in rows)
+    parts = [f"better on average in {ahead} of {len(rows)} tasks"]
+    parts += [
+        f"{word} beyond chance in {len(names)} ({', '.join(names)})"
+        for word, names in (("better", clear["better"]), ("worse", clear["worse"]))
+        if names
+    ]
+    if not clear["better"] and not clear["worse"]:
+        parts.append("no difference beyond chance")
+    return ", ".join(parts)
 
 
 def lower_is_better(task: str, metric: str) -> bool:
@@ -159,7 +204,8 @@ def _difference(other: str, entry: dict[str, Any], metric: Metric, lower: bool) 
     low, high = (-entry["high"], -entry["low"]) if lower else (entry["low"], entry["high"])
     conclusion = "better" if low > 0 else "worse" if high < 0 else "unclear"
     interval = f"{metric.text(entry['low'], signed=True)} to {metric.text(entry['high'], signed=True)}"
-    return Difference(other, metric.text(entry["mean"], signed=True), interval, conclusion)
+    ahead = entry["mean"] < 0 if lower else entry["mean"] > 0
+    return Difference(other, metric.text(entry["mean"], signed=True), interval, conclusion, ahead)
 
 
 def _sentence(name: str) -> str:

@@ -6,6 +6,7 @@ The page is a function of the artifacts alone: the same artifacts give the same 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fra.files import write_text
 from fra.report import artifacts, headline
-from fra.report.artifacts import Run
+from fra.report.artifacts import Run, started_from
 from fra.report.elements import Missing, attempt, per_task
 from fra.report.sections.data import label_table, provenance_tables, small_set, split_table, subtitle
 from fra.report.sections.tasks import (
@@ -26,7 +27,7 @@ from fra.report.sections.tasks import (
     landmarks,
     roc,
 )
-from fra.report.sections.training import regions, training_charts, training_facts
+from fra.report.sections.training import region_table, regions, training_charts, training_facts
 from fra.validation.verdict import exclusions
 
 
@@ -40,6 +41,7 @@ def write(
     quarantined: Path,
     shards: Path,
     provenance: dict[str, Any],
+    region_quality: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the report page of a run.
 
@@ -56,6 +58,7 @@ def write(
         shards: Folder with the shards of the labelled set.
         provenance: Inputs of the run, as scalars and nested mappings; `params.views` are the parameters of the views
             that the page draws, if recorded.
+        region_quality: Metrics by row, as `fra.region_quality.evaluate.evaluate` returns them; None if not measured.
 
     Returns:
         The path `out`.
@@ -81,12 +84,12 @@ def write(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("page.html").render(context(run, out))
+    page = environment.get_template("page.html").render(context(run, out, region_quality))
     write_text(page, out)
     return out
 
 
-def context(run: Run, out: Path) -> dict[str, Any]:
+def context(run: Run, out: Path, region_quality: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the variables of the template, by section; a part that cannot be made is a `Missing`."""
     tables = [headline.table(task) for task in run.tasks]
     tasks = {task.name: task for task in run.tasks}
@@ -95,15 +98,14 @@ def context(run: Run, out: Path) -> dict[str, Any]:
         "subtitle": subtitle(run),
         "small": small_set(run.manifest),
         "tables": tables,
-        "model_label": headline.model_label,
-        "conclusions": {
-            "better": ("▲", "better"),
-            "worse": ("▼", "worse"),
-            "unclear": ("≈", "no clear difference"),
-        },
+        "model_label": lambda name: headline.model_label(name, started_from(run.provenance) is not None),
+        "started_from": started_from(run.provenance),
+        "comparisons": headline.comparisons(tables),
+        "conclusions": headline.CONCLUSIONS,
         "training": training_charts(run.history),
         "training_facts": training_facts(run.metrics),
         "regions": attempt(lambda: regions(run)),
+        "region_quality": None if region_quality is None else region_table(region_quality),
         "errors": per_task(tasks.get("alignment"), error_curve),
         "landmarks": per_task(tasks.get("alignment"), lambda task: landmarks(task, run)),
         "confusions": per_task(tasks.get("expression"), lambda task: confusions(task, run.manifest)),

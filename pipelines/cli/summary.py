@@ -6,14 +6,17 @@ python -m pipelines.cli.summary
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from fra.report.artifacts import MINUS
+from fra.report import headline
+from fra.report.artifacts import MINUS, TaskResult
 from fra.report.headline import Metric, metric_of
 from fra.transfer.config import PRETRAINED
 from fra.transfer.tasks import TASKS
@@ -21,23 +24,68 @@ from pipelines import params
 from pipelines.project import paths
 
 
-def summary() -> Table:
-    """Return the headline metric of each task, mean ± standard deviation over seeds, compared with random weights."""
+def summary(tasks: Sequence[TaskResult]) -> Table:
+    """Return the headline metric of each task: every model, and the differences with their 95 % intervals."""
+    tables = [headline.table(task) for task in tasks]
+    first, *others = tables[0].models
+    labels = {model: column_title(model, tables[0].adapted) for model in tables[0].models}
     table = Table(
         title="Frozen features of test subjects",
-        caption="small data: for the limits of these metrics see the report",
+        caption="\n".join(caption(tables)),
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
-    for column in ("task", "metric", "pre-trained", "random weights"):
-        table.add_column(column)
-    for task in params.read()["tasks"]:
-        metrics = json.loads((paths.TRANSFER / task / "metrics.json").read_text(encoding="utf-8"))
-        metric = metric_of(TASKS[task].primary)
-        cells = [
-            f"{metric.text(entry['mean'])} ± {metric.with_unit(entry['std'])}"
-            for entry in (metrics[model][TASKS[task].primary] for model in ("pretrained", "random"))
-        ]
-        table.add_row(task, metric.label, *cells)
+    table.add_column("task")
+    for model in (*others, first):
+        table.add_column(labels[model], justify="right")
+    for other in others:
+        table.add_column(f"{labels[first]} −\n{labels[other]}")
+    for entry in tables:
+        row, paired = entry.primary, {found.other: found for found in entry.primary.differences}
+        values = [row.values.get(model, ("–", "")) for model in (*others, first)]
+        table.add_row(
+            f"[bold]{entry.title.lower()}[/bold] {'↓' if row.lower_is_better else '↑'}\n{short(row)}",
+            *(f"{mean} {row.unit}".rstrip() + (f"\n± {std}" if std else "") for mean, std in values),
+            *(difference_cell(paired[other]) if other in paired else "–" for other in others),
+        )
     return table
+
+
+def read(folders: Mapping[str, Path], adapted: bool) -> list[TaskResult]:
+    """Return the metrics of tasks from their folders; `adapted`: training started from existing weights."""
+    return [
+        TaskResult(
+            task, json.loads((folder / "metrics.json").read_text(encoding="utf-8")), None, folder, adapted
+        )
+        for task, folder in folders.items()
+    ]
+
+
+def column_title(model: str, adapted: bool) -> str:
+    """Return the name of a model for a narrow column."""
+    label = headline.model_label(model, adapted).removesuffix(" weights")
+    return label if label.isupper() else label.lower()
+
+
+def difference_cell(difference: headline.Difference) -> str:
+    """Return a difference with the sign of its conclusion, above its interval."""
+    sign, _ = headline.CONCLUSIONS[difference.conclusion]
+    return f"{sign} {difference.value}\n{difference.interval.replace(' to ', '…')}"
+
+
+def short(row: headline.Row) -> str:
+    """Return the name of a metric for a narrow column."""
+    return "NME" if row.metric == "nme" else row.label
+
+
+def caption(tables: Sequence[headline.TaskTable]) -> list[str]:
+    """Return the lines below the table: what was found, and how to read the signs."""
+    return [
+        *headline.comparisons(tables),
+        "▲ better, ▼ worse: the 95 % interval over test subjects excludes 0; ≈ no",
+        "clear difference. ± over seeds. ↑ higher, ↓ lower is better. Small data.",
+    ]
 
 
 def differences(summaries: Mapping[str, dict[str, Any]]) -> Table:
@@ -105,5 +153,7 @@ def ruler_table(results: pd.DataFrame) -> Table:
 
 if __name__ == "__main__":
     console = Console()
-    console.print(summary())
+    values = params.read()
+    folders = {task: paths.TRANSFER / task for task in values["tasks"]}
+    console.print(summary(read(folders, adapted=values["train"]["init"] is not None)))
     console.print(f"report: {paths.REPORT / 'index.html'}")

@@ -262,7 +262,7 @@ def results(tasks: list[TaskResult], datasets: dict[str, str], notes: dict[str, 
         about = headline.table(task).about
         parts.append(f"### {headline.task_title(task.name)} on `{datasets[task.name]}`\n")
         if notes[task.name]:
-            parts.append(f"**Small data**: {notes[task.name]}, too few to rank methods by.\n")
+            parts.append(f"**Small data**: {notes[task.name]}, too few to rank methods.\n")
         parts.append(f"{about}.\n")
         models = list(dict.fromkeys(figures["model"]))
         cells = {
@@ -273,7 +273,7 @@ def results(tasks: list[TaskResult], datasets: dict[str, str], notes: dict[str, 
             (better(task.name, metric), *(cells.get((metric, model), "") for model in models))
             for metric in dict.fromkeys(figures["metric"])
         ]
-        parts.append(table(["", *map(model_label, models)], rows))
+        parts.append(table(["", *(model_label(model, task.adapted) for model in models)], rows))
     return "\n".join(parts)
 
 
@@ -283,9 +283,9 @@ def better(task: str, metric: str) -> str:
     return f"{headline.metric_of(metric).label} {arrow}"
 
 
-def model_label(name: str) -> str:
+def model_label(name: str, adapted: bool) -> str:
     """A model's name in a table; of a difference both names."""
-    return " − ".join(headline.model_label(part) for part in name.split(MINUS))
+    return " − ".join(headline.model_label(part, adapted) for part in name.split(MINUS))
 
 
 def text_of(row: Mapping[Any, Any], signed: bool) -> str:

@@ -29,8 +29,8 @@ def headline(results: Path = paths.RESULTS, transfer: Path = paths.TRANSFER) -> 
         metrics = transfer / task / "metrics.json"
         if not metrics.is_file():
             continue  # pre-training, which is not a task
-        name = next(key for key in values if key != "random")
         summary = load(metrics)
+        name = next(key for key in values if key in summary["pretrained"])
         difference = summary.get("pretrained - random", {}).get(name, {})
         interval = [difference[bound] for bound in ("low", "high") if bound in difference]
         rows.append(

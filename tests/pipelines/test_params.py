@@ -82,7 +82,7 @@ def test_what_cannot_be_kept_is_refused(conf: Path, tmp_path: Path) -> None:
         "train.batch_size=1": r"^train: batch_size 1 .* leaves one image .*: raise batch_size",
         "train.accumulation_steps=44": r"^train: batch_size 44 .* leaves one image .* lower accumulation_steps",
         "train.accumulation_steps=3": r"^train: batch_size 44 cannot be split into accumulation_steps 3",
-        "train.region_start_epoch=80": r"^train: region_start_epoch must be less than epochs \(80\), got 80",
+        "train.region_start_epoch=99": r"^train: region_start_epoch must be less than epochs \(40\), got 99",
         "transfer.finetune.batch_size=1": r"^transfer\.finetune\.batch_size: must be greater than or equal to 2",
         "views.crop_scale=[0.9,0.2]": r"^views\.crop_scale: the smaller number must be first, got \[0\.9, 0\.2\]",
         "+transfer.labels.age=[old]": r"^transfer\.labels\.age\.\[key\]: there is no task 'age'; choose of ",
@@ -347,10 +347,17 @@ def test_every_parameter_is_described(name: str) -> None:
 
 
 def test_a_backbone_of_a_fixed_size_is_refused_before_anything_runs(conf: Path, tmp_path: Path) -> None:
-    name = "model.backbone=timm:levit_128s"
+    name = ["recipe=demo-scratch", "model.backbone=timm:levit_128s"]
     with pytest.raises(
         ParamsError,
         match=r"levit_128s does not accept images of 64×64 pixels .*: set data\.image_size",
     ):
-        params.choose([name], tmp_path / "params.yaml", conf)
-    params.choose([name, "data.image_size=224"], tmp_path / "params.yaml", conf)
+        params.choose(name, tmp_path / "params.yaml", conf)
+    params.choose([*name, "data.image_size=224"], tmp_path / "params.yaml", conf)
+
+
+def test_weights_of_another_backbone_are_refused_before_anything_runs(conf: Path, tmp_path: Path) -> None:
+    message = "model.backbone is resnet50, but the weights of train.init=demo are those of mini: add train.init=null"
+    with pytest.raises(ParamsError, match=message):
+        params.choose(["model=resnet50"], tmp_path / "params.yaml", conf)
+    params.choose(["model=resnet50", "recipe=demo-scratch"], tmp_path / "params.yaml", conf)

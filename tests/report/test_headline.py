@@ -65,3 +65,25 @@ def test_unknown_metrics_are_displayed_by_their_own_name() -> None:
 def test_a_task_without_metrics_is_an_error() -> None:
     with pytest.raises(ValueError, match="expression are empty"):
         headline.table(task("expression"))
+
+
+def test_a_sentence_compares_all_tasks_with_each_other_model() -> None:
+    def result(
+        name: str, metric: str, against_random: tuple[float, float], against_released: tuple[float, float]
+    ) -> TaskResult:
+        entry = {metric: {"mean": 0.5, "std": 0.01}}
+        metrics = {"pretrained": entry, "random": entry, "released": entry}
+        for other, (low, high) in (("random", against_random), ("released", against_released)):
+            metrics[f"pretrained - {other}"] = {metric: {"mean": (low + high) / 2, "low": low, "high": high}}
+        return TaskResult(name, metrics, None, Path(), adapted=True)
+
+    tables = [
+        headline.table(result("verification", "roc_auc", (0.01, 0.05), (-0.03, 0.01))),
+        headline.table(result("alignment", "nme", (-0.05, 0.01), (-0.03, 0.01))),
+        headline.table(result("expression", "balanced_accuracy", (-0.05, -0.01), (-0.03, 0.01))),
+    ]
+    assert headline.comparisons(tables) == [
+        "Adapted compared with random weights: better on average in 2 of 3 tasks, better beyond chance in 1 "
+        "(verification), worse beyond chance in 1 (expression).",
+        "Adapted compared with released weights: better on average in 1 of 3 tasks, no difference beyond chance.",
+    ]

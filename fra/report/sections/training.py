@@ -10,7 +10,7 @@ import pandas as pd
 from fra.inference import encoder
 from fra.report import charts, faces
 from fra.report.artifacts import Run
-from fra.report.elements import Chart, curve
+from fra.report.elements import Chart, Table, curve
 
 
 def training_facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -63,6 +63,35 @@ def training_charts(history: pd.DataFrame) -> list[Chart]:
         curve(title, history, "step", "Step", columns, y_title, form, note=note)
         for title, columns, y_title, form, note in described
     ]
+
+
+MASKS_FROM = {
+    "pretrained": "heatmaps of this run",
+    "start": "heatmaps of the weights that it started from",
+    "random": "heatmaps of untrained networks",
+    "features": "k-means of this backbone's features",
+    "place": "fixed cells, the same on every face",
+    "colours": "k-means of colours",
+}
+"""How masks are made, by row of the region quality, in the order in which the page lists them."""
+
+
+def region_table(quality: Mapping[str, Any]) -> Table:
+    """Return a table of how well masks match facial parts, other crops and other people, one row for each method."""
+    metrics = {
+        "nmi": "Facial parts (NMI)",
+        "view_kappa": "Another crop (kappa)",
+        "people_kappa": "Another person (kappa)",
+    }
+    names = [name for name in MASKS_FROM if name in quality] + sorted(set(quality) - set(MASKS_FROM))
+    return Table(
+        "How well masks agree with facial parts, with those of another crop, and with those of another person",
+        ["Masks from", *metrics.values()],
+        [
+            [MASKS_FROM.get(name, name), *(f"{quality[name][metric]:.3f}" for metric in metrics)]
+            for name in names
+        ],
+    )
 
 
 def regions(run: Run) -> faces.Regions:
