@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from fra.files import sha256, sha256_each
 from fra.transfer import task_model
@@ -13,6 +14,7 @@ from fra.transfer.evaluate import evaluate
 from fra.transfer.task_model import TaskModel
 from fra.validation import verdict
 from fra.weights import released
+from fra.weights.pretrained import PretrainedBackbone
 from pipelines import params
 from pipelines.lineage import record
 from pipelines.project import paths
@@ -20,7 +22,7 @@ from pipelines.stage import logger, main
 
 
 def transfer() -> None:
-    """Evaluate the backbone on the task that the command line names.
+    """Evaluate the backbone on the task that the command line names, and write its task model.
 
     Raises:
         ValueError: A baseline is neither a released weights file nor in the folder that DVC tracks.
@@ -36,8 +38,20 @@ def transfer() -> None:
                 f"or name released weights ({', '.join(released.names())})"
             )
     manifest, shards, quarantined = validated_files(labelled)
-    result = evaluate(task, config, manifest, shards, paths.BACKBONE, paths.TRANSFER / task, quarantined)
-    metrics = ", ".join(f"{name} {metric['mean']:.3f}" for name, metric in result["pretrained"].items())
+    out = paths.TRANSFER / task
+    summary, fit = evaluate(task, config, manifest, shards, paths.BACKBONE, out, quarantined)
+    origin = provenance(task, labelled, paths.BACKBONE)
+    model: PretrainedBackbone
+    if fit is None:
+        protocol = config.model_protocol
+        logger.info("%s: fitting the task model (%s, all labels), which was not evaluated", task, protocol)
+        model, _ = task_model.fit(
+            task, protocol, config, manifest, shards, paths.BACKBONE, quarantined, provenance=origin
+        )
+    else:
+        model = task_model.of_fit(task, fit, config, provenance=origin)
+    task_model.save(model, out / "model.safetensors")
+    metrics = ", ".join(f"{name} {metric['mean']:.3f}" for name, metric in summary["pretrained"].items())
     logger.info("%s: %s", task, metrics)
 
 
@@ -53,8 +67,20 @@ def validated_files(labelled: TaskConfig) -> tuple[Path, Path, frozenset[str]]:
     return manifest, shards, verdict.read_quarantined_keys(folder / "quarantine.csv")
 
 
+def provenance(task: str, labelled: TaskConfig, weights: Path) -> dict[str, Any]:
+    """The provenance of a task model: code, parameters, environment, and its inputs by SHA-256."""
+    folder, manifest = Path(labelled.validation), paths.manifest(labelled.dataset)
+    index = paths.shards(labelled.dataset) / "index.json"
+    hashes = sha256_each([manifest, index, folder / "verdict.json", folder / "quarantine.csv"])
+    values = params.read()
+    settings = {"transfer": values["transfer"], f"tasks.{task}": values["tasks"][task]}
+    inputs = {str(weights): sha256(released.find(weights))}
+    inputs |= {path.as_posix(): digest for path, digest in hashes.items()}
+    return record.provenance(settings, inputs)
+
+
 def fit_task(task: str, protocol: str, weights: Path, classes: Sequence[str] = ()) -> TaskModel:
-    """Fit a task model on the labelled set of params.yaml, with its provenance: hashes of all inputs, parameters, code.
+    """Fit a task model on the labelled set of params.yaml, with its provenance.
 
     Raises:
         FileNotFoundError: A file is missing.
@@ -74,12 +100,7 @@ def fit_task(task: str, protocol: str, weights: Path, classes: Sequence[str] = (
     labelled = params.section(f"tasks.{task}", TaskConfig)
     config = params.section("transfer", TransferConfig)
     manifest, shards, quarantined = validated_files(labelled)
-    folder = Path(labelled.validation)
-    inputs = [manifest, shards / "index.json", folder / "verdict.json", folder / "quarantine.csv"]
-    hashes = {path.as_posix(): digest for path, digest in sha256_each(inputs).items()}
-    values = params.read()
-    settings = {"transfer": values["transfer"], "tasks": {task: values["tasks"][task]}}
-    origin = record.provenance(settings, {str(weights): sha256(released.find(weights)), **hashes})
+    origin = provenance(task, labelled, weights)
     model, _ = task_model.fit(task, protocol, config, manifest, shards, weights, quarantined, classes, origin)
     return model
 

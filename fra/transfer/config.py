@@ -70,6 +70,8 @@ class TransferConfig:
     """Number of fits, with the seeds 0, 1 and so on."""
     protocols: Annotated[tuple[Literal["linear", "knn", "finetune"], ...], MinLen(1)] = ("linear",)
     """A linear model or nearest neighbours on frozen features, or fine-tuning. Verification compares features."""
+    model_protocol: Literal["linear", "finetune"] = "linear"
+    """Protocol of the task model that each task writes; with one that is not in `protocols`, one more fit."""
     fractions: Annotated[tuple[PositiveShare, ...], MinLen(1)] = (1.0,)
     """Shares of the labelled training subjects that are used."""
     validation: Literal["redrawn", "manifest"] = "redrawn"

@@ -14,8 +14,8 @@ import torch
 
 from fra.transfer import features as frozen
 from fra.transfer import finetune
-from fra.transfer.config import PRETRAINED, RANDOM, FinetuneConfig, TransferConfig
-from fra.transfer.finetune import Examples, Finetuned
+from fra.transfer.config import PRETRAINED, RANDOM, TransferConfig
+from fra.transfer.finetune import Examples
 from fra.transfer.heads import Array, Predict, choose
 from fra.transfer.results import GROUP, RUN, write
 from fra.transfer.splits import few_labels, people, read_manifest, read_pair_images, redraw_validation, strata
@@ -23,7 +23,7 @@ from fra.transfer.tasks import TASKS, Probe, Task
 from fra.transfer.verification import Copies, compare_drawn_pairs, compare_given_pairs, read_pairs
 from fra.weights.pretrained import PretrainedBackbone, load
 
-FINETUNE = "finetune"
+FINETUNE, COSINE = "finetune", "cosine"
 
 
 class Rows(NamedTuple):
@@ -34,6 +34,39 @@ class Rows(NamedTuple):
     test: Array
 
 
+class Fit(NamedTuple):
+    """One fit of a task, and its predictions of the test images.
+
+    Attributes:
+        encoder: The backbone before it was fine-tuned.
+        predict: The head, or the fine-tuned network; None for verification, which compares features.
+        choice: What validation subjects chose: "inverse_penalty", "neighbours" or "epoch".
+        outputs: Names of the outputs.
+        train: The manifest's rows of the training images.
+        predictions: Tidy predictions (see `fra.transfer.tasks`).
+    """
+
+    encoder: PretrainedBackbone
+    predict: Predict | None
+    choice: dict[str, float]
+    outputs: list[str]
+    train: pd.DataFrame
+    predictions: pd.DataFrame
+
+
+class Evaluation(NamedTuple):
+    """Result of `evaluate`.
+
+    Attributes:
+        summary: The content of `metrics.json`, see `fra.transfer.results.summarise`.
+        fit: The backbone's fit with the first seed, all labels and the protocol `model_protocol` of the settings; None
+            where that was not evaluated.
+    """
+
+    summary: dict[str, Any]
+    fit: Fit | None
+
+
 def evaluate(
     task: str,
     config: TransferConfig,
@@ -42,7 +75,7 @@ def evaluate(
     backbone: Path,
     out: Path,
     quarantined: Set[str],
-) -> dict[str, Any]:
+) -> Evaluation:
     """Evaluate a backbone, the same architecture with random weights, and the configured baselines on one task.
 
     Args:
@@ -56,7 +89,7 @@ def evaluate(
         quarantined: Keys of quarantined images, which are used neither for training nor for test.
 
     Returns:
-        The content of `metrics.json`, see `fra.transfer.results.summarise`.
+        The content of `metrics.json`, and the fit that a task model is made of.
 
     Raises:
         FileNotFoundError: A file is missing.
@@ -71,10 +104,11 @@ def evaluate(
     else:
         frame, pairs = read_pair_images(manifest, pairs, quarantined)
     source = frozen.Source(shards, Path(config.cache), entry.aligned and config.align)
-    evaluation = _Evaluation(task, config, frame, pairs, source, device_of(config))
-    predictions = pd.concat(_predictions(evaluation, backbone), ignore_index=True)
+    data = _Data(task, config, frame, pairs, source, device_of(config))
+    kept: list[Fit] = []
+    predictions = pd.concat(_predictions(data, backbone, kept), ignore_index=True)
     predictions = predictions[[*RUN, *predictions.columns.drop(RUN)]]
-    return write(task, predictions, out)
+    return Evaluation(write(task, predictions, out), kept[0] if kept else None)
 
 
 def device_of(config: TransferConfig) -> torch.device:
@@ -84,8 +118,8 @@ def device_of(config: TransferConfig) -> torch.device:
 
 
 @dataclass(frozen=True)
-class _Evaluation:
-    """Task, settings and data, the same for all fits of a task."""
+class _Data:
+    """Task, settings and images, the same for all fits of a task."""
 
     name: str
     config: TransferConfig
@@ -107,52 +141,104 @@ class _Evaluation:
         return frozen.extract(encoder, self.frame, self.source, self.task.view, self.config.grid, self.device)
 
 
-def _predictions(evaluation: _Evaluation, backbone: Path) -> Iterator[pd.DataFrame]:
-    """Yield the predictions of each seed, model, protocol and fraction of labels."""
-    config, frame = evaluation.config, evaluation.frame
+def _predictions(data: _Data, backbone: Path, kept: list[Fit]) -> Iterator[pd.DataFrame]:
+    """Yield the predictions of each seed, model, protocol and fraction of labels.
+
+    The fit that a task model is made of is appended to `kept`.
+    """
+    config, frame = data.config, data.frame
     others = [(name, Path(path), None) for name, path in config.baselines.items()]
-    redrawn = config.validation == "redrawn" and evaluation.pairs is None
+    redrawn = config.validation == "redrawn" and data.pairs is None
+    wanted = (0, PRETRAINED, config.model_protocol if data.task.probe else COSINE, 1.0)
     for seed in range(config.seeds):
         split = redraw_validation(frame, seed) if redrawn else frame
         for model, path, weights in ((PRETRAINED, backbone, None), (RANDOM, backbone, seed), *others):
             encoder = load(path, weights)
-            fits = _fit_heads if evaluation.task.probe else _compare_pairs
-            for protocol, fraction, rows in fits(evaluation, encoder, split, seed):
-                rows = _with_groups(rows, frame, config.groups.get(evaluation.name, ()))
+            fits = _fit_heads if data.task.probe else _compare_pairs
+            for protocol, fraction, fit in fits(data, encoder, split, seed):
+                if (seed, model, protocol, fraction) == wanted:
+                    kept.append(fit)
+                rows = _with_groups(fit.predictions, frame, config.groups.get(data.name, ()))
                 yield rows.assign(protocol=protocol, fraction=fraction, seed=seed, model=model)
 
 
 def _compare_pairs(
-    evaluation: _Evaluation, encoder: PretrainedBackbone, split: pd.DataFrame, seed: int
-) -> Iterator[tuple[str, float, pd.DataFrame]]:
-    x_ND = evaluation.features(encoder)
-    if evaluation.pairs is None:
-        copies = evaluation.copies
-        yield "cosine", 1.0, compare_drawn_pairs(split, x_ND, evaluation.config.pairs, seed, copies)
-    else:
-        yield "cosine", 1.0, compare_given_pairs(split, x_ND, evaluation.pairs)
+    data: _Data, encoder: PretrainedBackbone, split: pd.DataFrame, seed: int
+) -> Iterator[tuple[str, float, Fit]]:
+    x_ND = data.features(encoder)
+    predictions = (
+        compare_drawn_pairs(split, x_ND, data.config.pairs, seed, data.copies)
+        if data.pairs is None
+        else compare_given_pairs(split, x_ND, data.pairs)
+    )
+    train = split[split["split"] == "train"]
+    yield COSINE, 1.0, Fit(encoder, None, {}, [], train, predictions)
 
 
 def _fit_heads(
-    evaluation: _Evaluation, encoder: PretrainedBackbone, split: pd.DataFrame, seed: int
-) -> Iterator[tuple[str, float, pd.DataFrame]]:
-    config, entry = evaluation.config, evaluation.task.probe
+    data: _Data, encoder: PretrainedBackbone, split: pd.DataFrame, seed: int
+) -> Iterator[tuple[str, float, Fit]]:
+    config, entry = data.config, data.task.probe
     assert entry is not None
-    truth = entry.truth(split, label_names(evaluation.name, config))
+    truth = entry.truth(split, label_names(data.name, config))
     for protocol in config.protocols:
-        finetuned = protocol == FINETUNE
         x_N: Array = (
-            frozen.pixels(encoder, split, evaluation.source) if finetuned else evaluation.features(encoder)
+            frozen.pixels(encoder, split, data.source) if protocol == FINETUNE else data.features(encoder)
         )
         for fraction in config.fractions:
             rows = choose_rows(split, truth, fraction, seed)
-            predict: Predict = (
-                fit_network(encoder, entry, x_N, truth, rows, config.finetune, seed, evaluation.device)
-                if finetuned
-                else fit_probe(entry, protocol, x_N, truth, rows)[0]
+            yield (
+                protocol,
+                fraction,
+                fit_head(encoder, entry, protocol, x_N, split, truth, rows, config, seed),
             )
-            score_MO = predict(x_N[rows.test])
-            yield protocol, fraction, tidy(entry, split.iloc[rows.test], truth.iloc[rows.test], score_MO)
+
+
+def fit_head(
+    encoder: PretrainedBackbone,
+    entry: Probe,
+    protocol: str,
+    x_N: Array,
+    frame: pd.DataFrame,
+    truth: pd.DataFrame,
+    rows: Rows,
+    config: TransferConfig,
+    seed: int,
+) -> Fit:
+    """Fit a head, or fine-tune; validation subjects choose, test is evaluated once.
+
+    Args:
+        encoder: The backbone.
+        entry: How the task is fitted.
+        protocol: One of `TransferConfig.protocols`.
+        x_N: Features of the rows of `frame`; for fine-tuning their pixels.
+        frame: Rows of the manifest.
+        truth: Truths of these rows, a column per output.
+        rows: Which of them are for training, validation and test.
+        config: Fine-tuning and device.
+        seed: Seed of fine-tuning.
+    """
+    predict: Predict
+    choice: dict[str, float]
+    if protocol == FINETUNE:
+        y_NO = truth.to_numpy()
+        train, val = (Examples(x_N[part], y_NO[part]) for part in (rows.train, rows.val))
+        predict = finetune.fit(encoder, entry.objective, train, val, config.finetune, seed, device_of(config))
+        choice = {"epoch": predict.epoch}
+    else:
+        predict, parameter = fit_probe(entry, protocol, x_N, truth, rows)
+        choice = {"neighbours" if protocol == "knn" else "inverse_penalty": parameter}
+    test = tidy(entry, frame.iloc[rows.test], truth.iloc[rows.test], predict(x_N[rows.test]))
+    return Fit(encoder, predict, choice, list(truth.columns), frame.iloc[rows.train], test)
+
+
+def fit_probe(
+    entry: Probe, protocol: str, x_ND: Array, truth: pd.DataFrame, rows: Rows
+) -> tuple[Predict, float]:
+    """Return a head on frozen features, and its regularisation parameter, chosen on validation subjects."""
+    y_NO = truth.to_numpy()
+    train, val = ((x_ND[part], y_NO[part]) for part in (rows.train, rows.val))
+    return choose(entry.heads[protocol], train, val, entry.loss)
 
 
 def label_names(task: str, config: TransferConfig) -> tuple[str, ...]:
@@ -182,31 +268,6 @@ def choose_rows(frame: pd.DataFrame, truth: pd.DataFrame, fraction: float, seed:
     train = found["train"]
     found["train"] = train[few_labels(strata(truth.to_numpy()[train]), fraction, seed)]
     return Rows(**found)
-
-
-def fit_probe(
-    entry: Probe, protocol: str, x_ND: Array, truth: pd.DataFrame, rows: Rows
-) -> tuple[Predict, float]:
-    """Return a head on frozen features, and its regularisation parameter, chosen on validation subjects."""
-    y_NO = truth.to_numpy()
-    train, val = ((x_ND[part], y_NO[part]) for part in (rows.train, rows.val))
-    return choose(entry.heads[protocol], train, val, entry.loss)
-
-
-def fit_network(
-    encoder: PretrainedBackbone,
-    entry: Probe,
-    pixels: Array,
-    truth: pd.DataFrame,
-    rows: Rows,
-    config: FinetuneConfig,
-    seed: int,
-    device: torch.device,
-) -> Finetuned:
-    """Return a fine-tuned copy of the backbone with a head, its epoch chosen on validation subjects."""
-    y_NO = truth.to_numpy()
-    train, val = (Examples(pixels[part], y_NO[part]) for part in (rows.train, rows.val))
-    return finetune.fit(encoder, entry.objective, train, val, config, seed, device)
 
 
 def tidy(entry: Probe, frame: pd.DataFrame, truth: pd.DataFrame, score_MO: Array) -> pd.DataFrame:

@@ -21,23 +21,16 @@ from fra.method.backbone import Backbone
 from fra.transfer import align
 from fra.transfer import features as frozen
 from fra.transfer.config import TransferConfig
-from fra.transfer.evaluate import (
-    FINETUNE,
-    choose_rows,
-    device_of,
-    fit_network,
-    fit_probe,
-    label_names,
-    tidy,
-)
+from fra.transfer.evaluate import COSINE, FINETUNE, Fit, choose_rows, device_of, fit_head, label_names
 from fra.transfer.features import Source, pool
+from fra.transfer.finetune import Finetuned
 from fra.transfer.heads import Array, LinearHead
-from fra.transfer.results import unweighted
-from fra.transfer.splits import people, read_manifest, redraw_validation
+from fra.transfer.results import PEOPLE, unweighted
+from fra.transfer.splits import read_manifest, redraw_validation
 from fra.transfer.tasks import TASKS, Probe
 from fra.weights import pretrained
 from fra.weights.files import save_weights
-from fra.weights.pretrained import PretrainedBackbone, Stored, restore, restore_backbone
+from fra.weights.pretrained import IMAGES, PretrainedBackbone, Stored, restore, restore_backbone
 
 PROTOCOLS = ("linear", FINETUNE)
 """Protocols whose result is a head that can be stored."""
@@ -155,46 +148,76 @@ def fit(
     frame = read_manifest(manifest, quarantined)
     split = redraw_validation(frame, 0) if config.validation == "redrawn" else frame
     truth = entry.truth(split, labels)
-    columns = column_names(task, list(truth.columns), labels, classes)
+    column_names(task, list(truth.columns), labels, classes)  # wrong names are refused before the fit
     rows = choose_rows(split, truth, 1.0, 0)
-    aligned = TASKS[task].aligned and config.align
-    source, device = Source(shards, Path(config.cache), aligned), device_of(config)
+    source = Source(shards, Path(config.cache), TASKS[task].aligned and config.align)
     encoder = pretrained.load(backbone)
-    head: LinearHead | nn.Module
-    choice: dict[str, float]
-    if protocol == FINETUNE:
-        pixels = frozen.pixels(encoder, split, source)
-        network = fit_network(encoder, entry, pixels, truth, rows, config.finetune, 0, device)
-        score_MO, choice = network(pixels[rows.test]), {"epoch": network.epoch}
-        tuned, head = network.model
-        encoder = PretrainedBackbone(_backbone(tuned), encoder.metadata)
-    else:
-        x_ND = frozen.extract(encoder, split, source, TASKS[task].view, config.grid, device)
-        predict, penalty = fit_probe(entry, protocol, x_ND, truth, rows)
-        assert isinstance(predict, LinearHead)
-        score_MO, choice, head = predict(x_ND[rows.test]), {"inverse_penalty": penalty}, predict
-    test = split.iloc[rows.test]
-    framing = align.framing(split.iloc[rows.train], aligned, upright=entry.objective.rotates)
-    predictions = tidy(entry, test, truth.iloc[rows.test], score_MO)
-    metrics = {name: float(value[0]) for name, value in TASKS[task].metrics(predictions, unweighted).items()}
+    x_N: Array = (
+        frozen.pixels(encoder, split, source)
+        if protocol == FINETUNE
+        else frozen.extract(encoder, split, source, TASKS[task].view, config.grid, device_of(config))
+    )
+    found = fit_head(encoder, entry, protocol, x_N, split, truth, rows, config, 0)
+    model = of_fit(task, found, config, classes, provenance)
+    assert isinstance(model, TaskModel)
+    return model, found.predictions
+
+
+def of_fit(
+    task: str,
+    fit: Fit,
+    config: TransferConfig,
+    classes: Sequence[str] = (),
+    provenance: Mapping[str, Any] | None = None,
+) -> PretrainedBackbone:
+    """Return the task model of a fit, on the CPU; for verification, which has no head, the backbone.
+
+    Args:
+        task: Name of the task.
+        fit: A linear head, or a fine-tuned network.
+        config: The settings of the fit.
+        classes: See `fit`.
+        provenance: Stored in the file.
+    """
+    entry, encoder, head = TASKS[task], fit.encoder, fit.predict
+    aligned = entry.aligned and config.align
+    upright = entry.probe is None or entry.probe.objective.rotates
+    framing = align.framing(fit.train, aligned, upright=upright)
+    metrics = {name: float(value[0]) for name, value in entry.metrics(fit.predictions, unweighted).items()}
+    images, persons = (
+        set().union(*(fit.predictions[name] for name in names if name in fit.predictions))
+        for names in (("key", "other"), PEOPLE)
+    )
     metadata = {
-        "contents": "task",
-        **{name: encoder.metadata[name] for name in ("backbone", "image_size", "mean", "std")},
+        "contents": "backbone",
+        **{name: encoder.metadata[name] for name in IMAGES},
         "task": task,
-        "protocol": protocol,
-        "labels": list(labels),
-        "outputs": list(truth.columns),
-        "columns": columns,
+        "protocol": COSINE,
         "crop": "eyes_and_mouth" if aligned else "none",
         "framing": None if framing is None else asdict(framing),
-        "view": TASKS[task].view,
-        "grid": config.grid,
-        "choice": choice,
         "metrics": {name: value for name, value in metrics.items() if np.isfinite(value)},
-        "test": {"images": len(test), "people": int(people(test).nunique())},
+        "test": {"images": len(images), "people": len(persons)},
         "provenance": dict(provenance or {}),
     }
-    return TaskModel(encoder.backbone, head, metadata).cpu().eval(), predictions
+    if head is None:
+        return PretrainedBackbone(encoder.backbone, metadata).cpu().eval()
+    labels = label_names(task, config)
+    metadata |= {
+        "contents": "task",
+        "protocol": FINETUNE if isinstance(head, Finetuned) else "linear",
+        "labels": list(labels),
+        "outputs": fit.outputs,
+        "columns": column_names(task, fit.outputs, labels, classes),
+        "view": entry.view,
+        "grid": config.grid,
+        "choice": fit.choice,
+    }
+    if isinstance(head, Finetuned):
+        tuned, module = head.model
+        assert isinstance(tuned, Backbone)
+        return TaskModel(tuned, module, metadata).cpu().eval()
+    assert isinstance(head, LinearHead)
+    return TaskModel(encoder.backbone, head, metadata).cpu().eval()
 
 
 def column_names(
@@ -203,10 +226,10 @@ def column_names(
     """Return the names of the columns of predictions.
 
     They are the labels (attributes, action units), `<label>=<value>` or the names of the classes (expression), x0, y0,
-    x1 and so on (alignment), and the labels of pitch and yaw (gaze).
+    x1 and so on (alignment), and the labels of pitch and yaw (gaze). A label of `RESERVED` gets the prefix "label.".
 
     Raises:
-        ValueError: Classes are named for another task, or not each one once; or a name is one of `RESERVED`.
+        ValueError: Classes are named for another task, or not each one once; or one is named as in `RESERVED`.
     """
     if classes and task != "expression":
         raise ValueError(f"{task} has no classes to name; only expression has")
@@ -219,14 +242,17 @@ def column_names(
         "expression": list(classes) or [f"{labels[0]}={value}" for value in outputs] if labels else [],
         "gaze": list(labels),
     }
+    if taken := [name for name in classes if name in RESERVED]:
+        raise ValueError(f"a class cannot be named {taken[0]!r}: it is a column of all predictions")
     columns = named.get(task, list(outputs))
-    if taken := [name for name in columns if name in RESERVED]:
-        raise ValueError(f"a label or class cannot be named {taken[0]!r}: it is a column of all predictions")
-    return columns
+    return [f"label.{name}" if name in RESERVED else name for name in columns]
 
 
-def save(model: TaskModel, path: Path) -> None:
-    """Write a task model as one safetensors file, atomically."""
+def save(model: PretrainedBackbone, path: Path) -> None:
+    """Write a task model, or the backbone of verification, as one safetensors file, atomically."""
+    if not isinstance(model, TaskModel):
+        save_weights(path, model.backbone.state_dict(), model.metadata)
+        return
     weights = {f"backbone.{name}": value for name, value in model.backbone.state_dict().items()}
     if isinstance(model.head, LinearHead):
         arrays = {name: np.array(getattr(model.head, name), order="C") for name in ARRAYS}  # copies
@@ -272,8 +298,3 @@ def _linear_head(stored: Stored) -> LinearHead:
 
 def _stored_name(name: str) -> str:
     return f"head.{name.rpartition('_')[0]}"
-
-
-def _backbone(module: nn.Module) -> Backbone:
-    assert isinstance(module, Backbone)
-    return module

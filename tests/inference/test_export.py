@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.task_models import ALIGNED, LANDMARKS, predictor, saved
 
 import fra
 from fra.inference.export import export
 from fra.inference.image_files import Skipped, batches
+from fra.inference.network import averages, network_of
 from fra.method.backbone import build
 from fra.weights.files import save_weights
 
@@ -86,6 +91,87 @@ def test_a_recipe_runs_in_a_fresh_process(model: Path, tmp_path: Path) -> None:
     program = f"import torch\nimages = torch.zeros(2, 3, 64, 64)\n{recipe}\nprint(tuple(embeddings.shape))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "(2, 256)"
+
+
+TASK_MODELS = {
+    "expression": ["neutral", "smiling", "surprised"],
+    "attributes": ["Smiling", "Eyeglasses"],
+    "alignment": LANDMARKS,
+    "gaze": ["gaze_pitch", "gaze_yaw"],
+}
+
+
+QUICK = ("alignment", "linear")
+
+
+@pytest.mark.parametrize(
+    ("task", "protocol"),
+    [
+        pytest.param(task, protocol, marks=() if (task, protocol) == QUICK else pytest.mark.slow)
+        for task in TASK_MODELS
+        for protocol in ("linear", "finetune")
+    ],
+)
+def test_onnx_of_a_task_model_gives_the_predictions(
+    task: str, protocol: str, faces: Path, tmp_path: Path
+) -> None:
+    """At batch 1 and 7, on twenty faces; coordinates are fractions of the image's sides."""
+    model = predictor(task, TASK_MODELS[task], ALIGNED, "eyes_and_mouth", protocol)
+    recipe = export(saved(model, tmp_path), "onnx", tmp_path / "model.onnx")
+    assert ", ".join(TASK_MODELS[task]) in recipe
+    pixels = pixels_of(faces)
+    expected = model.predict(pixels).to_numpy() / (64 if task == "alignment" else 1)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    for batch in (1, 7):
+        parts = [
+            session.run(["outputs"], {"images": part.float().numpy() / 255})[0]
+            for part in pixels.split(batch)
+        ]
+        limit = 1e-4 * max(1, np.abs(expected).max())
+        np.testing.assert_allclose(np.concatenate(parts), expected, rtol=0, atol=limit)
+    stated = {
+        key.removeprefix("fra."): value for key, value in session.get_modelmeta().custom_metadata_map.items()
+    }
+    assert json.loads(stated["output"])["columns"] == TASK_MODELS[task]
+    assert json.loads(stated["input"])["mean"] == [0.5] * 3
+    assert json.loads(stated["crop"]) == {
+        "faces": "one upright face per image, as in the training set",
+        "aligned": "eyes_and_mouth",
+        "framing": ALIGNED,
+    }
+    assert stated["task"] == task
+
+
+def test_program_has_the_head_and_other_formats_have_the_backbone(faces: Path, tmp_path: Path) -> None:
+    model = predictor("expression", ["neutral", "smiling"])
+    file, pixels = saved(model, tmp_path), pixels_of(faces)
+    names: dict[str, object] = {"images": pixels.float() / 255}
+    exec(export(file, "program", tmp_path / "model.pt2"), names)
+    found = torch.as_tensor(names["outputs"]).detach().numpy()
+    np.testing.assert_allclose(found, model.predict(pixels).to_numpy(), atol=1e-4)
+    check_recipe(export(file, "safetensors", tmp_path / "backbone.safetensors"), file, pixels)
+
+
+@pytest.mark.parametrize(("length", "cells"), [(14, 8), (7, 7), (5, 2), (6, 1)])
+def test_averages_are_adaptive_pooling(length: int, cells: int) -> None:
+    x = torch.rand(3, length)
+    torch.testing.assert_close(
+        x @ averages(length, cells).T, torch.nn.functional.adaptive_avg_pool1d(x, cells)
+    )
+
+
+def test_outputs_that_training_did_not_vary_are_constant(faces: Path) -> None:
+    """A class without examples has probability 0; a label with one value in training is that value."""
+    pixels = pixels_of(faces)[:3]
+    for fitted, constant in (([0, 2], [0.0, 0.0, 0.0]), ([], [0.25, 1.0, 0.0])):
+        model = predictor("expression", ["a", "b", "c"]).model
+        head = model.head
+        weight, bias = head.weight_FD[: len(fitted)], head.bias_F[: len(fitted)]
+        model.head = replace(
+            head, weight_FD=weight, bias_F=bias, fitted_S=np.array(fitted, int), constant_O=np.array(constant)
+        )
+        found = network_of(model)(pixels.float() / 255).detach().numpy()
+        np.testing.assert_allclose(found, model.scores(pixels.permute(0, 2, 3, 1).numpy()), atol=1e-5)
 
 
 def test_unsupported_exports_write_nothing(model: Path, tmp_path: Path) -> None:

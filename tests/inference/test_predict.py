@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from PIL import Image
 from support.photographs import photograph, write_photographs
 from support.scenes import orl_photographs
+from support.task_models import ALIGNED, LANDMARKS, predictor, saved
 from support.workspace import run_fra
 
 import fra
@@ -27,58 +27,15 @@ from fra.data.shards.write import write
 from fra.faces.crop import apply, crop
 from fra.faces.extract import crop_faces
 from fra.inference import predict as predictions
-from fra.inference.task import TaskPredictor, pitch_and_yaw
+from fra.inference.task import pitch_and_yaw
 from fra.inference.task_drawing import draw_predictions
-from fra.method.backbone import build
 from fra.transfer import align, task_model
 from fra.transfer.config import TransferConfig
-from fra.transfer.heads import LinearHead
 from fra.transfer.metrics import normalised_mean_error
-from fra.transfer.task_model import TaskModel
 from fra.transfer.tasks import directions
 
 ORIENTATION = 0x0112
 GENERATOR = np.random.default_rng(3)
-
-
-def predictor(
-    task: str, columns: list[str], framing: dict[str, Any] | None = None, crop: str = "none"
-) -> TaskPredictor:
-    """A small network with random weights; its landmarks are spread over the image and depend on it."""
-    torch.manual_seed(0)
-    backbone, view, outputs = (
-        build("mini"),
-        "grid" if task in ("alignment", "gaze") else "pooled",
-        len(columns),
-    )
-    features = backbone.feature_dim * (4 if view == "grid" else 1)
-    generator = np.random.default_rng(1)
-    raw_outputs = 3 if task == "gaze" else outputs
-    head = LinearHead(
-        activation={"expression": "softmax", "attributes": "sigmoid"}.get(task, "none"),
-        centre_D=np.zeros(features, np.float32),
-        scale_D=np.ones(features, np.float32),
-        weight_FD=generator.normal(0, 0.2, (raw_outputs, features)).astype(np.float32),
-        bias_F=generator.uniform(0.2, 0.8, raw_outputs),
-        fitted_S=np.arange(raw_outputs),
-        constant_O=np.zeros(raw_outputs),
-    )
-    metadata = {
-        "contents": "task", "backbone": "mini", "image_size": 64, "mean": [0.5] * 3, "std": [0.25] * 3, "task": task,
-        "protocol": "linear", "outputs": columns, "columns": columns, "crop": crop, "view": view, "framing": framing,
-        "grid": 2,
-    }  # fmt: skip
-    return TaskPredictor(TaskModel(backbone, head, metadata).eval())
-
-
-ALIGNED = {"places": align.TEMPLATE.tolist(), "aspect": 1.0, "upright": True}
-LANDMARKS = [f"{axis}{point}" for point in range(6) for axis in "xy"]
-
-
-def saved(model: TaskPredictor, folder: Path) -> Path:
-    file = folder / "model.safetensors"
-    task_model.save(model.model, file)
-    return file
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import yaml
 from support.workspace import add_bad_files, environment, few_faces, make_workspace, run, run_fra
 
 from fra.weights.files import read_weights
@@ -35,7 +36,7 @@ ARTIFACTS = (
     *(
         f"artifacts/transfer/{task}/{name}"
         for task in TASKS
-        for name in ("metrics.json", "predictions.parquet")
+        for name in ("metrics.json", "predictions.parquet", "model.safetensors")
     ),
     "artifacts/report/index.html",
     "artifacts/results.json",
@@ -65,6 +66,34 @@ def test_metrics_are_recomputed_and_curves_are_plotted(finished: Path) -> None:
         assert drawn["encoding"]["x"]["field"] == x
         assert len(drawn["data"]["values"]) == 2 * places  # pre-trained and random
     assert sum("few labels" in title for title in plots) == 3
+
+
+def test_task_models_give_the_stored_predictions(finished: Path, tmp_path: Path) -> None:
+    """`fra predict` on the images' files: the landmarks of the evaluation, to 1e-6 of a pixel of 100."""
+    model = "artifacts/transfer/alignment/model.safetensors"
+    out = tmp_path / "points.parquet"
+    faces = Path(yaml.safe_load((finished / "params.yaml").read_text())["dataset"]["root"])
+    stored = pd.read_parquet(finished / "artifacts/transfer/alignment/predictions.parquet")
+    stored = stored.query("model == 'pretrained' and seed == 0 and fraction == 1 and protocol == 'linear'")
+    source = pd.read_parquet(finished / "data/manifest/orl.parquet").set_index("key")["source"]
+    images = {str(faces / source[key]): key for key in stored["key"].unique()}
+    done = run(finished, sys.executable, "-m", "pipelines.cli", "predict", model, *images, "-o", str(out))
+    assert done.returncode == 0, done.stdout
+    table = pd.read_parquet(out)
+    found = table.set_index(table["image"].map(images))[list(stored["output"].unique())].stack()
+    wanted = stored.set_index(["key", "output"])["prediction"]
+    assert (found.loc[wanted.index] - wanted).abs().max() < 1e-4
+
+
+def test_task_models_have_lineage(finished: Path) -> None:
+    model = "artifacts/transfer/expression/model.safetensors"
+    done = run(finished, sys.executable, "-m", "pipelines.cli", "lineage", "show", model)
+    assert done.returncode == 0, done.stdout
+    assert "transfer@expression" in done.stdout
+    assert "artifacts/pretrain/backbone.safetensors" in done.stdout
+    _, metadata = read_weights(finished / model)
+    assert "artifacts/pretrain/backbone.safetensors" in metadata["provenance"]["inputs"]
+    assert str(finished) not in json.dumps(metadata)
 
 
 def test_regions_are_compared_with_untrained_networks(finished: Path) -> None:

@@ -16,7 +16,7 @@ from fra.data.shards.config import ShardConfig
 from fra.data.shards.write import write
 from fra.method.backbone import build
 from fra.transfer.config import TransferConfig
-from fra.transfer.evaluate import evaluate
+from fra.transfer.evaluate import Evaluation, evaluate
 from fra.weights.files import save_weights
 
 PEOPLE, IMAGES, WIDTH, HEIGHT = 20, 8, 40, 48
@@ -85,15 +85,20 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Set:
 LABELS = {"attributes": ("Smiling", "Eyeglasses"), "action_units": ("Eyeglasses",)}
 
 
-def run(
+def evaluated(
     task: str,
     faces: Set,
     out: Path,
     manifest: Path | None = None,
     quarantined: frozenset[str] = frozenset(),
     **settings: Any,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Evaluate the set's backbone on one task."""
     cache = str(faces.manifest.parent / "cache")
     config = TransferConfig(**{"seeds": 2, "labels": LABELS, "cache": cache} | settings)
     return evaluate(task, config, manifest or faces.manifest, faces.shards, faces.backbone, out, quarantined)
+
+
+def run(task: str, faces: Set, out: Path, **settings: Any) -> dict[str, Any]:
+    """Evaluate the set's backbone on one task, and return the content of metrics.json; see `evaluated`."""
+    return evaluated(task, faces, out, **settings).summary

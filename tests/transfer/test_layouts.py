@@ -67,7 +67,7 @@ def evaluate_set(
         cache=str(folder / "cache"),
         **settings,
     )
-    summary = evaluate(task, config, manifest, shards, backbone, folder / "out", frozenset())
+    summary = evaluate(task, config, manifest, shards, backbone, folder / "out", frozenset()).summary
     if not config.groups:  # as slow as the evaluation itself, and tested elsewhere
         assert differences(task, folder / "out") == []
     return summary, pd.read_csv(folder / "out/results.csv")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from support.labelled_set import LABELS, Set, run
+from support.labelled_set import LABELS, Set, evaluated, run
 from support.workspace import environment
 
 import fra
@@ -56,28 +57,27 @@ def fit(faces: Set, task: str, protocol: str = "linear", **options: Any) -> Any:
     )
 
 
-def stored_predictions(faces: Set, task: str, protocol: str, out: Path) -> pd.DataFrame:
-    """What the evaluation stores for the backbone and its first seed."""
-    run(task, faces, out, protocols=(protocol,), seeds=1, finetune=RECIPE)
-    predictions = pd.read_parquet(out / "predictions.parquet")
-    return predictions[predictions["model"] == "pretrained"].reset_index(drop=True)
-
-
 @pytest.mark.parametrize("fits", [FEW_FITS, pytest.param(OTHER_FITS, marks=pytest.mark.slow)])
 def test_a_fresh_process_gives_the_stored_predictions(
     fits: list[tuple[str, str]], faces: Set, tmp_path: Path
 ) -> None:
-    """To 1e-6: probabilities, coordinates in pixels, and directions; the images are read from files."""
+    """To 1e-6: probabilities, coordinates in pixels, and directions; the images are read from files.
+
+    The model is made of the evaluation's own fit, as stage transfer does; `fra transfer fit` gives the same.
+    """
     stored, files = {}, {}
     for task, protocol in fits:
         name = f"{task}-{protocol}"
-        stored[name] = stored_predictions(faces, task, protocol, tmp_path / name)
-        model, predictions = fit(faces, task, protocol)
-        pd.testing.assert_frame_equal(
-            predictions.reset_index(drop=True), stored[name][predictions.columns], check_dtype=False
-        )
+        settings_ = settings(faces, protocols=(protocol,), seeds=1, model_protocol=protocol)
+        done = evaluated(task, faces, tmp_path / name, **asdict(settings_) | {"finetune": RECIPE})
+        predictions = pd.read_parquet(tmp_path / name / "predictions.parquet")
+        stored[name] = predictions[predictions["model"] == "pretrained"].reset_index(drop=True)
+        assert done.fit is not None
         files[name] = tmp_path / f"{name}.safetensors"
-        task_model.save(model, files[name])
+        task_model.save(task_model.of_fit(task, done.fit, settings_), files[name])
+        if protocol == "linear":
+            refitted = fit(faces, task)[1].reset_index(drop=True)
+            pd.testing.assert_frame_equal(refitted, stored[name][refitted.columns], check_dtype=False)
     command = [sys.executable, "-c", PREDICT, str(faces.manifest), *map(str, files.values())]
     subprocess.run(command, check=True, env=environment())
     for name, file in files.items():
@@ -122,6 +122,27 @@ def test_classes_can_be_named(faces: Set) -> None:
         fit(faces, "attributes", classes=["a"])
     with pytest.raises(ValueError, match="cannot be named 'face'"):
         fit(faces, "expression", classes=["face", "no face"])
+    assert task_model.column_names("attributes", ["score", "b"], [], []) == ["label.score", "b"]
+
+
+def test_verification_stores_the_backbone_that_was_compared(faces: Set, tmp_path: Path) -> None:
+    done = evaluated("verification", faces, tmp_path / "out", seeds=2)
+    assert done.fit is not None
+    task_model.save(task_model.of_fit("verification", done.fit, settings(faces)), tmp_path / "a.safetensors")
+    images = torch.randint(256, (3, 3, 32, 32), dtype=torch.uint8)
+    encoder = fra.load(tmp_path / "a.safetensors")
+    assert torch.equal(encoder.embed(images), fra.load(faces.backbone).embed(images))
+    results = pd.read_csv(tmp_path / "out/results.csv")
+    mine = results[(results["model"] == "pretrained") & (results["seed"] == 0)].set_index("metric")["value"]
+    assert encoder.metadata["metrics"]["roc_auc"] == pytest.approx(mine["roc_auc"])
+    assert encoder.metadata["test"]["people"] == 5
+    with pytest.raises(ValueError, match="holds a backbone without the head of a task"):
+        fra.load_task(tmp_path / "a.safetensors")
+
+
+def test_what_was_not_evaluated_gives_no_fit(faces: Set, tmp_path: Path) -> None:
+    assert evaluated("expression", faces, tmp_path, seeds=1, protocols=("knn",)).fit is None
+    assert evaluated("expression", faces, tmp_path, seeds=1, fractions=(0.5,)).fit is None
 
 
 def test_what_has_no_head_is_refused(faces: Set) -> None:
