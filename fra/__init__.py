@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from fra.inference.encoder import load
     from fra.inference.task import load_task
 
-# Faces are personal data: ONNX Runtime sends telemetry unless this is set before it is imported.
+# Faces are personal data: ONNX Runtime and huggingface_hub send telemetry unless this is set before they are imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 __all__ = ["load", "load_task"]
 

@@ -1,4 +1,4 @@
-"""The commands `fra embed`, `predict`, `search`, `heatmaps`, `export` and `import-weights`."""
+"""The commands `fra embed`, `predict`, `search`, `heatmaps`, `export`, `push` and `import-weights`."""
 
 from __future__ import annotations
 
@@ -119,18 +119,61 @@ def heatmaps(
 @app.command()
 def export(
     form: Annotated[
-        str, typer.Argument(help="torchvision, timm, onnx, program (torch.export) or safetensors")
+        str,
+        typer.Argument(
+            help="torchvision, timm, onnx, program (torch.export), safetensors, or huggingface (a folder)"
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write")],
-    weights: Weights = WEIGHTS,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write; for huggingface a new folder")],
+    weights: Annotated[
+        Path, typer.Option("--weights", "-w", help="model.safetensors, backbone.safetensors or a task model")
+    ] = WEIGHTS,
+    license: Annotated[
+        str | None,
+        typer.Option(help="huggingface: the licence for the card, such as apache-2.0 or cc-by-nc-4.0"),
+    ] = None,
 ) -> None:
-    """Write a backbone in another format, and print the Python lines that use it.
+    """Write a backbone or a task model in another format, and print the Python lines that use it.
 
-    The lines are executed before the file is kept: they must give the embeddings of `fra embed`.
+    The lines are executed before the file is kept: they must give the numbers of `fra embed` or `fra predict`. Formats
+    onnx, program and huggingface include the head of a task model; the others hold its backbone.
     """
     from fra.inference.export import export as write
 
-    print(write(weights, form, out))
+    if form != "huggingface":
+        if license is not None:
+            raise typer.BadParameter("--license is used with huggingface only")
+        print(write(weights, form, out))
+        return
+    from fra.inference.huggingface import export_folder
+
+    print(export_folder(weights, out, license))
+    if license is None:
+        print("# the card states no licence: add it before `fra push`", file=sys.stderr)
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="A folder that `fra export huggingface` wrote")],
+    repo: Annotated[str, typer.Option(help="The model repository on the hub: OWNER/NAME")],
+    public: Annotated[
+        bool, typer.Option("--public", help="Make a new repository public; else private")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Upload without asking")] = False,
+) -> None:
+    """Upload a model to Hugging Face: list the files first, and send them only after confirmation or with --yes.
+
+    Refuses a folder with other files, and a card without a licence. Log in with `hf auth login` or set HF_TOKEN.
+    """
+    from fra.inference.huggingface import prepare_upload
+    from fra.inference.huggingface import push as upload
+
+    prepared = prepare_upload(folder, repo, public)
+    print(prepared)
+    if not yes and not (sys.stdin.isatty() and typer.confirm("Upload these files?")):
+        print("nothing was uploaded; --yes uploads", file=sys.stderr)
+        raise typer.Exit(1)
+    print(upload(prepared))
 
 
 @app.command()
