@@ -100,7 +100,7 @@ def both_steps(
     plain_model = build(config, ObjectiveConfig()).to(device).train()
     train_step = TrainStep(copy.deepcopy(plain_model), device, dtype, compiled=compiled)
     plain_lars = PlainLARS(optim.adaptation_groups(plain_model.trained_parameters()))
-    lars = optim.lars(train_step.model.trained_parameters(), **RECIPE)
+    lars = optim.lars(train_step.model.trained_parameters(), scales=None, **RECIPE)
 
     def ours(view1: Tensor, view2: Tensor) -> StepOutput:
         return train_step(view1, view2, lars, RECIPE["lr"], TARGET_MOMENTUM, PROTOTYPE_MOMENTUM)

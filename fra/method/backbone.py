@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 SMALL = {"mini": 16, "small": 32}
 """Width of `SmallResNet` by name."""
@@ -16,9 +21,78 @@ class Backbone(nn.Module):
     """A network from images (B, 3, h, w) to a feature map (B, `feature_dim`, H, W)."""
 
     feature_dim: int
+    recomputes = False
+
+    def layer_numbers(self) -> dict[str, int]:
+        """Return the number of each parameter's layer by name: 0 is the first one, which reads the images.
+
+        Raises:
+            ValueError: The layers of this network are not known.
+        """
+        raise NotImplementedError
+
+    def checkpoint_gradients(self) -> None:
+        """Compute activations again in the backward pass instead of keeping them: same gradients, less memory.
+
+        Raises:
+            ValueError: This network does not support it.
+        """
+        raise NotImplementedError
 
 
-class ResNet(Backbone):
+class _Stages(Backbone):
+    """A network of children in sequence, of which `layer1`, `layer2` and so on are a block or a sequence of blocks."""
+
+    def forward(self, images_B3HW: Tensor) -> Tensor:
+        """Returns the feature map (B, `feature_dim`, H, W)."""
+        x = images_B3HW
+        recomputes = self.recomputes and torch.is_grad_enabled()
+        for name, part in self.named_children():
+            if recomputes and name.startswith("layer"):
+                for block in part if isinstance(part, nn.Sequential) else (part,):
+                    x = _recomputed(block, x)
+            else:
+                x = part(x)
+        return x
+
+    def layer_numbers(self) -> dict[str, int]:
+        """Return the stage (1 to 4) of each parameter; 0 before the first stage."""
+        found = {name: re.match(r"layer(\d+)\.", name) for name, _ in self.named_parameters()}
+        return {name: int(stage[1]) if stage else 0 for name, stage in found.items()}
+
+    def checkpoint_gradients(self) -> None:
+        """Keep the inputs of the blocks only."""
+        self.recomputes = True
+
+
+def _recomputed(block: nn.Module, x: Tensor) -> Tensor:
+    """Return block(x), whose activations are computed again in the backward pass."""
+    contexts = partial(_contexts, block)
+    result: Tensor = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+    return result
+
+
+def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), _statistics_kept(block)
+
+
+@contextmanager
+def _statistics_kept(block: nn.Module) -> Iterator[None]:
+    """A context in which batch norms do not update their running statistics, which would count a batch twice."""
+    norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked = norm.num_batches_tracked.clone()
+    try:
+        yield
+    finally:
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches
+
+
+class ResNet(_Stages):
     """A torchvision ResNet without pooling and classifier, with torchvision's parameter names.
 
     The feature map has 1/32 of the input's height and width.
@@ -33,13 +107,6 @@ class ResNet(Backbone):
         for part, module in whole.named_children():
             if part not in ("avgpool", "fc"):
                 self.add_module(part, module)
-
-    def forward(self, images_B3HW: Tensor) -> Tensor:
-        """Returns the feature map (B, `feature_dim`, H, W)."""
-        x = images_B3HW
-        for part in self.children():
-            x = part(x)
-        return x
 
 
 class BasicBlock(nn.Module):
@@ -65,7 +132,7 @@ class BasicBlock(nn.Module):
         return features
 
 
-class SmallResNet(Backbone):
+class SmallResNet(_Stages):
     """A ResNet for CPUs and small images, with 8 · `width` channels and 1/8 of the input's height and width.
 
     1.2 M parameters at width 32 ("small"), 0.3 M at width 16 ("mini").
@@ -84,13 +151,6 @@ class SmallResNet(Backbone):
         self.layer3 = BasicBlock(2 * width, 4 * width, stride=2)
         self.layer4 = BasicBlock(4 * width, 8 * width, stride=1)
 
-    def forward(self, images_B3HW: Tensor) -> Tensor:
-        """Returns the feature map (B, `feature_dim`, H, W)."""
-        x = images_B3HW
-        for part in self.children():
-            x = part(x)
-        return x
-
 
 def _conv(in_dim: int, out_dim: int, size: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(in_dim, out_dim, size, stride, padding=size // 2, bias=False)
@@ -101,6 +161,7 @@ class Timm(Backbone):
 
     def __init__(self, name: str) -> None:
         super().__init__()
+        self.name = f"timm:{name}"
         import timm  # the import takes seconds
 
         create: Any = partial(timm.create_model, name, features_only=True, out_indices=(-1,))
@@ -117,6 +178,30 @@ class Timm(Backbone):
         """Returns the feature map (B, `feature_dim`, H, W)."""
         features: Tensor = self.trunk(images_B3HW)[-1]
         return features.permute(0, 3, 1, 2) if self.channels_come_last else features
+
+    def layer_numbers(self) -> dict[str, int]:
+        """Return the block (from 1) of each parameter of a vision transformer; 0 for patch and position embeddings."""
+        found = {
+            name: re.match(r"trunk\.model\.blocks\.(\d+)\.", name) for name, _ in self.named_parameters()
+        }
+        if not any(found.values()):
+            raise ValueError(
+                f"the layers of {self.name} are not known: they are those of {', '.join([*SMALL, *RESNETS])} and "
+                "timm's plain vision transformers (vit_*, deit_*, eva*, beit*)"
+            )
+        return {name: int(block[1]) + 1 if block else 0 for name, block in found.items()}
+
+    def checkpoint_gradients(self) -> None:
+        """Switch on timm's own implementation."""
+        if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.modules()):
+            raise ValueError(
+                f"{self.name} has batch norms, which would count each batch twice in timm's checkpointing"
+            )
+        whole = self.trunk if hasattr(self.trunk, "set_grad_checkpointing") else self.trunk.model
+        try:
+            whole.set_grad_checkpointing(True)
+        except (AttributeError, AssertionError):
+            raise ValueError(f"{self.name} does not support gradient checkpointing in timm") from None
 
 
 def build(name: str) -> Backbone:
@@ -142,3 +227,20 @@ def build(name: str) -> Backbone:
                 f"timm has no usable backbone {name.removeprefix('timm:')!r}: {error}"
             ) from error
     raise ValueError(f"unknown backbone {name!r}: use {', '.join([*SMALL, *RESNETS])} or timm:<model>")
+
+
+def checkpoint_gradients(backbone: nn.Module, parameter: str) -> None:
+    """Switches gradient checkpointing on, see `Backbone.checkpoint_gradients`.
+
+    Args:
+        backbone: A `Backbone`.
+        parameter: Name of the setting, for the message.
+
+    Raises:
+        ValueError: The backbone does not support it.
+    """
+    assert isinstance(backbone, Backbone)
+    try:
+        backbone.checkpoint_gradients()
+    except ValueError as error:
+        raise ValueError(f"{parameter}: {error}: set it to false") from None

@@ -8,7 +8,7 @@ from annotated_types import Gt
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from fra.config import CHECKED, Seed, Share
+from fra.config import CHECKED, PositiveShare, Seed, Share
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -27,6 +27,8 @@ class TrainConfig:
     """Learning rate at the end of the warm-up."""
     momentum: Share = 0.9
     """Momentum of LARS; AdamW ignores it."""
+    layer_decay: PositiveShare = 1.0
+    """Factor of the learning rate from each layer of the backbone to the one before; 1: one rate for all."""
     weight_decay: NonNegativeFloat = 1e-6
     """Weight decay; biases and normalisation layers have none."""
     trust_coefficient: NonNegativeFloat = 1e-3
@@ -53,6 +55,8 @@ class TrainConfig:
     """Precision of the forward pass; auto: bfloat16 where the device is fast in it."""
     accumulation_steps: PositiveInt = 1
     """Micro-batches per optimiser step; batch statistics and Sinkhorn's sums are those of a micro-batch."""
+    gradient_checkpointing: bool = False
+    """Compute the backbone's activations again in the backward pass: less memory, more time, the same gradients."""
     compile: bool = False
     """Compile the networks with torch.compile."""
     log_every: PositiveInt = 10
@@ -73,6 +77,10 @@ class TrainConfig:
             raise ValueError(
                 f"region_start_epoch must be less than epochs ({self.epochs}), got {self.region_start_epoch} "
                 "(objective=byol trains at image level throughout)"
+            )
+        if self.compile and self.gradient_checkpointing:
+            raise ValueError(
+                "compile and gradient_checkpointing are both true, which PyTorch does not support: set one to false"
             )
         images, rest = divmod(self.batch_size, self.accumulation_steps)
         if rest:

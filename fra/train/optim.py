@@ -1,15 +1,21 @@
-"""LARS and AdamW, and the parameters excluded from weight decay and adaptation."""
+"""LARS and AdamW, the parameters excluded from weight decay and adaptation, and learning rates by layer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from fra.method.backbone import Backbone
+
 NamedParameters: TypeAlias = Iterable[tuple[str, torch.nn.Parameter]]
+
+
+SCALE = "lr_scale"
+"""Key of a parameter group: the factor of its learning rate."""
 
 
 class LARS(Optimizer):
@@ -67,7 +73,7 @@ class LARS(Optimizer):
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if params:
-                self._step(params, **{name: value for name, value in group.items() if name != "params"})
+                self._step(params, **{n: value for n, value in group.items() if n not in ("params", SCALE)})
         return loss
 
     def _step(
@@ -127,11 +133,68 @@ def _split(
     return kept, excluded
 
 
-def lars(named: NamedParameters, lr: float, momentum: float, weight_decay: float, trust: float) -> LARS:
-    """Returns LARS with the exclusions of the official code (`adaptation_groups`)."""
-    return LARS(adaptation_groups(named), lr, momentum, weight_decay, trust)
+def lars(
+    named: NamedParameters,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    trust: float,
+    scales: Mapping[str, float] | None = None,
+) -> LARS:
+    """Returns LARS with the exclusions of the official code (`adaptation_groups`); see `layer_scales`."""
+    named = list(named)
+    groups = split_by_scale(adaptation_groups(named), named, scales)
+    return LARS(groups, lr, momentum, weight_decay, trust)
 
 
-def adamw(named: NamedParameters, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """Returns AdamW without weight decay on vectors (`decay_groups`)."""
-    return torch.optim.AdamW(decay_groups(named), lr=lr, weight_decay=weight_decay, foreach=True)
+def adamw(
+    named: NamedParameters, lr: float, weight_decay: float, scales: Mapping[str, float] | None = None
+) -> torch.optim.AdamW:
+    """Returns AdamW without weight decay on vectors (`decay_groups`); see `layer_scales`."""
+    named = list(named)
+    groups = split_by_scale(decay_groups(named), named, scales)
+    return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, foreach=True)
+
+
+def layer_scales(backbone: Backbone, decay: float, parameter: str, prefix: str) -> dict[str, float]:
+    """Returns the factor of the learning rate of each parameter of a backbone: decay^(number of layers after it).
+
+    Heads count as a layer after the last one of the backbone, as in BEiT and MAE; they have the whole rate.
+
+    Args:
+        backbone: The network.
+        decay: Factor from a layer to the one before it; 1 gives no factors.
+        parameter: Name of the setting, for the message.
+        prefix: What the names of the backbone's parameters begin with.
+
+    Raises:
+        ValueError: The layers of the backbone are not known.
+    """
+    if decay == 1:
+        return {}
+    try:
+        numbers = backbone.layer_numbers()
+    except ValueError as error:
+        raise ValueError(f"{parameter} is {decay:g}, but {error}; set it to 1") from None
+    last = max(numbers.values())
+    return {f"{prefix}{name}": decay ** (last + 1 - number) for name, number in numbers.items()}
+
+
+def split_by_scale(
+    groups: list[dict[str, Any]], named: NamedParameters, scales: Mapping[str, float] | None
+) -> list[dict[str, Any]]:
+    """Returns parameter groups that have one factor of the learning rate each (`SCALE`); without scales as they are."""
+    if not scales:
+        return groups
+    scale_of = {id(parameter): scales.get(name, 1.0) for name, parameter in named}
+    return [
+        {**group, "params": [p for p in group["params"] if scale_of[id(p)] == scale], SCALE: scale}
+        for group in groups
+        for scale in sorted({scale_of[id(p)] for p in group["params"]})
+    ]
+
+
+def set_lr(optimizer: Optimizer, lr: float) -> None:
+    """Sets the learning rate of all groups, each times its factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get(SCALE, 1.0)

@@ -15,6 +15,7 @@ import torch
 from fra import dist
 from fra.data.views.views import Views
 from fra.files import write_text
+from fra.method.backbone import checkpoint_gradients
 from fra.method.config import ModelConfig, ObjectiveConfig
 from fra.method.networks import build
 from fra.train.checkpoint import Checkpoints
@@ -72,6 +73,8 @@ def pretrain(
     check_training(objective_config, train_config)
     torch.manual_seed(train_config.seed)
     model = build(model_config, objective_config)
+    if train_config.gradient_checkpointing:
+        checkpoint_gradients(model.online.backbone, "train.gradient_checkpointing")
     start = None if train_config.init is None else initialise(model, model_config, train_config.init)
     if start is not None:
         train_config = _continued(train_config, start)

@@ -17,6 +17,7 @@ from fra import dist
 from fra.method.networks import FRA, Direction, Embeddings
 from fra.train.config import Precision
 from fra.train.memory import is_out_of_memory
+from fra.train.optim import set_lr
 
 logger = logging.getLogger(__name__)
 
@@ -165,14 +166,13 @@ class TrainStep:
             view1_B3HW: View 1 of this rank's images.
             view2_B3HW: View 2 of the same images.
             optimizer: Optimiser of the trained parameters.
-            lr: Learning rate of this step.
+            lr: Learning rate of this step; the optimiser's groups may have factors, see `fra.train.optim.set_lr`.
             target_momentum: Momentum of the target network's update.
             prototype_momentum: Momentum of the prototypes' update.
             regional: False trains at image level: no region or relation loss.
             frozen: True trains the heads only; gradients of the backbone are computed and discarded.
         """
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+        set_lr(optimizer, lr)
         optimizer.zero_grad(set_to_none=True)
         output, online_masks, target_masks = self.backward(view1_B3HW, view2_B3HW, regional)
         if frozen:

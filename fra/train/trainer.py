@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from fra import dist
 from fra.data.views.views import Views
 from fra.files import write_text
+from fra.method.backbone import Backbone
 from fra.method.networks import FRA
 from fra.train import optim
 from fra.train.checkpoint import Checkpoints, check_identity, load_on_all_ranks
@@ -340,8 +341,17 @@ class Trainer:
 
 
 def make_optimizer(model: FRA, config: TrainConfig) -> Optimizer:
-    """Returns the optimiser of the recipe over the trained parameters."""
-    named = model.trained_parameters()
+    """Returns the optimiser of the recipe over the trained parameters.
+
+    Raises:
+        ValueError: The recipe has a rate per layer, and the layers of the backbone are not known.
+    """
+    named, scales = model.trained_parameters(), {}
+    if config.layer_decay != 1:
+        backbone = cast(Backbone, model.online.backbone)
+        scales = optim.layer_scales(backbone, config.layer_decay, "train.layer_decay", "online.backbone.")
     if config.optimizer == "adamw":
-        return optim.adamw(named, config.lr, config.weight_decay)
-    return optim.lars(named, config.lr, config.momentum, config.weight_decay, config.trust_coefficient)
+        return optim.adamw(named, config.lr, config.weight_decay, scales)
+    return optim.lars(
+        named, config.lr, config.momentum, config.weight_decay, config.trust_coefficient, scales
+    )

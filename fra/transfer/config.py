@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Annotated, Literal
 
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Lt, MinLen
 from pydantic import AfterValidator, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
@@ -46,8 +46,14 @@ class FinetuneConfig:
     """Images of one step; batch normalisation needs two."""
     lr: PositiveFloat = 2e-4
     """Learning rate of AdamW at the end of the warm-up."""
+    layer_decay: PositiveShare = 1.0
+    """Factor of the learning rate from each layer of the backbone to the one before; 1: one rate for all."""
     weight_decay: NonNegativeFloat = 0.05
     """Weight decay of AdamW."""
+    ema: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Decay, per step, of a moving average of the weights, which is evaluated and kept instead; 0: none."""
+    gradient_checkpointing: bool = False
+    """Compute the backbone's activations again in the backward pass: less memory, more time, the same gradients."""
     rotation: NonNegativeFloat = 10.0
     """Degrees by which an image is rotated, at most."""
     shift: NonNegativeFloat = 0.05

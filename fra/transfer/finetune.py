@@ -17,9 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from fra.train.optim import adamw
+from fra.method.backbone import checkpoint_gradients
+from fra.train.optim import adamw, layer_scales, set_lr
 from fra.train.schedule import cap_warmup, warmup_cosine
 from fra.transfer.config import FinetuneConfig, LandmarkLoss
 from fra.weights.pretrained import PretrainedBackbone
@@ -205,34 +207,47 @@ def fit(
     seed: int,
     device: torch.device,
 ) -> Finetuned:
-    """Fine-tune a copy of the backbone; every row must have a known truth."""
+    """Fine-tune a copy of the backbone; every row must have a known truth.
+
+    Raises:
+        ValueError: The settings ask for a rate per layer or gradient checkpointing, which the backbone does not have.
+    """
     loss_of = LANDMARK_LOSSES[config.landmark_loss] if objective.landmarks else objective.loss
     encoder.to(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         head = objective.head(encoder.feature_dim, train.truth_NO.shape[1])
         model = nn.Sequential(copy.deepcopy(encoder.backbone), head).to(device)
-        best, best_loss, best_epoch = copy.deepcopy(model.state_dict()), float("inf"), 0
+        scales = layer_scales(encoder.backbone, config.layer_decay, "transfer.finetune.layer_decay", "0.")
+        if config.gradient_checkpointing:
+            checkpoint_gradients(model[0], "transfer.finetune.gradient_checkpointing")
+        average = None
+        if config.ema:
+            update = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
+            average = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+        evaluated = model if average is None else average.module
+        best, best_loss, best_epoch = copy.deepcopy(evaluated.state_dict()), float("inf"), 0
         batch_size = min(config.batch_size, len(train.pixels))
         steps = max(1, len(train.pixels) // batch_size)
         warmup = cap_warmup(config.warmup_epochs, config.epochs, "transfer.finetune")
         rates = warmup_cosine(config.lr, config.epochs, warmup, steps)
-        optimiser = adamw(model.named_parameters(), config.lr, config.weight_decay)
+        optimiser = adamw(model.named_parameters(), config.lr, config.weight_decay, scales)
         generator = np.random.default_rng([seed, 4])
         for epoch in tqdm(range(config.epochs), desc="fine-tuning", unit="epoch", mininterval=1):
             model.train()
             for step, rows in enumerate(_batches(train, batch_size, steps, config.balanced, generator)):
-                for group in optimiser.param_groups:
-                    group["lr"] = rates[epoch * steps + step]
+                set_lr(optimiser, float(rates[epoch * steps + step]))
                 images, truth = augment(_batch(encoder, train, rows), objective, config)
                 loss = loss_of(model(images), truth)
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
-            raw = torch.from_numpy(_outputs(model, encoder, val.pixels))
+                if average is not None:
+                    average.update_parameters(model)
+            raw = torch.from_numpy(_outputs(evaluated, encoder, val.pixels))
             val_loss = float(loss_of(raw, torch.from_numpy(val.truth_NO).float()))
             if val_loss < best_loss:
-                best, best_loss, best_epoch = copy.deepcopy(model.state_dict()), val_loss, epoch + 1
+                best, best_loss, best_epoch = copy.deepcopy(evaluated.state_dict()), val_loss, epoch + 1
         model.load_state_dict(best)
     return Finetuned(encoder, model.eval(), objective, best_epoch)
 

@@ -273,9 +273,11 @@ def load(path: str | Path) -> TaskModel:
     """
     stored = pretrained.read(path)
     if stored.metadata["contents"] != "task":
+        remedy = "`fra transfer fit` writes a task model"
+        if stored.metadata.get("task") == "verification":
+            remedy = f"verification compares embeddings: `fra embed -w {path}`"
         raise ValueError(
-            f"{path}: holds a {stored.metadata['contents']} without the head of a task; `fra transfer fit` writes a "
-            "task model"
+            f"{path}: holds a {stored.metadata['contents']} without the head of a task; {remedy}"
         )
     check_protocol(stored.metadata["protocol"])
     entry, backbone = probe_of(stored.metadata["task"]), restore_backbone(stored)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -38,3 +40,54 @@ def test_resnet_weights_have_torchvision_names() -> None:
 def test_unknown_names_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"backbone"):
         backbone.build(name)
+
+
+VIT = "timm:test_vit"
+"""A vision transformer of 6 blocks and 0.4 M parameters for images of 160×160 pixels, of any size here."""
+
+
+@pytest.mark.parametrize("name", ["mini", "resnet18", VIT])
+def test_gradient_checkpointing_keeps_gradients_and_statistics_and_saves_memory(name: str) -> None:
+    torch.manual_seed(0)
+    plain = backbone.build(name).train()
+    recomputing = copy.deepcopy(plain)
+    backbone.checkpoint_gradients(recomputing, "train.gradient_checkpointing")
+    images, kept = torch.rand(4, 3, 64, 64), {}
+    for network in (plain, recomputing):
+        sizes: list[int] = []
+
+        def pack(x: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(x.nelement())
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            features = network(images)
+        features.square().mean().backward()
+        kept[network] = sum(sizes)
+    assert kept[recomputing] < 0.6 * kept[plain]
+    for (key, one), two in zip(plain.named_parameters(), recomputing.parameters(), strict=True):
+        torch.testing.assert_close(two.grad, one.grad, rtol=1e-5, atol=1e-8, msg=key)
+    for (key, one), two in zip(plain.named_buffers(), recomputing.buffers(), strict=True):
+        assert torch.equal(one, two), key
+
+
+def test_layers_are_numbered_from_the_images() -> None:
+    vit = backbone.build(VIT).layer_numbers()
+    assert {vit["trunk.model.pos_embed"], vit["trunk.model.patch_embed.proj.weight"]} == {0}
+    assert vit["trunk.model.blocks.0.norm1.weight"] == 1
+    assert max(vit.values()) == len(backbone.build(VIT).trunk.model.blocks)
+    mini = backbone.build("mini").layer_numbers()
+    assert (mini["stem.0.weight"], mini["layer4.conv1.weight"]) == (0, 4)
+    assert set(backbone.build("resnet18").layer_numbers().values()) == {0, 1, 2, 3, 4}
+
+
+def test_backbones_without_known_layers_or_checkpointing_are_refused_by_name() -> None:
+    network = backbone.build("timm:test_efficientnet")
+    with pytest.raises(
+        ValueError, match="the layers of timm:test_efficientnet are not known: they are those of mini"
+    ):
+        network.layer_numbers()
+    with pytest.raises(
+        ValueError, match=r"train\.x: timm:test_efficientnet has batch norms.*: set it to false"
+    ):
+        backbone.checkpoint_gradients(network, "train.x")

@@ -5,6 +5,7 @@ import torch
 from support import official
 from torch import nn
 
+from fra.method.backbone import build
 from fra.method.networks import FRA
 from fra.train import optim
 
@@ -98,3 +99,36 @@ def test_adamw_decays_matrices_only() -> None:
     adamw.step()
     moved = [not torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True)]
     assert moved == [True, False, False, False]
+
+
+@pytest.mark.parametrize("name", ["adamw", "lars"])
+def test_layers_have_decaying_rates(name: str) -> None:
+    """The rate of each parameter, as the step sets it, is lr · decay^(layers after it); that of heads is lr."""
+    network = nn.Sequential(build("mini"), nn.Linear(128, 2))
+    scales = optim.layer_scales(network[0], 0.5, "train.layer_decay", "0.")
+    assert optim.layer_scales(network[0], 1.0, "train.layer_decay", "0.") == {}
+    named = network.named_parameters()
+    optimizer = (
+        optim.adamw(named, 0.1, 0.05, scales)
+        if name == "adamw"
+        else optim.lars(named, 0.1, 0.9, 1e-6, 1e-3, scales)
+    )
+    optim.set_lr(optimizer, 0.2)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    expected = {"0.stem": 0.2 / 32, "0.layer1": 0.2 / 16, "0.layer4": 0.2 / 2, "1": 0.2}
+    for key, parameter in network.named_parameters():
+        for prefix, rate in expected.items():
+            if key.startswith(f"{prefix}."):
+                assert rates[id(parameter)] == pytest.approx(rate), key
+    assert len(rates) == len(list(network.parameters()))
+    before = [parameter.clone() for parameter in network.parameters()]
+    network[1](network[0](torch.rand(2, 3, 32, 32)).mean((2, 3))).sum().backward()
+    optimizer.step()
+    assert all(not torch.equal(*pair) for pair in zip(before, network.parameters(), strict=True))
+
+
+def test_layer_decay_is_refused_for_unknown_layers() -> None:
+    with pytest.raises(
+        ValueError, match=r"train\.layer_decay is 0\.7, but the layers of timm:test_convnext are not"
+    ):
+        optim.layer_scales(build("timm:test_convnext"), 0.7, "train.layer_decay", "")

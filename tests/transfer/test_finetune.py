@@ -197,3 +197,42 @@ def test_settings_out_of_range_are_refused() -> None:
         FinetuneConfig(lr=0.0)
     with pytest.raises(ValueError, match="should be 'wing' or 'star'"):
         FinetuneConfig(landmark_loss="l2")
+
+
+def fitted(backbone: str = "mini", **settings: object) -> dict[str, torch.Tensor]:
+    """Weights after one epoch of two steps."""
+    torch.manual_seed(0)
+    metadata = {"image_size": 32, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    encoder = PretrainedBackbone(build(backbone), metadata).eval()
+    config = FinetuneConfig(
+        **STILL | {"epochs": 1, "batch_size": 4, "warmup_epochs": 0, "lr": 1e-3} | settings
+    )
+    data = bright_and_dark(8)
+    data = Examples(np.repeat(np.repeat(data.pixels, 2, 1), 2, 2)[:, :32, :32], data.truth_NO)
+    done = finetune.fit(encoder, finetune.CLASSES, data, data, config, 0, torch.device("cpu"))
+    return {name: value for name, value in done.model.state_dict().items() if value.is_floating_point()}
+
+
+def test_moving_average_is_kept() -> None:
+    """ema 0.75 after two steps is 0.75 · the first weights + 0.25 · the second; ema near 1 keeps the first."""
+    first, second, mixed = (fitted(ema=ema) for ema in (1 - 1e-9, 0.0, 0.75))
+    for name, value in mixed.items():
+        torch.testing.assert_close(value, 0.75 * first[name] + 0.25 * second[name], rtol=1e-4, atol=1e-6)
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+def test_layer_decay_and_gradient_checkpointing_of_a_vision_transformer() -> None:
+    """Early layers hardly move; recomputed activations give the same weights; other backbones are refused by name."""
+    vit = "timm:test_vit"
+    plain, decayed = fitted(vit), fitted(vit, layer_decay=1e-3)
+    start = fitted(vit, lr=1e-12)
+    early, head = "0.trunk.model.blocks.0.mlp.fc1.weight", "1.linear.weight"
+    assert (decayed[early] - start[early]).abs().max() < 1e-7 < (plain[early] - start[early]).abs().max()
+    assert (decayed[head] - start[head]).abs().max() > 5e-4
+    again = fitted(vit, gradient_checkpointing=True)
+    for name, value in plain.items():
+        torch.testing.assert_close(again[name], value, rtol=1e-5, atol=1e-6)
+    with pytest.raises(
+        ValueError, match=r"transfer\.finetune\.layer_decay is 0\.7, but the layers of timm:test_efficient"
+    ):
+        fitted("timm:test_efficientnet", layer_decay=0.7)

@@ -136,7 +136,9 @@ def test_verification_stores_the_backbone_that_was_compared(faces: Set, tmp_path
     mine = results[(results["model"] == "pretrained") & (results["seed"] == 0)].set_index("metric")["value"]
     assert encoder.metadata["metrics"]["roc_auc"] == pytest.approx(mine["roc_auc"])
     assert encoder.metadata["test"]["people"] == 5
-    with pytest.raises(ValueError, match="holds a backbone without the head of a task"):
+    with pytest.raises(
+        ValueError, match="without the head of a task; verification compares embeddings: `fra embed"
+    ):
         fra.load_task(tmp_path / "a.safetensors")
 
 
