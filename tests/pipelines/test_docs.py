@@ -25,6 +25,7 @@ NOT_RUN = {
     "fra transfer baseline": "needs an experiment of that name; tests/pipelines",
     "fra transfer pool": "needs several pre-trainings; tests/transfer/test_pool.py",
     "fra export onnx": "tests/inference/test_export.py",
+    "fra push": "needs an account; tests/inference/test_huggingface.py",
 }
 FACES = re.compile("/path/to/(faces|photos)")
 

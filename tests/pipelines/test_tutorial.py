@@ -63,7 +63,16 @@ def test_every_command_of_the_tutorial_runs(tmp_path: Path) -> None:
             done = run(workspace, "bash", "-c", command, PYTHONPATH=str(workspace))
             assert done.returncode == 0, f"{command}\n{done.stdout}"
     assert {"python", "dvc", "fra"} == set(seen)
-    for name in ("regions.png", "faces.parquet", "backbone.pt2", "artifacts/report/index.html"):
-        assert (workspace / name).is_file(), name
+    for name in (
+        "regions.png",
+        "faces.parquet",
+        "smiles.parquet",
+        "drawn",
+        "backbone.pt2",
+        "smile.onnx",
+        "smile",
+    ):
+        assert (workspace / name).exists(), name
+    assert (workspace / "artifacts/report/index.html").is_file()
     results = pd.read_csv(workspace / "artifacts/transfer/attributes/results.csv")
     assert set(results["model"]) >= {"pretrained", "random", "released"}
