@@ -77,7 +77,7 @@ def test_task_models_give_the_stored_predictions(finished: Path, tmp_path: Path)
     stored = stored.query("model == 'pretrained' and seed == 0 and fraction == 1 and protocol == 'linear'")
     source = pd.read_parquet(finished / "data/manifest/orl.parquet").set_index("key")["source"]
     images = {str(faces / source[key]): key for key in stored["key"].unique()}
-    done = run(finished, sys.executable, "-m", "pipelines.cli", "predict", model, *images, "-o", str(out))
+    done = run_fra(finished, "predict", model, *images, "-o", str(out))
     assert done.returncode == 0, done.stdout
     table = pd.read_parquet(out)
     found = table.set_index(table["image"].map(images))[list(stored["output"].unique())].stack()
@@ -87,7 +87,7 @@ def test_task_models_give_the_stored_predictions(finished: Path, tmp_path: Path)
 
 def test_task_models_have_lineage(finished: Path) -> None:
     model = "artifacts/transfer/expression/model.safetensors"
-    done = run(finished, sys.executable, "-m", "pipelines.cli", "lineage", "show", model)
+    done = run_fra(finished, "lineage", "show", model)
     assert done.returncode == 0, done.stdout
     assert "transfer@expression" in done.stdout
     assert "artifacts/pretrain/backbone.safetensors" in done.stdout
