@@ -11,11 +11,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fra.data.datasets.annotation_files import IMAGE_SUFFIXES, image_files
 from fra.data.datasets.tar_images import image_members
@@ -23,6 +21,9 @@ from fra.data.images import ImageError, decode, read_file, resize
 from fra.faces.crop import Transform
 from fra.faces.detect import Face, Pixels
 from fra.inference.detection import Detection, FaceFinder, opencv_in_one_thread
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -280,6 +281,8 @@ def batches_of(
 
 def batch_of(images: Sequence[tuple[Source, Pixels]]) -> Batch:
     """Images (size, size, 3) of one size as a batch."""
+    import torch  # not at the start of `fra faces`, which needs no network of torch
+
     sources, pixels = zip(*images, strict=True)
     return Batch(list(sources), torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2))
 
