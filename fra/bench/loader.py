@@ -169,7 +169,7 @@ def plain_pairs(
 
 
 def plain_epochs(root: Path, views: ViewsConfig, image_size: int, batch_size: int, workers: int) -> Work:
-    """Returns an epoch of `plain_pairs`."""
+    """Returns a function that reads an epoch of `plain_pairs`, and yields the number of images of each batch."""
     pairs = plain_pairs(root, views, image_size, batch_size, workers)
 
     def run() -> Iterator[int]:
@@ -182,7 +182,10 @@ def plain_epochs(root: Path, views: ViewsConfig, image_size: int, batch_size: in
 def our_epochs(
     source: Path, views: ViewsConfig, image_size: int, batch_size: int, workers: int
 ) -> dict[str, Work]:
-    """Returns epochs of our loader: `ours` makes both views, `crops` the crops only. Each run is another epoch."""
+    """Returns functions that read the next epoch of our loader, and yield the number of images of each batch.
+
+    `ours` makes both views; `crops` makes the crops only.
+    """
     data = DataConfig("ffcv", image_size=image_size, workers=workers)
     pairs = build_loader(data, views, source=source, exclude=frozenset(), batch_size=batch_size, seed=0)
     make = Views(views, seed=0)
@@ -201,7 +204,7 @@ def our_epochs(
 
 
 def decoding(files: list[Path], workers: int) -> Work:
-    """Returns the work of decoding all files by OpenCV (libjpeg-turbo) in `workers` threads, and nothing else."""
+    """Returns a function that decodes all files by OpenCV (libjpeg-turbo) in `workers` threads, yielding 1 for each."""
 
     def decode(path: Path) -> int:
         cv2.imdecode(np.frombuffer(path.read_bytes(), dtype=np.uint8), cv2.IMREAD_COLOR)

@@ -78,7 +78,7 @@ def search(photo_HW3: Pixels, detector: Detector) -> list[Face]:
 
 
 def select(found: Sequence[FoundFace], config: FacesConfig) -> list[FoundFace]:
-    """The faces to crop, the largest first."""
+    """The faces that reach the limits of `config`, largest first; the first alone where `config.keep` is "largest"."""
     good = [
         one
         for one in found
@@ -91,7 +91,10 @@ def select(found: Sequence[FoundFace], config: FacesConfig) -> list[FoundFace]:
 
 
 def at(found: Sequence[FoundFace], place_2: Points) -> list[FoundFace]:
-    """The one face whose box contains a place (x, y) nearest to its centre, as a list; empty where none contains it."""
+    """The face to crop where a data set gives a place (x, y) in it, as a list; empty where no box contains the place.
+
+    Of several, the one whose centre is nearest, relative to the size of its box.
+    """
     inside = [
         (float(np.abs(one.face.centre - place_2).max() / one.side), one)
         for one in found
@@ -101,7 +104,10 @@ def at(found: Sequence[FoundFace], place_2: Points) -> list[FoundFace]:
 
 
 def explain(found: Sequence[FoundFace], config: FacesConfig) -> str:
-    """Why `select` returned no face; the message begins with "no face" and names the parameter."""
+    """Why none of the faces is cropped: by `select`, or by `at` where all limits are reached.
+
+    The message begins with "no face" and names the parameter.
+    """
     certain = [one for one in found if one.face.score >= config.score]
     if not certain:
         best = max((one.face.score for one in found), default=0.0)

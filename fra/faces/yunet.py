@@ -168,7 +168,7 @@ class Square(NamedTuple):
 
     @classmethod
     def around(cls, proposal: Face, photo_HW3: Pixels, side: int) -> Square:
-        """The square around a proposal that is to have `side` pixels."""
+        """The square around a proposal, to be scaled to `side` by `side` pixels."""
         bounds = np.array([photo_HW3.shape[1], photo_HW3.shape[0]])
         half = max(proposal.box[2:]) * (0.5 + SURROUNDINGS)
         low = np.clip(np.floor(proposal.centre - half), 0, bounds - 1).astype(np.int64)
@@ -184,7 +184,11 @@ class Square(NamedTuple):
         return square
 
     def face(self, found: list[Face]) -> Face | None:
-        """The face with the highest score, of those found in the square, whose centre is in the proposal's box."""
+        """The face at the proposal's place, in pixels of the photograph; None where there is none.
+
+        Args:
+            found: The faces found in the square, in its pixels. Of those at the place, the one with the highest score.
+        """
         centre = (self.proposal.centre - self.low) * self.scale
         reach = max(self.proposal.box[2:]) / 2 * self.scale
         at_centre = [face for face in found if np.abs(face.centre - centre).max() < reach]

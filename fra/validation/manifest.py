@@ -104,7 +104,7 @@ def read(path: Path) -> Manifest:
 
 
 def with_whole_numbers(arrow: pa.Table, place: int) -> pa.Table:
-    """Returns the table with a label column of whole floats as integers, NaN as null; other columns are unchanged.
+    """Returns the table with the label column at `place` as integers, NaN as null, where it has whole floats only.
 
     Missing values turn whole numbers into floats in pandas. A column with fractions is no label and stays a float.
     """

@@ -101,7 +101,13 @@ def check(
 
 
 def about(statement_file: Path, subjects: dict[str, str | None], backbone: Path) -> list[str]:
-    """How the statement's subject differs from the backbone."""
+    """How the statement's subject differs from the backbone, one line each.
+
+    Args:
+        statement_file: The statement, for the messages.
+        subjects: The SHA-256 of each file that the statement is about, by name.
+        backbone: The file to compare with.
+    """
     digest = sha256(backbone)
     if digest in subjects.values():
         return []
@@ -113,7 +119,15 @@ def about(statement_file: Path, subjects: dict[str, str | None], backbone: Path)
 def differences(
     statement_file: Path, parameters: Any, given: dict[str, Any], backbone: Path, root: Path
 ) -> list[str]:
-    """How the statement differs from the one that would be written now."""
+    """How the statement differs from the one that would be written now, one line each.
+
+    Args:
+        statement_file: The statement, for the messages.
+        parameters: Its `externalParameters`.
+        given: The digests of each of its dependencies, by name.
+        backbone: The file that it is about.
+        root: The project, whose dvc.lock is read.
+    """
     try:
         expected = statement(backbone, root)["predicate"]["buildDefinition"]
     except LineageError as error:
@@ -131,7 +145,7 @@ def differences(
 
 
 def shown(digest: dict[str, str] | None) -> str:
-    """Hashes as text."""
+    """The hashes of a dependency as text; "missing" for None."""
     return "missing" if digest is None else ", ".join(f"{name} {value}" for name, value in digest.items())
 
 

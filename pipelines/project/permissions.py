@@ -73,6 +73,6 @@ def source_files(root: Path, records: pd.DataFrame) -> list[str]:
 
 
 def parent_folders(root: Path, files: list[str]) -> set[str]:
-    """Returns every folder above the files and above `root`, up to the top."""
+    """Returns `root`, and every folder above it and above the files, up to the top."""
     folders = {os.path.dirname(file) for file in files} | {str(root)}  # noqa: PTH120
     return {str(way) for folder in folders for way in (Path(folder).resolve() / "x").parents}

@@ -47,7 +47,7 @@ def is_tracked(path: Path) -> bool:
 def files_of(folder: str, digest: str, root: Path = Path()) -> dict[str, str]:
     """The MD5 of each file of a folder, where the folder in the workspace has this hash of DVC; else empty.
 
-    The listing proves itself: its own hash is `digest`.
+    That hash is computed from the listing that is returned.
     """
     files = Hashes(root).below(folder) if (root / folder).is_dir() else {}
     return files if files and folder_digest(files.items()) == digest else {}
