@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from itertools import islice
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fra.method.attention import add_dropout, cross_attention, dropout, dropout_factors, self_attention
 from fra.method.losses import full_precision, in_full_precision
 
 CPU = torch.device("cpu")
@@ -54,9 +57,12 @@ def sine_position(height: int, width: int, channels: int, device: torch.device =
 @in_full_precision
 def cosine_scores(mask_KD: Tensor, pixels_BPD: Tensor) -> Tensor:
     """Returns the cosine of every mask embedding with every pixel projection: (B, K, P), at least float32."""
-    mask_KD = F.normalize(full_precision(mask_KD), dim=-1)
-    pixels_BPD = F.normalize(full_precision(pixels_BPD), dim=-1)
-    return (pixels_BPD @ mask_KD.T).mT
+    pixels_BPD = full_precision(pixels_BPD)
+    unit_BKD = F.normalize(full_precision(mask_KD), dim=-1).expand(len(pixels_BPD), -1, -1)
+    # Dividing the products by the pixels' norms is cheaper than dividing the pixels.
+    norm_BP = torch.linalg.vector_norm(pixels_BPD, dim=-1).clamp_min(1e-12)
+    scores_BKP: Tensor = torch.bmm(unit_BKD, pixels_BPD.mT) / norm_BP[:, None]
+    return scores_BKP
 
 
 def heatmaps(scores_BKX: Tensor) -> Tensor:
@@ -70,34 +76,54 @@ def pool(features_BPC: Tensor, heatmaps_BKP: Tensor) -> Tensor:
     return share_BKP.to(features_BPC.dtype) @ features_BPC
 
 
+class LayerDropout(NamedTuple):
+    """Dropout factors of a decoder layer, by what they are multiplied with; all None without dropout."""
+
+    self_weights: Tensor | None = None
+    self_out: Tensor | None = None
+    cross_weights: Tensor | None = None
+    cross_out: Tensor | None = None
+    hidden: Tensor | None = None
+    out: Tensor | None = None
+
+
 class DecoderLayer(nn.Module):
     """A post-norm transformer decoder layer with ReLU and learned query positions, as in DETR."""
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
-        self.self_attn = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
-        self.cross_attn = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
+        self.self_attn = nn.MultiheadAttention(dim, heads)
+        self.cross_attn = nn.MultiheadAttention(dim, heads)
         self.linear1 = nn.Linear(dim, dim)
         self.linear2 = nn.Linear(dim, dim)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(dim) for _ in range(3))
-        self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x_BKD: Tensor, query_BKD: Tensor, key_BPD: Tensor, value_BPD: Tensor) -> Tensor:
+    def forward(
+        self,
+        x_BKD: Tensor,
+        query_1KD: Tensor,
+        pixels_BPD: Tensor,
+        position_PD: Tensor,
+        factors: LayerDropout,
+    ) -> Tensor:
         """Returns the updated queries (B, K, D) after self-attention, cross-attention and feed-forward network.
 
         Args:
-            x_BKD: Content of the queries.
-            query_BKD: Positions of the queries, added to them in both attentions.
-            key_BPD: Pixels with position encoding.
-            value_BPD: Pixels without.
+            x_BKD: Content of the queries; B may be 1 where all images have the same.
+            query_1KD: Positions of the queries, added to them in both attentions.
+            pixels_BPD: Pixels.
+            position_PD: Position encoding of the pixels, added to the keys.
+            factors: Dropout factors.
         """
-        query = x_BKD + query_BKD
-        attended, _ = self.self_attn(query, query, x_BKD, need_weights=False)
-        x_BKD = self.norm1(x_BKD + self.dropout(attended))
-        attended, _ = self.cross_attn(x_BKD + query_BKD, key_BPD, value_BPD, need_weights=False)
-        x_BKD = self.norm2(x_BKD + self.dropout(attended))
-        hidden = self.linear2(self.dropout(F.relu(self.linear1(x_BKD))))
-        result: Tensor = self.norm3(x_BKD + self.dropout(hidden))
+        batch = len(x_BKD) if factors.self_weights is None else len(pixels_BPD)
+        attended = self_attention(self.self_attn, x_BKD + query_1KD, x_BKD, batch, factors.self_weights)
+        x_BKD = self.norm1(add_dropout(x_BKD, attended, factors.self_out))
+        attended = cross_attention(
+            self.cross_attn, x_BKD + query_1KD, pixels_BPD, position_PD, factors.cross_weights
+        )
+        x_BKD = self.norm2(add_dropout(x_BKD, attended, factors.cross_out))
+        hidden = self.linear2(dropout(F.relu(self.linear1(x_BKD)), factors.hidden))
+        result: Tensor = self.norm3(add_dropout(x_BKD, hidden, factors.out))
         return result
 
 
@@ -126,8 +152,10 @@ class MaskDecoder(nn.Module):
         if dim % heads:
             raise ValueError(f"projection_dim must be a multiple of the {heads} attention heads, got {dim}")
         self.input_proj = nn.Identity() if feature_dim == dim else nn.Linear(feature_dim, dim)
+        self.heads = heads
+        self.dropout = dropout
         self.query = nn.Embedding(num_masks, dim)
-        self.layers = nn.ModuleList(DecoderLayer(dim, heads, dropout) for _ in range(layers))
+        self.layers = nn.ModuleList(DecoderLayer(dim, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
         self.mask_embed = nn.Sequential(
             nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim)
@@ -145,17 +173,30 @@ class MaskDecoder(nn.Module):
 
     def hidden(self, features_BPC: Tensor, height: int, width: int) -> Tensor:
         """Returns the input of the last linear layer, (B, K, D), for a feature map (B, H·W, C)."""
-        value_BPD = full_precision(self.input_proj(features_BPC))
-        batch, _, dim = value_BPD.shape
-        with torch.autocast(value_BPD.device.type, enabled=False):
-            position_PD = sine_position(height, width, dim, value_BPD.device).flatten(1).T
-            key_BPD = value_BPD + position_PD.to(value_BPD.dtype)
-            query_BKD = self.query.weight.expand(batch, -1, -1)
-            x_BKD = torch.zeros_like(query_BKD)
-            for layer in self.layers:
-                x_BKD = layer(x_BKD, query_BKD, key_BPD, value_BPD)
+        pixels_BPD = full_precision(self.input_proj(features_BPC))
+        dim = pixels_BPD.shape[2]
+        with torch.autocast(pixels_BPD.device.type, enabled=False):
+            position_PD = (
+                sine_position(height, width, dim, pixels_BPD.device).flatten(1).T.to(pixels_BPD.dtype)
+            )
+            query_1KD = self.query.weight[None]
+            x_BKD = torch.zeros_like(query_1KD)  # all images start with the same
+            for layer, factors in zip(self.layers, self._dropout_factors(pixels_BPD), strict=True):
+                x_BKD = layer(x_BKD, query_1KD, pixels_BPD, position_PD, factors)
             hidden_BKD: Tensor = self.mask_embed[:-1](self.norm(x_BKD))
             return hidden_BKD
+
+    def _dropout_factors(self, pixels_BPD: Tensor) -> list[LayerDropout]:
+        """Returns the dropout factors of each layer; none in eval mode."""
+        if not self.training or self.dropout == 0:
+            return [LayerDropout() for _ in self.layers]
+        batch, pixels, dim = pixels_BPD.shape
+        queries, heads = self.query.num_embeddings, self.heads
+        content = (batch, queries, dim)
+        self_weights, cross_weights = ((batch * heads, queries, keys) for keys in (queries, pixels))
+        shapes = (self_weights, content, cross_weights, content, content, content)
+        factors = iter(dropout_factors(self.dropout, shapes * len(self.layers), pixels_BPD))
+        return [LayerDropout(*islice(factors, len(shapes))) for _ in self.layers]
 
     @torch.no_grad()
     def fit_last_layer(self, hidden_KD: Tensor, masks_KD: Tensor) -> None:

@@ -15,6 +15,9 @@ from fra.train.prefetch import Batch
 MESSAGES = ("can't allocate memory", "could not create a primitive", "could not create a memory object")
 """What PyTorch's CPU allocator (first) and oneDNN say when memory runs out."""
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Parameters of mallopt(3)."""
+
 
 def free_memory(device: torch.device) -> None:
     """Returns unused memory to the GPU, or on the CPU (with glibc) to the operating system."""
@@ -23,6 +26,20 @@ def free_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def keep_freed_memory() -> None:
+    """Has glibc keep up to 512 MiB of freed memory for the next step, instead of returning it to the system.
+
+    A step frees and allocates the same sizes again and again; getting every page back from the system took 15 % of
+    the time of a small step. `free_memory` still returns all of it.
+    """
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # not in musl
+        libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the largest that glibc accepts
+        libc.mallopt(M_TRIM_THRESHOLD, 512 * 2**20)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -153,7 +153,7 @@ def adamw(
     """Returns AdamW without weight decay on vectors (`decay_groups`); see `layer_scales`."""
     named = list(named)
     groups = split_by_scale(decay_groups(named), named, scales)
-    return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, foreach=True)
+    return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, fused=True)
 
 
 def layer_scales(backbone: Backbone, decay: float, parameter: str, prefix: str) -> dict[str, float]:

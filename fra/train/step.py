@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from fra import dist
 from fra.method.networks import FRA, Direction, Embeddings
 from fra.train.config import Precision
-from fra.train.memory import is_out_of_memory
+from fra.train.memory import is_out_of_memory, keep_freed_memory
 from fra.train.optim import set_lr
 
 logger = logging.getLogger(__name__)
@@ -133,6 +133,8 @@ class TrainStep:
     ) -> None:
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # all steps have the same shapes
+        else:
+            keep_freed_memory()
         model.to(device)
         for parameter in model.parameters():
             if parameter.ndim == 4:

@@ -108,6 +108,25 @@ def step(
 
 
 @bench.command()
+def regions(
+    backbone: Backbone = "mini",
+    hidden_dim: Hidden = 256,
+    projection_dim: Projection = 64,
+    image_size: Pixels = 48,
+    batch_size: Batch = 32,
+    rounds: Rounds = 20,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """A training step of FRA compared with one at image level (objective=byol): what regions cost."""
+    from fra.bench.regions import compare_regions
+    from fra.method.config import ModelConfig
+
+    model = ModelConfig(backbone, hidden_dim=hidden_dim, projection_dim=projection_dim)
+    report(compare_regions(model, image_size, batch_size, rounds, device), as_json)
+
+
+@bench.command()
 def train(
     images: Faces = None,
     backbone: Backbone = "resnet50",

@@ -7,6 +7,7 @@ import torch
 from support import official
 
 from fra.bench import plain_step as plain
+from fra.bench.regions import compare_regions
 from fra.bench.step import compare_steps
 from fra.bench.training import compare_training, of_mlperf
 from fra.method.config import ModelConfig
@@ -78,6 +79,15 @@ def test_comparison() -> None:
     )  # four images; eight forward passes' worth of a 20 MFLOP network
     assert 0 < found["ours_mfu"] < 1
     assert found["baseline_step_bytes"] > 0
+
+
+def test_the_cost_of_regions() -> None:
+    found = compare_regions(SMALL, image_size=32, batch_size=4, rounds=2)
+    assert found["ratio"] == pytest.approx(found["ours"] / found["baseline"])
+    assert found["cost"] > 1
+    assert found["cost_in_flops"] > 1
+    # Small networks wait for calls, not for FLOPs: with PyTorch's own attention and dropout there were 3,200.
+    assert found["ours_calls"] - found["baseline_calls"] < 2800
 
 
 @pytest.mark.slow

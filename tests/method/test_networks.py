@@ -159,4 +159,4 @@ def test_long_queries_make_masks_differ_from_the_start() -> None:
 
     paper, long = alike(1.0), alike(10.0)
     assert paper > 0.98
-    assert 1 - long > 3 * (1 - paper)
+    assert 1 - long > 2 * (1 - paper)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fra.method import regions
+from fra.method import attention, regions
 
 
 def test_position_of_the_last_row_and_column_is_2_pi() -> None:
@@ -66,6 +66,51 @@ def test_fitting_the_last_layer_changes_it_as_little_as_possible() -> None:
     other -= torch.linalg.pinv(hidden) @ (hidden @ other)
     old, new = before["mask_embed.4.weight"], decoder.mask_embed[-1].weight
     torch.testing.assert_close(new @ other, old @ other, rtol=0, atol=1e-4)
+
+
+def test_attention_is_that_of_pytorchs_module() -> None:
+    torch.manual_seed(0)
+    module = torch.nn.MultiheadAttention(16, 4, batch_first=True).double()
+    torch.nn.init.normal_(module.in_proj_bias)
+    x, query, pixels = (torch.randn(3, n, 16, dtype=torch.float64) for n in (5, 5, 7))
+    position = torch.randn(7, 16, dtype=torch.float64)
+    own = attention.self_attention(module, x + query, x, 3, None)
+    torch.testing.assert_close(own, module(x + query, x + query, x, need_weights=False)[0])
+    found = attention.cross_attention(module, query, pixels, position, None)
+    torch.testing.assert_close(found, module(query, pixels + position, pixels, need_weights=False)[0])
+    shared = attention.cross_attention(module, query[:1], pixels, position, None)
+    torch.testing.assert_close(shared[0], found[0])
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5])
+def test_dropout_factors_are_independent_and_their_mean_is_1(probability: float) -> None:
+    torch.manual_seed(0)
+    first, second = attention.dropout_factors(probability, [(300, 1001), (7, 143, 300)], torch.zeros(()))
+    for factors in (first, second):
+        assert factors.unique().tolist() == pytest.approx([0, 1 / (1 - probability)], rel=1e-4)
+        assert (factors == 0).float().mean().item() == pytest.approx(probability, abs=0.005)
+        assert factors.mean().item() == pytest.approx(1, abs=0.01)
+    assert first.shape == (300, 1001)
+    pairs = torch.corrcoef(torch.stack([first.flatten(), first.flatten().roll(1), second.flatten()]))
+    assert (pairs - torch.eye(3)).abs().max() < 0.01
+
+
+def test_dropout_in_the_decoder_is_that_of_pytorchs_layer() -> None:
+    """The mean and deviation over 4,000 draws, against a transformer decoder layer of PyTorch with its dropout."""
+    torch.manual_seed(0)
+    layer = regions.DecoderLayer(16, 4)
+    theirs = torch.nn.TransformerDecoderLayer(16, 4, 16, dropout=0.2, batch_first=True).train()
+    renamed = {name.replace("cross_attn", "multihead_attn"): w for name, w in layer.state_dict().items()}
+    theirs.load_state_dict(renamed)
+    x, pixels, none = torch.randn(1, 3, 16), torch.randn(1, 6, 16), torch.zeros(1, 3, 16)
+    shapes = [(4 * 4000, 3, 3), (4000, 3, 16), (4 * 4000, 3, 6), *[(4000, 3, 16)] * 3]
+    factors = regions.LayerDropout(*attention.dropout_factors(0.2, shapes, x))
+    many = pixels.expand(4000, -1, -1)
+    with torch.no_grad():
+        ours = layer(x.expand(4000, -1, -1), none, many, torch.zeros(6, 16), factors)
+        expected = theirs(x.expand(4000, -1, -1), many)
+    torch.testing.assert_close(ours.mean(0), expected.mean(0), rtol=0, atol=0.05)
+    torch.testing.assert_close(ours.std(0), expected.std(0), rtol=0.1, atol=0.02)
 
 
 def test_decoder_projects_only_where_sizes_differ() -> None:
