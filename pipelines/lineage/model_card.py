@@ -243,8 +243,10 @@ def recipe(about: dict[str, Any], metrics: dict[str, Any]) -> str:
         (name.replace("_", " "), f"{value:,.4g}" if isinstance(value, float) else str(value))
         for name, value in metrics.items()
     ]
+    init = about["provenance"].get("init")
+    start = f"Started from `{init['source']}` (SHA-256 `{init['sha256']}`).\n\n" if init else ""
     return (
-        "## Training\n\n"
+        f"## Training\n\n{start}"
         f"{table(['at the end of training', ''], training)}\n"
         f"<details><summary>All parameters</summary>\n\n{table(['parameter', 'value'], rows)}\n</details>\n"
     )

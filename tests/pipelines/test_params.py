@@ -82,7 +82,7 @@ def test_what_cannot_be_kept_is_refused(conf: Path, tmp_path: Path) -> None:
         "train.batch_size=1": r"^train: batch_size 1 .* leaves one image .*: raise batch_size",
         "train.accumulation_steps=44": r"^train: batch_size 44 .* leaves one image .* lower accumulation_steps",
         "train.accumulation_steps=3": r"^train: batch_size 44 cannot be split into accumulation_steps 3",
-        "train.region_start_epoch=99": r"^train: region_start_epoch must be less than epochs \(40\), got 99",
+        "train.region_start_epoch=99": r"^train: region_start_epoch must be less than epochs \(20\), got 99",
         "transfer.finetune.batch_size=1": r"^transfer\.finetune\.batch_size: must be greater than or equal to 2",
         "views.crop_scale=[0.9,0.2]": r"^views\.crop_scale: the smaller number must be first, got \[0\.9, 0\.2\]",
         "+transfer.labels.age=[old]": r"^transfer\.labels\.age\.\[key\]: there is no task 'age'; choose of ",
