@@ -14,6 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 SMALL = {"mini": 16, "small": 32}
 """Width of `SmallResNet` by name."""
+SIZES = (64, 96, 112, 128, 160, 192, 196, 224, 240, 256, 288, 320, 336, 384, 448, 512, 518)
+"""Image sizes that are tried where another one is refused."""
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 
 
@@ -244,3 +246,27 @@ def checkpoint_gradients(backbone: nn.Module, parameter: str) -> None:
         backbone.checkpoint_gradients()
     except ValueError as error:
         raise ValueError(f"{parameter}: {error}: set it to false") from None
+
+
+def on_meta(name: str) -> Backbone | None:
+    """Returns a backbone in eval mode without memory for its weights, or None where timm cannot build it so."""
+    try:
+        with torch.device("meta"):
+            return build(name).eval()
+    except Exception:  # timm's models raise many types
+        return None
+
+
+def refusal(network: Backbone, size: int) -> str:
+    """Returns why a backbone of `on_meta` does not accept images of `size`×`size` pixels; nothing where it does."""
+    try:
+        with torch.no_grad():
+            network(torch.zeros(2, 3, size, size, device="meta"))
+    except Exception as error:  # timm's models raise many types
+        return str(error) or type(error).__name__
+    return ""
+
+
+def accepted_sizes(network: Backbone) -> list[int]:
+    """Returns those of `SIZES` that a backbone of `on_meta` accepts."""
+    return [size for size in SIZES if not refusal(network, size)]

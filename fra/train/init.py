@@ -11,12 +11,18 @@ from fra.files import sha256
 from fra.method.config import ModelConfig
 from fra.method.networks import FRA
 from fra.weights import released
-from fra.weights.convert import is_ours, read_backbone, read_tensors
+from fra.weights.convert import Options, is_ours, read_backbone, read_tensors
 from fra.weights.official import is_official, load_official
 from fra.weights.pretrained import BACKBONE_PREFIX, PREDICTORS, read
 
 SIZES = ("num_masks", "projection_dim", "hidden_dim")
 """Parameters of the section `model` on which the shapes of the heads depend."""
+
+
+PARAMETERS = Options(
+    "model.backbone", "`fra import-weights --prefix` (and train.init to the file that it writes)"
+)
+"""What messages about foreign files advise to set."""
 
 
 class InitReport(NamedTuple):
@@ -74,7 +80,7 @@ def initialise(model: FRA, config: ModelConfig, source: str) -> InitReport:
         new = "predictors" if any(name.startswith(PREDICTORS) for name in report.missing) else ""
         return InitReport(source, digest, "FRA, official", len(report.matched), new, "the file has none")
     else:
-        imported = read_backbone(file, config.backbone)
+        imported = read_backbone(file, config.backbone, options=PARAMETERS)
         loaded = {f"backbone.{name}": value for name, value in imported.weights.items()}
         layout, reason = imported.layout.name, "the file holds a backbone only"
     online = {name: value for name, value in loaded.items() if not name.startswith(PREDICTORS)}

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from fra import dist
+from fra.method.backbone import accepted_sizes, on_meta
 from fra.method.networks import FRA, Direction, Embeddings
 from fra.train.config import Precision
 from fra.train.memory import is_out_of_memory, keep_freed_memory
@@ -102,9 +103,12 @@ def check_image_size(backbone: nn.Module, name: str, size: int, device: torch.de
             raise MemoryError(
                 f"out of memory on {device} with two images: use a smaller model.backbone or data.image_size"
             ) from error
+        empty = on_meta(name) if name.startswith("timm:") else None
+        sizes = [] if empty is None else accepted_sizes(empty)
+        accepted = f"one of {', '.join(map(str, sizes))}" if sizes else "a size that it accepts"
         raise ValueError(
             f"model.backbone {name} does not accept images of {size}×{size} pixels ({error}): set data.image_size to "
-            "a size that it accepts, or use another model.backbone"
+            f"{accepted}, or use another model.backbone"
         ) from error
     finally:
         backbone.train(was_training)

@@ -61,6 +61,16 @@ STEM = "conv1.weight"
 """Name of the first weight of every backbone in `LAYOUTS`."""
 
 
+class Options(NamedTuple):
+    """Names of the settings that messages advise to change: options of `fra import-weights`, or parameters."""
+
+    backbone: str = "--backbone"
+    prefix: str = "--prefix"
+
+
+COMMAND = Options()
+
+
 class Imported(NamedTuple):
     """Result of an import.
 
@@ -144,18 +154,22 @@ class BackboneWeights(NamedTuple):
     report: Imported
 
 
-def read_backbone(file: Path, backbone: str, prefix: str | None = None) -> BackboneWeights:
+def read_backbone(
+    file: Path, backbone: str, prefix: str | None = None, options: Options = COMMAND
+) -> BackboneWeights:
     """Read the backbone of somebody else's checkpoint; arguments and errors are those of `import_weights`."""
     tensors = read_tensors(file)
     wanted = backbones.build(backbone).state_dict()
     if backbone.startswith("timm:"):
-        return _read_timm(file, tensors, wanted, backbone, prefix)
+        return _read_timm(file, tensors, wanted, backbone, prefix, options)
     if prefix is not None:
         layout = Layout(
-            f"prefix {prefix!r}", find_prefix(tensors, prefix, next(iter(wanted)), file), *layouts.IMAGENET
+            f"prefix {prefix!r}",
+            find_prefix(tensors, prefix, next(iter(wanted)), file, options),
+            *layouts.IMAGENET,
         )
     else:
-        layout = find_layout(tensors, file)
+        layout = find_layout(tensors, file, options)
     sources = {name: layout.prefix + name for name in wanted}
     found = {name: tensors[source] for name, source in sources.items() if source in tensors}
     used = {sources[name] for name in found}
@@ -165,13 +179,18 @@ def read_backbone(file: Path, backbone: str, prefix: str | None = None) -> Backb
         missing=[name for name in wanted if name not in found],
         left_over=[name for name in tensors if name not in used],
     )
-    check(report, found, wanted, file, backbone, lambda: "set --backbone to its architecture")
+    check(report, found, wanted, file, backbone, lambda: f"set {options.backbone} to its architecture")
     weights = {name: found.get(name, own).to(own.dtype) for name, own in wanted.items()}
     return BackboneWeights(weights, layout, report)
 
 
 def _read_timm(
-    file: Path, tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], backbone: str, prefix: str | None
+    file: Path,
+    tensors: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    backbone: str,
+    prefix: str | None,
+    options: Options,
 ) -> BackboneWeights:
     """The backbone of a timm model, from any layout of `fra.weights.layouts`."""
     whole = {name.removeprefix(PARALLEL): value for name, value in tensors.items()}
@@ -186,9 +205,9 @@ def _read_timm(
     def remedy() -> str:
         fitting = [f"timm:{name}" for name in to_timm.fitting_models(bare, model_name)]
         if fitting:
-            return f"set --backbone to one that fits: {', '.join(fitting[:6])}"
+            return f"set {options.backbone} to one that fits: {', '.join(fitting[:6])}"
         side = to_timm.skeleton(model_name).pretrained_cfg["input_size"][-1]
-        return f"set --backbone to its architecture ({backbone} is made for images of {side}×{side} pixels)"
+        return f"set {options.backbone} to its architecture ({backbone} is made for images of {side}×{side} pixels)"
 
     try:
         converted = to_timm.convert(bare, model_name)
@@ -291,7 +310,7 @@ def _named_tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]
             yield from _named_tensors(inner, f"{prefix}.{key}" if prefix else str(key))
 
 
-def find_layout(tensors: Mapping[str, Tensor], file: Path) -> Layout:
+def find_layout(tensors: Mapping[str, Tensor], file: Path, options: Options = COMMAND) -> Layout:
     """Return the first layout whose first weight is in the file, with the prefix as the file has it.
 
     Raises:
@@ -305,15 +324,17 @@ def find_layout(tensors: Mapping[str, Tensor], file: Path) -> Layout:
     if (naming := layouts.recognise(bare)) is not layouts.TIMM:
         fitting = ", ".join(f"timm:{name}" for name in to_timm.fitting_models(bare, "")[:6]) or "timm:<model>"
         raise ValueError(
-            f"{file}: its names are those of {naming.name}; set --backbone to one that fits: {fitting}"
+            f"{file}: its names are those of {naming.name}; set {options.backbone} to one that fits: {fitting}"
         )
     known = ", ".join(f"{layout.prefix}{STEM} ({layout.name})" for layout in LAYOUTS)
     raise ValueError(
-        f"{file}: no known layout; looked for {known} among {len(tensors)} names. {_offer(tensors, STEM)}"
+        f"{file}: no known layout; looked for {known} among {len(tensors)} names. {_offer(tensors, STEM, options)}"
     )
 
 
-def find_prefix(tensors: Mapping[str, Tensor], prefix: str, stem: str, file: Path) -> str:
+def find_prefix(
+    tensors: Mapping[str, Tensor], prefix: str, stem: str, file: Path, options: Options = COMMAND
+) -> str:
     """Return a prefix as the file has it: as given, or after `module.`.
 
     Raises:
@@ -323,18 +344,18 @@ def find_prefix(tensors: Mapping[str, Tensor], prefix: str, stem: str, file: Pat
         if candidate + stem in tensors:
             return candidate
     raise ValueError(
-        f"{file}: no weight {prefix + stem!r}, the first one of the backbone. {_offer(tensors, stem)}"
+        f"{file}: no weight {prefix + stem!r}, the first one of the backbone. {_offer(tensors, stem, options)}"
     )
 
 
-def _offer(tensors: Mapping[str, Tensor], stem: str) -> str:
+def _offer(tensors: Mapping[str, Tensor], stem: str, options: Options) -> str:
     """The prefixes that would work, or some names of the file."""
     found = [name.removesuffix(stem) for name in tensors if name == stem or name.endswith(f".{stem}")]
     # Weights of inner blocks have the same ending, below the prefix of the whole backbone.
     prefixes = [one for one in found if not any(one != other and one.startswith(other) for other in found)]
     if prefixes:
-        return f"Set --prefix to one of: {', '.join(map(repr, prefixes[:5]))}"
-    return f"Its names are for example {', '.join(sorted(tensors)[:3])}; set --prefix and --backbone"
+        return f"Set {options.prefix} to one of: {', '.join(map(repr, prefixes[:5]))}"
+    return f"Its names are for example {', '.join(sorted(tensors)[:3])}; set {options.backbone} or {options.prefix}"
 
 
 def check(

@@ -28,8 +28,6 @@ BODY = r"(cls_token|reg_token|dist_token|pos_embed|patch_embed\.|norm_pre\.|stem
 """timm's names of the weights on which a feature map depends; others are final norms and heads."""
 HEAD = r"head|norm\.|fc_norm|attn_pool|pre_logits"
 """Beginnings of timm's names of weights that come after the feature map."""
-SIZES = (64, 96, 112, 128, 160, 192, 196, 224, 240, 256, 288, 320, 336, 384, 448, 512, 518)
-"""Image sizes that are tried where another one is refused."""
 CONVERTED = ("vision_transformer", "eva", "convnext")
 """Modules of timm whose functions convert original names."""
 
@@ -144,24 +142,13 @@ def check_image_size(backbone: str, size: int) -> None:
     Raises:
         ValueError: It does not; the message has sizes that it accepts.
     """
-    try:
-        with torch.device("meta"):  # shapes without computing
-            network = backbones.build(backbone).eval()
-    except Exception:  # a few models cannot be built so; the images are then checked where they are used
+    network = backbones.on_meta(backbone)
+    if network is None:  # a few models cannot be built so; the images are then checked where they are used
         return
-
-    def accepts(side: int) -> str:
-        try:
-            with torch.no_grad():
-                network(torch.zeros(2, 3, side, side, device="meta"))
-        except Exception as error:  # timm's models raise many types
-            return str(error) or type(error).__name__
-        return ""
-
-    if (reason := accepts(size)) and (sizes := [str(side) for side in SIZES if not accepts(side)]):
+    if (reason := backbones.refusal(network, size)) and (sizes := backbones.accepted_sizes(network)):
         raise ValueError(
             f"{backbone} does not accept images of {size}×{size} pixels ({reason}); sizes that it accepts: "
-            f"{', '.join(sizes)}: set --image-size"
+            f"{', '.join(map(str, sizes))}: set --image-size"
         )
 
 

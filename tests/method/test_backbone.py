@@ -91,3 +91,11 @@ def test_backbones_without_known_layers_or_checkpointing_are_refused_by_name() -
         ValueError, match=r"train\.x: timm:test_efficientnet has batch norms.*: set it to false"
     ):
         backbone.checkpoint_gradients(network, "train.x")
+
+
+def test_sizes_that_a_backbone_accepts() -> None:
+    levit, vit = backbone.on_meta("timm:levit_128s"), backbone.on_meta(VIT)
+    assert levit is not None
+    assert vit is not None
+    assert backbone.accepted_sizes(levit) == [224]
+    assert {64, 96, 224, 512} <= set(backbone.accepted_sizes(vit))  # its positions are resized

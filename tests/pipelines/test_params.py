@@ -350,7 +350,7 @@ def test_a_backbone_of_a_fixed_size_is_refused_before_anything_runs(conf: Path, 
     name = ["recipe=demo-scratch", "model.backbone=timm:levit_128s"]
     with pytest.raises(
         ParamsError,
-        match=r"levit_128s does not accept images of 64×64 pixels .*: set data\.image_size",
+        match=r"levit_128s does not accept images of 64×64 pixels .*: set data\.image_size to one of 224, or",
     ):
         params.choose(name, tmp_path / "params.yaml", conf)
     params.choose([*name, "data.image_size=224"], tmp_path / "params.yaml", conf)

@@ -140,6 +140,27 @@ def test_a_mismatch_names_both_shapes(tmp_path: Path) -> None:
         initialise(networks(config), config, str(tmp_path / "wrong.pth"))
 
 
+def test_messages_name_parameters_and_no_options_of_the_command(tmp_path: Path) -> None:
+    """Of a file of another architecture, of a vision transformer for a ResNet, and of unknown names."""
+    config = ModelConfig(backbone="resnet18", hidden_dim=8, projection_dim=8)
+    weights = build_backbone("resnet18").state_dict()
+    cases = {
+        "part": ({"conv1.weight": weights["conv1.weight"]}, "set model.backbone to its architecture"),
+        "vit": (build_backbone("timm:test_vit").trunk.model.state_dict(), "set model.backbone"),
+        "prefix": (
+            {f"net.{name}": value for name, value in weights.items()},
+            "Set `fra import-weights --prefix`",
+        ),
+    }
+    for name, (tensors, message) in cases.items():
+        save_file(
+            {key: value.contiguous() for key, value in tensors.items()}, tmp_path / f"{name}.safetensors"
+        )
+        with pytest.raises(ValueError, match=message) as refused:
+            initialise(networks(config), config, str(tmp_path / f"{name}.safetensors"))
+        assert "--backbone" not in str(refused.value)
+
+
 def backbone(folder: Path) -> dict[str, torch.Tensor]:
     weights = read_weights(folder / "out" / "backbone.safetensors")[0]
     return {name: value for name, value in weights.items() if "running" not in name and "tracked" not in name}
