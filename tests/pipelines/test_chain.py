@@ -95,6 +95,9 @@ def test_task_models_have_lineage(finished: Path) -> None:
     _, metadata = read_weights(finished / model)
     assert "artifacts/pretrain/backbone.safetensors" in metadata["provenance"]["inputs"]
     assert str(finished) not in json.dumps(metadata)
+    person = pd.read_parquet(finished / "data/manifest/orl.parquet")["person"].iloc[0]
+    found = json.loads(run_fra(finished, "lineage", "who", "--subject", person).stdout)
+    assert model in found["datasets"]["orl"]["artifacts"]  # so a withdrawal marks it as stale
 
 
 def test_regions_are_compared_with_untrained_networks(finished: Path) -> None:
