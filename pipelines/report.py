@@ -14,7 +14,7 @@ from fra.region_quality.evaluate import Heatmaps
 from fra.report.artifacts import MINUS
 from fra.report.page import write
 from fra.transfer.config import PRETRAINED
-from fra.transfer.tasks import TASKS
+from fra.transfer.tasks import task_of
 from fra.validation import verdict
 from fra.weights import released
 from fra.weights.files import read_weights
@@ -75,7 +75,7 @@ def headline() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for task in params.read()["tasks"]:
         metrics = json.loads((paths.TRANSFER / task / "metrics.json").read_text(encoding="utf-8"))
-        name = TASKS[task].primary
+        name = task_of(task).primary
         models = [model for model in metrics if "std" in metrics[model].get(name, {}) and model != PRETRAINED]
         found[task] = {name: metrics[PRETRAINED][name]["mean"]}
         found[task] |= {model: metrics[model][name]["mean"] for model in models}

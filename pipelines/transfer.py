@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def transfer() -> None:
     """
     task = sys.argv[1]
     labelled = params.section(f"tasks.{task}", TaskConfig)
-    config = params.section("transfer", TransferConfig)
+    config = settings_of(labelled)
     for name, file in config.baselines.items():
         if file not in released.names() and Path(file).parent != paths.BASELINES:
             raise ValueError(
@@ -53,6 +54,16 @@ def transfer() -> None:
     task_model.save(model, out / "model.safetensors")
     metrics = ", ".join(f"{name} {metric['mean']:.3f}" for name, metric in summary["pretrained"].items())
     logger.info("%s: %s", task, metrics)
+
+
+def settings_of(labelled: TaskConfig) -> TransferConfig:
+    """The section `transfer`, with the values that the task has of its own."""
+    shared = params.section("transfer", TransferConfig)
+    return replace(
+        shared,
+        seeds=labelled.seeds or shared.seeds,
+        fractions=labelled.fractions or shared.fractions,
+    )
 
 
 def validated_files(labelled: TaskConfig) -> tuple[Path, Path, frozenset[str]]:
@@ -98,7 +109,7 @@ def fit_task(task: str, protocol: str, weights: Path, classes: Sequence[str] = (
             f"{weights}: no such weights file: run `dvc repro pretrain`, or name another backbone (-w demo)"
         )
     labelled = params.section(f"tasks.{task}", TaskConfig)
-    config = params.section("transfer", TransferConfig)
+    config = settings_of(labelled)
     manifest, shards, quarantined = validated_files(labelled)
     origin = provenance(task, labelled, weights)
     model, _ = task_model.fit(task, protocol, config, manifest, shards, weights, quarantined, classes, origin)

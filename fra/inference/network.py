@@ -59,6 +59,8 @@ OUTPUTS = {
     "action_units": "probability of each action unit",
     "alignment": "coordinates as fractions of the image's width (x) and height (y), from its upper left corner",
     "gaze": "pitch and yaw in degrees",
+    "direction": "yaw and pitch of the head in degrees",
+    "actions": "facial actions, as differences from the mean face at the same pose",
 }
 """What the outputs of a `TaskNetwork` mean, by task; their names are `columns` of the model's metadata."""
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fra.report.artifacts import MINUS, TaskResult
-from fra.transfer.tasks import TASKS
+from fra.transfer.config import kind_of
+from fra.transfer.tasks import TASKS, task_of
 
 MODELS = {"pretrained": "FRA", "random": "Random weights", "released": "Released weights"}
 """Display names of models; other models are displayed by their own name."""
@@ -20,6 +21,9 @@ CONCLUSIONS = {
     "unclear": ("≈", "no clear difference"),
 }
 """Sign and words of the conclusions of a difference."""
+
+SETS = {"synthetic": "synthetic faces, pseudo-labels"}
+"""What further labelled sets are, by the name of their tasks before the "-"."""
 
 PRIMARY = {name: task.primary for name, task in TASKS.items()}
 """The headline metric of each task."""
@@ -63,6 +67,8 @@ METRICS = {
     "tar_at_far_1e-2": _percent("True accepts at 1 % false"),
     "tar_at_far_1e-3": _percent("True accepts at 0.1 % false"),
     "angular_error": Metric("Angular error", unit="°", digits=1),
+    "angle_error": Metric("Mean error of yaw and pitch", unit="°", digits=2),
+    "r_squared": Metric("R²"),
 }
 """Display format by metric, in the order in which the page lists the metrics of a task."""
 
@@ -107,7 +113,7 @@ class TaskTable:
     @property
     def primary(self) -> Row:
         """The row of the headline metric."""
-        wanted = PRIMARY.get(self.name)
+        wanted = PRIMARY.get(kind_of(self.name))
         return next((row for row in self.rows if row.metric == wanted), self.rows[0])
 
 
@@ -122,8 +128,9 @@ def metric_of(name: str) -> Metric:
 
 
 def task_title(name: str) -> str:
-    """Return the display name of a task."""
-    return _sentence(name)
+    """Return the display name of a task; that of a further labelled set has the set in parentheses."""
+    further, _, kind = name.rpartition("-")
+    return f"{_sentence(kind)} ({SETS.get(further, further)})" if further else _sentence(kind)
 
 
 def table(task: TaskResult) -> TaskTable:
@@ -181,7 +188,7 @@ def _outcome(rows: Sequence[tuple[str, Difference]]) -> str:
 
 def lower_is_better(task: str, metric: str) -> bool:
     """Return whether lower values of a metric are better, as for errors."""
-    return task in TASKS and metric in TASKS[task].lower_is_better
+    return kind_of(task) in TASKS and metric in task_of(task).lower_is_better
 
 
 def _row(task: TaskResult, name: str, models: list[str]) -> Row:
@@ -218,7 +225,9 @@ def _about(task: TaskResult) -> str:
     """Return protocol and numbers of test images, people, pairs and seeds as text."""
     test = task.metrics.get("test", {})
     counts = [] if task.results is None else [f"{task.results['protocol'].iloc[0]} protocol"]
-    counts += [f"{test[name]:,} test {name}" for name in ("images", "people") if name in test]
+    known = test.get("people") != test.get("images")  # of unknown people, each image counts as one
+    names = ("images", "people") if known else ("images",)
+    counts += [f"{test[name]:,} test {name}" for name in names if name in test]
     if "pairs" in test:
         counts.append(f"{test['pairs']:,} pairs")
     if task.seeds is not None:

@@ -10,7 +10,6 @@ import pandas as pd
 
 from fra.files import read_parquet
 from fra.transfer.results import write
-from fra.transfer.tasks import TASKS
 
 
 def aggregate(folders: Sequence[Path], out: Path) -> dict[str, dict[str, Any]]:
@@ -31,7 +30,7 @@ def aggregate(folders: Sequence[Path], out: Path) -> dict[str, dict[str, Any]]:
     """
     if len(folders) < 2:
         raise ValueError("aggregation needs the artifacts/transfer of at least two pre-training runs")
-    tasks = [task for task in TASKS if (folders[0] / task / "predictions.parquet").is_file()]
+    tasks = sorted(path.parent.name for path in folders[0].glob("*/predictions.parquet"))
     if not tasks:
         raise FileNotFoundError(f"{folders[0]}: no predictions of any task; run `dvc repro transfer` first")
     joined = {task: _join(task, folders) for task in tasks}  # read all before any is written

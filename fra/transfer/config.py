@@ -13,14 +13,29 @@ from fra.config import CHECKED, PositiveShare, Share
 
 PRETRAINED, RANDOM = "pretrained", "random"
 """Names, in results, of the pre-trained backbone and of its architecture with random weights."""
-TASKS = ("expression", "attributes", "alignment", "verification", "action_units", "gaze")
+TASKS = (
+    "expression",
+    "attributes",
+    "alignment",
+    "verification",
+    "action_units",
+    "gaze",
+    "direction",
+    "actions",
+)
 """Names of the tasks (`fra.transfer.tasks.TASKS` defines them)."""
 LandmarkLoss = Literal["wing", "star"]
+Fractions = Annotated[tuple[PositiveShare, ...], MinLen(1)]
+
+
+def kind_of(name: str) -> str:
+    """Return what a task predicts; a task on a further labelled set is named `<set>-<kind>`: synthetic-alignment."""
+    return name.rpartition("-")[2]
 
 
 def _task(name: str) -> str:
-    if name not in TASKS:
-        raise ValueError(f"there is no task {name!r}; choose of {', '.join(TASKS)}")
+    if kind_of(name) not in TASKS:
+        raise ValueError(f"there is no task {name!r}; choose of {', '.join(TASKS)}, or <set>-<one of these>")
     return name
 
 
@@ -78,7 +93,7 @@ class TransferConfig:
     """A linear model or nearest neighbours on frozen features, or fine-tuning. Verification compares features."""
     model_protocol: Literal["linear", "finetune"] = "linear"
     """Protocol of the task model that each task writes; with one that is not in `protocols`, one more fit."""
-    fractions: Annotated[tuple[PositiveShare, ...], MinLen(1)] = (1.0,)
+    fractions: Fractions = (1.0,)
     """Shares of the labelled training subjects that are used."""
     validation: Literal["redrawn", "manifest"] = "redrawn"
     """Draw validation subjects from the splits train and val for each seed, or keep the manifest's split."""
@@ -112,3 +127,7 @@ class TaskConfig:
     """Name of the data set that the task is evaluated on."""
     validation: str
     """Folder of that data set's validation result."""
+    seeds: PositiveInt | None = None
+    """Number of fits of this task; null: as transfer.seeds."""
+    fractions: Fractions | None = None
+    """Shares of the labelled training subjects of this task; null: as transfer.fractions."""

@@ -14,12 +14,12 @@ import torch
 
 from fra.transfer import features as frozen
 from fra.transfer import finetune
-from fra.transfer.config import PRETRAINED, RANDOM, TransferConfig
+from fra.transfer.config import PRETRAINED, RANDOM, TransferConfig, kind_of
 from fra.transfer.finetune import Examples
 from fra.transfer.heads import Array, Predict, choose
 from fra.transfer.results import GROUP, RUN, write
 from fra.transfer.splits import few_labels, people, read_manifest, read_pair_images, redraw_validation, strata
-from fra.transfer.tasks import TASKS, Probe, Task
+from fra.transfer.tasks import Probe, Task, task_of
 from fra.transfer.verification import Copies, compare_drawn_pairs, compare_given_pairs, read_pairs
 from fra.weights.pretrained import PretrainedBackbone, load
 
@@ -95,9 +95,7 @@ def evaluate(
         FileNotFoundError: A file is missing.
         ValueError: The task is unknown, or the manifest lacks data that the task needs.
     """
-    if task not in TASKS:
-        raise ValueError(f"no task {task!r}; the tasks are: {', '.join(TASKS)}")
-    entry = TASKS[task]
+    entry = task_of(task)
     pairs = None if entry.probe or config.pairs_file is None else read_pairs(Path(config.pairs_file))
     if pairs is None:
         frame = read_manifest(manifest, quarantined)
@@ -130,7 +128,7 @@ class _Data:
 
     @property
     def task(self) -> Task:
-        return TASKS[self.name]
+        return task_of(self.name)
 
     @cached_property
     def copies(self) -> Copies:
@@ -247,9 +245,9 @@ def label_names(task: str, config: TransferConfig) -> tuple[str, ...]:
     Raises:
         ValueError: The task has none of its own and none are set.
     """
-    labels = config.labels.get(task, TASKS[task].labels)
-    if task == "action_units" and not labels:
-        raise ValueError("task action_units: list its label columns in transfer.labels.action_units")
+    labels = config.labels.get(task, task_of(task).labels)
+    if kind_of(task) == "action_units" and not labels:
+        raise ValueError(f"task {task}: list its label columns in transfer.labels.{task}")
     return tuple(labels)
 
 

@@ -161,6 +161,16 @@ def cosine_distance(raw_BO: Tensor, truth_BO: Tensor) -> Tensor:
     return (1 - functional.cosine_similarity(raw_BO, truth_BO)).mean()
 
 
+def measures(scale: float) -> Objective:
+    """Return the objective of real numbers of about this size: the squared error in units of it, of known truths."""
+
+    def loss(raw_BO: Tensor, truth_BO: Tensor) -> Tensor:
+        known = ~truth_BO.isnan()
+        return functional.mse_loss(raw_BO[known], truth_BO[known] / scale)
+
+    return Objective(PooledLinear, loss, lambda raw: raw * scale)
+
+
 CLASSES = Objective(PooledLinear, cross_entropy, lambda raw: raw.softmax(dim=1))
 LABELS = Objective(PooledLinear, binary_cross_entropy, torch.sigmoid)
 LANDMARKS = Objective(HeatmapRegression, wing, coordinates, landmarks=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from fra.files import read_csv, read_parquet
 from fra.transfer.results import derived_files
-from fra.transfer.tasks import TASKS
+from fra.transfer.tasks import task_of
 
 TOLERANCE = 1e-9
 """Relative difference that another processor's order of summation may cause."""
@@ -27,8 +27,7 @@ def differences(task: str, folder: Path) -> list[str]:
         FileNotFoundError: The folder holds no predictions.
         ValueError: The task is unknown.
     """
-    if task not in TASKS:
-        raise ValueError(f"no task {task!r}; the tasks are: {', '.join(TASKS)}")
+    task_of(task)
     path = folder / "predictions.parquet"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such predictions; run `dvc repro transfer@{task}` first")

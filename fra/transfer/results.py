@@ -13,7 +13,7 @@ from fairlearn.metrics import MetricFrame
 
 from fra.files import write_parquet, write_text
 from fra.transfer.metrics import Array
-from fra.transfer.tasks import TASKS, Metrics, Task
+from fra.transfer.tasks import Metrics, Task, task_of
 
 RUN = ["protocol", "fraction", "seed", "model"]
 """The columns that identify a fit."""
@@ -101,7 +101,7 @@ def results(task: str, predictions: pd.DataFrame) -> pd.DataFrame:
     (paired). Groups, where predictions have them, are "<column>=<value>", and by fairlearn "<column>:difference" (the
     largest between two groups) and "<column>:worst".
     """
-    entry = TASKS[task]
+    entry = task_of(task)
     resamples = Resamples(predictions)
     rows: list[dict[str, Any]] = []
     for (protocol, fraction), part in predictions.groupby(["protocol", "fraction"], sort=False):
@@ -253,8 +253,8 @@ def curve_tables(task: str, predictions: pd.DataFrame, results: pd.DataFrame) ->
         predictions: See `fra.transfer.tasks`.
         results: The task's metrics, from `fra.transfer.results.results`.
     """
-    protocol, curve = predictions["protocol"].iloc[0], TASKS[task].curve
-    tables = {"few_labels": few_labels(TASKS[task].primary, results[results["protocol"] == protocol])}
+    protocol, curve = predictions["protocol"].iloc[0], task_of(task).curve
+    tables = {"few_labels": few_labels(task_of(task).primary, results[results["protocol"] == protocol])}
     if curve is not None:
         part = predictions[predictions["protocol"] == protocol]
         part = part[part["fraction"] == part["fraction"].max()]

@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from fra.method.backbone import Backbone
 from fra.transfer import align
 from fra.transfer import features as frozen
-from fra.transfer.config import TransferConfig
+from fra.transfer.config import TransferConfig, kind_of
 from fra.transfer.evaluate import COSINE, FINETUNE, Fit, choose_rows, device_of, fit_head, label_names
 from fra.transfer.features import Source, pool
 from fra.transfer.finetune import Finetuned
 from fra.transfer.heads import Array, LinearHead
 from fra.transfer.results import PEOPLE, unweighted
 from fra.transfer.splits import read_manifest, redraw_validation
-from fra.transfer.tasks import TASKS, Probe
+from fra.transfer.tasks import Probe, task_of
 from fra.weights import pretrained
 from fra.weights.files import save_weights
 from fra.weights.pretrained import IMAGES, PretrainedBackbone, Stored, restore, restore_backbone
@@ -87,9 +87,7 @@ def probe_of(task: str) -> Probe:
     Raises:
         ValueError: The task is unknown, or nothing is fitted to it.
     """
-    if task not in TASKS:
-        raise ValueError(f"no task {task!r}; the tasks are: {', '.join(TASKS)}")
-    entry = TASKS[task].probe
+    entry = task_of(task).probe
     if entry is None:
         raise ValueError(
             f"{task} compares the embeddings of two images and fits no head: embed both (`fra embed`, "
@@ -150,12 +148,12 @@ def fit(
     truth = entry.truth(split, labels)
     column_names(task, list(truth.columns), labels, classes)  # wrong names are refused before the fit
     rows = choose_rows(split, truth, 1.0, 0)
-    source = Source(shards, Path(config.cache), TASKS[task].aligned and config.align)
+    source = Source(shards, Path(config.cache), task_of(task).aligned and config.align)
     encoder = pretrained.load(backbone)
     x_N: Array = (
         frozen.pixels(encoder, split, source)
         if protocol == FINETUNE
-        else frozen.extract(encoder, split, source, TASKS[task].view, config.grid, device_of(config))
+        else frozen.extract(encoder, split, source, task_of(task).view, config.grid, device_of(config))
     )
     found = fit_head(encoder, entry, protocol, x_N, split, truth, rows, config, 0)
     model = of_fit(task, found, config, classes, provenance)
@@ -179,7 +177,7 @@ def of_fit(
         classes: See `fit`.
         provenance: Stored in the file.
     """
-    entry, encoder, head = TASKS[task], fit.encoder, fit.predict
+    entry, encoder, head = task_of(task), fit.encoder, fit.predict
     aligned = entry.aligned and config.align
     upright = entry.probe is None or entry.probe.objective.rotates
     framing = align.framing(fit.train, aligned, upright=upright)
@@ -191,7 +189,7 @@ def of_fit(
     metadata = {
         "contents": "backbone",
         **{name: encoder.metadata[name] for name in IMAGES},
-        "task": task,
+        "task": kind_of(task),
         "protocol": COSINE,
         "crop": "eyes_and_mouth" if aligned else "none",
         "framing": None if framing is None else asdict(framing),
@@ -231,7 +229,7 @@ def column_names(
     Raises:
         ValueError: Classes are named for another task, or not each one once; or one is named as in `RESERVED`.
     """
-    if classes and task != "expression":
+    if classes and kind_of(task) != "expression":
         raise ValueError(f"{task} has no classes to name; only expression has")
     if classes and (len(classes) != len(outputs) or len(set(classes)) < len(classes)):
         raise ValueError(
@@ -244,7 +242,7 @@ def column_names(
     }
     if taken := [name for name in classes if name in RESERVED]:
         raise ValueError(f"a class cannot be named {taken[0]!r}: it is a column of all predictions")
-    columns = named.get(task, list(outputs))
+    columns = named.get(kind_of(task), list(outputs))
     return [f"label.{name}" if name in RESERVED else name for name in columns]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from fra.transfer import finetune, heads, metrics
+from fra.transfer.config import kind_of
 from fra.transfer.features import View
 from fra.transfer.finetune import Objective
 from fra.transfer.heads import Array, Head, Loss
@@ -297,6 +298,37 @@ def direction_metrics(rows: pd.DataFrame, weights: Weights) -> Metrics:
     )
 
 
+def angle_metrics(rows: pd.DataFrame, weights: Weights) -> Metrics:
+    """Compute the mean absolute error in degrees, and R², of each angle and their means."""
+    return measure_metrics(rows, weights, "angle_error")
+
+
+def action_metrics(rows: pd.DataFrame, weights: Weights) -> Metrics:
+    """Compute R² (coefficient of determination) of each measure and their mean."""
+    return measure_metrics(rows, weights)
+
+
+def measure_metrics(rows: pd.DataFrame, weights: Weights, error: str | None = None) -> Metrics:
+    """Compute R² of each output and their mean, and under the name `error` the mean absolute error."""
+    first, (truth_NO, pred_NO) = by_image(rows, "truth", "prediction")
+    outputs = [str(name) for name in rows["output"].iloc[: truth_NO.shape[1]]]
+
+    def compute(weight_BN: Array) -> Metrics:
+        found: Metrics = {}
+        for number, output in enumerate(outputs):
+            truth_N, pred_N = truth_NO[:, number], pred_NO[:, number]
+            found[f"r_squared/{output}"] = metrics.r_squared(pred_N, truth_N, weight_BN)
+            if error:
+                found[f"{error}/{output}"] = metrics.mean(np.abs(pred_N - truth_N), weight_BN)
+        means = {
+            name: np.mean([found[f"{name}/{output}"] for output in outputs], axis=0)
+            for name in ("r_squared", *([error] if error else []))
+        }
+        return means | found
+
+    return over_weightings(weights(first), compute)
+
+
 def pair_metrics(rows: pd.DataFrame, weights: Weights) -> Metrics:
     """Compute ROC AUC, accuracy of the decisions, and TAR at FAR 1e-2 and 1e-3."""
     same, decided = rows["truth"].to_numpy(), rows["prediction"].to_numpy()
@@ -321,6 +353,16 @@ def pair_curve(rows: pd.DataFrame, grid_T: Array) -> Array:
     tar_T, far_T = (np.append(0.0, side[0] / side[0, -1]) for side in ranking)
     curve_T: Array = tar_T[np.searchsorted(far_T, grid_T, side="right") - 1]
     return curve_T
+
+
+def measures(scale: float) -> Probe:
+    """Return how real numbers of about this size are fitted."""
+    return Probe(
+        truth=label_columns,
+        heads={"linear": heads.RIDGE, "knn": heads.NEIGHBOURS},
+        objective=finetune.measures(scale),
+        loss=heads.squared_loss,
+    )
 
 
 LABELS = Probe(
@@ -392,4 +434,32 @@ TASKS: dict[str, Task] = {
         lower_is_better=("angular_error",),
         curve=Curve("errors", "degrees", np.linspace(0, 30, 61), direction_curve),
     ),
+    "direction": Task(
+        view="grid",
+        aligned=False,
+        metrics=angle_metrics,
+        primary="angle_error",
+        probe=measures(30.0),
+        labels=("yaw", "pitch"),
+        lower_is_better=("angle_error",),
+    ),
+    "actions": Task(
+        view="grid",
+        aligned=False,
+        metrics=action_metrics,
+        primary="r_squared",
+        probe=measures(0.05),
+        labels=("brow_raise", "lip_corner_pull", "jaw_drop", "mouth_width"),
+    ),
 }
+
+
+def task_of(name: str) -> Task:
+    """Return the task of a name such as alignment or synthetic-alignment.
+
+    Raises:
+        ValueError: There is no such task.
+    """
+    if kind_of(name) not in TASKS:
+        raise ValueError(f"no task {name!r}; the tasks are: {', '.join(TASKS)}")
+    return TASKS[kind_of(name)]

@@ -19,7 +19,7 @@ from fra.report import charts
 from fra.report.artifacts import MINUS
 from fra.report.headline import metric_of
 from fra.transfer.config import PRETRAINED, RANDOM
-from fra.transfer.tasks import TASKS
+from fra.transfer.tasks import task_of
 from pipelines.project import paths
 from pipelines.repo import experiments
 from pipelines.repo.hashes import CACHE, object_path
@@ -188,12 +188,8 @@ def labels(differ: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 def task_metrics(stages: Mapping[str, Stage], root: Path) -> dict[str, dict[str, Any]]:
     """Return the content of metrics.json for each task on which a run was evaluated."""
     written = {path for stage in stages.values() for path in stage.outs}
-    files = {task: paths.TRANSFER / task / "metrics.json" for task in TASKS}
-    return {
-        task: json.loads(read_output(stages, file, root))
-        for task, file in files.items()
-        if file.as_posix() in written
-    }
+    files = [Path(path) for path in sorted(written) if Path(path).match(f"{paths.TRANSFER}/*/metrics.json")]
+    return {file.parent.name: json.loads(read_output(stages, file, root)) for file in files}
 
 
 def gains(runs: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[str, Markup]:
@@ -204,7 +200,7 @@ def gains(runs: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[str, Markup]
     """
     drawn: dict[str, Markup] = {}
     for task in dict.fromkeys(task for metrics in runs.values() for task in metrics):
-        name = TASKS[task].primary
+        name = task_of(task).primary
         metric = metric_of(name)
         difference = {
             run: metrics[task][f"{PRETRAINED}{MINUS}{RANDOM}"][name]
@@ -221,7 +217,7 @@ def gains(runs: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[str, Markup]
                 for run, entry in difference.items()
             ]
         )
-        better = "lower is better" if name in TASKS[task].lower_is_better else "higher is better"
+        better = "lower is better" if name in task_of(task).lower_is_better else "higher is better"
         unit = "% points, " if metric.scale == 100 else ""
         title = f"{metric.label} ({unit}{better})"
         drawn[task] = charts.intervals(

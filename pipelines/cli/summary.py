@@ -19,7 +19,7 @@ from fra.report import headline
 from fra.report.artifacts import MINUS, TaskResult
 from fra.report.headline import Metric, metric_of
 from fra.transfer.config import PRETRAINED
-from fra.transfer.tasks import TASKS
+from fra.transfer.tasks import task_of
 from pipelines import params
 from pipelines.project import paths
 
@@ -96,7 +96,7 @@ def differences(summaries: Mapping[str, dict[str, Any]]) -> Table:
     """
     table = Table("", "mean ± standard deviation over seeds", "pre-trained − this model (95 % interval)")
     for task, metrics in summaries.items():
-        name = TASKS[task].primary
+        name = task_of(task).primary
         metric = metric_of(name)
         table.add_section()
         table.add_row(f"[bold]{task}[/bold]", f"[bold]{metric.label}[/bold]")

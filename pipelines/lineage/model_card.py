@@ -13,6 +13,7 @@ from fra.files import sha256, write_text
 from fra.report import artifacts, headline
 from fra.report.artifacts import MINUS, TaskResult
 from fra.report.sections.data import small_set
+from fra.transfer.config import kind_of
 from fra.validation import verdict as validation
 from pipelines.lineage import show
 from pipelines.lineage.checks.people import withdrawals
@@ -37,6 +38,7 @@ CREDITS = {
     "Labels and landmarks are this project's own.",
     "generated": "Drawn by the generator in the package gan-face-generate 1.1.1 (MIT licence), which was trained on "
     "DigiFace-1M, rendered faces that Microsoft publishes for non-commercial research.",
+    "synthetic": "Drawn as those of `generated`, with another seed; annotated by MediaPipe Face Mesh (pseudo-labels).",
 }
 """The source of the images of an adapter, cited as its authors request."""
 
@@ -145,7 +147,7 @@ def front_matter(title: str, tasks: list[TaskResult], datasets: dict[str, str]) 
     """The front matter that Hugging Face reads: library, tags, headline metrics with intervals and a baseline."""
     entries = [
         EvalResult(
-            task_type=KINDS.get(task.name, "other"),
+            task_type=KINDS.get(kind_of(task.name), "other"),
             task_name=headline.task_title(task.name),
             dataset_type=datasets[task.name],
             dataset_name=datasets[task.name],

@@ -24,7 +24,7 @@ from pipelines.repo.definition import Definition, definitions, lookup
 from pipelines.repo.hashes import Hashes, md5
 
 FOLDER = Path("artifacts/lineage")
-VERSIONED = ("fra", "pipelines", "dvc.yaml", "data/orl")
+VERSIONED = ("fra", "pipelines", "dvc.yaml", "data/orl", "data/synthetic")
 """What must be as in the commit for a stage to run the code of the commit."""
 LIBRARIES = (
     "torch",

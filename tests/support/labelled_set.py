@@ -82,7 +82,12 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Set:
     return Set(root / "manifest.parquet", root / "shards", root / "backbone.safetensors")
 
 
-LABELS = {"attributes": ("Smiling", "Eyeglasses"), "action_units": ("Eyeglasses",)}
+LABELS = {
+    "attributes": ("Smiling", "Eyeglasses"),
+    "action_units": ("Eyeglasses",),
+    "direction": ("gaze_yaw", "gaze_pitch"),
+    "actions": ("gaze_yaw",),
+}
 
 
 def evaluated(

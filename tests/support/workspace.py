@@ -20,6 +20,7 @@ CODE = (
     "fra",
     "pipelines",
     "data/orl",
+    "data/synthetic",
     "data/withdrawn",
     "data/baselines",
     ".dvcignore",

@@ -18,6 +18,7 @@ SHUFFLES = 8
 FITS = [
     (task, protocol)
     for task, entry in TASKS.items()
+    if task not in ("direction", "actions")  # fitted like gaze
     for protocol in (entry.probe.heads if entry.probe else ["linear"])
 ]
 

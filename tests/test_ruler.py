@@ -1,0 +1,140 @@
+"""The ruler, on a few faces: it finds what is in features, and nothing where labels are shuffled."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+from sklearn.metrics import r2_score
+
+from fra.ruler import fit, results
+from fra.ruler.faces import OPEN_MOUTH, Faces
+from fra.transfer import metrics
+
+DEVICE = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def faces() -> Faces:
+    """Squares of three sizes at random places, with labels that follow from the place."""
+    generator = np.random.default_rng(0)
+    place_N2 = generator.integers(4, 36, (460, 2))
+    image_NHW3 = np.full((460, 64, 64, 3), 60, np.uint8)
+    for image, (x, y) in zip(image_NHW3, place_N2, strict=True):
+        image[y : y + 24, x : x + 24] = 220
+    template_L2 = generator.uniform(0, 24, (68, 2))
+    template_L2[[36, 45]] = [[2, 6], [22, 6]]
+    opened = (place_N2[:, 1] > 20).astype(float)
+    opened[::5] = np.nan
+    keys = [f"9000-000000/{number:06d}" for number in range(460)]
+    truth = pd.DataFrame(
+        {
+            "yaw": 2.0 * place_N2[:, 0],
+            "pitch": place_N2[:, 1],
+            "jaw_drop": place_N2.sum(axis=1),
+            OPEN_MOUTH: opened,
+        },
+        index=keys,
+    ).astype(float)
+    points_NC = (template_L2 + place_N2[:, None]).reshape(460, -1)
+    return Faces(image_NHW3, points_NC, truth, np.repeat(["train", "val", "test"], [200, 100, 160]))
+
+
+def shuffled(faces: Faces) -> Faces:
+    """Each face with the labels of another one."""
+    order = np.random.default_rng(1).permutation(len(faces.point_NC))
+    truth = pd.DataFrame(faces.truth.to_numpy()[order], faces.truth.index, faces.truth.columns)
+    return Faces(faces.image_NHW3, faces.point_NC[order], truth, faces.split)
+
+
+@pytest.fixture(scope="module")
+def compared(faces: Faces) -> tuple[pd.DataFrame, pd.DataFrame]:
+    setting = fit.Setting("test", labels=(50, 200), draws=2)
+    return results.run(fit.load_all(["demo", "random:0"]), faces, setting, DEVICE)
+
+
+def test_labels_are_found_in_features(faces: Faces, compared: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    predictions, table = compared
+    assert predictions.groupby(["model", "labels", "draw"]).size().to_dict() == {
+        (model, *fit): len(faces.rows("test"))
+        for model in ("demo", "random:0")
+        for fit in ((50, 0), (50, 1), (200, 0))
+    }
+    value = table.set_index(["model", "metric", "labels"])["value"]["demo"]
+    assert value["open_mouth", 200] > 0.95
+    assert value["jaw_drop", 200] > 0.8
+    assert value["nme", 200] < value["nme", 50]
+
+
+def test_shuffled_labels_are_not_found_in_features(
+    faces: Faces, compared: tuple[pd.DataFrame, pd.DataFrame]
+) -> None:
+    setting = fit.Setting("val", labels=(200,))
+    table = results.run(fit.load_all(["demo"]), shuffled(faces), setting, DEVICE)[1]
+    chance = table.set_index("metric")["value"]
+    known = compared[1].set_index(["model", "metric", "labels"])["value"]["demo"]
+    assert chance["nme"] > 2 * known["nme", 50]
+    assert abs(chance["open_mouth"] - 0.5) < 0.15
+    assert chance["jaw_drop"] < 0.05
+
+
+def test_validation_faces_are_reported_at_the_penalty_of_the_other_half() -> None:
+    split = np.repeat(["val", "test"], [4, 2])
+    value_LM = np.array([[1.0] * 6, [2.0] * 6])
+    loss_LM = np.array([[0.0, 9.0, 0.0, 9.0, 0, 0], [9.0, 0.0, 9.0, 0.0, 0, 0]])
+    assert list(fit._chosen(value_LM, loss_LM, split, "val")[:4]) == [2, 1, 2, 1]
+    loss_LM[:, 0] = [-9, 0]
+    assert list(fit._chosen(value_LM, loss_LM, split, "test")) == [1] * 6
+
+
+def test_ridge_is_that_of_scikit_learn() -> None:
+    generator = np.random.default_rng(0)
+    x_ND, y_NO, x_MD = (generator.normal(size=shape) for shape in ((30, 80), (30, 3), (7, 80)))
+    energy = np.sum((x_ND - x_ND.mean(axis=0)) ** 2) / len(x_ND)
+    for value, found in zip(fit.GRID, fit.ridge(x_ND, y_NO, x_MD), strict=True):
+        np.testing.assert_allclose(found, Ridge(energy / value).fit(x_ND, y_NO).predict(x_MD), atol=1e-8)
+
+
+def test_a_nearly_constant_feature_decides_no_face() -> None:
+    x_ND = np.random.default_rng(0).normal(size=(100, 5)).astype(np.float32)
+    x_ND[:, 0] *= 1e-6
+    x_ND[99, 0] = 1.0
+    assert np.abs(fit.standardised(x_ND, 90)).max() < 30
+
+
+def test_r_squared_is_that_of_scikit_learn() -> None:
+    truth_N, pred_N = np.random.default_rng(0).normal(size=(2, 50))
+    counts = np.random.default_rng(1).integers(0, 4, (3, 50)).astype(float)
+    wanted = [r2_score(truth_N, pred_N, sample_weight=weight) for weight in counts]
+    np.testing.assert_allclose(metrics.r_squared(pred_N, truth_N, counts), wanted)
+
+
+def test_differences_are_paired(compared: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    value = compared[1].query("labels == 50").set_index(["model", "metric"])
+    for metric in ("nme", "yaw", "open_mouth", "jaw_drop"):
+        rows = [value.loc[(model, metric)] for model in ("demo", "random:0", "demo - random:0")]
+        assert rows[0]["value"] - rows[1]["value"] == pytest.approx(rows[2]["value"])
+        assert rows[2]["low"] < rows[2]["value"] < rows[2]["high"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (["random:0"], "after the weights"),
+        (["demo", "random:x"], "random:<seed>"),
+        (["demo", "demo"], "named twice"),
+    ],
+)
+def test_wrong_weights_are_refused(weights: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit.load_all(weights)
+
+
+@pytest.mark.parametrize(
+    ("part", "labels", "message"), [("train", "100", "val or test"), ("val", "1,x", "from 10 up")]
+)
+def test_wrong_settings_are_refused(part: str, labels: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit.setting(part, labels, 1, 8, True)
