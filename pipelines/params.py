@@ -197,9 +197,12 @@ def check_sections(overrides: list[str], path: Path, conf: Path) -> None:
     check_init(values["train"]["init"], values["model"]["backbone"])
     name, size = str(values["model"]["backbone"]), values["data"]["image_size"]
     if name.startswith("timm:"):  # many of timm's models take images of one size only
-        build, check_image_size, device = map(resolve, BACKBONE_CHECK)
+        build, check_image_size, device, layer_scales, checkpoint_gradients = map(resolve, BACKBONE_CHECK)
         try:
-            check_image_size(build(name), name, size, device("cpu"))
+            check_image_size(network := build(name), name, size, device("cpu"))
+            layer_scales(network, values["train"]["layer_decay"], "train.layer_decay", "")
+            if values["train"]["gradient_checkpointing"]:
+                checkpoint_gradients(network, "train.gradient_checkpointing")
         except ValueError as error:
             raise ParamsError(str(error)) from None
 

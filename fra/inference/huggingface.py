@@ -331,11 +331,19 @@ def push(upload: Upload) -> str:
     """Upload the files; creates the repository where it does not exist. Returns the address of the commit.
 
     Raises:
-        PermissionError: There is no token.
+        ValueError: There is no token.
+        RuntimeError: The hub cannot be reached, or refused.
     """
     if get_token() is None:
-        raise PermissionError("not logged in to Hugging Face: run `hf auth login`, or set HF_TOKEN")
+        raise ValueError(
+            "not logged in to Hugging Face: run `hf auth login`, or set HF_TOKEN; nothing was sent"
+        )
     api = HfApi(library_name="fra")
-    api.create_repo(upload.repo, private=not upload.public, exist_ok=True)
-    done = api.create_commit(upload.repo, upload.files, commit_message="Upload a model with fra push")
+    try:
+        api.create_repo(upload.repo, private=not upload.public, exist_ok=True)
+        done = api.create_commit(upload.repo, upload.files, commit_message="Upload a model with fra push")
+    except Exception as error:  # those of the HTTP library depend on the version of huggingface_hub
+        raise RuntimeError(
+            f"{api.endpoint}: the upload of {upload.repo} did not complete: {error}"
+        ) from error
     return str(done.commit_url)

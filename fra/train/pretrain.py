@@ -108,7 +108,13 @@ def pretrain(
         trainer.train(stop)
         metrics, speed = _metrics(trainer), _speed(trainer)
         if dist.rank() == 0:
-            origin = {**provenance, **({} if start is None else {"init": start._asdict()})}
+            origin = dict(provenance)
+            if start is not None:
+                file = Path(start.source)  # weights are given away: no absolute path
+                origin["init"] = {
+                    **start._asdict(),
+                    "source": file.name if file.is_absolute() else start.source,
+                }
             _write(trainer, model_config, out, origin, metrics, speed)
             folder.remove()
         trainer.collectives.barrier()

@@ -88,8 +88,26 @@ def modules(code: Iterable[str]) -> dict[str, str]:
 
 
 def provenance(params: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
-    """The provenance inside a weights file: code, parameters, environment, and inputs by SHA-256."""
-    return {"code": code(), "params": params, "environment": environment(), "inputs": inputs}
+    """The provenance inside a weights file: code, parameters, environment, and inputs by SHA-256.
+
+    Absolute paths are shortened to their last name, since weights are given away.
+    """
+    named = {without_folders(name): digest for name, digest in inputs.items()}
+    return {
+        "code": code(),
+        "params": without_folders(params),
+        "environment": environment(),
+        "inputs": named,
+    }
+
+
+def without_folders(value: Any) -> Any:
+    """A value of parameters in which absolute paths are shortened to their last name."""
+    if isinstance(value, dict):
+        return {key: without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [without_folders(inner) for inner in value]
+    return Path(value).name if isinstance(value, str) and value.startswith(("/", "~")) else value
 
 
 def metadata(weights: Path) -> dict[str, Any]:

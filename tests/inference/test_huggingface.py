@@ -198,6 +198,10 @@ def test_without_a_token_nothing_is_sent(
 ) -> None:
     monkeypatch.setattr("fra.inference.huggingface.get_token", lambda: None)
     done = CliRunner().invoke(app, ["push", str(folder), "--repo", "ann/smile", "--yes"])
-    assert isinstance(done.exception, PermissionError)
+    assert str(done.exception).startswith("not logged in to Hugging Face: run `hf auth login`")
     assert hub == []
+    monkeypatch.setattr("fra.inference.huggingface.get_token", lambda: "a-token")
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    done = CliRunner().invoke(app, ["push", str(folder), "--repo", "ann/smile", "--yes"])
+    assert "127.0.0.1:9: the upload of ann/smile did not complete" in str(done.exception)
     assert huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY

@@ -23,7 +23,7 @@ from pipelines.lineage.approval import approve
 from pipelines.lineage.impact import impact
 from pipelines.lineage.page import page
 from pipelines.lineage.problem import Problem, report
-from pipelines.lineage.record import code, metadata
+from pipelines.lineage.record import code, metadata, provenance
 from pipelines.lineage.show import trace
 from pipelines.repo.definition import definitions
 from pipelines.repo.hashes import md5
@@ -318,6 +318,18 @@ def test_weights_of_an_experiment_are_found_in_history(workspace: Path, tmp_path
     origin = trace(str(copy), workspace)
     assert (origin["run"], origin["made_by"]) == ("exp-17", "pretrain")
     assert len(impact("person", "s3", workspace)["datasets"]["orl"]["experiments"]) == 30
+
+
+def test_provenance_in_weights_has_no_absolute_path() -> None:
+    """A model is given away: it must not name folders of the machine, and so not its user."""
+    values = {
+        "transfer": {"pairs_file": "/home/ann/lfw/pairs.txt", "baselines": {"a": "~/a.pth"}, "seeds": 3}
+    }
+    found = provenance(values, {"/home/ann/imported.safetensors": "12", "data/manifest/a.parquet": "34"})
+    assert found["params"] == {
+        "transfer": {"pairs_file": "pairs.txt", "baselines": {"a": "a.pth"}, "seeds": 3}
+    }
+    assert found["inputs"] == {"imported.safetensors": "12", "data/manifest/a.parquet": "34"}
 
 
 def test_weights_of_no_run_are_shown_by_their_metadata(finished: Path, tmp_path: Path) -> None:

@@ -354,6 +354,15 @@ def test_a_backbone_of_a_fixed_size_is_refused_before_anything_runs(conf: Path, 
     ):
         params.choose(name, tmp_path / "params.yaml", conf)
     params.choose([*name, "data.image_size=224"], tmp_path / "params.yaml", conf)
+    other = ["recipe=demo-scratch", "model.backbone=timm:test_efficientnet"]
+    with pytest.raises(
+        ParamsError, match=r"train\.layer_decay is 0\.8, but the layers of timm:test_eff.* set it to 1"
+    ):
+        params.choose([*other, "train.layer_decay=0.8"], tmp_path / "params.yaml", conf)
+    with pytest.raises(
+        ParamsError, match=r"train\.gradient_checkpointing: timm:test_efficientnet has batch norms"
+    ):
+        params.choose([*other, "train.gradient_checkpointing=true"], tmp_path / "params.yaml", conf)
 
 
 def test_weights_of_another_backbone_are_refused_before_anything_runs(conf: Path, tmp_path: Path) -> None:

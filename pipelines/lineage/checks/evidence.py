@@ -181,7 +181,7 @@ def weights(stages: dict[str, Stage], root: Path) -> Iterator[Problem]:
             except ValueError as error:
                 yield Problem(path, str(error).removeprefix(f"{file}: "))
             for section, values in provenance.get("params", {}).items():
-                if section in stage.params and stage.params[section] != values:
+                if section in stage.params and record.without_folders(stage.params[section]) != values:
                     yield Problem(path, f"its metadata name other `{section}` parameters than dvc.lock")
             for name, digest in provenance.get("inputs", {}).items():
                 source = root / name
