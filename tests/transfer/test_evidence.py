@@ -1,17 +1,21 @@
-"""The metrics in docs/results/released-weights.md equal those computed from the stored predictions."""
+"""The metrics in the README and in docs/results equal those computed from the stored predictions."""
 
 from __future__ import annotations
 
 import json
 import re
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from fra.transfer.recompute import differences
+from pipelines.cli import summary
 
-DOCS = Path(__file__).parents[2] / "docs/results"
+README = Path(__file__).parents[2] / "README.md"
+DOCS = README.parent / "docs/results"
 FROZEN = {
     "expression, balanced accuracy": ("expression", "balanced_accuracy"),
     "expression, ROC AUC": ("expression", "roc_auc"),
@@ -59,9 +63,9 @@ def test_the_pages_state_what_was_predicted(folder: str, row: str) -> None:
         ), name
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", [*FOLDERS, pytest.param("demo", marks=pytest.mark.slow)])
 def test_stored_metrics_follow_from_the_predictions(folder: str) -> None:
-    tasks = {task for task, _ in FOLDERS[folder].values()}
+    tasks = {task for task, _ in FOLDERS.get(folder, FROZEN).values()}
     assert {path.name for path in (DOCS / "evidence" / folder).iterdir()} == tasks
     for task in tasks:
         assert differences(task, DOCS / "evidence" / folder / task) == []
@@ -85,3 +89,22 @@ def test_the_pages_state_the_region_quality() -> None:
         assert words.format(sum(seed[name]["nmi"] for seed in found) / len(found)) in summary.replace(
             "\n", " "
         )
+
+
+def test_the_readme_shows_the_table_of_the_demo() -> None:
+    """As the command prints it from the stored metrics."""
+    folders = {
+        task: DOCS / "evidence/demo" / task
+        for task in ("expression", "attributes", "alignment", "verification")
+    }
+    console = Console(width=80, file=StringIO())
+    console.print(summary.summary(summary.read(folders, adapted=True)))
+    printed = "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+    assert f"```text\n{printed}\n```" in README.read_text(encoding="utf-8")
+
+
+def test_the_readme_states_the_region_quality_of_the_demo() -> None:
+    found = json.loads((DOCS / "evidence/regions-demo.json").read_text())
+    heatmaps, colours = (found[name]["nmi"] for name in ("pretrained", "colours"))
+    words = f"{heatmaps / colours:.1f} times as well as colours do (NMI {heatmaps:.3f} compared with {colours:.3f})"
+    assert words in " ".join(README.read_text(encoding="utf-8").split())

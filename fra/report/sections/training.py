@@ -67,7 +67,7 @@ def training_charts(history: pd.DataFrame) -> list[Chart]:
 
 MASKS_FROM = {
     "pretrained": "heatmaps of this run",
-    "start": "heatmaps of the weights that it started from",
+    "start": "heatmaps before this run",
     "random": "heatmaps of untrained networks",
     "features": "k-means of this backbone's features",
     "place": "fixed cells, the same on every face",
@@ -79,13 +79,13 @@ MASKS_FROM = {
 def region_table(quality: Mapping[str, Any]) -> Table:
     """Return a table of how well masks match facial parts, other crops and other people, one row for each method."""
     metrics = {
-        "nmi": "Facial parts (NMI)",
-        "view_kappa": "Another crop (kappa)",
-        "people_kappa": "Another person (kappa)",
+        "nmi": "Parts (NMI)",
+        "view_kappa": "Crops (kappa)",
+        "people_kappa": "People (kappa)",
     }
     names = [name for name in MASKS_FROM if name in quality] + sorted(set(quality) - set(MASKS_FROM))
     return Table(
-        "How well masks agree with facial parts, with those of another crop, and with those of another person",
+        "How well masks agree with facial parts, with those of another crop, and between people",
         ["Masks from", *metrics.values()],
         [
             [MASKS_FROM.get(name, name), *(f"{quality[name][metric]:.3f}" for metric in metrics)]
