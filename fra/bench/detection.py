@@ -133,8 +133,11 @@ def _subjects(source: FaceSource, count: int, seed: int) -> Iterator[Subject]:
 def generated_faces(count: int, seed: int) -> Pixels:
     """The first `count` generated faces of a seed (count, 64, 64, 3)."""
     generator = generated.load()
-    blocks = range(-(-count // generated.BLOCK))
-    return np.concatenate([generated.draw(generator, seed, block) for block in blocks])[:count]
+    parts = [
+        generated.draw(generator, seed, start // generated.BLOCK, min(generated.BLOCK, count - start))
+        for start in range(0, count, generated.BLOCK)
+    ]
+    return np.concatenate(parts)
 
 
 def generated_subjects(count: int, seed: int) -> Iterator[Subject]:

@@ -16,7 +16,7 @@ SMALL = ["--image-size", "32", "--batch-size", "8", "--rounds", "1"]
 @pytest.mark.parametrize(
     "command",
     [
-        ["step", *NETWORK, *SMALL],
+        pytest.param(["step", *NETWORK, *SMALL], marks=pytest.mark.slow),
         pytest.param(["train", *NETWORK, *SMALL, "--count", "16"], marks=pytest.mark.slow),
         pytest.param(["loader", *SMALL, "--count", "16"], marks=pytest.mark.slow),
         ["embed", "--backbone", "mini", *SMALL, "--images", "8"],

@@ -76,7 +76,10 @@ BACKBONES = {
 }
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize(
+    "backbone",
+    [pytest.param(name, marks=pytest.mark.slow if BACKBONES[name] > 100 else ()) for name in BACKBONES],
+)
 def test_timm_recipe_gives_the_embeddings(backbone: str, faces: Path, tmp_path: Path) -> None:
     size = BACKBONES[backbone]
     weights = weights_of(backbone, tmp_path, size)
@@ -86,6 +89,7 @@ def test_timm_recipe_gives_the_embeddings(backbone: str, faces: Path, tmp_path: 
     check_recipe(recipe, weights, pixels_of(faces, size)[:3])
 
 
+@pytest.mark.slow
 def test_a_recipe_runs_in_a_fresh_process(model: Path, tmp_path: Path) -> None:
     recipe = export(model, "program", tmp_path / "model.pt2")
     program = f"import torch\nimages = torch.zeros(2, 3, 64, 64)\n{recipe}\nprint(tuple(embeddings.shape))"

@@ -60,7 +60,7 @@ def test_every_command_of_the_tutorial_runs(tmp_path: Path) -> None:
             if command.startswith(SET_UP):
                 continue
             seen.append(command.split()[0])
-            done = run(workspace, "bash", "-c", command, PYTHONPATH=str(workspace))
+            done = run(workspace, "bash", "-c", command, timeout=1800, PYTHONPATH=str(workspace))
             assert done.returncode == 0, f"{command}\n{done.stdout}"
     assert {"python", "dvc", "fra"} == set(seen)
     for name in (

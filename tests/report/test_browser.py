@@ -93,7 +93,7 @@ def test_all_pictures_load(visit: Any) -> None:
     ("viewport", "scheme"),
     [
         (DESKTOP, "light"),
-        (PHONE, "dark"),
+        pytest.param(PHONE, "dark", marks=pytest.mark.slow),
         pytest.param(DESKTOP, "dark", marks=pytest.mark.slow),
         pytest.param(PHONE, "light", marks=pytest.mark.slow),
     ],

@@ -166,7 +166,7 @@ def backbone(folder: Path) -> dict[str, torch.Tensor]:
     return {name: value for name, value in weights.items() if "running" not in name and "tracked" not in name}
 
 
-@pytest.mark.parametrize("optimizer", ["lars", "adamw"])
+@pytest.mark.parametrize("optimizer", ["lars", pytest.param("adamw", marks=pytest.mark.slow)])
 def test_the_backbone_is_frozen_while_new_heads_warm_up(
     trained: Path, tmp_path: Path, optimizer: str
 ) -> None:

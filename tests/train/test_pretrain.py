@@ -97,7 +97,7 @@ class StopsAt:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("step", [2, 8, 12])
+@pytest.mark.parametrize("step", [8, *(pytest.param(step, marks=pytest.mark.slow) for step in (2, 12))])
 def test_an_interrupted_run_ends_bit_identical(whole: Path, tmp_path: Path, step: int) -> None:
     """Interrupted before the first checkpoint, between two, and after the last."""
     with pytest.raises(KeyboardInterrupt):

@@ -139,15 +139,15 @@ def architecture() -> nn.Sequential:
     return nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], 3, 4, 2, 1, bias=False), nn.Tanh())
 
 
-def draw(generator: nn.Module, seed: int, block: int) -> NDArray[np.uint8]:
-    """Draws the images of a block: (BLOCK, 64, 64, 3), RGB."""
+def draw(generator: nn.Module, seed: int, block: int, images: int = BLOCK) -> NDArray[np.uint8]:
+    """Draws the first images of a block: (`images`, 64, 64, 3), RGB."""
     import torch
 
     numbers = np.random.default_rng([seed, block]).standard_normal((BLOCK, NOISE, 1, 1), dtype=np.float32)
     noise = torch.from_numpy(numbers)
     with torch.inference_mode():
-        parts = [generator(noise[start : start + BATCH]) for start in range(0, BLOCK, BATCH)]
-        pixels = torch.cat(parts).add(1).mul(127.5).round().clamp(0, 255).byte()
+        parts = [generator(noise[start : start + BATCH]) for start in range(0, images, BATCH)]
+        pixels = torch.cat(parts)[:images].add(1).mul(127.5).round().clamp(0, 255).byte()
     found: NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).contiguous().numpy()
     return found
 
