@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pandas as pd
+
 from fra.data.datasets import ingest as datasets
 from fra.data.datasets.frames import FrameStore
 from fra.data.datasets.records import DatasetConfig, root_of
@@ -46,6 +48,17 @@ def frame_store(name: str) -> FrameStore:
     return FrameStore(folder, module_hash("fra.data.datasets.frames")[:16], publish, executor)
 
 
+def places(records: pd.DataFrame) -> str:
+    """Returns in words how many photographs, and frames of videos, the records of faces are from."""
+    different = records.drop_duplicates(sorted(PLACE & set(records.columns)))
+    if "photo.seconds" not in different:
+        return f"{len(different):,} photographs"
+    frames = different.loc[different["photo.seconds"].notna(), "photo.video"]
+    photographs = len(different) - len(frames)
+    words = [f"{photographs:,} photographs"] if photographs else []
+    return " and ".join([*words, f"{len(frames):,} frames of {frames.nunique():,} videos"])
+
+
 def ingest() -> None:
     """Writes the records of the selected data set, without people who withdrew their consent.
 
@@ -73,10 +86,10 @@ def ingest() -> None:
     if search:
         without = int(records["photo.problem"].notna().sum())
         logger.info(
-            "%s: %s faces in %s photographs; %s photographs have no face to crop, or cannot be decoded",
+            "%s: %s faces in %s; %s of these have no face to crop, or cannot be decoded",
             config.name,
             f"{len(records) - without:,}",
-            f"{len(records.drop_duplicates(sorted(PLACE & set(records.columns)))):,}",
+            places(records),
             f"{without:,}",
         )
     if withdrawn:

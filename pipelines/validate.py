@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
+from fra.data.datasets.records import root_of
 from fra.data.loader.config import DataConfig
 from fra.data.views.config import ViewsConfig
 from fra.validation import terminal
@@ -17,11 +19,10 @@ from pipelines.project.dataset import selected_dataset, validation_folder
 from pipelines.stage import logger, main
 
 
-def files_of(name: str) -> DatasetFiles:
-    """Returns the files of a data set in this workspace."""
-    return DatasetFiles(
-        name, paths.manifest(name), paths.shards(name), tuple(sorted(paths.beton(name).glob("*.beton")))
-    )
+def files_of(name: str, photographs: Path | None = None) -> DatasetFiles:
+    """Returns the files of a data set in this workspace; `photographs` is the folder that faces were cropped from."""
+    betons = tuple(sorted(paths.beton(name).glob("*.beton")))
+    return DatasetFiles(name, paths.manifest(name), paths.shards(name), betons, photographs)
 
 
 def remedy(result: ValidationResult) -> str:
@@ -49,7 +50,9 @@ def validate() -> None:
     trained = dataset.name == values["dataset"]["name"]
     others = sorted({str(task["dataset"]) for task in values["tasks"].values()} - {dataset.name})
     result, quarantined = validation.validate(
-        files_of(dataset.name),
+        files_of(
+            dataset.name, root_of(dataset, paths.raw(dataset.name)) if dataset.faces == "detect" else None
+        ),
         out,
         config,
         # a set that is trained on must hold no test image of the tasks' sets, and must give sound batches

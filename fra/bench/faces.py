@@ -19,8 +19,9 @@ from fra.bench.detection import generated_faces
 from fra.bench.measure import alternate, comparison, cpu_seconds_per_item, items_per_second, measure
 from fra.bench.scenes import random_side, scene
 from fra.data.images import decode, read_file
-from fra.faces.crop import crop, crop_transform
+from fra.faces.config import MIN_SCORE, FacesConfig
 from fra.faces.detectors import detector
+from fra.faces.extract import crop_faces
 from fra.faces.weights import packaged_weights
 from fra.faces.yunet import INSTALL, WEIGHTS, WEIGHTS_SHA256
 
@@ -59,12 +60,10 @@ def plain_loop(paths: Sequence[Path]) -> Iterator[int]:
 
 
 def our_loop(paths: Sequence[Path]) -> Iterator[int]:
-    """Decodes, detects, aligns and crops."""
-    yunet = detector("yunet", SCORE)
+    """What `fra faces` does with a photograph but for writing files: decodes, detects and crops."""
+    yunet, config = detector("yunet", MIN_SCORE), FacesConfig(score=SCORE, size=SIZE)
     for path in paths:
-        photo_HW3 = decode(read_file(path))
-        for face in yunet.detect(photo_HW3):
-            crop(photo_HW3, crop_transform(face, "aligned", SIZE, margin=0.2), SIZE)
+        crop_faces(decode(read_file(path)), "aligned", config, yunet)
         yield 1
 
 

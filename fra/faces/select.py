@@ -51,7 +51,7 @@ def from_numbers(values: Sequence[float]) -> list[FoundFace]:
 def find(photo_HW3: Pixels, detector: Detector) -> list[FoundFace]:
     """All faces that a detector finds in an upright RGB photograph, highest score first."""
     found = []
-    for face in search(photo_HW3, detector):
+    for face in detector.follow_tilt(photo_HW3, search(photo_HW3, detector)):
         part = crop(photo_HW3, box_transform(face.box, SIDE, margin=0.0), SIDE)
         found.append(FoundFace(face, sharpness(np.asarray(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY), np.uint8))))
     return found

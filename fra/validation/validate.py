@@ -36,12 +36,16 @@ Training = tuple[DataConfig, ViewsConfig]
 
 @dataclass(frozen=True)
 class DatasetFiles:
-    """The files of a prepared data set: its manifest, the folder of its shards, its betons."""
+    """The files of a prepared data set: its manifest, the folder of its shards, its betons.
+
+    `photographs` is the folder of the photographs that faces were cropped from; None for a set of whole images.
+    """
 
     name: str
     manifest: Path
     shards: Path
     betons: tuple[Path, ...] = ()
+    photographs: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,8 @@ def evaluate(
     write_json({inputs.data.name: profile}, out / "profile.json")
     written = {name: sha256(out / name) for name in ("quarantine.csv", "profile.json")}
     result = conclude(inputs, results, quarantined, explainer, config, written)
-    docs.write(out / docs.SITE, result, results, explainer, quarantined, inputs.data.shards, config, finder)
+    data, site = inputs.data, out / docs.SITE
+    docs.write(site, result, results, explainer, quarantined, data.shards, config, finder, data.photographs)
     write(result, out / "verdict.json")  # last: where this file exists, the others are complete
     return result, quarantined
 

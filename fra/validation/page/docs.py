@@ -116,6 +116,7 @@ def write(
     shards: Path,
     config: ValidateConfig,
     finder: FaceFinder | None = None,
+    photographs: Path | None = None,
 ) -> None:
     """Writes the pages into the folder `site`, replacing the present ones.
 
@@ -128,9 +129,11 @@ def write(
         shards: The folder of the shards, to read thumbnails from.
         config: The limits that the charts show.
         finder: Finds the faces whose boxes are drawn; None for no boxes.
+        photographs: The folder of the photographs that faces were cropped from; None for a set of whole images.
     """
     table = explainer.frames["images"]
-    plain = sheet.thumbnails(table, sheet.rows_shown(results, explainer, on_faces=False), shards)
+    shown = sheet.rows_shown(results, explainer, on_faces=False)
+    plain = sheet.thumbnails(table, shown, shards) | sheet.photographs(table, shown, photographs)
     sample = sheet.sample(table).tolist()
     on_faces = sheet.rows_shown(results, explainer, on_faces=True)
     boxed = sheet.thumbnails(table, {*sample, *on_faces}, shards, finder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import tarfile
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fra.data.images import ImageError, decode, members
+from fra.data.images import ImageError, decode, members, read_file
 from fra.faces.detect import Pixels, Points
 from fra.validation.face_stats import FaceFinder
 from fra.validation.results import Explainer, RuleResult
@@ -79,6 +80,21 @@ def thumbnails(
                 found[row_of[key]] = thumbnail(pixels, finder.find(pixels).corners if finder else ())
         except (OSError, EOFError, tarfile.TarError, ImageError):
             continue
+    return found
+
+
+def photographs(images: pd.DataFrame, rows: Collection[int], root: Path | None) -> dict[int, str]:
+    """Returns thumbnails of photographs that are in no shard, as no face was found in them.
+
+    Frames of videos and members of tars, which are no files below `root`, are left out, as is what cannot be decoded.
+    """
+    if root is None:
+        return {}
+    shown = images.loc[sorted(rows)]
+    found: dict[int, str] = {}
+    for row, source in shown.loc[shown["shard"].isna() & shown["no_face"].notna(), "source"].items():
+        with suppress(OSError, ImageError):
+            found[int(str(row))] = thumbnail(decode(read_file(root / source)))
     return found
 
 

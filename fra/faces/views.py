@@ -1,0 +1,112 @@
+"""Square views of places in a photograph: scaled, rotated or mirrored."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from fra.faces.crop import Transform, apply, at_pixel_centres, invert, part_around
+from fra.faces.detect import Face, Pixels
+
+
+class Look(NamedTuple):
+    """How a place is looked at.
+
+    Attributes:
+        side: Pixels of the square.
+        surroundings: What it shows on each side of a face's box, as a share of the box's longer side.
+        mirrored: Whether it is mirrored.
+    """
+
+    side: int
+    surroundings: float
+    mirrored: bool = False
+
+
+class View(NamedTuple):
+    """A square view of a face.
+
+    Attributes:
+        transform_23: From pixels of the photograph to pixels of the square, before it is mirrored.
+        look: Size, surroundings and mirroring.
+        angle: By how many degrees the photograph is rotated in it, counter-clockwise.
+        reach: Half of the face's longer side, in pixels of the square.
+    """
+
+    transform_23: Transform
+    look: Look
+    angle: float
+    reach: float
+
+    @classmethod
+    def of(cls, face: Face, look: Look, angle: float = 0.0) -> View:
+        """The view with a face in its middle."""
+        scale = look.side / (max(face.box[2:]) * (1 + 2 * look.surroundings))
+        x, y = face.centre.tolist()
+        transform_23 = np.asarray(cv2.getRotationMatrix2D((x, y), angle, scale), np.float64)
+        transform_23[:, 2] += look.side / 2 - face.centre
+        return cls(transform_23, look, angle, max(face.box[2:]) / 2 * scale)
+
+    def best(self, found: list[Face]) -> Face | None:
+        """The face with the highest score, of those found in the square as it is shown, in pixels of the square.
+
+        Only faces whose centre is in the viewed face's box count.
+        """
+        middle = self.look.side / 2
+        at_centre = [face for face in found if np.abs(face.centre - middle).max() < self.reach]
+        face = max(at_centre, key=lambda face: face.score, default=None)
+        return face.mirrored(self.look.side) if face is not None and self.look.mirrored else face
+
+    def in_photograph(self, face: Face) -> Face:
+        """A face of the square in pixels of the photograph; its box stays upright there."""
+        back_23 = invert(self.transform_23)
+        scale = float(np.sqrt(np.linalg.det(back_23[:, :2])))
+        x, y = apply(back_23, face.centre[None])[0].tolist()
+        width, height = face.box[2] * scale, face.box[3] * scale
+        return Face(
+            (x - width / 2, y - height / 2, width, height), apply(back_23, face.points_52), face.score
+        )
+
+
+class Pyramid:
+    """A photograph in its own size, a half, a quarter …, each made when it is first needed.
+
+    What is less than half as large as in the photograph is taken from a smaller level, whose pixels are averages: that
+    costs little and skips no pixels (aliasing).
+    """
+
+    def __init__(self, photo_HW3: Pixels) -> None:
+        """Takes an upright photograph."""
+        self._levels = [photo_HW3]
+
+    def shrunk(self, size: tuple[int, int]) -> Pixels:
+        """The whole photograph in a smaller size (width, height)."""
+        height, width = self._levels[0].shape[:2]
+        level = self._levels[self._level(max(size[0] / width, size[1] / height))]
+        return np.asarray(cv2.resize(level, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+
+    def pixels(self, view: View) -> Pixels:
+        """The pixels (side, side, 3) of a view; beyond the photograph its edge is repeated."""
+        number = self._level(float(np.sqrt(np.linalg.det(view.transform_23[:, :2]))))
+        move_23 = at_pixel_centres(view.transform_23, np.full(2, 2.0**number))
+        side = view.look.side
+        part, corner = part_around(
+            self._levels[number], move_23, side
+        )  # OpenCV takes no side of 32,768 pixels
+        move_23[:, 2] += move_23[:, :2] @ corner
+        square = cv2.warpAffine(
+            part, move_23, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        return np.asarray(square[:, ::-1] if view.look.mirrored else square, np.uint8)
+
+    def _level(self, scale: float) -> int:
+        """The number of the smallest level that has at least the pixels for a scale; it is made where it is missing."""
+        number = max(0, int(np.log2(1 / scale)))
+        while len(self._levels) <= number and min(self._levels[-1].shape[:2]) >= 4:
+            last = self._levels[-1]
+            height, width = last.shape[0] // 2, last.shape[1] // 2
+            half = cv2.resize(last[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
+            self._levels.append(np.asarray(half, np.uint8))
+        return min(number, len(self._levels) - 1)
