@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # Faces are personal data: ONNX Runtime and huggingface_hub send telemetry unless this is set before they are imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# Threads that wait for others sleep; by default they keep their cores busy, which other work on the machine then lacks.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __all__ = ["load", "load_task"]
 

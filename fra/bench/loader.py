@@ -32,12 +32,12 @@ from fra.bench.measure import (
     cpu_seconds_per_item,
     items_per_second,
     measure,
-    torch_threads,
 )
 from fra.data.loader.build import build_loader
 from fra.data.loader.config import DataConfig
 from fra.data.views.config import ViewsConfig
 from fra.data.views.views import Views
+from fra.parallel import torch_threads
 
 CPU = torch.device("cpu")
 

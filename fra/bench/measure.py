@@ -5,8 +5,7 @@ from __future__ import annotations
 import resource
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias, TypeVar
 
 import torch
@@ -70,17 +69,6 @@ def cpu_seconds_per_item(measurements: Sequence[Measurement]) -> float:
 def comparison(baseline: float, ours: float, unit: str = "images/s") -> dict[str, float | str]:
     """Returns the keys that every benchmark has: two rates, and how many times faster ours is."""
     return {"baseline": baseline, "ours": ours, "ratio": ours / baseline, "unit": unit}
-
-
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Sets the number of PyTorch's threads within its block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def check_rounds(rounds: int, batch_size: int) -> None:

@@ -28,7 +28,6 @@ from fra.bench.measure import (
     device_name,
     items_per_second,
     measure,
-    torch_threads,
 )
 from fra.bench.step import both_steps
 from fra.data.loader.build import build_loader
@@ -37,6 +36,7 @@ from fra.data.loader.protocol import Loader
 from fra.data.views.config import ViewsConfig
 from fra.data.views.views import Views
 from fra.method.config import ModelConfig
+from fra.parallel import torch_threads
 from fra.train.prefetch import StepTimer, prefetch
 from fra.train.step import AsyncCopy, StepOutput, choose_precision
 

@@ -6,6 +6,9 @@ every process. Only Python reads them, so a plain dictionary replaces it.
 
 from unittest.mock import patch
 
+import torch
+
+_threads = torch.get_num_threads()
 with patch("numba.typed.Dict", dict):
     from ffcv.fields import IntField, RGBImageField
     from ffcv.fields.decoders import IntDecoder
@@ -21,6 +24,8 @@ with patch("numba.typed.Dict", dict):
     from ffcv.reader import Reader
     from ffcv.traversal_order.base import TraversalOrder
     from ffcv.writer import DatasetWriter, handle_sample
+
+torch.set_num_threads(_threads)  # the import of FFCV sets it to 1
 
 __all__ = [
     "IMAGE_MODES",

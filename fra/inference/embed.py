@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import mmap
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -20,10 +22,16 @@ from fra.faces.detect import Face, Pixels
 from fra.files import atomic, check_output, sha256
 from fra.inference.detection import Detection, FaceFinder
 from fra.inference.encoder import FaceEncoder, load
-from fra.inference.image_files import Skipped, Source, batches, check_names, columns, resolve
+from fra.inference.image_files import Batch, Skipped, Source, batches, check_names, columns, resolve
+from fra.parallel import map_batches
 from fra.weights import released
 
-SUFFIXES = (".parquet", ".npz")
+SUFFIXES = (".parquet", ".arrow", ".npz")
+ROWS = 512
+"""Rows of a gallery that are compared at a time: they stay in the processor's cache."""
+
+RELEASED_AFTER = 256
+"""Blocks after which the memory of a mapped file is released."""
 
 
 def device_of(name: str) -> torch.device:
@@ -45,10 +53,11 @@ def embed(
     Args:
         patterns: Files, folders, glob patterns or tar shards.
         weights: Weights file, or the name of released weights.
-        out: .parquet (columns `image`, `embedding`; metadata `fra` names the weights) or .npz (arrays `images`,
-            `embeddings`, `weights`). With `detection` also `face` (number in the image, the largest first), `box`
-            (left, top, width and height in pixels of the upright image) and `score` (.npz: `faces`, `boxes`, `scores`
-            and `crop`).
+        out: .parquet or .arrow (columns `image`, `embedding`; metadata `fra` names the weights), or .npz (arrays
+            `images`, `embeddings`, `weights`). `read` maps an .arrow file into memory, the
+            fastest for `search`. With `detection` also `face` (number in the image, the largest first), `box` (left,
+            top, width and height in pixels of the upright image) and `score` (.npz: `faces`, `boxes`, `scores` and
+            `crop`).
         batch_size: Images per batch.
         device: "cpu", "cuda" or "auto".
         detection: How faces are found and cropped; None: each image is one face.
@@ -71,10 +80,11 @@ def embed(
     parts: list[NDArray[np.float32]] = []
     unit = "image" if detection is None else "face"
     with tqdm(desc="embed", unit=unit, mininterval=1) as bar:
-        for batch in batches(paths, encoder.image_size, batch_size, skipped, detection):
-            sources += batch.sources
-            parts.append(encoder.embed(batch.pixels_N3HW, batch_size).cpu().numpy())
-            bar.update(len(batch.sources))
+        found = batches(paths, encoder.image_size, batch_size, skipped, detection)
+        for batch_sources, part in map_batches(partial(_embed, encoder), found, encoder.device):
+            sources += batch_sources
+            parts.append(part)
+            bar.update(len(batch_sources))
     if not parts:
         raise skipped.nothing_left()
     origin = {"weights": sha256(released.find(weights)), **description(encoder)}
@@ -82,6 +92,10 @@ def embed(
         origin["faces"] = detection.description()
     write(sources, np.concatenate(parts), origin, out)
     return skipped
+
+
+def _embed(encoder: FaceEncoder, batch: Batch) -> tuple[list[Source], NDArray[np.float32]]:
+    return batch.sources, encoder.embed(batch.pixels_N3HW, len(batch.sources)).cpu().numpy()
 
 
 def description(encoder: FaceEncoder) -> dict[str, object]:
@@ -98,12 +112,12 @@ def write(
 ) -> None:
     """Write embeddings atomically; `origin` says which encoder they come from, and how faces were cropped."""
     table = columns(sources)
-    with atomic(out) as partial:
+    with atomic(out) as file:
         if out.suffix == ".npz":
             arrays: dict[str, Any] = {PLURAL[name]: np.array(column) for name, column in table.items()}
             if "faces" in origin:
                 arrays["crop"] = origin["faces"]["crop"]
-            with partial.open("wb") as stream:
+            with file.open("wb") as stream:
                 np.savez(stream, **arrays, embeddings=embeddings_ND, weights=origin["weights"])
             return
         values = pa.FixedSizeListArray.from_arrays(pa.array(embeddings_ND.ravel()), embeddings_ND.shape[1])
@@ -111,8 +125,12 @@ def write(
         arrow = pa.table(
             {name: pa.array(column, types.get(name)) for name, column in table.items()}
             | {"embedding": values}
-        )
-        pq.write_table(arrow.replace_schema_metadata({"fra": json.dumps(origin)}), partial)
+        ).replace_schema_metadata({"fra": json.dumps(origin)})
+        if out.suffix == ".arrow":
+            with pa.ipc.new_file(file, arrow.schema) as stream:
+                stream.write_table(arrow)
+            return
+        pq.write_table(arrow, file)
 
 
 class Match(NamedTuple):
@@ -133,22 +151,46 @@ class Gallery(NamedTuple):
     """Embeddings of a file.
 
     Attributes:
-        names: Of the images.
-        embeddings_ND: One row per image, or per face.
+        rows: Columns `image` (names) and `embedding`, and `face` (numbers of faces) where faces were found in images.
         weights: SHA-256 of the weights that they come from.
-        faces: Number of each face in its image; None where each image is one face.
         crop: How faces were cropped; None where each image is one face.
+        mapping: The file, where `rows` is mapped into memory.
     """
 
-    names: list[str]
-    embeddings_ND: NDArray[np.float32]
+    rows: pa.Table
     weights: str
-    faces: list[int] | None = None
     crop: CropKind | None = None
+    mapping: mmap.mmap | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the images."""
+        names: list[str] = self.rows["image"].to_pylist()
+        return names
+
+    @property
+    def faces(self) -> list[int] | None:
+        """Number of each face in its image; None where each image is one face."""
+        return self.rows["face"].to_pylist() if "face" in self.rows.column_names else None
+
+    @property
+    def embeddings_ND(self) -> NDArray[np.float32]:
+        """One row per image, or per face."""
+        return np.concatenate(list(self.blocks(self.rows.num_rows)))
+
+    def blocks(self, rows: int | None = None) -> Iterator[NDArray[np.float32]]:
+        """The embeddings, at most `rows` (default: `ROWS`) at a time, without copies."""
+        batches = self.rows.select(["embedding"]).to_batches(max_chunksize=max(rows or ROWS, 1))
+        for number, batch in enumerate(batches, start=1):
+            values = batch.column(0)
+            yield values.flatten().to_numpy().reshape(-1, values.type.list_size)
+            if self.mapping is not None and number % RELEASED_AFTER == 0:
+                self.mapping.madvise(mmap.MADV_DONTNEED)  # pages that were read count as memory in use
 
     def match(self, row: int, cosine: float) -> Match:
         """The entry of a row as a match."""
-        return Match(self.names[row], cosine, None if self.faces is None else self.faces[row])
+        face = self.rows["face"][row].as_py() if "face" in self.rows.column_names else None
+        return Match(self.rows["image"][row].as_py(), cosine, face)
 
 
 def read(path: Path) -> Gallery:
@@ -162,18 +204,35 @@ def read(path: Path) -> Gallery:
         raise FileNotFoundError(f"{path}: no such file; `fra embed` writes one")
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as content:
-                names, values_ND = content["images"].tolist(), content["embeddings"]
-                faces = (content["faces"].tolist(), str(content["crop"])) if "faces" in content else ()
-                return Gallery(names, values_ND, str(content["weights"]), *faces)
-        table = pq.read_table(path)
+            return _read_npz(path)
+        mapping = None
+        if path.suffix == ".arrow":
+            with path.open("rb") as stream:
+                mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            table = pa.ipc.open_file(pa.py_buffer(mapping)).read_all()
+        else:
+            table = pq.read_table(path)
         origin = json.loads((table.schema.metadata or {})[b"fra"])
-        values = table["embedding"].combine_chunks()
-        values_ND = values.flatten().to_numpy().reshape(-1, values.type.list_size)
-        faces = (table["face"].to_pylist(), origin["faces"]["crop"]) if "faces" in origin else ()
-        return Gallery(table["image"].to_pylist(), values_ND, origin["weights"], *faces)
+        wanted = [name for name in ("image", "face") if name in table.column_names]
+        if not pa.types.is_fixed_size_list(table["embedding"].type):
+            raise ValueError("embeddings differ in length")
+        crop = origin["faces"]["crop"] if "faces" in origin else None
+        return Gallery(table.select([*wanted, "embedding"]), origin["weights"], crop, mapping)
     except (pa.ArrowException, KeyError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}: not a file of embeddings that `fra embed` wrote ({error})") from None
+
+
+def _read_npz(path: Path) -> Gallery:
+    with np.load(path, allow_pickle=False) as content:
+        values_ND = content["embeddings"]
+        columns = {"image": pa.array(content["images"].tolist())}
+        if "faces" in content:
+            columns["face"] = pa.array(content["faces"])
+        columns["embedding"] = pa.FixedSizeListArray.from_arrays(
+            pa.array(values_ND.ravel()), values_ND.shape[1]
+        )
+        crop = str(content["crop"]) if "faces" in content else None
+        return Gallery(pa.table(columns), str(content["weights"]), cast(CropKind | None, crop))
 
 
 def search(image: Path, gallery: Path, weights: Path, count: int = 5) -> list[Match]:
@@ -253,14 +312,34 @@ def read_gallery(gallery: Path, weights: Path) -> Gallery:
 
 def nearest(queries: Sequence[Pixels], known: Gallery, weights: Path, count: int) -> list[list[Match]]:
     """The entries of the gallery that are most similar to each query, the most similar first."""
-    mean = known.embeddings_ND.mean(axis=0) * np.float32(len(known.names) > 1)
-    gallery_ND = unit(known.embeddings_ND - mean)
-    matches = []
-    for query in unit(load(weights).embed(queries).numpy() - mean):
-        cosine_N = gallery_ND @ query
-        order = np.argsort(-cosine_N, kind="stable")[:count]
-        matches.append([known.match(row, float(cosine_N[row])) for row in order.tolist()])
-    return matches
+    number = known.rows.num_rows
+    sums_D = sum(block.sum(axis=0).astype(np.float64) for block in known.blocks())
+    mean_D = (sums_D / number * (number > 1)).astype(np.float32)
+    query_QD = unit(load(weights).embed(queries).numpy() - mean_D)
+    cosine_NQ = np.concatenate([_cosines(block, mean_D, query_QD) for block in known.blocks()])
+    return [
+        [known.match(row, float(cosine_N[row])) for row in largest(cosine_N, count).tolist()]
+        for cosine_N in cosine_NQ.T
+    ]
+
+
+def _cosines(
+    rows_ND: NDArray[np.float32], mean_D: NDArray[np.float32], query_QD: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return the cosines (N, Q) of rows minus the mean with queries of length 1; 0 for rows that are the mean."""
+    centred_ND = rows_ND - mean_D
+    length_N = np.sqrt(np.einsum("nd,nd->n", centred_ND, centred_ND))
+    cosine_NQ: NDArray[np.float32] = centred_ND @ query_QD.T / np.maximum(length_N, 1e-12)[:, None]
+    return cosine_NQ
+
+
+def largest(values_N: NDArray[np.float32], count: int) -> NDArray[np.intp]:
+    """Return the indices of the largest values, in descending order; equal values keep their order."""
+    if count < len(values_N):
+        candidates = np.flatnonzero(values_N >= np.partition(values_N, -count)[-count])
+    else:
+        candidates = np.arange(len(values_N))
+    return candidates[np.argsort(-values_N[candidates], kind="stable")][:count]
 
 
 def unit(vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:

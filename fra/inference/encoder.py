@@ -16,6 +16,7 @@ from fra.data.images import decode, read_file, resize, to_pixels
 from fra.method import backbone as backbones
 from fra.method.backbone import Backbone
 from fra.method.networks import Encoder
+from fra.parallel import map_batches
 from fra.weights.pretrained import PretrainedBackbone, Stored, read, restore, restore_backbone
 
 AnyImage: TypeAlias = Image.Image | NDArray[np.uint8] | Path | str
@@ -33,11 +34,16 @@ class FaceEncoder(PretrainedBackbone):
         super().__init__(backbone, metadata)
         self.neck = neck
 
-    @torch.inference_mode()
     def embed(self, images: Sequence[AnyImage] | Tensor, batch_size: int = 64) -> Tensor:
         """Return spatially averaged features (N, feature_dim), float32, on the module's device."""
-        parts = [self._features(batch).mean((2, 3)) for batch in self._batches(images, batch_size)]
-        return torch.cat(parts) if parts else self._empty(self.feature_dim)
+
+        @torch.inference_mode()
+        def pooled(batch: Sequence[AnyImage] | Tensor) -> Tensor:
+            return self._features(self.prepare(batch)).mean((2, 3))
+
+        parts = list(map_batches(pooled, split(images, batch_size), self.device))
+        with torch.inference_mode():
+            return torch.cat(parts) if parts else self._empty(self.feature_dim)
 
     @torch.inference_mode()
     def feature_maps(self, images: Sequence[AnyImage] | Tensor, batch_size: int = 64) -> Tensor:

@@ -22,7 +22,8 @@ from fra.faces.extract import FaceCrop
 from fra.files import new_folder
 from fra.inference.detection import Detection, FaceFinder, FacesFound, opencv_in_one_thread
 from fra.inference.face_drawing import draw_faces
-from fra.inference.image_files import File, Skipped, check_names, expand, find, map_ahead
+from fra.inference.image_files import File, Skipped, check_names, expand, find
+from fra.parallel import map_ahead
 
 TABLE = "faces.parquet"
 COLUMNS = pa.schema(

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import glob
-import os
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,12 +18,10 @@ from fra.data.images import ImageError, decode, read_file, resize
 from fra.faces.crop import Transform
 from fra.faces.detect import Face, Pixels
 from fra.inference.detection import Detection, FaceFinder, opencv_in_one_thread
+from fra.parallel import map_ahead
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-T = TypeVar("T")
-U = TypeVar("U")
 
 
 class File(NamedTuple):
@@ -201,23 +196,6 @@ def read_part(path: Path, offset: int, size: int) -> bytes:
     with path.open("rb") as stream:
         stream.seek(offset)
         return stream.read(size)
-
-
-def map_ahead(function: Callable[[T], U], items: Iterable[T], count: int) -> Generator[U, None, None]:
-    """Yield `function` of every item in order, computed by threads at most `count` items ahead.
-
-    Close it (`contextlib.closing`) where `function` writes: it then waits for the items that threads are working on.
-    """
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        source = iter(items)
-        waiting: deque[Future[U]] = deque(pool.submit(function, item) for item in islice(source, count))
-        try:
-            while waiting:
-                done = waiting.popleft().result()
-                waiting.extend(pool.submit(function, item) for item in islice(source, 1))
-                yield done
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def batches(

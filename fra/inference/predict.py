@@ -23,9 +23,10 @@ from fra.files import atomic, check_output, new_folder, sha256
 from fra.inference.detection import Detection, FaceFinder, opencv_in_one_thread
 from fra.inference.embed import device_of
 from fra.inference.faces import common_folder, write_jpeg
-from fra.inference.image_files import Loaded, Skipped, Source, batches_of, columns, find, map_ahead, resolve
+from fra.inference.image_files import Batch, Loaded, Skipped, Source, batches_of, columns, find, resolve
 from fra.inference.task import TaskPredictor, load_task
 from fra.inference.task_drawing import draw_predictions
+from fra.parallel import map_ahead, map_batches
 
 
 def predict(
@@ -77,11 +78,11 @@ def predict(
         opencv_in_one_thread() if detect else nullcontext(),
         tqdm(desc="predict", unit="face" if detect else "image", mininterval=1) as bar,
     ):
-        for batch in batches_of(paths, load, batch_size, skipped):
-            sources += batch.sources
-            transforms = [source.transform_23 for source in batch.sources if source.transform_23 is not None]
-            tables.append(predictor.table(batch.pixels_N3HW.permute(0, 2, 3, 1).numpy(), transforms))
-            bar.update(len(batch.sources))
+        found = batches_of(paths, load, batch_size, skipped)
+        for batch_sources, part in map_batches(partial(_table, predictor), found, predictor.model.device):
+            sources += batch_sources
+            tables.append(part)
+            bar.update(len(batch_sources))
     if not tables:
         raise skipped.nothing_left()
     table = pd.concat(tables, ignore_index=True)
@@ -93,6 +94,11 @@ def predict(
         origin["faces"] = detection.description() | {"crop": "framing" if framed else "box"}
     write(sources, table, origin, out)
     return skipped
+
+
+def _table(predictor: TaskPredictor, batch: Batch) -> tuple[list[Source], pd.DataFrame]:
+    transforms = [source.transform_23 for source in batch.sources if source.transform_23 is not None]
+    return batch.sources, predictor.table(batch.pixels_N3HW.permute(0, 2, 3, 1).numpy(), transforms)
 
 
 def _load(predictor: TaskPredictor, name: str, image_HW3: Pixels) -> Loaded:

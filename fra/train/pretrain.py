@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from fra import dist
 from fra.data.views.views import Views
@@ -18,6 +19,7 @@ from fra.files import write_text
 from fra.method.backbone import checkpoint_gradients
 from fra.method.config import ModelConfig, ObjectiveConfig
 from fra.method.networks import build
+from fra.parallel import cores, torch_threads
 from fra.train.checkpoint import Checkpoints
 from fra.train.config import TrainConfig
 from fra.train.init import InitReport, initialise
@@ -31,6 +33,9 @@ from fra.weights.files import save_weights
 from fra.weights.pretrained import PREDICTORS
 
 logger = logging.getLogger(__name__)
+
+SMALL_NETWORK = 10_000_000
+"""Weights of the online and the target network up to which a step runs in one thread."""
 
 
 def pretrain(
@@ -105,7 +110,8 @@ def pretrain(
         )
         if trainer.restore():
             logger.info("continuing at step %d of %d from %s", trainer.state.step, trainer.steps, checkpoints)
-        trainer.train(stop)
+        with torch_threads(step_threads(model, trainer.device)):
+            trainer.train(stop)
         metrics, speed = _metrics(trainer), _speed(trainer)
         if dist.rank() == 0:
             origin = dict(provenance)
@@ -119,6 +125,18 @@ def pretrain(
             folder.remove()
         trainer.collectives.barrier()
     return {**metrics, **speed}
+
+
+def step_threads(model: nn.Module, device: torch.device) -> int:
+    """Returns the number of PyTorch's threads for training: one for small networks on a CPU, otherwise all cores.
+
+    The threads of a step meet after each of its operations. In a small network that costs more than it gains as soon as
+    anything else runs, such as the loader. The choice depends on the network alone, never on the load: another number
+    of threads rounds differently, and a resumed run gives the same bits.
+    """
+    if device.type != "cpu":
+        return torch.get_num_threads()
+    return cores() if sum(weight.numel() for weight in model.parameters()) > SMALL_NETWORK else 1
 
 
 def _continued(config: TrainConfig, start: InitReport) -> TrainConfig:

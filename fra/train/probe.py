@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fra.data import images
 from fra.data.views.config import ViewsConfig
 from fra.data.views.views import normalize
+from fra.parallel import map_batches
 from fra.train.config import ProbeConfig
 from fra.validation.verdict import read_usable_rows
 
@@ -71,14 +72,17 @@ class Probe:
     def _features(self, backbone: nn.Module, device: torch.device) -> Tensor:
         was_training = backbone.training
         backbone.eval()
-        parts = []
+
+        @torch.no_grad()
+        def features(first: int) -> Tensor:
+            pixels_BHW3 = torch.from_numpy(self.pixels_NHW3[first : first + BATCH_SIZE]).to(device)
+            batch = pixels_BHW3.permute(0, 3, 1, 2).float().div_(255)
+            features_BCHW: Tensor = backbone(normalize(batch, self.views.mean, self.views.std))
+            return features_BCHW.mean((2, 3))
+
         # Not compiled: another batch size would recompile the code of the training step.
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-            for first in range(0, len(self.pixels_NHW3), BATCH_SIZE):
-                pixels_BHW3 = torch.from_numpy(self.pixels_NHW3[first : first + BATCH_SIZE]).to(device)
-                batch = pixels_BHW3.permute(0, 3, 1, 2).float().div_(255)
-                features_BCHW: Tensor = backbone(normalize(batch, self.views.mean, self.views.std))
-                parts.append(features_BCHW.mean((2, 3)))
+        with torch.compiler.set_stance("force_eager"):
+            parts = list(map_batches(features, range(0, len(self.pixels_NHW3), BATCH_SIZE), device))
         backbone.train(was_training)
         return torch.cat(parts)
 

@@ -21,6 +21,7 @@ from fra.data import images
 from fra.faces import crop
 from fra.files import atomic, sha256
 from fra.method import backbone as backbones
+from fra.parallel import map_batches
 from fra.transfer import align
 from fra.weights import pretrained
 from fra.weights.pretrained import PretrainedBackbone
@@ -97,16 +98,22 @@ def _chunks(encoder: PretrainedBackbone, frame: pd.DataFrame, source: Source) ->
 def _forward(
     encoder: PretrainedBackbone, frame: pd.DataFrame, source: Source, view: View, grid: int
 ) -> NDArray[np.float32]:
+    @torch.inference_mode()
+    def features(pixels_BHW3: NDArray[np.uint8]) -> NDArray[np.float32]:
+        batch = encoder.normalise(pixels_BHW3)
+        pooled: NDArray[np.float32] = pool(encoder.backbone(batch).float(), view, grid).cpu().numpy()
+        return pooled
+
+    batches = (
+        chunk[first : first + 64]
+        for chunk in _chunks(encoder, frame, source)
+        for first in range(0, len(chunk), 64)
+    )
     parts = []
-    with (
-        torch.inference_mode(),
-        tqdm(total=len(frame), desc=f"features ({view})", unit="img", mininterval=1) as bar,
-    ):
-        for chunk in _chunks(encoder, frame, source):
-            for first in range(0, len(chunk), 64):
-                batch = encoder.normalise(chunk[first : first + 64])
-                parts.append(pool(encoder.backbone(batch).float(), view, grid).cpu().numpy())
-                bar.update(len(batch))
+    with tqdm(total=len(frame), desc=f"features ({view})", unit="img", mininterval=1) as bar:
+        for part in map_batches(features, batches, encoder.device):
+            parts.append(part)
+            bar.update(len(part))
     return np.concatenate(parts)
 
 

@@ -68,6 +68,11 @@ class PretrainedBackbone(nn.Module):
         self.register_buffer("std", torch.tensor(metadata["std"]).view(1, 3, 1, 1), persistent=False)
 
     @property
+    def device(self) -> torch.device:
+        """The device of the module."""
+        return self.get_buffer("mean").device
+
+    @property
     def feature_dim(self) -> int:
         """Number of channels of the backbone's feature map."""
         return self.backbone.feature_dim

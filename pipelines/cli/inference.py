@@ -24,7 +24,10 @@ Channels = tuple[float, float, float]
 @app.command()
 def embed(
     images: Images,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write: .parquet or .npz")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="The file to write: .parquet, .arrow (quick to search) or .npz"),
+    ],
     weights: Weights = WEIGHTS,
     batch_size: Annotated[int, typer.Option(help="Images per batch", min=1)] = 64,
     device: Device = "auto",

@@ -11,8 +11,8 @@ from support.workspace import run_fra
 
 import fra
 from fra.bench.embedding import compare_embedding
-from fra.inference.embed import embed, read, search
-from fra.inference.image_files import Skipped, batches, expand, find
+from fra.inference.embed import embed, nearest, read, search, write
+from fra.inference.image_files import Skipped, Source, batches, expand, find
 
 
 def names(*places: str) -> list[str]:
@@ -61,7 +61,7 @@ def test_missing_weights_are_one_clear_error(faces: Path, tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".npz"])
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".npz"])
 def test_file_of_embeddings_equals_the_encoder(suffix: str, faces: Path, model: Path, tmp_path: Path) -> None:
     out = tmp_path / f"faces{suffix}"
     assert embed([str(faces)], model, out, batch_size=7).unreadable == {}
@@ -79,6 +79,29 @@ def test_a_face_is_nearest_to_itself(faces: Path, model: Path, tmp_path: Path) -
     assert near[0].name == str(faces / "a/04.png")
     assert near[0].cosine == pytest.approx(1, abs=1e-5)
     assert near[0].cosine > near[1].cosine >= near[2].cosine
+
+
+def test_search_is_exact_in_every_format_and_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cosines after subtraction of the mean; equal ones in the order of the rows."""
+    monkeypatch.setattr("fra.inference.embed.ROWS", 7)
+    rows_ND = np.random.default_rng(0).normal(1, 1, (50, 128)).astype(np.float32)
+    rows_ND[30] = rows_ND[10]
+    sources = [Source(f"{number}.png") for number in range(50)]
+    query = np.random.default_rng(1).integers(0, 255, (48, 48, 3), dtype=np.uint8)
+    centred_ND = (rows_ND - rows_ND.mean(0)).astype(np.float64)
+    value_D = fra.load("demo").embed([query])[0].numpy() - rows_ND.mean(0)
+    cosine_N = (
+        centred_ND @ value_D / np.linalg.norm(centred_ND, axis=1) / np.linalg.norm(value_D.astype(np.float64))
+    )
+    for suffix in (".parquet", ".arrow", ".npz"):
+        write(sources, rows_ND, {"weights": "0"}, tmp_path / f"rows{suffix}")
+        near = nearest([query], read(tmp_path / f"rows{suffix}"), Path("demo"), 50)[0]
+        assert [one.name for one in near] == [
+            f"{row}.png" for row in np.argsort(-cosine_N.astype(np.float32), kind="stable")
+        ]
+        assert [one.cosine for one in near] == pytest.approx(np.sort(cosine_N)[::-1].tolist(), abs=1e-6)
+        few = nearest([query], read(tmp_path / f"rows{suffix}"), Path("demo"), 3)[0]
+        assert few == near[:3]
 
 
 def test_embeddings_of_other_weights_are_refused(faces: Path, model: Path, tmp_path: Path) -> None:
@@ -110,7 +133,9 @@ def test_command_writes_the_others_and_reports_unreadable_files(
 def test_wrong_paths_are_refused_before_the_model_is_loaded(faces: Path, tmp_path: Path) -> None:
     missing, empty = tmp_path / "missing.safetensors", tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(ValueError, match=r"faces\.csv: the output file must end in \.parquet or \.npz"):
+    with pytest.raises(
+        ValueError, match=r"faces\.csv: the output file must end in \.parquet or \.arrow or \.npz"
+    ):
         embed([str(faces)], missing, tmp_path / "faces.csv")
     with pytest.raises(NotADirectoryError, match="is not a folder"):
         embed([str(faces)], missing, faces / "a/00.png" / "out.npz")

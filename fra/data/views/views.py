@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from fra.data.views import cpu
 from fra.data.views.config import ViewsConfig
 from fra.data.views.rng import epoch_key, uniforms
+from fra.parallel import cores
 
 PHOTOMETRIC_STREAM = 2
 """Streams 0 and 1 of an image are for its two crops, 2 and 3 for the colours of its two views."""
@@ -216,7 +217,7 @@ def photometric_on_cpu(crops_BHWC: Tensor, draws: Draws, config: ViewsConfig) ->
         crops, mask, factor, order, view = (array[part] for array in arrays)
         cpu.photometric(crops, mask, factor, order, config.blur_sigma[1], mean, std, view)
 
-    threads = min(torch.get_num_threads(), count)
+    threads = min(cores(), count)
     if threads == 1:
         process(slice(None))
     else:
