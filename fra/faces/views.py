@@ -10,6 +10,9 @@ import numpy as np
 from fra.faces.crop import Transform, apply, at_pixel_centres, invert, part_around
 from fra.faces.detect import Face, Pixels
 
+MAX_WARPED = 32_766
+"""Longest side, in pixels, of an image that OpenCV warps."""
+
 
 class Look(NamedTuple):
     """How a place is looked at.
@@ -32,12 +35,14 @@ class View(NamedTuple):
         transform_23: From pixels of the photograph to pixels of the square, before it is mirrored.
         look: Size, surroundings and mirroring.
         angle: By how many degrees the photograph is rotated in it, counter-clockwise.
+        scale: Pixels of the square per pixel of the photograph.
         reach: Half of the face's longer side, in pixels of the square.
     """
 
     transform_23: Transform
     look: Look
     angle: float
+    scale: float
     reach: float
 
     @classmethod
@@ -47,7 +52,7 @@ class View(NamedTuple):
         x, y = face.centre.tolist()
         transform_23 = np.asarray(cv2.getRotationMatrix2D((x, y), angle, scale), np.float64)
         transform_23[:, 2] += look.side / 2 - face.centre
-        return cls(transform_23, look, angle, max(face.box[2:]) / 2 * scale)
+        return cls(transform_23, look, angle, scale, max(face.box[2:]) / 2 * scale)
 
     def best(self, found: list[Face]) -> Face | None:
         """The face with the highest score, of those found in the square as it is shown, in pixels of the square.
@@ -62,9 +67,8 @@ class View(NamedTuple):
     def in_photograph(self, face: Face) -> Face:
         """A face of the square in pixels of the photograph; its box stays upright there."""
         back_23 = invert(self.transform_23)
-        scale = float(np.sqrt(np.linalg.det(back_23[:, :2])))
         x, y = apply(back_23, face.centre[None])[0].tolist()
-        width, height = face.box[2] * scale, face.box[3] * scale
+        width, height = face.box[2] / self.scale, face.box[3] / self.scale
         return Face(
             (x - width / 2, y - height / 2, width, height), apply(back_23, face.points_52), face.score
         )
@@ -89,15 +93,16 @@ class Pyramid:
 
     def pixels(self, view: View) -> Pixels:
         """The pixels (side, side, 3) of a view; beyond the photograph its edge is repeated."""
-        number = self._level(float(np.sqrt(np.linalg.det(view.transform_23[:, :2]))))
-        move_23 = at_pixel_centres(view.transform_23, np.full(2, 2.0**number))
-        side = view.look.side
-        part, corner = part_around(
-            self._levels[number], move_23, side
-        )  # OpenCV takes no side of 32,768 pixels
-        move_23[:, 2] += move_23[:, :2] @ corner
+        number = self._level(view.scale)
+        move_23 = (
+            at_pixel_centres(view.transform_23, np.full(2, 2.0**number)) if number else view.transform_23
+        )
+        level, side = self._levels[number], view.look.side
+        if max(level.shape[:2]) > MAX_WARPED:
+            level, corner = part_around(level, move_23, side)
+            move_23 = np.column_stack([move_23[:, :2], move_23[:, 2] + move_23[:, :2] @ corner])
         square = cv2.warpAffine(
-            part, move_23, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+            level, move_23, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
         return np.asarray(square[:, ::-1] if view.look.mirrored else square, np.uint8)
 
