@@ -11,10 +11,10 @@ from fra.files import write_json
 from fra.inference import encoder as inference
 from fra.region_quality import clusters, evaluate
 from fra.region_quality.evaluate import Heatmaps
-from fra.report.artifacts import MINUS
+from fra.report import headline
+from fra.report.artifacts import TaskResult
 from fra.report.page import write
 from fra.transfer.config import PRETRAINED
-from fra.transfer.tasks import task_of
 from fra.validation import verdict
 from fra.weights import released
 from fra.weights.files import read_weights
@@ -70,17 +70,18 @@ def measure_regions(
     return evaluate.evaluate(rows, manifest, quarantined, shards, out)
 
 
-def headline() -> dict[str, dict[str, Any]]:
-    """Return each task's headline metric, pre-trained and of every other model, and the last training losses."""
+def results() -> dict[str, dict[str, Any]]:
+    """Return each task's headline metric by model, how the pre-trained one compares, and the last training losses."""
     found: dict[str, dict[str, Any]] = {}
     for task in params.read()["tasks"]:
-        metrics = json.loads((paths.TRANSFER / task / "metrics.json").read_text(encoding="utf-8"))
-        name = task_of(task).primary
-        models = [model for model in metrics if "std" in metrics[model].get(name, {}) and model != PRETRAINED]
-        found[task] = {name: metrics[PRETRAINED][name]["mean"]}
-        found[task] |= {model: metrics[model][name]["mean"] for model in models}
-        for model in models:  # the paired difference, with its 95 % interval over test subjects
-            found[task][f"{PRETRAINED}{MINUS}{model}"] = metrics[f"{PRETRAINED}{MINUS}{model}"][name]
+        folder = paths.TRANSFER / task
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        row = headline.table(TaskResult(task, metrics, None, folder)).primary
+        found[task] = {row.metric: metrics[PRETRAINED][row.metric]["mean"]}
+        for difference in row.differences:  # paired; its 95 % interval over test subjects is in metrics.json
+            found[task][difference.other] = metrics[difference.other][row.metric]["mean"]
+            _, conclusion = headline.CONCLUSIONS[difference.conclusion]
+            found[task][f"compared with {difference.other}"] = conclusion
     training = json.loads((paths.PRETRAIN / "metrics.json").read_text(encoding="utf-8"))
     found["pretrain"] = {
         name: training[name] for name in ("total", "global", "region", "relation", "masks_used")
@@ -115,7 +116,7 @@ def report() -> None:
         provenance=read_weights(paths.PRETRAIN / "model.safetensors")[1]["provenance"],
         region_quality=region_quality,
     )
-    write_json(headline(), paths.RESULTS)
+    write_json(results(), paths.RESULTS)
     logger.info("report: %s", page)
 
 
