@@ -42,7 +42,7 @@ def test_videos_become_frames_in_shards(tmp_path: Path) -> None:
     workspace = make_workspace(tmp_path / "workspace", "dataset=folder", "dataset.name=mine", *options)
     first = repro(workspace)
     assert "18 frames of 3 videos; 0 near-identical frames dropped" in first
-    assert "faces in 18 photographs" in first
+    assert "faces in 18 frames of 3 videos" in first
     raw, manifest = workspace / "data/raw/mine", workspace / "data/manifest/mine.parquet"
     records = pd.read_parquet(raw / "records.parquet")
     assert records["source"].str.startswith("data/raw/mine/videos/").all(), "no path of this machine"

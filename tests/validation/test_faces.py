@@ -84,7 +84,8 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> DatasetFiles:
 def test_a_photograph_without_a_face_is_quarantined_by_its_own_rule(
     photographs: DatasetFiles, tmp_path: Path
 ) -> None:
-    result, quarantined = validate.validate(photographs, tmp_path, LENIENT, workers=1)
+    data = replace(photographs, photographs=photographs.shards.parents[1] / "photos")
+    result, quarantined = validate.validate(data, tmp_path, LENIENT, workers=1)
     assert result.success, result.reasons
     assert result.rows == PEOPLE * EACH + 3 + 2
     assert (result.photographs, result.without_face, result.quarantined) == (15, 1, 2)
@@ -106,6 +107,10 @@ def test_a_photograph_without_a_face_is_quarantined_by_its_own_rule(
     )
     page = (tmp_path / "data_docs/index.html").read_text(encoding="utf-8")
     assert "1 of 15 photographs without a face" in page
+    sheet = page.partition("the photograph has no face to crop")[2].partition("</section>")[0]
+    assert '<img src="data:image/jpeg' in sheet.partition("p1/landscape.jpg")[0], (
+        "the photograph itself is shown"
+    )
 
 
 def test_photographs_without_a_face_have_their_own_limit(tmp_path: Path) -> None:
