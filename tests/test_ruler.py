@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
+from support.workspace import ROOT
 
-from fra.ruler import fit, results
+from fra.ruler import cross, fit, results
 from fra.ruler.faces import OPEN_MOUTH, Faces
-from fra.transfer import metrics
+from fra.transfer import align, metrics
 
 DEVICE = torch.device("cpu")
 
@@ -138,3 +141,26 @@ def test_wrong_weights_are_refused(weights: list[str], message: str) -> None:
 def test_wrong_settings_are_refused(part: str, labels: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fit.setting(part, labels, 1, 8, True)
+
+
+def test_photographs_are_framed_like_the_synthetic_faces(
+    faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    photos = cross.read_photographs(tmp_path, faces)
+    assert photos.image_NHW3.shape == (400, 64, 64, 3)
+    assert len(set(photos.person_N)) == 40
+    pairs = (photos.point_NC, faces.point_NC[faces.rows("train")])
+    means = [part.reshape(len(part), 68, 2).mean(axis=0) for part in pairs]
+    eyes_and_mouth = [align.centres(mean) for mean in means]
+    size = np.linalg.norm(eyes_and_mouth[1][0] - eyes_and_mouth[1][1])
+    assert np.abs(eyes_and_mouth[0].mean(axis=0) - eyes_and_mouth[1].mean(axis=0)).max() < 0.01 * size
+
+
+def test_the_cross_test_resamples_people(faces: Faces) -> None:
+    person_N = np.repeat(["a", "b"], [3, 1])
+    found = [("x", {100: np.array([1.0, 1, 1, 3])}), ("y", {100: np.array([2.0, 2, 2, 4])})]
+    table = cross.compare(found, person_N).set_index("model")
+    assert table.loc["x", "value"] == 1.5
+    assert tuple(table.loc["x", ["low", "high"]]) == (1.0, 3.0)
+    assert tuple(table.loc["x - y", ["value", "low", "high"]]) == (-1.0, -1.0, -1.0)

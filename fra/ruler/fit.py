@@ -83,11 +83,11 @@ def load_all(weights: Sequence[str]) -> list[tuple[str, PretrainedBackbone]]:
 
 
 def feature_maps(
-    encoder: PretrainedBackbone, faces: Faces, rows: Array, grid: int, device: torch.device
+    encoder: PretrainedBackbone, image_NHW3: NDArray[np.uint8], grid: int, device: torch.device
 ) -> NDArray[np.float32]:
-    """Return the feature maps of some faces: (N, C·H·W), at most `grid` × `grid` cells each."""
+    """Return the feature maps of images: (N, C·H·W), at most `grid` × `grid` cells each."""
     encoder.to(device)
-    small = np.stack([images.resize(image, encoder.image_size) for image in faces.image_NHW3[rows]])
+    small = np.stack([images.resize(image, encoder.image_size) for image in image_NHW3])
     with torch.inference_mode():
         parts = [
             pool(encoder.backbone(encoder.normalise(small[first : first + 64])).float(), "grid", grid).cpu()
@@ -118,6 +118,12 @@ def ridge(x_ND: Array, y_NO: Array, x_MD: Array) -> Iterator[Array]:
         yield cross_MN @ weight_NO.astype(cross_MN.dtype) + mean_O
 
 
+def choices(faces: int, count: int, draws: int) -> Iterator[Array]:
+    """Yield the sorted numbers of the labelled faces of each draw; a draw's fewer labels are among its more labels."""
+    for draw in range(draws if count < faces else 1):
+        yield np.sort(np.random.default_rng([draw, 3]).permutation(faces)[:count])
+
+
 def predict(
     encoder: PretrainedBackbone, faces: Faces, setting: Setting, device: torch.device
 ) -> pd.DataFrame:
@@ -133,14 +139,13 @@ def predict(
     if max(setting.labels) > len(train):
         raise ValueError(f"there are {len(train):,} labelled faces, not {max(setting.labels):,}")
     rows = np.concatenate([train, val] if setting.part == "val" else [train, val, reported])
-    x_ND = feature_maps(encoder, faces, rows, setting.grid, device)
+    x_ND = feature_maps(encoder, faces.image_NHW3[rows], setting.grid, device)
     if setting.standardise:
         x_ND = standardised(x_ND, len(train))
     x_train, x_eval, evaluated = x_ND[: len(train)], x_ND[len(train) :], rows[len(train) :]
     found = []
     for count in setting.labels:
-        for draw in range(setting.draws if count < len(train) else 1):
-            chosen = np.sort(np.random.default_rng([draw, 3]).permutation(len(train))[:count])
+        for draw, chosen in enumerate(choices(len(train), count, setting.draws)):
             frame = _fit(x_train[chosen], train[chosen], x_eval, evaluated, faces, setting.part)
             found.append(frame.assign(labels=count, draw=draw))
     return pd.concat(found, ignore_index=True)
@@ -155,7 +160,7 @@ def _fit(x_ND: Array, train: Array, x_MD: Array, evaluated: Array, faces: Faces,
     pred_LMO = np.stack(list(ridge(x_ND, target_NO[train], x_MD)))
     labelled = ~np.isnan(mouth_N1[train, 0])
     score_LM1 = np.stack(list(ridge(x_ND[labelled], mouth_N1[train[labelled]], x_MD)))
-    nme_LM1 = np.stack([_nme(pred_MO[:, :points], faces.point_NC[evaluated]) for pred_MO in pred_LMO])[
+    nme_LM1 = np.stack([nme(pred_MO[:, :points], faces.point_NC[evaluated]) for pred_MO in pred_LMO])[
         ..., None
     ]
     value_LMK = np.concatenate([nme_LM1, pred_LMO[..., points:], score_LM1], axis=2)
@@ -183,7 +188,8 @@ def _chosen(value_LM: Array, loss_LM: Array, split: Array, part: Part) -> Array:
     return found
 
 
-def _nme(pred_NC: Array, truth_NC: Array) -> Array:
+def nme(pred_NC: Array, truth_NC: Array) -> Array:
+    """Return the normalised mean error of each face from flat coordinates: (N,)."""
     return metrics.normalised_mean_error(
         pred_NC.reshape(len(pred_NC), -1, 2), truth_NC.reshape(len(truth_NC), -1, 2)
     )

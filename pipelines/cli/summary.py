@@ -122,6 +122,7 @@ RULER = {
     "lip_corner_pull": Metric("Lip corner pull, R²"),
     "jaw_drop": Metric("Jaw drop, R²"),
     "mouth_width": Metric("Mouth width, R²"),
+    "photographs": Metric("Landmarks of photographs, NME", scale=100, unit="%", digits=2),
 }
 """Display format of the ruler's metrics."""
 
@@ -136,7 +137,8 @@ def ruler_table(results: pd.DataFrame) -> Table:
     labels = list(results["labels"].unique())
     models = [model for model in results["model"].unique() if MINUS not in model]
     table = Table("", *(f"{count:,} labels" for count in labels))
-    for name, metric in RULER.items():
+    measured = set(results["metric"])
+    for name, metric in ((name, metric) for name, metric in RULER.items() if name in measured):
         table.add_section()
         table.add_row(f"[bold]{metric.label}[/bold] {metric.unit}")
         for model in models:

@@ -163,6 +163,10 @@ def ruler(
     labels: Annotated[str, typer.Option(help="Numbers of labelled faces")] = "100,400,1600,4000",
     draws: Annotated[int, typer.Option(help="Random choices of the labelled faces, averaged", min=1)] = 3,
     grid: Annotated[int, typer.Option(help="Largest side of a feature map", min=1)] = 8,
+    photographs: Annotated[
+        bool,
+        typer.Option(help="The cross test as well: landmarks of the 400 embedded photographs"),
+    ] = False,
     standardise: Annotated[bool, typer.Option(help="Divide each feature by its standard deviation")] = True,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for results.csv and predictions.parquet")
@@ -174,17 +178,25 @@ def ruler(
     The faces are drawn at the first call (45 CPU seconds); a backbone then takes about half a minute. Values are means
     over the choices of labelled faces; differences are those of the first weights and the others, with 95 % intervals.
     """
+    import pandas as pd
     from rich.console import Console
 
     from fra.files import write_parquet, write_text
     from fra.inference.embed import device_of
-    from fra.ruler import faces, fit, results
+    from fra.ruler import cross, faces, fit, results
     from pipelines.cli.summary import ruler_table
 
     setting = fit.setting(part, labels, draws, grid, standardise)
     encoders = fit.load_all(weights)
     labelled = faces.read_faces(paths.WORK / "raw" / "synthetic")
     predictions, table = results.run(encoders, labelled, setting, device_of(device))
+    if photographs:
+        photos = cross.read_photographs(paths.WORK / "raw" / "orl", labelled)
+        errors = [
+            (name, cross.errors(encoder, labelled, photos, setting, device_of(device)))
+            for name, encoder in encoders
+        ]
+        table = pd.concat([table, cross.compare(errors, photos.person_N)], ignore_index=True)
     Console().print(ruler_table(table))
     if out is not None:
         write_parquet(predictions, out / "predictions.parquet")
