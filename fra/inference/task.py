@@ -129,7 +129,7 @@ def in_picture(
 
 
 def pitch_and_yaw(direction_N3: NDArray[Any]) -> NDArray[np.float64]:
-    """Return pitch and yaw in degrees (N, 2) of directions, the inverse of `fra.transfer.tasks.directions`."""
+    """Return pitch and yaw in degrees (N, 2) of directions, the inverse of `fra.transfer.tasks.truths.directions`."""
     x_N, y_N, z_N = direction_N3.astype(np.float64).T
     length_N = np.linalg.norm(direction_N3, axis=1).clip(1e-12)
     pitch_N, yaw_N = np.arcsin(np.clip(-y_N / length_N, -1, 1)), np.arctan2(-x_N, -z_N)

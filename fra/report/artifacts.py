@@ -33,7 +33,7 @@ class TaskResult:
     """Whether the pre-trained model started from existing weights (`train.init`)."""
 
     def predictions(self) -> pd.DataFrame | None:
-        """Read predictions.parquet: a row for each test image (or pair) and output (see `fra.transfer.tasks`).
+        """Read predictions.parquet: a row for each test image (or pair) and output (see `tasks.prediction_metrics`).
 
         It can be large, so each call reads it from disk.
 

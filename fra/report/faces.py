@@ -25,7 +25,7 @@ from fra.data.views.views import Crops, Views
 from fra.inference import drawing as regions
 from fra.inference.drawing import Pixels
 from fra.inference.encoder import FaceEncoder
-from fra.transfer.tasks import landmark_errors
+from fra.transfer.tasks.prediction_metrics import landmark_errors
 
 SHOWN = 8
 """Maximum number of faces that are shown individually."""

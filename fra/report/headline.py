@@ -8,7 +8,7 @@ from typing import Any
 
 from fra.report.artifacts import MINUS, TaskResult
 from fra.transfer.config import kind_of
-from fra.transfer.tasks import TASKS, task_of
+from fra.transfer.tasks.table import TASKS, task_of
 
 MODELS = {"pretrained": "FRA", "random": "Random weights", "released": "Released weights"}
 """Display names of models; other models are displayed by their own name."""

@@ -23,7 +23,7 @@ TASKS = (
     "direction",
     "actions",
 )
-"""Names of the tasks (`fra.transfer.tasks.TASKS` defines them)."""
+"""Names of the tasks (`fra.transfer.tasks.table.TASKS` defines them)."""
 LandmarkLoss = Literal["wing", "star"]
 Fractions = Annotated[tuple[PositiveShare, ...], MinLen(1)]
 

@@ -19,7 +19,7 @@ from fra.transfer.finetune import Examples
 from fra.transfer.heads import Array, Predict, choose
 from fra.transfer.results import GROUP, RUN, write
 from fra.transfer.splits import few_labels, people, read_manifest, read_pair_images, redraw_validation, strata
-from fra.transfer.tasks import Probe, Task, task_of
+from fra.transfer.tasks.table import Probe, Task, task_of
 from fra.transfer.verification import Copies, compare_drawn_pairs, compare_given_pairs, read_pairs
 from fra.weights.pretrained import PretrainedBackbone, load
 
@@ -43,7 +43,7 @@ class Fit(NamedTuple):
         choice: What validation subjects chose: "inverse_penalty", "neighbours" or "epoch".
         outputs: Names of the outputs.
         train: The manifest's rows of the training images.
-        predictions: Tidy predictions (see `fra.transfer.tasks`).
+        predictions: Tidy predictions (see `fra.transfer.tasks.prediction_metrics`).
     """
 
     encoder: PretrainedBackbone
@@ -269,7 +269,7 @@ def choose_rows(frame: pd.DataFrame, truth: pd.DataFrame, fraction: float, seed:
 
 
 def tidy(entry: Probe, frame: pd.DataFrame, truth: pd.DataFrame, score_MO: Array) -> pd.DataFrame:
-    """Return tidy predictions of the rows of `frame`, see `fra.transfer.tasks`; known truths only."""
+    """Return tidy predictions of the rows of `frame`, see `prediction_metrics`; known truths only."""
     units = 1.0 if entry.units is None else entry.units(frame)
     outputs = truth.shape[1]
     rows = pd.DataFrame(

@@ -17,17 +17,17 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
+from fra import parallel
 from fra.data import images
 from fra.faces import crop
 from fra.files import atomic, sha256
 from fra.method import backbone as backbones
-from fra.parallel import map_batches
 from fra.transfer import align
 from fra.weights import pretrained
 from fra.weights.pretrained import PretrainedBackbone
 
 PIXEL_CODE = (images, align, crop)
-FEATURE_CODE = (*PIXEL_CODE, backbones, pretrained)
+FEATURE_CODE = (*PIXEL_CODE, backbones, pretrained, parallel)
 """Modules that pixels and features are computed by, besides this one; their content is part of the cache key."""
 
 CHUNK = 1024
@@ -111,7 +111,7 @@ def _forward(
     )
     parts = []
     with tqdm(total=len(frame), desc=f"features ({view})", unit="img", mininterval=1) as bar:
-        for part in map_batches(features, batches, encoder.device):
+        for part in parallel.map_batches(features, batches, encoder.device):
             parts.append(part)
             bar.update(len(part))
     return np.concatenate(parts)

@@ -11,7 +11,7 @@ from typing import Any
 
 from fra.files import read_csv, read_parquet
 from fra.transfer.results import derived_files
-from fra.transfer.tasks import task_of
+from fra.transfer.tasks.table import task_of
 
 TOLERANCE = 1e-9
 """Relative difference that another processor's order of summation may cause."""

@@ -13,7 +13,8 @@ from fairlearn.metrics import MetricFrame
 
 from fra.files import write_parquet, write_text
 from fra.transfer.metrics import Array
-from fra.transfer.tasks import Metrics, Task, task_of
+from fra.transfer.tasks.prediction_metrics import Metrics
+from fra.transfer.tasks.table import Task, task_of
 
 RUN = ["protocol", "fraction", "seed", "model"]
 """The columns that identify a fit."""
@@ -250,7 +251,7 @@ def curve_tables(task: str, predictions: pd.DataFrame, results: pd.DataFrame) ->
 
     Args:
         task: Name of the task.
-        predictions: See `fra.transfer.tasks`.
+        predictions: See `fra.transfer.tasks.prediction_metrics`.
         results: The task's metrics, from `fra.transfer.results.results`.
     """
     protocol, curve = predictions["protocol"].iloc[0], task_of(task).curve

@@ -27,7 +27,7 @@ from fra.transfer.finetune import Finetuned
 from fra.transfer.heads import Array, LinearHead
 from fra.transfer.results import PEOPLE, unweighted
 from fra.transfer.splits import read_manifest, redraw_validation
-from fra.transfer.tasks import Probe, task_of
+from fra.transfer.tasks.table import Probe, task_of
 from fra.weights import pretrained
 from fra.weights.files import save_weights
 from fra.weights.pretrained import IMAGES, PretrainedBackbone, Stored, restore, restore_backbone
@@ -134,7 +134,7 @@ def fit(
         provenance: Stored in the file.
 
     Returns:
-        The model, and its tidy predictions of the test images (see `fra.transfer.tasks`).
+        The model, and its tidy predictions of the test images (see `fra.transfer.tasks.prediction_metrics`).
 
     Raises:
         FileNotFoundError: A file is missing.

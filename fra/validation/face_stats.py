@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from fra.faces.config import MIN_SCORE
-from fra.faces.detect import Detector, Face, Pixels, Points, resize
-from fra.faces.detectors import detector
+from fra.faces.detect import Face, Pixels, Points, resize
+from fra.faces.yunet import YuNet
 
 SIDE = 160
 """Longer side, in pixels, at which an image is searched: faces from about a tenth of it up are found. A small image is
@@ -69,6 +69,7 @@ class FaceFinder:
     """Finds the faces in images, with one detector (YuNet) per thread.
 
     The five points of YuNet hardly follow a rotation in the image plane (30° is measured as 4°), but its score falls.
+    The detector's own search of rotated proposals is switched off, as it would hide that fall.
     So the rotation is not read from the points: an image without a certain face is searched in rotated copies.
     """
 
@@ -84,7 +85,7 @@ class FaceFinder:
         """
         self.min_score = min_score
         self._of_thread = threading.local()
-        self._of_thread.detector = detector("yunet", MIN_SCORE)
+        self._of_thread.detector = YuNet(MIN_SCORE, tilted=False)
 
     def find(self, image_HW3: Pixels) -> ImageFaces:
         """Finds the faces in an image."""
@@ -133,10 +134,10 @@ class FaceFinder:
             corners,
         )
 
-    def _detector(self) -> Detector:
+    def _detector(self) -> YuNet:
         if not hasattr(self._of_thread, "detector"):
-            self._of_thread.detector = detector("yunet", MIN_SCORE)
-        found: Detector = self._of_thread.detector
+            self._of_thread.detector = YuNet(MIN_SCORE, tilted=False)
+        found: YuNet = self._of_thread.detector
         return found
 
 

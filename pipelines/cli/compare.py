@@ -19,7 +19,7 @@ from fra.report import charts
 from fra.report.artifacts import MINUS
 from fra.report.headline import metric_of
 from fra.transfer.config import PRETRAINED, RANDOM
-from fra.transfer.tasks import task_of
+from fra.transfer.tasks.table import task_of
 from pipelines.project import paths
 from pipelines.repo import experiments
 from pipelines.repo.hashes import CACHE, object_path

@@ -19,7 +19,7 @@ from fra.report import headline
 from fra.report.artifacts import MINUS, TaskResult
 from fra.report.headline import Metric, metric_of
 from fra.transfer.config import PRETRAINED
-from fra.transfer.tasks import task_of
+from fra.transfer.tasks.table import task_of
 from pipelines import params
 from pipelines.project import paths
 

@@ -20,7 +20,10 @@ SMALL = ["--image-size", "32", "--batch-size", "8", "--rounds", "1"]
         pytest.param(["train", *NETWORK, *SMALL, "--count", "16"], marks=pytest.mark.slow),
         pytest.param(["loader", *SMALL, "--count", "16"], marks=pytest.mark.slow),
         ["embed", "--backbone", "mini", *SMALL, "--images", "8"],
-        ["faces", "--count", "4", "--rounds", "1", "--memory", "4", "--processes", "1"],
+        pytest.param(
+            ["faces", "--count", "4", "--rounds", "1", "--memory", "4", "--processes", "1"],
+            marks=pytest.mark.slow,
+        ),
         ["probe", "--images", "100", "--features", "8", "--labels", "2"],
     ],
     ids=lambda command: command[0],

@@ -5,6 +5,7 @@ import pytest
 from fra.bench.shards import compare_sharding
 
 
+@pytest.mark.slow
 def test_comparison_with_webdataset() -> None:
     found = compare_sharding(images=1100, few=200)
     assert found["shards"] == 2

@@ -71,6 +71,7 @@ def test_both_steps_do_the_same_to_the_weights() -> None:
 SMALL = ModelConfig("small", num_masks=3, projection_dim=16, hidden_dim=32)
 
 
+@pytest.mark.slow
 def test_comparison() -> None:
     found = compare_steps(SMALL, image_size=32, batch_size=4, rounds=2)
     assert found["ratio"] == pytest.approx(found["ours"] / found["baseline"])

@@ -143,6 +143,6 @@ def check_task(task: str, name: str, workspace: Path) -> None:
 
 
 def test_every_adapter_has_a_miniature() -> None:
-    assert {path.stem for path in CONF.glob("*.yaml")} == {
+    assert {path.stem for path in CONF.glob("*.yaml")} - {"synthetic"} == {  # it is drawn, so has no layout
         layout.name or name for name, layout in LAYOUTS.items()
     }

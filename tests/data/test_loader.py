@@ -120,6 +120,7 @@ def resources() -> tuple[int, int, float]:
     return process.num_threads(), process.num_fds(), process.memory_info().rss / 2**20
 
 
+@pytest.mark.slow
 def test_hundreds_of_epochs_use_no_more_resources_than_the_first_few(ffcv: Loader) -> None:
     """FFCV starts a thread and allocates its batches in every epoch."""
 

@@ -186,6 +186,7 @@ def test_of_a_damaged_video_the_readable_part_is_used(tmp_path: Path) -> None:
     assert damage.describe()
 
 
+@pytest.mark.slow
 def test_memory_stays_flat(tmp_path: Path) -> None:
     """Ten times as many frames take no more memory."""
     code = (

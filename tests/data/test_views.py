@@ -95,6 +95,7 @@ def test_draws_are_uniform_and_independent() -> None:
     assert abs(np.corrcoef(numbers[:, 0], other_epoch)[0, 1]) < 0.03
 
 
+@pytest.mark.slow
 def test_a_view_depends_on_seed_epoch_and_image_alone() -> None:
     crops = torch.randint(0, 256, (8, 16, 16, 3), dtype=torch.uint8)
     whole = Crops(crops, crops, torch.arange(8))

@@ -14,6 +14,7 @@ def test_every_orl_photograph_has_one_face() -> None:
     assert counts == [1] * 400
 
 
+@pytest.mark.slow
 def test_faces_of_every_size_are_found_in_synthetic_scenes() -> None:
     detector, generator = YuNet(), np.random.default_rng(0)
     faces = generated_faces(60, seed=9000)

@@ -32,7 +32,7 @@ from fra.inference.task_drawing import draw_predictions
 from fra.transfer import align, task_model
 from fra.transfer.config import TransferConfig
 from fra.transfer.metrics import normalised_mean_error
-from fra.transfer.tasks import directions
+from fra.transfer.tasks.truths import directions
 
 ORIENTATION = 0x0112
 GENERATOR = np.random.default_rng(3)
@@ -161,7 +161,7 @@ def test_faces_are_aligned_as_for_the_fit(photos: Path, tmp_path: Path) -> None:
     """A found face goes through the transform of training: that of its five points in Python."""
     model = predictor("expression", ["neutral", "smiling"], ALIGNED, crop="eyes_and_mouth")
     file = saved(model, tmp_path)
-    name = str(photos / "p0/0.jpg")
+    name = str(photos / "p2/0.jpg")
     predictions.predict([name], file, tmp_path / "out.parquet", detect=True)
     table = pd.read_parquet(tmp_path / "out.parquet")
     photo = decode(Path(name).read_bytes())

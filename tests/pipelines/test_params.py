@@ -329,10 +329,11 @@ def test_config_yaml_repeats_no_default() -> None:
 
 
 def test_the_tasks_are_those_of_transfer() -> None:
-    from fra.transfer import config, tasks
+    from fra.transfer import config
+    from fra.transfer.tasks import table
 
-    assert tuple(tasks.TASKS) == config.TASKS
-    heads = {head for task in tasks.TASKS.values() if task.probe for head in task.probe.heads}
+    assert tuple(table.TASKS) == config.TASKS
+    heads = {head for task in table.TASKS.values() if task.probe for head in task.probe.heads}
     with pytest.raises(ValueError, match=" or ".join(f"'{name}'" for name in ("knn", "finetune"))):
         config.TransferConfig(protocols=("none",))
     assert config.TransferConfig(protocols=(*sorted(heads), "finetune"))

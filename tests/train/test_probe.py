@@ -125,6 +125,7 @@ def test_one_of_two_ranks_scores_for_both(faces: ProbeConfig, tmp_path: Path) ->
     assert_scored_but_the_same(tmp_path)
 
 
+@pytest.mark.slow
 def test_its_scores_survive_an_interruption(faces: ProbeConfig, tmp_path: Path) -> None:
     """Broken off between the probe of an epoch's end (step 8) and the next row."""
 

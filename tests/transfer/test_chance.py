@@ -12,7 +12,7 @@ from support.labelled_set import LABELS, Set, run
 from fra.transfer import heads
 from fra.transfer.evaluate import Rows, choose_rows, fit_probe, tidy
 from fra.transfer.results import unweighted
-from fra.transfer.tasks import TASKS
+from fra.transfer.tasks.table import TASKS
 
 SHUFFLES = 8
 FITS = [
@@ -57,7 +57,7 @@ def test_shuffled_labels_give_chance(task: str, protocol: str, faces: Set, tmp_p
     frame, values = pd.read_parquet(faces.manifest), []
     for seed in range(SHUFFLES):
         shuffled(task, frame, seed).to_parquet(tmp_path / "manifest.parquet")
-        run(task, faces, tmp_path, tmp_path / "manifest.parquet", seeds=1, protocols=(protocol,))
+        run(task, faces, tmp_path, manifest=tmp_path / "manifest.parquet", seeds=1, protocols=(protocol,))
         predictions = pd.read_parquet(tmp_path / "predictions.parquet")
         values.append(beyond_chance(task, predictions[predictions["model"] == "pretrained"]))
     deviation = np.std(values, ddof=1) / np.sqrt(SHUFFLES)

@@ -19,7 +19,7 @@ from fra.transfer.config import FinetuneConfig, TransferConfig
 from fra.transfer.recompute import differences
 from fra.transfer.results import TYPES
 from fra.transfer.splits import read_manifest
-from fra.transfer.tasks import TASKS
+from fra.transfer.tasks.table import TASKS
 from fra.weights.files import read_weights, save_weights
 
 

@@ -19,7 +19,7 @@ from fra.data.shards.write import write
 from fra.transfer.config import FinetuneConfig, TransferConfig
 from fra.transfer.evaluate import evaluate
 from fra.transfer.recompute import differences
-from fra.transfer.tasks import TASKS
+from fra.transfer.tasks.table import TASKS
 
 CONF = Path(__file__).parents[2] / "pipelines/conf/dataset"
 SHARES = {"val": 0.2, "test": 0.4}
@@ -84,7 +84,8 @@ def settings_of(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == "celeba" else ()) for name in LAYOUTS]
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in ("celeba", "wflw") else ()) for name in LAYOUTS],
 )
 def test_a_layout_runs_every_protocol_that_applies(name: str, faces: Set, tmp_path: Path) -> None:
     make, task, shares = LAYOUTS[name]
@@ -128,5 +129,5 @@ def test_own_table_is_evaluated_by_chosen_tasks(faces: Set, tmp_path: Path) -> N
 
 
 def test_every_layout_with_a_task_is_tested() -> None:
-    without_task = {"orl", "folder", "generated", "webdataset", "vggface2", "table"}
+    without_task = {"orl", "folder", "generated", "synthetic", "webdataset", "vggface2", "table"}
     assert {path.stem for path in CONF.glob("*.yaml")} - without_task == set(LAYOUTS)

@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score
 from support.labelled_set import Set, run
 
 from fra.transfer.results import Resamples, results, summarise
-from fra.transfer.tasks import TASKS
+from fra.transfer.tasks.table import TASKS
 
 
 def predictions(right: dict[str, float], people: int = 40, images: int = 5, seeds: int = 2) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from support.workspace import environment
 import fra
 from fra.transfer import heads, task_model
 from fra.transfer.config import FinetuneConfig, TransferConfig
-from fra.transfer.tasks import directions
+from fra.transfer.tasks.truths import directions
 from fra.weights.files import read_weights, save_weights
 from fra.weights.pretrained import load
 

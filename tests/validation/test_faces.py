@@ -221,6 +221,7 @@ def test_the_severity_of_a_rule_on_faces_can_be_changed(images: DatasetFiles, tm
     assert "two.png (2)" in reason
 
 
+@pytest.mark.slow
 def test_the_limits_of_rules_on_faces_are_parameters(images: DatasetFiles, tmp_path: Path) -> None:
     config = replace(LENIENT, min_face_score=0.3, min_face_share=0.05, max_face_offset=0.5, max_face_roll=100)
     result, _ = validate.validate(images, tmp_path / "low", config, workers=1)

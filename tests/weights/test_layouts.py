@@ -405,6 +405,7 @@ def test_a_command_records_the_normalisation_and_prints_the_layout(tmp_path: Pat
     assert pretrained.read(out).metadata["std"][0] == 0.4
 
 
+@pytest.mark.slow
 def test_weights_that_the_backbone_lacks_are_not_left_out(tmp_path: Path) -> None:
     out = tmp_path / "o.safetensors"
     with pytest.raises(

@@ -11,7 +11,7 @@ from fra.report import charts, faces, headline
 from fra.report.artifacts import Run, TaskResult
 from fra.report.elements import SERIES, Chart, Confusion, Table, curve
 from fra.transfer import metrics
-from fra.transfer.tasks import by_image, landmark_errors
+from fra.transfer.tasks.prediction_metrics import by_image, landmark_errors
 
 
 def predictions_of(task: TaskResult) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from fra.data import images
 from fra.data.datasets.adapters import generated, webdataset
 from fra.data.datasets.facial_actions import facial_actions, without_pose
 from fra.data.datasets.records import DatasetConfig, Record
-from fra.files import read_parquet
+from fra.files import read_csv, read_parquet
 
 ANNOTATIONS = Path("data/synthetic")
 """The folder of the repository with `annotations.parquet` and `thumbnails.csv`."""
@@ -105,7 +105,9 @@ def check(raw: Path) -> None:
         ValueError: They differ.
     """
     path = ANNOTATIONS / "thumbnails.csv"
-    wanted = pd.read_csv(path).set_index(["block", "number"])
+    wanted = read_csv(path, {"block": "int64", "number": "int64"}, others="int64").set_index(
+        ["block", "number"]
+    )
     for block, rows in wanted.groupby("block"):
         tar = generated.block_paths(raw, BLOCKS)[int(str(block))]
         found_NT = np.stack([thumbnail(image) for image in read_block(tar, len(rows))])

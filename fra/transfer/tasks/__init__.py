@@ -1,0 +1,1 @@
+"""Tasks: their truths in the manifest, their metrics, and the table that puts them together."""
