@@ -46,9 +46,10 @@ demo: .venv/ready
 	@dvc repro
 	@python -m pipelines.cli.summary
 
+# One worker more than cores, since some tests wait for servers; one thread for each worker.
 test: .venv/ready
 	$(call install_packages,$(TEST_PACKAGES))
-	@OMP_NUM_THREADS=1 pytest -m "not slow" -n auto --dist worksteal  # one worker for each core, so one thread for each
+	@OMP_NUM_THREADS=1 pytest -m "not slow" -n $$(($$(nproc) + 1)) --dist worksteal
 
 # Also the slow tests: a real PostgreSQL, schedules that fire, workers that are killed. About twenty minutes.
 test-all: .venv/ready

@@ -79,7 +79,7 @@ def rewritten(urls: str, out: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     return records, manifest
 
 
-@pytest.mark.parametrize("where", ["disk", "http", "s3"])
+@pytest.mark.parametrize("where", ["disk", pytest.param("http", marks=pytest.mark.slow), "s3"])
 def test_existing_shards_are_a_data_set(
     where: str, prepared: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

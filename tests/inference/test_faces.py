@@ -184,7 +184,11 @@ def test_an_interrupted_run_leaves_nothing(photos: Path, tmp_path: Path) -> None
     for number in range(20):  # so many that the first crop is not the last when the signal arrives
         shutil.copytree(photos / "p0", tmp_path / f"in/{number}")
     process = subprocess.Popen(
-        [*FRA, "faces", str(tmp_path / "in"), "-o", str(tmp_path / "out")], stderr=subprocess.DEVNULL
+        [*FRA, "faces", str(tmp_path / "in"), "-o", str(tmp_path / "out")],
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a test run in the background ignores it
     )
     while not list((tmp_path / "out").rglob("*.jpg")):
         time.sleep(0.002)

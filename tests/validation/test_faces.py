@@ -243,7 +243,7 @@ def test_without_the_parameter_no_face_is_searched(
     def refuse(*_: object) -> None:
         raise FileNotFoundError("yunet: missing: `pip install it`")
 
-    monkeypatch.setattr("fra.validation.face_stats.detector", refuse)
+    monkeypatch.setattr("fra.validation.face_stats.YuNet", refuse)
     with pytest.raises(FileNotFoundError, match=r"`pip install it`, or set validate\.faces=false"):
         validate.validate(images, tmp_path, LENIENT, workers=1)
     config = replace(LENIENT, faces=False, severities={"face is upright": "error"})
