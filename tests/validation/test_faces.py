@@ -240,7 +240,7 @@ def test_the_limits_of_rules_on_faces_are_parameters(images: DatasetFiles, tmp_p
 def test_without_the_parameter_no_face_is_searched(
     images: DatasetFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise FileNotFoundError("yunet: missing: `pip install it`")
 
     monkeypatch.setattr("fra.validation.face_stats.YuNet", refuse)
