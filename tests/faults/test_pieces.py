@@ -113,11 +113,13 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 def max_file_size(size: int) -> Iterator[None]:
     """Limits the size of files: writing fails as on a full disk, without root permissions."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # it would be cut off, too
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        sys.dont_write_bytecode = writes_bytecode
 
 
 @pytest.mark.parametrize("size", [0, 1000])
