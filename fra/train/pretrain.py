@@ -140,9 +140,12 @@ def step_threads(model: nn.Module, device: torch.device) -> int:
 
 
 def _continued(config: TrainConfig, start: InitReport) -> TrainConfig:
-    """Returns the recipe without the initialisation of masks, where the existing weights have masks; logs the start."""
+    """Returns the recipe without the initialisation of masks where those of the existing weights fit; logs the start.
+
+    They fit if the region losses start at once. After epochs at image level the features have moved away from them.
+    """
     logger.info("%s", start)
-    if start.new == "heads" or config.mask_init == "random":
+    if start.new == "heads" or config.mask_init == "random" or config.region_start_epoch > 0:
         return config
     logger.info("train.mask_init=%s is not used: the masks are those of train.init", config.mask_init)
     return replace(config, mask_init="random")
