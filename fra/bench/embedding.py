@@ -12,7 +12,7 @@ import torch
 
 from fra.bench.inputs import write_images
 from fra.bench.measure import alternate, comparison, seconds_of
-from fra.inference.embed import embed
+from fra.gallery.embed import embed
 from fra.inference.encoder import FaceEncoder, load
 from fra.method.backbone import build
 from fra.weights.files import save_weights

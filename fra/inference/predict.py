@@ -21,7 +21,7 @@ from fra.faces.crop import crop
 from fra.faces.detect import Pixels
 from fra.files import atomic, check_output, new_folder, sha256
 from fra.inference.detection import Detection, FaceFinder, opencv_in_one_thread
-from fra.inference.embed import device_of
+from fra.inference.encoder import device_of
 from fra.inference.faces import common_folder, write_jpeg
 from fra.inference.image_files import Batch, Loaded, Skipped, Source, batches_of, columns, find, resolve
 from fra.inference.task import TaskPredictor, load_task
@@ -45,7 +45,7 @@ def predict(
         patterns: Files, folders, glob patterns or tar shards.
         model: The task model.
         out: A .parquet file: column `image`; with `detect` also `face`, `box` and `score`, see
-            `fra.inference.embed.embed`; then the outputs, see `fra.inference.task.TaskPredictor.predict`. The metadata
+            `fra.gallery.embed.embed`; then the outputs, see `fra.inference.task.TaskPredictor.predict`. The metadata
             `fra` names the model by its SHA-256.
         batch_size: Images per batch.
         device: "cpu", "cuda" or "auto".

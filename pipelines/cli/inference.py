@@ -12,8 +12,8 @@ from fra.faces.config import CropKind
 from pipelines.cli.options import WEIGHTS, CropOrDefault, Detect, Device, Images, Weights
 
 if TYPE_CHECKING:
+    from fra.gallery.files import Match
     from fra.inference.detection import Detection
-    from fra.inference.embed import Match
     from fra.inference.image_files import Skipped
 
 app = typer.Typer()
@@ -41,7 +41,7 @@ def embed(
     face are reported. Files that cannot be decoded are reported and the exit code is 1; the embeddings of the others
     are written.
     """
-    from fra.inference.embed import embed as write
+    from fra.gallery.embed import embed as write
 
     detection = detection_of(detect, crop)
     skipped = write(images, weights, out, batch_size=batch_size, device=device, detection=detection)
@@ -88,8 +88,8 @@ def search(
 
     With --detect, they are listed for each face in the image, the largest first, cropped as the faces in the file.
     """
-    from fra.inference.embed import search as nearest
-    from fra.inference.embed import search_faces
+    from fra.gallery.search import search as nearest
+    from fra.gallery.search import search_faces
 
     if detection_of(detect, crop) is None:
         print_matches(nearest(image, gallery, weights, count))

@@ -182,7 +182,7 @@ def ruler(
     from rich.console import Console
 
     from fra.files import write_parquet, write_text
-    from fra.inference.embed import device_of
+    from fra.inference.encoder import device_of
     from fra.ruler import cross, faces, fit, results
     from pipelines.cli.summary import ruler_table
 

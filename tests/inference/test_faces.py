@@ -33,8 +33,8 @@ from fra.faces.crop import apply
 from fra.faces.detect import Face
 from fra.faces.extract import crop_faces
 from fra.files import new_folder
+from fra.gallery.embed import embed
 from fra.inference.detection import Detection
-from fra.inference.embed import embed
 from fra.inference.face_drawing import CROPPED, LEFT_OUT, draw_faces
 from fra.inference.faces import TABLE, extract
 from pipelines.cli.faces import app

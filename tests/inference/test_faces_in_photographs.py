@@ -16,8 +16,10 @@ from support.workspace import run_fra
 import fra
 from fra.data.images import decode
 from fra.faces.extract import crop_faces
+from fra.gallery.embed import embed
+from fra.gallery.files import read
+from fra.gallery.search import search, search_faces
 from fra.inference.detection import Detection
-from fra.inference.embed import embed, read, search, search_faces
 from fra.inference.heatmaps import draw
 
 DEMO = Path("demo")

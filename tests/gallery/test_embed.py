@@ -11,7 +11,9 @@ from support.workspace import run_fra
 
 import fra
 from fra.bench.embedding import compare_embedding
-from fra.inference.embed import embed, nearest, read, search, write
+from fra.gallery.embed import embed
+from fra.gallery.files import read, write
+from fra.gallery.search import nearest, search
 from fra.inference.image_files import Skipped, Source, batches, expand, find
 
 
@@ -83,7 +85,7 @@ def test_a_face_is_nearest_to_itself(faces: Path, model: Path, tmp_path: Path) -
 
 def test_search_is_exact_in_every_format_and_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cosines after subtraction of the mean; equal ones in the order of the rows."""
-    monkeypatch.setattr("fra.inference.embed.ROWS", 7)
+    monkeypatch.setattr("fra.gallery.files.ROWS", 7)
     rows_ND = np.random.default_rng(0).normal(1, 1, (50, 128)).astype(np.float32)
     rows_ND[30] = rows_ND[10]
     sources = [Source(f"{number}.png") for number in range(50)]

@@ -1,0 +1,156 @@
+"""Files of embeddings: written once, read or mapped into memory."""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from fra.faces.crop import CropKind
+from fra.files import atomic
+from fra.inference.image_files import Source, columns
+
+SUFFIXES = (".parquet", ".arrow", ".npz")
+ROWS = 512
+"""Rows of a gallery that are compared at a time: they stay in the processor's cache."""
+
+RELEASED_AFTER = 256
+"""Blocks after which the memory of a mapped file is released."""
+
+PLURAL = {"image": "images", "face": "faces", "box": "boxes", "score": "scores"}
+"""Names of a .npz file's arrays, by column of a .parquet file."""
+
+
+def write(
+    sources: Sequence[Source], embeddings_ND: NDArray[np.float32], origin: dict[str, Any], out: Path
+) -> None:
+    """Write embeddings atomically; `origin` says which encoder they come from, and how faces were cropped."""
+    table = columns(sources)
+    with atomic(out) as file:
+        if out.suffix == ".npz":
+            arrays: dict[str, Any] = {PLURAL[name]: np.array(column) for name, column in table.items()}
+            if "faces" in origin:
+                arrays["crop"] = origin["faces"]["crop"]
+            with file.open("wb") as stream:
+                np.savez(stream, **arrays, embeddings=embeddings_ND, weights=origin["weights"])
+            return
+        values = pa.FixedSizeListArray.from_arrays(pa.array(embeddings_ND.ravel()), embeddings_ND.shape[1])
+        types = {"box": pa.list_(pa.float64(), 4)}
+        arrow = pa.table(
+            {name: pa.array(column, types.get(name)) for name, column in table.items()}
+            | {"embedding": values}
+        ).replace_schema_metadata({"fra": json.dumps(origin)})
+        if out.suffix == ".arrow":
+            with pa.ipc.new_file(file, arrow.schema) as stream:
+                stream.write_table(arrow)
+            return
+        pq.write_table(arrow, file)
+
+
+class Match(NamedTuple):
+    """An image of the gallery, or a face in it.
+
+    Attributes:
+        name: Of the image.
+        cosine: Cosine similarity of its embedding to the query's, −1 to 1.
+        face: Number of the face in the image; None where each image is one face.
+    """
+
+    name: str
+    cosine: float
+    face: int | None = None
+
+
+class Gallery(NamedTuple):
+    """Embeddings of a file.
+
+    Attributes:
+        rows: Columns `image` (names) and `embedding`, and `face` (numbers of faces) where faces were found in images.
+        weights: SHA-256 of the weights that they come from.
+        crop: How faces were cropped; None where each image is one face.
+        mapping: The file, where `rows` is mapped into memory.
+    """
+
+    rows: pa.Table
+    weights: str
+    crop: CropKind | None = None
+    mapping: mmap.mmap | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the images."""
+        names: list[str] = self.rows["image"].to_pylist()
+        return names
+
+    @property
+    def faces(self) -> list[int] | None:
+        """Number of each face in its image; None where each image is one face."""
+        return self.rows["face"].to_pylist() if "face" in self.rows.column_names else None
+
+    @property
+    def embeddings_ND(self) -> NDArray[np.float32]:
+        """One row per image, or per face."""
+        return np.concatenate(list(self.blocks(self.rows.num_rows)))
+
+    def blocks(self, rows: int | None = None) -> Iterator[NDArray[np.float32]]:
+        """The embeddings, at most `rows` (default: `ROWS`) at a time, without copies."""
+        batches = self.rows.select(["embedding"]).to_batches(max_chunksize=max(rows or ROWS, 1))
+        for number, batch in enumerate(batches, start=1):
+            values = batch.column(0)
+            yield values.flatten().to_numpy().reshape(-1, values.type.list_size)
+            if self.mapping is not None and number % RELEASED_AFTER == 0:
+                self.mapping.madvise(mmap.MADV_DONTNEED)  # pages that were read count as memory in use
+
+    def match(self, row: int, cosine: float) -> Match:
+        """The entry of a row as a match."""
+        face = self.rows["face"][row].as_py() if "face" in self.rows.column_names else None
+        return Match(self.rows["image"][row].as_py(), cosine, face)
+
+
+def read(path: Path) -> Gallery:
+    """Read a file of embeddings that `embed` wrote.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: The file has another content.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; `fra embed` writes one")
+    try:
+        if path.suffix == ".npz":
+            return _read_npz(path)
+        mapping = None
+        if path.suffix == ".arrow":
+            with path.open("rb") as stream:
+                mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            table = pa.ipc.open_file(pa.py_buffer(mapping)).read_all()
+        else:
+            table = pq.read_table(path)
+        origin = json.loads((table.schema.metadata or {})[b"fra"])
+        wanted = [name for name in ("image", "face") if name in table.column_names]
+        if not pa.types.is_fixed_size_list(table["embedding"].type):
+            raise ValueError("embeddings differ in length")
+        crop = origin["faces"]["crop"] if "faces" in origin else None
+        return Gallery(table.select([*wanted, "embedding"]), origin["weights"], crop, mapping)
+    except (pa.ArrowException, KeyError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: not a file of embeddings that `fra embed` wrote ({error})") from None
+
+
+def _read_npz(path: Path) -> Gallery:
+    with np.load(path, allow_pickle=False) as content:
+        values_ND = content["embeddings"]
+        columns = {"image": pa.array(content["images"].tolist())}
+        if "faces" in content:
+            columns["face"] = pa.array(content["faces"])
+        columns["embedding"] = pa.FixedSizeListArray.from_arrays(
+            pa.array(values_ND.ravel()), values_ND.shape[1]
+        )
+        crop = str(content["crop"]) if "faces" in content else None
+        return Gallery(pa.table(columns), str(content["weights"]), cast(CropKind | None, crop))
