@@ -60,19 +60,22 @@ class Match(NamedTuple):
     Attributes:
         name: Of the image.
         cosine: Cosine similarity of its embedding to the query's, −1 to 1.
-        face: Number of the face in the image; None where each image is one face.
+        face: Number of the face in the image; None where each image is one face, as `box`.
+        box: Left, top, width and height of the face in pixels of the upright image.
     """
 
     name: str
     cosine: float
     face: int | None = None
+    box: list[float] | None = None
 
 
 class Gallery(NamedTuple):
     """Embeddings of a file.
 
     Attributes:
-        rows: Columns `image` (names) and `embedding`, and `face` (numbers of faces) where faces were found in images.
+        rows: Columns `image` (names) and `embedding`, and `face` (numbers of faces) and `box` where faces were found in
+            images.
         weights: SHA-256 of the weights that they come from.
         crop: How faces were cropped; None where each image is one face.
         mapping: The file, where `rows` is mapped into memory.
@@ -110,8 +113,11 @@ class Gallery(NamedTuple):
 
     def match(self, row: int, cosine: float) -> Match:
         """The entry of a row as a match."""
-        face = self.rows["face"][row].as_py() if "face" in self.rows.column_names else None
-        return Match(self.rows["image"][row].as_py(), cosine, face)
+        face, box = (
+            self.rows[name][row].as_py() if name in self.rows.column_names else None
+            for name in ("face", "box")
+        )
+        return Match(self.rows["image"][row].as_py(), cosine, face, box)
 
 
 def read(path: Path) -> Gallery:
@@ -134,7 +140,7 @@ def read(path: Path) -> Gallery:
         else:
             table = pq.read_table(path)
         origin = json.loads((table.schema.metadata or {})[b"fra"])
-        wanted = [name for name in ("image", "face") if name in table.column_names]
+        wanted = [name for name in ("image", "face", "box") if name in table.column_names]
         if not pa.types.is_fixed_size_list(table["embedding"].type):
             raise ValueError("embeddings differ in length")
         crop = origin["faces"]["crop"] if "faces" in origin else None
@@ -149,6 +155,7 @@ def _read_npz(path: Path) -> Gallery:
         columns = {"image": pa.array(content["images"].tolist())}
         if "faces" in content:
             columns["face"] = pa.array(content["faces"])
+            columns["box"] = pa.array(content["boxes"].tolist(), pa.list_(pa.float64(), 4))
         columns["embedding"] = pa.FixedSizeListArray.from_arrays(
             pa.array(values_ND.ravel()), values_ND.shape[1]
         )

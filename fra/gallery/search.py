@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,53 +15,92 @@ from fra.faces.crop import CropKind
 from fra.faces.detect import Face, Pixels
 from fra.files import sha256
 from fra.gallery.files import Gallery, Match, read
+from fra.gallery.neighbours import OpenIndex, by_index, mean_of, open_index, unit
 from fra.inference.detection import Detection, FaceFinder
 from fra.inference.encoder import load
 from fra.weights import released
 
 
-def search(image: Path, gallery: Path, weights: Path, count: int = 5) -> list[Match]:
-    """Return the images of the gallery that are most similar to a face, the most similar first.
+@dataclass(frozen=True)
+class Result:
+    """What was found for one face of a query.
 
-    Similarity is the cosine of embeddings minus the gallery's mean, which all faces share.
+    Attributes:
+        image: The query.
+        pixels_HW3: The face that was compared: the whole image, or a crop of it.
+        face: Where it was found in the image; None where the whole image is used.
+        matches: The most similar images of the gallery, the most similar first.
+    """
+
+    image: Path
+    pixels_HW3: Pixels
+    face: Face | None
+    matches: list[Match]
+
+    def as_json(self) -> dict[str, Any]:
+        """What is printed by `--json`: the query, its box, and the matches."""
+        box = None if self.face is None else [float(value) for value in self.face.box]
+        return {"image": str(self.image), "box": box, "matches": [one._asdict() for one in self.matches]}
+
+
+def search_images(
+    images: Sequence[Path],
+    gallery: Path,
+    weights: Path,
+    count: int = 5,
+    detect: bool = False,
+    kind: CropKind | None = None,
+) -> list[Result]:
+    """Return the images of the gallery that are most similar to each of several faces.
+
+    Similarity is the cosine of embeddings minus the gallery's mean, which all faces share. The index of the gallery is
+    used where `fra index` has written one.
+
+    Args:
+        images: Images of a face each, or photographs with `detect`.
+        gallery: Embeddings that `embed` wrote, of faces that were found or of images that each show one face.
+        weights: The weights that the gallery was made with.
+        count: Images of the gallery for each face.
+        detect: Whether faces are found in the images first; the largest face of an image comes first.
+        kind: How found faces are cropped; None: as those of the gallery, or "box" where it has whole images.
 
     Raises:
-        FileNotFoundError: The image, the gallery or the weights are missing.
-        ValueError: The image cannot be decoded, or the gallery was made with other weights.
+        FileNotFoundError: An image, the gallery or the weights are missing.
+        ValueError: An image cannot be decoded or shows no face, or the gallery was made with other weights or crops.
     """
-    pixels_HW3 = read_query(image)
-    return nearest([pixels_HW3], read_gallery(gallery, weights), weights, count)[0]
+    photos = [read_query(image) for image in images]
+    known = read_gallery(gallery, weights)
+    faces: list[tuple[Path, Pixels, Face | None]] = [
+        (image, photo_HW3, None) for image, photo_HW3 in zip(images, photos, strict=True)
+    ]
+    if detect:
+        if kind is not None and known.crop not in (None, kind):
+            raise ValueError(f"{gallery} was made with --crop {known.crop}: use the same for the query")
+        finder = FaceFinder(Detection(kind or known.crop or "box"))
+        faces = [face for image, photo, _ in faces for face in _faces_in(image, photo, finder)]
+    pixels = [pixels_HW3 for _, pixels_HW3, _ in faces]
+    near = nearest(pixels, known, weights, count, open_index(gallery))
+    return [Result(*face, matches) for face, matches in zip(faces, near, strict=True)]
+
+
+def _faces_in(image: Path, photo_HW3: Pixels, finder: FaceFinder) -> list[tuple[Path, Pixels, Face | None]]:
+    found = finder(photo_HW3)
+    if found.reason is not None:
+        raise ValueError(f"{image}: {found.reason}")
+    return [(image, crop.pixels_HW3, crop.face) for crop in found.crops]
+
+
+def search(image: Path, gallery: Path, weights: Path, count: int = 5) -> list[Match]:
+    """Return what `search_images` finds for one image of a face."""
+    return search_images([image], gallery, weights, count)[0].matches
 
 
 def search_faces(
     image: Path, gallery: Path, weights: Path, count: int = 5, kind: CropKind | None = None
 ) -> list[tuple[Face, list[Match]]]:
-    """Find the faces in a photograph, and return for each the most similar images of the gallery.
-
-    Args:
-        image: The photograph.
-        gallery: Embeddings that `embed` wrote, of faces that were found or of images that each show one face.
-        weights: The weights that the gallery was made with.
-        count: Images of the gallery for each face.
-        kind: How faces are cropped; None: as those of the gallery, or "box" where it has whole images.
-
-    Returns:
-        The faces, the largest first; similarity is the same as in `search`.
-
-    Raises:
-        FileNotFoundError: The photograph, the gallery or the weights are missing.
-        ValueError: The photograph cannot be decoded or shows no face, or the gallery was made with other weights or
-            crops.
-    """
-    photo_HW3 = read_query(image)
-    known = read_gallery(gallery, weights)
-    if kind is not None and known.crop not in (None, kind):
-        raise ValueError(f"{gallery} was made with --crop {known.crop}: use the same for the query")
-    found = FaceFinder(Detection(kind or known.crop or "box"))(photo_HW3)
-    if found.reason is not None:
-        raise ValueError(f"{image}: {found.reason}")
-    matches = nearest([crop.pixels_HW3 for crop in found.crops], known, weights, count)
-    return [(crop.face, near) for crop, near in zip(found.crops, matches, strict=True)]
+    """Return what `search_images` finds for each face in one photograph."""
+    found = search_images([image], gallery, weights, count, detect=True, kind=kind)
+    return [(one.face, one.matches) for one in found if one.face is not None]
 
 
 def read_query(image: Path) -> Pixels:
@@ -93,12 +134,26 @@ def read_gallery(gallery: Path, weights: Path) -> Gallery:
     return known
 
 
-def nearest(queries: Sequence[Pixels], known: Gallery, weights: Path, count: int) -> list[list[Match]]:
-    """The entries of the gallery that are most similar to each query, the most similar first."""
-    number = known.rows.num_rows
-    sums_D = sum(block.sum(axis=0).astype(np.float64) for block in known.blocks())
-    mean_D = (sums_D / number * (number > 1)).astype(np.float32)
+def nearest(
+    queries: Sequence[Pixels], known: Gallery, weights: Path, count: int, index: OpenIndex | None = None
+) -> list[list[Match]]:
+    """The entries of the gallery that are most similar to each query, the most similar first.
+
+    Args:
+        queries: Pixels of faces.
+        known: The gallery.
+        weights: The weights that the gallery was made with.
+        count: Entries for each query.
+        index: The gallery's index; None: each query is compared with all entries.
+    """
+    mean_D = mean_of(known) if index is None else index.mean_D
     query_QD = unit(load(weights).embed(queries).numpy() - mean_D)
+    if index is not None:
+        found = by_index(index, known, query_QD, count)
+        return [
+            [known.match(row, cosine) for row, cosine in zip(rows.tolist(), cosines.tolist(), strict=True)]
+            for rows, cosines in zip(*found, strict=True)
+        ]
     cosine_NQ = np.concatenate([_cosines(block, mean_D, query_QD) for block in known.blocks()])
     return [
         [known.match(row, float(cosine_N[row])) for row in largest(cosine_N, count).tolist()]
@@ -123,10 +178,3 @@ def largest(values_N: NDArray[np.float32], count: int) -> NDArray[np.intp]:
     else:
         candidates = np.arange(len(values_N))
     return candidates[np.argsort(-values_N[candidates], kind="stable")][:count]
-
-
-def unit(vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the rows scaled to length 1; rows of zeros stay zeros."""
-    lengths = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
-    scaled: NDArray[np.float32] = vectors_ND / np.maximum(lengths, 1e-12)
-    return scaled

@@ -88,6 +88,21 @@ def probe(
 
 
 @bench.command()
+def neighbours(
+    rows: Annotated[
+        int, typer.Option(min=1, help="Number of synthetic vectors, in clusters of 20")
+    ] = 1_000_000,
+    size: Annotated[int, typer.Option(min=1, help="Numbers per vector")] = 512,
+    queries: Annotated[int, typer.Option(min=1, help="Number of queries")] = 1000,
+    as_json: AsJson = False,
+) -> None:
+    """The index of `fra index` compared with exact search: queries per CPU second, recall of the nearest ten."""
+    from fra.bench.neighbours import compare_neighbours
+
+    report(compare_neighbours(rows, size, queries), as_json)
+
+
+@bench.command()
 def step(
     backbone: Backbone = "resnet50",
     hidden_dim: Hidden = 4096,

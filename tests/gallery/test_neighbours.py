@@ -1,0 +1,103 @@
+"""Neighbours and the index file: compared with all pairs in double precision."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from fra.gallery import neighbours
+from fra.gallery.embed import embed
+from fra.gallery.files import read, write
+from fra.gallery.neighbours import among, index_path, mean_of, open_index, unit, write_index
+from fra.gallery.search import nearest, search_images
+from fra.gallery.sheet import EMPTY, MARGIN, SIDE, TEXT, draw_sheet
+from fra.inference.image_files import Source
+
+
+def clustered(rows: int, size: int) -> NDArray[np.float32]:
+    """Persons with six images each, in a spectrum that decays as that of embeddings."""
+    generator = np.random.default_rng(0)
+    scale_D = np.arange(1, size + 1) ** -0.5
+    persons = generator.normal(size=(rows // 6, size)) * scale_D
+    images = persons[generator.integers(0, len(persons), rows)]
+    found: NDArray[np.float32] = (images + 0.5 * scale_D * generator.normal(size=(rows, size))).astype(
+        np.float32
+    )
+    return found
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rows_ND = clustered(3000, 128)
+    path = tmp_path_factory.mktemp("gallery") / "faces.arrow"
+    write([Source(f"{number}.png") for number in range(len(rows_ND))], rows_ND, {"weights": "0"}, path)
+    write_index(path)
+    return path
+
+
+def test_neighbours_are_those_of_all_pairs_and_the_index_finds_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    unit_ND = unit(clustered(1500, 32))
+    cosine_NN = unit_ND.astype(np.float64) @ unit_ND.T.astype(np.float64)
+    np.fill_diagonal(cosine_NN, -np.inf)
+    expected = np.argsort(-cosine_NN, axis=1)[:, :5]
+    exact = among(unit_ND, 5)
+    assert (exact.row_QK == expected).mean() > 0.999
+    assert exact.cosine_QK == pytest.approx(np.take_along_axis(cosine_NN, exact.row_QK, 1), abs=1e-6)
+    monkeypatch.setattr(neighbours, "EXACT", 100)
+    near = among(unit_ND, 5)
+    assert np.mean([len(set(a) & set(b)) / 5 for a, b in zip(near.row_QK, expected, strict=True)]) > 0.99
+    assert near.cosine_QK == pytest.approx(np.take_along_axis(cosine_NN, near.row_QK, 1), abs=1e-6)
+    assert among(unit_ND[:1], 5).row_QK.shape == (1, 0)
+
+
+def test_search_by_index_gives_the_exact_result(gallery: Path) -> None:
+    known, opened = read(gallery), open_index(gallery)
+    assert opened is not None
+    np.testing.assert_array_equal(opened.mean_D, mean_of(known))
+    query = np.random.default_rng(1).integers(0, 255, (48, 48, 3), dtype=np.uint8)
+    exact = nearest([query, query[::-1]], known, Path("demo"), 4)
+    found = nearest([query, query[::-1]], known, Path("demo"), 4, opened)
+    assert [[one.name for one in row] for row in found] == [[one.name for one in row] for row in exact]
+    assert found[0][0].cosine == pytest.approx(exact[0][0].cosine, abs=1e-6)
+
+
+def test_an_index_of_another_content_is_not_used(
+    gallery: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = tmp_path / gallery.name
+    copy.write_bytes(gallery.read_bytes())
+    index_path(copy).write_bytes(index_path(gallery).read_bytes())
+    assert open_index(copy) is not None  # the same bytes at another time
+    write([Source("a.png"), Source("b.png")], clustered(12, 128)[:2], {"weights": "0"}, copy)
+    assert open_index(copy) is None
+    assert "made of another content of faces.arrow" in caplog.text
+    index_path(copy).write_bytes(index_path(gallery).read_bytes()[:-5])
+    assert open_index(copy) is None
+    assert "damaged" in caplog.text
+
+
+def test_a_sheet_shows_each_query_and_its_results(faces: Path, tmp_path: Path) -> None:
+    """One row per query; a picture that was removed since is grey."""
+    copy = tmp_path / "faces"
+    shutil.copytree(faces, copy)
+    embed([str(copy)], Path("demo"), tmp_path / "g.parquet")
+    queries = [copy / "a/00.png", copy / "b/01.jpg"]
+    found = search_images(queries, tmp_path / "g.parquet", Path("demo"), 3)
+    assert [result.matches[0].name for result in found] == list(map(str, queries))
+    (copy / "b/01.jpg").unlink()
+    draw_sheet(found, tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        pixels = np.asarray(sheet)
+    step = SIDE + TEXT + MARGIN
+    left = 4 * MARGIN + SIDE
+    first, second = (pixels[MARGIN + row * step :, left:][:SIDE, :SIDE] for row in (0, 1))
+    query = pixels[MARGIN : MARGIN + SIDE, MARGIN : MARGIN + SIDE]
+    np.testing.assert_array_equal(first, query)
+    assert (second == EMPTY).all()
+    with pytest.raises(ValueError, match=r"must end in \.png or \.jpg"):
+        draw_sheet(found, tmp_path / "sheet.gif")
