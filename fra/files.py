@@ -222,7 +222,7 @@ def new_folder(path: Path, last: str = "") -> Iterator[Path]:
     created = not path.exists()
     path.mkdir(parents=True, exist_ok=True)
     partial = path / ".partial"
-    with _locked_folder(path):
+    with locked_folder(path):
         if any(entry != partial for entry in path.iterdir()):
             raise ValueError(f"{path}: the folder is not empty; give a new or an empty one")
         shutil.rmtree(partial, ignore_errors=True)
@@ -243,7 +243,7 @@ def new_folder(path: Path, last: str = "") -> Iterator[Path]:
 
 
 @contextmanager
-def _locked_folder(path: Path) -> Iterator[None]:
+def locked_folder(path: Path) -> Iterator[None]:
     """Holds an exclusive lock on a folder."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:

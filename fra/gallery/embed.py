@@ -2,21 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from fra.files import check_output, sha256
-from fra.gallery.files import SUFFIXES, write
+from fra.data.executors import Executor
+from fra.files import atomic, check_output, locked_folder, sha256, write_json
+from fra.gallery.files import SUFFIXES, table_of, write_tables
 from fra.inference.detection import Detection
 from fra.inference.encoder import FaceEncoder, device_of, load
-from fra.inference.image_files import Batch, Skipped, Source, batches, check_names, resolve
+from fra.inference.image_files import Batch, File, Skipped, Source, batches, check_names, find, resolve
 from fra.parallel import map_batches
 from fra.weights import released
+
+PART = 2048
+"""Files whose embeddings are stored as one part until all are finished: what a killed run computes again at most."""
+
+
+@dataclass(frozen=True)
+class PartJob:
+    """Files whose embeddings are computed in one process and stored as one file.
+
+    Attributes:
+        files: The files.
+        weights: Weights file.
+        out: The file to write, `.arrow`; its metadata `skipped` lists the files that gave no row.
+        batch_size: Images per batch.
+        device: "cpu", "cuda" or "auto".
+        detection: How faces are found and cropped.
+    """
+
+    files: list[File]
+    weights: Path
+    out: Path
+    batch_size: int
+    device: str
+    detection: Detection | None
+
+    def absolute(self) -> PartJob:
+        """The job with absolute paths."""
+        return replace(
+            self,
+            files=[file.absolute() for file in self.files],
+            weights=self.weights.absolute(),
+            out=self.out.absolute(),
+        )
+
+
+@lru_cache(maxsize=1)
+def _encoder(weights: Path, device: str) -> FaceEncoder:
+    return load(weights).to(device_of(device))
+
+
+def write_part(job: PartJob) -> int:
+    """Writes the embeddings of a part; returns the number of its files."""
+    encoder, skipped = _encoder(job.weights, job.device), Skipped()
+    sources: list[Source] = []
+    parts = [np.zeros((0, encoder.feature_dim), np.float32)]
+    found = batches(job.files, encoder.image_size, job.batch_size, skipped, job.detection)
+    for batch_sources, part in map_batches(partial(_embed, encoder), found, encoder.device):
+        sources += batch_sources
+        parts.append(part)
+    table = table_of(sources, np.concatenate(parts), job.detection is not None)
+    table = table.replace_schema_metadata({"skipped": json.dumps(asdict(skipped))})
+    with atomic(job.out) as file, pa.ipc.new_file(file, table.schema) as stream:
+        stream.write_table(table)
+    return len(job.files)
+
+
+def _embed(encoder: FaceEncoder, batch: Batch) -> tuple[list[Source], NDArray[np.float32]]:
+    return batch.sources, encoder.embed(batch.pixels_N3HW, len(batch.sources)).cpu().numpy()
 
 
 def embed(
@@ -27,20 +94,24 @@ def embed(
     batch_size: int = 64,
     device: str = "auto",
     detection: Detection | None = None,
+    executor: Executor | None = None,
 ) -> Skipped:
     """Write the embeddings of images, or of the faces in them, to `out`: one row per image or face.
 
+    Embeddings go to disk, `PART` files at a time. A run that was killed continues where it stopped, with the same bytes
+    at the end, if files, weights and options are the same.
+
     Args:
-        patterns: Files, folders, glob patterns or tar shards.
+        patterns: Files, folders, glob patterns or tar shards, which may be remote (`s3://bucket/faces-{00..41}.tar`).
         weights: Weights file, or the name of released weights.
         out: .parquet or .arrow (columns `image`, `embedding`; metadata `fra` names the weights), or .npz (arrays
-            `images`, `embeddings`, `weights`). `read` maps an .arrow file into memory, the
-            fastest for `search`. With `detection` also `face` (number in the image, the largest first), `box` (left,
-            top, width and height in pixels of the upright image) and `score` (.npz: `faces`, `boxes`, `scores` and
-            `crop`).
+            `images`, `embeddings`, `weights`). `read` maps an .arrow file into memory, the fastest for `search`. With
+            `detection` also `face` (number in the image, the largest first), `box` (left, top, width and height in
+            pixels of the upright image) and `score` (.npz: `faces`, `boxes`, `scores` and `crop`).
         batch_size: Images per batch.
         device: "cpu", "cuda" or "auto".
         detection: How faces are found and cropped; None: each image is one face.
+        executor: Where parts are computed, such as a Dask cluster whose workers see the same folders; None: here.
 
     Returns:
         The files that cannot be decoded, and those in which no face was found.
@@ -54,28 +125,85 @@ def embed(
     paths = resolve(patterns)
     if out.suffix == ".parquet":
         check_names(paths)
-    encoder = load(weights).to(device_of(device))
-    skipped = Skipped()
-    sources: list[Source] = []
-    parts: list[NDArray[np.float32]] = []
-    unit = "image" if detection is None else "face"
-    with tqdm(desc="embed", unit=unit, mininterval=1) as bar:
-        found = batches(paths, encoder.image_size, batch_size, skipped, detection)
-        for batch_sources, part in map_batches(partial(_embed, encoder), found, encoder.device):
-            sources += batch_sources
-            parts.append(part)
-            bar.update(len(batch_sources))
-    if not parts:
-        raise skipped.nothing_left()
-    origin = {"weights": sha256(released.find(weights)), **description(encoder)}
+    file = released.find(weights)
+    encoder = _encoder(file, device)
+    origin = {"weights": sha256(file), **description(encoder)}
     if detection is not None:
         origin["faces"] = detection.description()
-    write(sources, np.concatenate(parts), origin, out)
+    plan = {"origin": origin, "batch_size": batch_size, "part": PART, "files": fingerprint(paths)}
+    parts = out.with_name(f".{out.name}.parts")
+    with resumable(parts, plan):
+        jobs = [
+            PartJob(files, file, parts / f"{number:06d}.arrow", batch_size, device, detection)
+            for number, files in enumerate(in_parts(find(paths)))
+        ]
+        compute(jobs, executor or map)
+        skipped = Skipped()
+        for job in jobs:
+            for kind, names in _part_skipped(job.out).items():
+                getattr(skipped, kind).update(names)
+        rows = sum(_open_part(job.out).read_all().num_rows for job in jobs)
+        if rows == 0:
+            shutil.rmtree(parts)
+            raise skipped.nothing_left()
+        write_tables((_open_part(job.out).read_all() for job in jobs), rows, origin, out)
+        shutil.rmtree(parts)
     return skipped
 
 
-def _embed(encoder: FaceEncoder, batch: Batch) -> tuple[list[Source], NDArray[np.float32]]:
-    return batch.sources, encoder.embed(batch.pixels_N3HW, len(batch.sources)).cpu().numpy()
+def fingerprint(paths: Sequence[str]) -> str:
+    """A hash of the names, sizes and modification times of files; of remote ones the names."""
+    digest = hashlib.sha256()
+    for path in paths:
+        status = None if "://" in path else Path(path).stat()
+        digest.update(
+            repr((path, status and (status.st_size, status.st_mtime_ns))).encode(errors="surrogateescape")
+        )
+    return digest.hexdigest()
+
+
+def in_parts(files: Iterator[File]) -> Iterator[list[File]]:
+    """The files, `PART` at a time."""
+    while part := list(islice(files, PART)):
+        yield part
+
+
+@contextmanager
+def resumable(parts: Path, plan: dict[str, Any]) -> Iterator[None]:
+    """Holds the folder of finished parts, which is emptied if it was made by another plan.
+
+    If the block fails, a folder with finished parts is kept for the next run, an empty one is removed.
+    """
+    parts.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked_folder(parts):
+            path = parts / "plan.json"
+            if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != plan:
+                shutil.rmtree(parts)
+                parts.mkdir()
+                write_json(plan, path)
+            yield
+    finally:
+        if parts.is_dir() and not any(parts.glob("[0-9]*.arrow")):
+            shutil.rmtree(parts)
+
+
+def compute(jobs: Sequence[PartJob], executor: Executor | type[map[Any]]) -> None:
+    """Computes the parts that are missing, with a progress bar over all files."""
+    missing = [job for job in jobs if not job.out.is_file()]
+    total, left = (sum(len(job.files) for job in some) for some in (jobs, missing))
+    with tqdm(total=total, initial=total - left, desc="embed", unit="image", mininterval=1) as bar:
+        for done in executor(write_part, missing):
+            bar.update(done)
+
+
+def _open_part(path: Path) -> pa.RecordBatchFileReader:
+    return pa.ipc.open_file(pa.memory_map(str(path)))
+
+
+def _part_skipped(path: Path) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = json.loads(_open_part(path).schema.metadata[b"skipped"])
+    return found
 
 
 def description(encoder: FaceEncoder) -> dict[str, object]:

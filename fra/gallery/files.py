@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import mmap
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -28,30 +29,70 @@ PLURAL = {"image": "images", "face": "faces", "box": "boxes", "score": "scores"}
 """Names of a .npz file's arrays, by column of a .parquet file."""
 
 
+BOX = pa.list_(pa.float64(), 4)
+
+
+def table_of(sources: Sequence[Source], embeddings_ND: NDArray[np.float32], faces: bool) -> pa.Table:
+    """A table of embeddings; `faces`: each is of a face that was found in an image."""
+    types = {"image": pa.string()} | (
+        {"face": pa.int64(), "box": BOX, "score": pa.float64()} if faces else {}
+    )
+    found = columns(sources)
+    values = pa.FixedSizeListArray.from_arrays(pa.array(embeddings_ND.ravel()), embeddings_ND.shape[1])
+    return pa.table(
+        {name: pa.array(found.get(name, []), kind) for name, kind in types.items()} | {"embedding": values}
+    )
+
+
 def write(
     sources: Sequence[Source], embeddings_ND: NDArray[np.float32], origin: dict[str, Any], out: Path
 ) -> None:
-    """Write embeddings atomically; `origin` says which encoder they come from, and how faces were cropped."""
-    table = columns(sources)
+    """Write embeddings that are in memory; `origin` says which encoder they come from, and how faces were cropped."""
+    table = table_of(sources, embeddings_ND, any(source.face is not None for source in sources))
+    write_tables([table], len(sources), origin, out)
+
+
+def write_tables(tables: Iterable[pa.Table], rows: int, origin: dict[str, Any], out: Path) -> None:
+    """Write tables of embeddings one after the other to one file, atomically.
+
+    Args:
+        tables: As `table_of` returns them, with `rows` rows together.
+        rows: Their number.
+        origin: Which encoder they come from, and how faces were cropped.
+        out: The file, `.parquet`, `.arrow` or `.npz`.
+    """
     with atomic(out) as file:
         if out.suffix == ".npz":
-            arrays: dict[str, Any] = {PLURAL[name]: np.array(column) for name, column in table.items()}
-            if "faces" in origin:
-                arrays["crop"] = origin["faces"]["crop"]
-            with file.open("wb") as stream:
-                np.savez(stream, **arrays, embeddings=embeddings_ND, weights=origin["weights"])
+            _write_npz(tables, rows, origin, file)
             return
-        values = pa.FixedSizeListArray.from_arrays(pa.array(embeddings_ND.ravel()), embeddings_ND.shape[1])
-        types = {"box": pa.list_(pa.float64(), 4)}
-        arrow = pa.table(
-            {name: pa.array(column, types.get(name)) for name, column in table.items()}
-            | {"embedding": values}
-        ).replace_schema_metadata({"fra": json.dumps(origin)})
-        if out.suffix == ".arrow":
-            with pa.ipc.new_file(file, arrow.schema) as stream:
-                stream.write_table(arrow)
-            return
-        pq.write_table(arrow, file)
+        writer: Any = None
+        for table in tables:
+            table = table.replace_schema_metadata({"fra": json.dumps(origin)})
+            if writer is None:
+                opened = pa.ipc.new_file if out.suffix == ".arrow" else pq.ParquetWriter
+                writer = opened(file, table.schema)
+            if table.num_rows:
+                writer.write_table(table)
+        writer.close()
+
+
+def _write_npz(tables: Iterable[pa.Table], rows: int, origin: dict[str, Any], file: Path) -> None:
+    """Write the arrays of a .npz file; embeddings pass through a temporary file of their size."""
+    others: dict[str, list[Any]] = {}
+    with tempfile.TemporaryFile(dir=file.parent) as stream:
+        for table in tables:
+            size = table["embedding"].type.list_size
+            for batch in table.to_batches():
+                stream.write(batch.column("embedding").flatten().to_numpy())
+            for name in PLURAL:
+                if name in table.column_names:
+                    others.setdefault(name, []).extend(table[name].to_pylist())
+        arrays: dict[str, Any] = {PLURAL[name]: np.array(column) for name, column in others.items()}
+        if "faces" in origin:
+            arrays["crop"] = origin["faces"]["crop"]
+        embeddings_ND = np.memmap(stream, np.float32, "r", shape=(rows, size))
+        with file.open("wb") as target:
+            np.savez(target, **arrays, embeddings=embeddings_ND, weights=origin["weights"])
 
 
 class Match(NamedTuple):

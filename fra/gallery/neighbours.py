@@ -1,4 +1,4 @@
-"""Nearest neighbours of embeddings: exact among few, by an index (usearch, HNSW) among many.
+"""Nearest neighbours of embeddings: exact among few, by an index (Faiss) among many.
 
 Similarity is the cosine of embeddings minus the mean of the gallery, which all faces share. An index proposes
 candidates; their cosines are then computed from the embeddings themselves, so every reported cosine is exact.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,21 +21,26 @@ from tqdm import tqdm
 
 from fra.files import atomic, sha256
 from fra.gallery.files import Gallery, read
-from fra.parallel import cores
 
 if TYPE_CHECKING:
-    from usearch.index import Index
+    from faiss import IndexIVF
 
 logger = logging.getLogger(__name__)
 
 EXACT = 50_000
 """Largest number of rows whose neighbours are computed by comparing all pairs: about a minute of one core."""
-CONNECTIVITY = 16
-"""Edges of a row in each level of the graph (M of Malkov and Yashunin 2018, arXiv 1603.09320)."""
-EXPANSION_ADD = 48
-"""Candidates kept while a row is added (efConstruction)."""
-EXPANSION_SEARCH = 128
-"""Candidates kept by a query (efSearch); at least four times the neighbours that are returned."""
+TRAINED = 39
+"""Rows per list on which the centres of the lists are fitted, Faiss's own least number."""
+PROBED = 5 / 64
+"""Share of the lists in which a query is searched."""
+PROBED_AMONG = 1 / 64
+"""The same for the neighbours of all rows of a gallery, which are closer than those of other images."""
+MIN_PROBED = 32
+"""Least number of lists in which a query is searched."""
+PROPOSED = 4
+"""Candidates of a query for each neighbour that is returned."""
+SEED = 0
+"""Seed of the rows on which the centres are fitted."""
 ADDED = 20_000
 """Rows added to an index at a time."""
 QUERIES = 256
@@ -75,13 +81,13 @@ class Description:
 class OpenIndex(NamedTuple):
     """The index of a gallery, mapped into memory, and the mean of the gallery's embeddings."""
 
-    graph: Index
+    lists: IndexIVF
     mean_D: NDArray[np.float32]
 
 
 def index_path(gallery: Path) -> Path:
     """The file of a gallery's index, in the same folder."""
-    return gallery.with_name(f"{gallery.name}.usearch")
+    return gallery.with_name(f"{gallery.name}.faiss")
 
 
 def mean_of(gallery: Gallery) -> NDArray[np.float32]:
@@ -98,35 +104,50 @@ def write_index(gallery: Path) -> Path:
     Raises:
         FileNotFoundError: The gallery is missing.
         ValueError: The gallery has another content.
-        ModuleNotFoundError: usearch is not installed.
+        ModuleNotFoundError: Faiss is not installed.
     """
     known, out = read(gallery), index_path(gallery)
     status, mean_D = gallery.stat(), mean_of(known)
     about = Description(sha256(gallery), status.st_size, status.st_mtime_ns, mean_D.tolist())
-    built = build((unit(block - mean_D) for block in known.blocks(ADDED)), len(mean_D), known.rows.num_rows)
+    faiss = _faiss()
+    built = build(lambda: (unit(block - mean_D) for block in known.blocks(ADDED)), known.rows.num_rows)
     with atomic(out) as partial:
-        built.save(str(partial))
+        faiss.write_index(built, str(partial))
         with partial.open("ab") as stream:
             content = json.dumps(asdict(about)).encode()
             stream.write(content + len(content).to_bytes(8, "little") + MARK)
     return out
 
 
-def build(blocks: Iterator[NDArray[np.float32]], size: int, total: int) -> Index:
-    """An index of rows of length 1, stored as float16. With several threads its graph differs between runs."""
-    index: Index = _usearch().Index(
-        ndim=size,
-        metric="ip",
-        dtype="f16",
-        connectivity=CONNECTIVITY,
-        expansion_add=EXPANSION_ADD,
-        expansion_search=EXPANSION_SEARCH,
-    )
+def build(blocks: Callable[[], Iterator[NDArray[np.float32]]], total: int) -> IndexIVF:
+    """An index of rows of length 1: lists around k-means centres, in float16. Equal rows give an equal index.
+
+    Args:
+        blocks: Returns the rows, some at a time; called twice.
+        total: Their number.
+    """
+    faiss = _faiss()
+    lists = list_count(total)
+    chosen = np.random.default_rng(SEED).choice(total, min(total, TRAINED * lists), replace=False)
+    wanted_N = np.zeros(total, bool)
+    wanted_N[chosen] = True
+    sample, first = [], 0
+    for block in blocks():
+        sample.append(block[wanted_N[first : first + len(block)]])
+        first += len(block)
+    size = sample[0].shape[1]
+    index: IndexIVF = faiss.index_factory(size, f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
+    index.train(np.concatenate(sample))
     with tqdm(total=total, desc="index", unit="row", mininterval=1, disable=None) as bar:
-        for block in blocks:
-            index.add(np.arange(len(index), len(index) + len(block)), block, threads=cores())
+        for block in blocks():
+            index.add(np.ascontiguousarray(block))
             bar.update(len(block))
     return index
+
+
+def list_count(total: int) -> int:
+    """The number of lists for a number of rows: the power of two nearest to four times its square root."""
+    return int(min(2 ** round(np.log2(4 * np.sqrt(total))), max(total // TRAINED, 1)))
 
 
 def open_index(gallery: Path) -> OpenIndex | None:
@@ -145,8 +166,8 @@ def open_index(gallery: Path) -> OpenIndex | None:
             "%s: made of another content of %s, so it is not used: run `fra index` again", path, gallery.name
         )
         return None
-    index = _usearch().Index.restore(str(path), view=True)
-    return OpenIndex(index, np.array(about.mean, np.float32))
+    faiss = _faiss()
+    return OpenIndex(faiss.read_index(str(path), faiss.IO_FLAG_MMAP), np.array(about.mean, np.float32))
 
 
 def describe(path: Path) -> Description | None:
@@ -166,7 +187,7 @@ def describe(path: Path) -> Description | None:
 def by_index(opened: OpenIndex, gallery: Gallery, query_QD: NDArray[np.float32], count: int) -> Neighbours:
     """The rows that an index proposes for queries of length 1, in the order of their exact cosines."""
     count = min(count, gallery.rows.num_rows)
-    row_QC = candidates(opened.graph, query_QD, count)
+    row_QC = candidates(opened.lists, query_QD, count)
     found = []
     for row_C, query_D in zip(row_QC, query_QD, strict=True):
         proposed_C = row_C[row_C >= 0]
@@ -175,14 +196,15 @@ def by_index(opened: OpenIndex, gallery: Gallery, query_QD: NDArray[np.float32],
     return Neighbours(*map(np.concatenate, zip(*found, strict=True)))
 
 
-def candidates(index: Index, query_QD: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """Rows (Q, 4 · count) that an index proposes; −1 where it proposes fewer."""
-    wanted = min(4 * count, len(index))
-    cast(Any, index).expansion_search = max(EXPANSION_SEARCH, wanted)
-    found = index.search(query_QD, wanted, threads=cores())
-    row_QC = np.asarray(found.keys).reshape(len(query_QD), -1).astype(np.int64)
-    counts_Q1 = np.asarray(getattr(found, "counts", [row_QC.shape[1]])).reshape(-1, 1)
-    return np.where(np.arange(row_QC.shape[1]) < counts_Q1, row_QC, -1)
+def candidates(
+    index: IndexIVF, query_QD: NDArray[np.float32], count: int, probed: float = PROBED
+) -> NDArray[np.int64]:
+    """Rows (Q, `PROPOSED` · count) that an index proposes; −1 where it proposes fewer."""
+    index.nprobe = max(MIN_PROBED, math.ceil(probed * index.nlist))
+    index.parallel_mode = int(len(query_QD) == 1)  # threads share the lists of one query, or several queries
+    found = index.search(np.ascontiguousarray(query_QD), min(PROPOSED * count, index.ntotal))
+    row_QC: NDArray[np.int64] = found[1]
+    return row_QC
 
 
 def take(gallery: Gallery, row_C: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -193,7 +215,7 @@ def take(gallery: Gallery, row_C: NDArray[np.int64]) -> NDArray[np.float32]:
     return rows_CD
 
 
-def among(unit_ND: NDArray[np.float32], count: int, index: Index | None = None) -> Neighbours:
+def among(unit_ND: NDArray[np.float32], count: int, index: IndexIVF | None = None) -> Neighbours:
     """The nearest other rows of each row.
 
     Args:
@@ -203,8 +225,8 @@ def among(unit_ND: NDArray[np.float32], count: int, index: Index | None = None) 
     """
     count = min(count, len(unit_ND) - 1)
     if len(unit_ND) > EXACT and index is None:
-        blocks = (unit_ND[first : first + ADDED] for first in range(0, len(unit_ND), ADDED))
-        index = build(blocks, unit_ND.shape[1], len(unit_ND))
+        starts = range(0, len(unit_ND), ADDED)
+        index = build(lambda: (unit_ND[first : first + ADDED] for first in starts), len(unit_ND))
     parts = []
     for first in range(0, len(unit_ND), QUERIES):
         query_QD = unit_ND[first : first + QUERIES]
@@ -217,7 +239,7 @@ def among(unit_ND: NDArray[np.float32], count: int, index: Index | None = None) 
             )
             parts.append(best(near_QK, np.take_along_axis(cosine_QN, near_QK, axis=1), count))
         else:
-            row_QC = candidates(index, query_QD, count + 1)
+            row_QC = candidates(index, query_QD, count + 1, PROBED_AMONG)
             cosine_QC = np.einsum("qcd,qd->qc", unit_ND[row_QC], query_QD)
             cosine_QC[(row_QC == own_Q[:, None]) | (row_QC < 0)] = -np.inf
             parts.append(best(row_QC, cosine_QC, count))
@@ -240,11 +262,11 @@ def unit(vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:
     return scaled
 
 
-def _usearch() -> Any:
+def _faiss() -> Any:
     try:
-        import usearch.index
+        import faiss
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
-            "the index of neighbours needs usearch: pip install 'fra[index]'", name="usearch"
+            "the index of neighbours needs Faiss: pip install 'fra[index]'", name="faiss"
         ) from None
-    return usearch.index
+    return faiss

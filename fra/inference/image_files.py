@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from fra.data.datasets.adapters import webdataset
 from fra.data.datasets.annotation_files import IMAGE_SUFFIXES, image_files
 from fra.data.datasets.tar_images import image_members
 from fra.data.images import ImageError, decode, read_file, resize
@@ -29,6 +30,15 @@ class File(NamedTuple):
 
     name: str
     read: Callable[[], bytes]
+
+    def absolute(self) -> File:
+        """The file under the same name, read from an absolute path: for a process in another folder."""
+        return self if not isinstance(self.read, partial) else File(self.name, _absolute(self.read))
+
+
+def _absolute(read: partial[bytes]) -> partial[bytes]:
+    path, *rest = read.args
+    return read if "://" in str(path) else partial(read.func, Path(path).absolute(), *rest)
 
 
 class Source(NamedTuple):
@@ -138,16 +148,32 @@ def resolve(patterns: Sequence[str]) -> list[str]:
     """Return the files that paths and glob patterns stand for, with a folder replaced by the images in it.
 
     Folders are searched at any depth for image suffixes only, so a tar shard must be matched by a path or pattern. A
-    file that is matched itself is returned whatever its suffix.
+    file that is matched itself is returned whatever its suffix. URLs of tar shards may have brace ranges
+    (`s3://bucket/faces-{00..41}.tar`).
 
     Raises:
         FileNotFoundError: A path or pattern matches nothing, or a folder holds no image.
     """
     paths: list[str] = []
     for pattern in patterns:
+        if "://" in pattern:
+            paths += expand_urls(pattern)
+            continue
         for path in expand(pattern):
             paths += [str(path / name) for name in files_below(path)] if path.is_dir() else [str(path)]
     return paths
+
+
+def expand_urls(pattern: str) -> list[str]:
+    """The URLs of tar shards that a pattern with brace ranges names.
+
+    Raises:
+        ValueError: They are not tar shards.
+    """
+    urls = list(webdataset.expand(pattern))
+    if other := [url for url in urls if not url.endswith(".tar")]:
+        raise ValueError(f"{other[0]}: of remote files only tar shards (.tar) are read")
+    return urls
 
 
 def check_names(names: Iterable[str]) -> None:
@@ -174,52 +200,62 @@ def find(patterns: Sequence[str]) -> Iterator[File]:
     """
     for path in resolve(patterns):
         if path.endswith(".tar"):
-            yield from members(Path(path))
+            yield from members(path)
         else:
             yield File(path, partial(read_file, path))
 
 
-def members(shard: Path) -> Iterator[File]:
-    """Yield the images in a tar file.
+def members(shard: str | Path) -> Iterator[File]:
+    """Yield the images in a tar file, which may be remote.
 
     Raises:
+        FileNotFoundError: There is no such file.
         ValueError: It is not a tar file, or a name leads out of it.
     """
-    with shard.open("rb") as stream:
+    with _open(shard) as stream:
         places = image_members(stream, str(shard), Counter())
     for name, (offset, size) in places.items():
         yield File(f"{shard}/{name}", partial(read_part, shard, offset, size))
 
 
-def read_part(path: Path, offset: int, size: int) -> bytes:
+def read_part(path: str | Path, offset: int, size: int) -> bytes:
     """Read `size` bytes of a file, starting at the byte `offset`."""
-    with path.open("rb") as stream:
+    with _open(path) as stream:
         stream.seek(offset)
         return stream.read(size)
 
 
+def _open(path: str | Path) -> IO[bytes]:
+    if "://" not in str(path):
+        return Path(path).open("rb")
+    import fsspec
+
+    opened: IO[bytes] = fsspec.open(str(path), "rb").open()
+    return opened
+
+
 def batches(
-    patterns: Sequence[str],
+    files: Sequence[str] | Sequence[File],
     size: int,
     batch_size: int,
     skipped: Skipped,
     detection: Detection | None = None,
 ) -> Iterator[Batch]:
-    """Yield all images that `find` finds, or the faces in them, as `size` × `size` pixels; raises what `find` raises.
+    """Yield all images, or the faces in them, as `size` × `size` pixels; raises what `find` raises.
 
     Args:
-        patterns: Files, folders, glob patterns or tar shards.
+        files: Files, or names, folders, glob patterns or tar shards, which `find` finds.
         size: Side of the images in pixels, to which whole images and crops of faces are resized.
         batch_size: Images per batch; the last one may have fewer.
         skipped: Files that cannot be read or decoded, or in which no face is found, are added to it.
         detection: How faces are found and cropped; None: whole images are used.
     """
     if detection is None:
-        yield from batches_of(patterns, partial(_load_image, size), batch_size, skipped)
+        yield from batches_of(files, partial(_load_image, size), batch_size, skipped)
         return
     finder = FaceFinder(detection)
     with opencv_in_one_thread():
-        yield from batches_of(patterns, partial(_load_faces, size, finder), batch_size, skipped)
+        yield from batches_of(files, partial(_load_faces, size, finder), batch_size, skipped)
 
 
 def _load_image(size: int, name: str, image_HW3: Pixels) -> Loaded:
@@ -236,7 +272,10 @@ def _load_faces(size: int, finder: FaceFinder, name: str, photo_HW3: Pixels) -> 
 
 
 def batches_of(
-    patterns: Sequence[str], load: Callable[[str, Pixels], Loaded], batch_size: int, skipped: Skipped
+    files: Sequence[str] | Sequence[File],
+    load: Callable[[str, Pixels], Loaded],
+    batch_size: int,
+    skipped: Skipped,
 ) -> Iterator[Batch]:
     """Batches of what `load` makes of the name and pixels of each file; several threads call it at a time."""
 
@@ -247,7 +286,8 @@ def batches_of(
             return Loaded(file.name, unreadable=str(error))
 
     waiting: list[tuple[Source, Pixels]] = []
-    for loaded in map_ahead(read, find(patterns), 3 * batch_size):
+    found = (one for name in files for one in ([name] if isinstance(name, File) else find([name])))
+    for loaded in map_ahead(read, found, 3 * batch_size):
         skipped.add(loaded.name, loaded.unreadable, loaded.no_face)
         waiting += loaded.images
         while len(waiting) >= batch_size:

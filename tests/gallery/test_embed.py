@@ -57,7 +57,7 @@ def test_released_weights_are_used_by_name(faces: Path, tmp_path: Path) -> None:
 
 def test_missing_weights_are_one_clear_error(faces: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        FileNotFoundError, match=r"nobody: no such weights file.* released weights .*\(demo\)"
+        FileNotFoundError, match=r"nobody: no such weights file.* released weights .*\(demo\b"
     ):
         embed([str(faces)], Path("nobody"), tmp_path / "out.parquet")
     assert not list(tmp_path.iterdir())

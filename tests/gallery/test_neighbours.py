@@ -55,7 +55,10 @@ def test_neighbours_are_those_of_all_pairs_and_the_index_finds_them(monkeypatch:
     assert among(unit_ND[:1], 5).row_QK.shape == (1, 0)
 
 
-def test_search_by_index_gives_the_exact_result(gallery: Path) -> None:
+def test_search_by_index_gives_the_exact_result(gallery: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All lists are searched: what is left are float16 and the exact cosines of the candidates."""
+    monkeypatch.setattr(neighbours, "PROBED", 1)
+    monkeypatch.setattr(neighbours, "MIN_PROBED", 10_000)
     known, opened = read(gallery), open_index(gallery)
     assert opened is not None
     np.testing.assert_array_equal(opened.mean_D, mean_of(known))

@@ -89,7 +89,7 @@ def test_without_detection_the_files_are_as_before(photos: Path, tmp_path: Path)
 def test_every_face_of_a_query_finds_itself(photos: Path, gallery: Path) -> None:
     group = photos / "p0/group.jpg"
     found = search_faces(group, gallery, DEMO, count=2)
-    assert [matches[0][:1] + matches[0][2:] for _, matches in found] == [(str(group), n) for n in range(3)]
+    assert [(matches[0].name, matches[0].face) for _, matches in found] == [(str(group), n) for n in range(3)]
     assert all(matches[0].cosine == pytest.approx(1, abs=1e-5) for _, matches in found)
     sides = [max(face.box[2:]) for face, _ in found]
     assert sides == sorted(sides, reverse=True)
