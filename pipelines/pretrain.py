@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 
 from fra import dist
+from fra.data.loader import sample
 from fra.data.loader.build import build_loader
 from fra.data.loader.config import DataConfig
 from fra.data.loader.webdataset import train_shards
@@ -15,6 +17,7 @@ from fra.data.views.views import Views
 from fra.files import sha256
 from fra.method.config import ModelConfig, ObjectiveConfig
 from fra.train.config import ProbeConfig, TrainConfig
+from fra.train.monitoring.measure import IMAGES, Measures
 from fra.train.pretrain import check_training
 from fra.train.pretrain import pretrain as train
 from fra.train.probe import Probe, load_probe
@@ -36,6 +39,16 @@ def inputs(dataset: str, data: DataConfig) -> tuple[Path, list[Path]]:
         return source, [source]
     source = paths.shards(dataset)
     return source, [source / "index.json", *(shard.path for shard in train_shards(source))]
+
+
+def measures_of(source: Path, config: TrainConfig, size: int, views: Views) -> Measures | None:
+    """Returns the label-free measures on images of the source `measured`; None if they are off."""
+    if not config.measure_every:
+        return None
+    split = sample.split_of(source)
+    quarantine = verdict.read_quarantine(paths.VALIDATION / "quarantine.csv")
+    exclude = verdict.quarantined_indices(quarantine, split)
+    return Measures(partial(sample.read_sample, source, exclude, IMAGES), views, size, split)
 
 
 def labelled_faces(
@@ -66,6 +79,8 @@ def pretrain() -> None:
         raise ParamsError(f"params.yaml: source must be {source} where data.loader is {data.loader}")
     if params.read()["init_file"] != (start := init_file(config.init, source.as_posix())):
         raise ParamsError(f"params.yaml: init_file must be {start} where train.init is {config.init}")
+    measured = Path(params.subsection("measured", params.read()))
+    files = list(dict.fromkeys([*files, *sample.files_of(measured)]))
     # One rank per machine compares the hashes; if it fails, torchrun ends the others.
     validation = verdict.check(paths.VALIDATION / "verdict.json", files, hashed=dist.is_local_rank_zero())
     exclude = verdict.quarantined_indices(
@@ -86,6 +101,7 @@ def pretrain() -> None:
     run = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     with dist.process_group(config.device):
         check_training(objective, config)
+        both_views = Views(views, config.seed)
         batches = build_loader(
             data,
             views,
@@ -101,11 +117,12 @@ def pretrain() -> None:
             objective,
             config,
             batches,
-            Views(views, config.seed),
+            both_views,
             paths.PRETRAIN,
             paths.WORK / "checkpoints" / run,
             origin,
             probe=probe,
+            measures=measures_of(measured, config, data.image_size, both_views),
         )
     logger.info("pre-trained: loss %.4f, %.0f images/s", metrics["total"], metrics["images_per_second"])
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from support.workspace import ROOT
@@ -15,6 +18,7 @@ from support.workspace import ROOT
 from fra.ruler import cross, fit, results
 from fra.ruler.faces import OPEN_MOUTH, Faces
 from fra.transfer import align, metrics
+from pipelines.cli import ruler_tables
 
 DEVICE = torch.device("cpu")
 
@@ -52,14 +56,19 @@ def shuffled(faces: Faces) -> Faces:
     return Faces(faces.image_NHW3, faces.point_NC[order], truth, faces.split)
 
 
+Compared: TypeAlias = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]
+
+
 @pytest.fixture(scope="module")
-def compared(faces: Faces) -> tuple[pd.DataFrame, pd.DataFrame]:
+def compared(faces: Faces) -> Compared:
     setting = fit.Setting("test", labels=(50, 200), draws=2)
     return results.run(fit.load_all(["demo", "random:0"]), faces, setting, DEVICE)
 
 
-def test_labels_are_found_in_features(faces: Faces, compared: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-    predictions, table = compared
+def test_labels_are_found_in_features(faces: Faces, compared: Compared) -> None:
+    predictions, table, measured = compared
+    assert list(measured["model"]) == ["demo", "random:0"]
+    assert measured["rankme"].between(1, 100).all()
     assert predictions.groupby(["model", "labels", "draw"]).size().to_dict() == {
         (model, *fit): len(faces.rows("test"))
         for model in ("demo", "random:0")
@@ -71,9 +80,7 @@ def test_labels_are_found_in_features(faces: Faces, compared: tuple[pd.DataFrame
     assert value["nme", 200] < value["nme", 50]
 
 
-def test_shuffled_labels_are_not_found_in_features(
-    faces: Faces, compared: tuple[pd.DataFrame, pd.DataFrame]
-) -> None:
+def test_shuffled_labels_are_not_found_in_features(faces: Faces, compared: Compared) -> None:
     setting = fit.Setting("val", labels=(200,))
     table = results.run(fit.load_all(["demo"]), shuffled(faces), setting, DEVICE)[1]
     chance = table.set_index("metric")["value"]
@@ -114,7 +121,7 @@ def test_r_squared_is_that_of_scikit_learn() -> None:
     np.testing.assert_allclose(metrics.r_squared(pred_N, truth_N, counts), wanted)
 
 
-def test_differences_are_paired(compared: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+def test_differences_are_paired(compared: Compared) -> None:
     value = compared[1].query("labels == 50").set_index(["model", "metric"])
     for metric in ("nme", "yaw", "open_mouth", "jaw_drop"):
         rows = [value.loc[(model, metric)] for model in ("demo", "random:0", "demo - random:0")]
@@ -128,6 +135,7 @@ def test_differences_are_paired(compared: tuple[pd.DataFrame, pd.DataFrame]) -> 
         (["random:0"], "after the weights"),
         (["demo", "random:x"], "random:<seed>"),
         (["demo", "demo"], "named twice"),
+        (["a - b=demo"], "would read as a difference"),
     ],
 )
 def test_wrong_weights_are_refused(weights: list[str], message: str) -> None:
@@ -159,8 +167,74 @@ def test_photographs_are_framed_like_the_synthetic_faces(
 
 def test_the_cross_test_resamples_people(faces: Faces) -> None:
     person_N = np.repeat(["a", "b"], [3, 1])
-    found = [("x", {100: np.array([1.0, 1, 1, 3])}), ("y", {100: np.array([2.0, 2, 2, 4])})]
-    table = cross.compare(found, person_N).set_index("model")
+    predictions = pd.concat(
+        pd.DataFrame({"model": model, "seed": 0, "labels": 100, "person": person_N, "nme": error_N})
+        for model, error_N in (("x", [1.0, 1, 1, 3]), ("y", [2.0, 2, 2, 4]))
+    )
+    table = results.table(cross.values(predictions)).set_index("model")
     assert table.loc["x", "value"] == 1.5
     assert tuple(table.loc["x", ["low", "high"]]) == (1.0, 3.0)
     assert tuple(table.loc["x - y", ["value", "low", "high"]]) == (-1.0, -1.0, -1.0)
+
+
+def test_files_of_one_name_are_seeds() -> None:
+    entries = fit.load_all(["demo", "noise=random:0", "noise=random:1"])
+    assert [(model, seed) for model, seed, _ in entries] == [("demo", 0), ("noise", 0), ("noise", 1)]
+
+
+def seeds_of(*of_faces: tuple[float, float]) -> dict[int, metrics.Array]:
+    """By seed: the value of all faces, and 20 resamples between two bounds around it."""
+    return {
+        seed: np.array([value, *np.linspace(value - spread, value + spread, 20)])
+        for seed, (value, spread) in enumerate(of_faces)
+    }
+
+
+def test_differences_of_seeds_are_paired_and_have_an_interval_of_their_own() -> None:
+    values = {
+        ("fra", 100, "nme"): seeds_of((1.0, 0), (2.0, 0), (3.0, 0)),
+        ("byol", 100, "nme"): seeds_of((1.5, 0.1), (2.6, 0.1), (3.4, 0.1)),
+        ("random", 100, "nme"): seeds_of((9.0, 0.1)),
+    }
+    table = results.table(values)
+    row = table.set_index("model").loc["fra - byol"]
+    margin = 4.303 * 0.1 / np.sqrt(3)  # Student's t with two degrees of freedom, deviation 0.1
+    assert tuple(row[["value", "seed_low", "seed_high"]]) == pytest.approx(
+        (-0.5, -0.5 - margin, -0.5 + margin), abs=1e-3
+    )
+    assert row["seeds"] == 3
+    assert np.isnan(table.set_index("model").loc["fra - random", "seed_low"])
+    found = results.beyond_chance(table).set_index("model")["conclusion"]
+    assert dict(found) == {"fra - byol": 1, "fra - random": 1}  # less error is better
+    values["byol", 100, "nme"] = seeds_of((1.5, 0.1), (2.6, 0.1), (2.9, 0.1))
+    assert results.beyond_chance(results.table(values))["conclusion"].iloc[0] == 0, "seeds disagree"
+
+
+def test_correlations_are_with_better_backbones() -> None:
+    models = list("abcd")
+    table = pd.DataFrame(
+        {
+            "model": models * 2,
+            "metric": ["nme"] * 4 + ["open_mouth"] * 4,
+            "labels": 100,
+            "value": [4, 3, 2, 1] * 2,
+        }
+    )
+    measured = pd.DataFrame(
+        {"model": models, "seed": 0, "rankme": [1, 2, 3, 4.0], "alignment": [2, 1, 4, 3.0]}
+    )
+    found = results.correlations(measured, table).set_index("metric")
+    assert found["rankme"].to_dict() == pytest.approx({"nme": 1, "open_mouth": -1})
+    assert found.loc["nme", "alignment"] == pytest.approx(0.6)
+
+
+def test_tables_name_what_differs_beyond_chance(compared: Compared) -> None:
+    table = compared[1]
+    console = Console(width=200, file=StringIO())
+    console.print(ruler_tables.metrics(table))
+    console.print(ruler_tables.measures(compared[2]))
+    console.print(ruler_tables.correlations(results.correlations(compared[2], table)))
+    printed = console.file.getvalue()
+    assert all(word in printed for word in ("Landmarks, NME", "200 labels", "RankMe", "random:0"))
+    (line,) = ruler_tables.conclusions(results.beyond_chance(table))
+    assert line.startswith("demo compared with random:0")

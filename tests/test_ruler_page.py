@@ -10,7 +10,7 @@ import pytest
 from support.workspace import ROOT
 
 from fra.data.datasets.adapters import synthetic
-from fra.ruler import results
+from fra.ruler import cross, results
 from fra.ruler.faces import OPEN_MOUTH
 
 STORED = ROOT / "docs/results/evidence/ruler"
@@ -73,3 +73,22 @@ def test_stored_intervals_follow_from_the_predictions(
     found = computed()
     for column in ("value", "low", "high"):
         np.testing.assert_allclose(found[column], stored[column], rtol=1e-6, atol=1e-9)
+
+
+def test_the_page_states_the_cross_test() -> None:
+    """Computed from the stored predictions of the photographs."""
+    table = results.table(cross.values(pd.read_parquet(STORED / "photographs.parquet")))
+    table = table.set_index(["model", "labels"])[["value", "low", "high"]] * 100
+    text = " ".join((ROOT / "docs/results/ruler.md").read_text().replace("−", "-").split())
+    values = {
+        model: " / ".join(f"{value:.1f}" for value in table.loc[model, "value"])
+        for model in ("demo", "random:0", "random:1")
+    }
+    mean_face = table.loc[(cross.MEAN_FACE, 100), "value"]
+    assert (
+        f"the mean synthetic face {mean_face:.1f}, released {values['demo']}, random weights {values['random:0']} and "
+        f"{values['random:1']}."
+    ) in text
+    bounds = [table.loc[(f"demo - random:{seed}", 400)] for seed in (0, 1)]
+    intervals = " and ".join(f"{row['low']:.1f} … {row['high']:.1f}" for row in bounds)
+    assert f"with 400 labels (95 %, over 40 people): {intervals} points" in text

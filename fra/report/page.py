@@ -102,7 +102,7 @@ def context(run: Run, out: Path, region_quality: Mapping[str, Any] | None = None
         "started_from": started_from(run.provenance),
         "comparisons": headline.comparisons(tables),
         "conclusions": headline.CONCLUSIONS,
-        "training": training_charts(run.history),
+        "training": training_charts(run.history, run.metrics.get("measured_split") or "val"),
         "training_facts": training_facts(run.metrics),
         "regions": attempt(lambda: regions(run)),
         "region_quality": None if region_quality is None else region_table(region_quality),

@@ -24,6 +24,8 @@ from fra.weights.pretrained import PretrainedBackbone
 
 PHOTOGRAPHS = "photographs"
 """Name of the metric: the normalised mean error of landmarks on photographs."""
+MEAN_FACE = "mean face"
+"""Name of the baseline that predicts the mean landmarks of the synthetic training faces."""
 
 
 class Photographs(NamedTuple):
@@ -105,37 +107,52 @@ def errors(
     return found
 
 
-def compare(found: Sequence[tuple[str, dict[int, Array]]], person_N: Array) -> pd.DataFrame:
-    """Return mean errors: the columns of `fra.ruler.results.compare` (1,000 resamples of people).
-
-    Model "a - b" is the difference of the first backbone and another on the same resamples.
-
-    Args:
-        found: Name and errors of each backbone, see `errors`.
-        person_N: The person of each photograph.
-    """
-    names, number_N = np.unique(person_N, return_inverse=True)
-    generator = np.random.default_rng(0)
-    drawn_BP = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=1000)
-    weight_BN = np.concatenate([np.ones((1, len(person_N))), drawn_BP[:, number_N]])
-    (first, ours), *others = found
-    parts = [
-        *found,
-        *((f"{first} - {name}", {n: ours[n] - theirs[n] for n in ours}) for name, theirs in others),
+def predict(
+    entries: Sequence[fit.Entry],
+    faces: Faces,
+    photographs: Photographs,
+    setting: fit.Setting,
+    device: torch.device,
+) -> pd.DataFrame:
+    """Return the error of each photograph: columns `model`, `seed`, `labels`, `person`, `nme`; last the mean face."""
+    found = [
+        (model, seed, errors(encoder, faces, photographs, setting, device))
+        for model, seed, encoder in entries
     ]
-    rows = []
-    for name, errors_N in parts:
-        for count, error_N in errors_N.items():
-            value_B = metrics.mean(error_N, weight_BN)
-            low, high = np.quantile(value_B[1:], [0.025, 0.975])
-            rows.append(
+    mean_C = faces.point_NC[faces.rows("train")].mean(axis=0)
+    of_mean_N = fit.nme(np.tile(mean_C, (len(photographs.person_N), 1)), photographs.point_NC)
+    found.append((MEAN_FACE, 0, dict.fromkeys(setting.labels, of_mean_N)))
+    return pd.concat(
+        [
+            pd.DataFrame(
                 {
-                    "model": name,
-                    "metric": PHOTOGRAPHS,
+                    "model": model,
+                    "seed": seed,
                     "labels": count,
-                    "value": value_B[0],
-                    "low": low,
-                    "high": high,
+                    "person": photographs.person_N,
+                    "nme": error_N,
                 }
             )
-    return pd.DataFrame(rows)
+            for model, seed, by_count in found
+            for count, error_N in by_count.items()
+        ],
+        ignore_index=True,
+    ).astype({"nme": np.float32})
+
+
+def values(predictions: pd.DataFrame) -> dict[tuple[str, int, str], dict[int, Array]]:
+    """Return mean errors for `fra.ruler.results.table`: of all photographs, then of 1,000 resamples of people.
+
+    Args:
+        predictions: See `predict`.
+    """
+    found: dict[tuple[str, int, str], dict[int, Array]] = {}
+    generator = np.random.default_rng(0)
+    names = predictions["person"].unique()
+    drawn_BP = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=1000)
+    for (model, seed, count), part in predictions.groupby(["model", "seed", "labels"], sort=False):
+        number_N = pd.Categorical(part["person"], np.sort(names)).codes
+        weight_BN = np.concatenate([np.ones((1, len(part))), drawn_BP[:, number_N]])
+        key = (str(model), int(str(count)), PHOTOGRAPHS)
+        found.setdefault(key, {})[int(str(seed))] = metrics.mean(part["nme"].to_numpy(float), weight_BN)
+    return found

@@ -22,6 +22,9 @@ from fra.weights.pretrained import PretrainedBackbone, load
 
 Part = Literal["val", "test"]
 
+MINUS = " - "
+"""Separator of the two names of a difference."""
+
 LABELS = (100, 400, 1600, 4000)
 GRID = powers(-1, 3, 9)
 """Inverse penalties to try: the mean squared norm of the features is divided by them, as in `fra.transfer.heads`."""
@@ -59,8 +62,18 @@ def setting(part: str, labels: str, draws: int, grid: int, standardise: bool) ->
     return Setting("val" if part == "val" else "test", tuple(map(int, words)), draws, grid, standardise)
 
 
-def load_all(weights: Sequence[str]) -> list[tuple[str, PretrainedBackbone]]:
-    """Return backbones by name; "random:<seed>" is the architecture of the first with random weights.
+class Entry(NamedTuple):
+    """A backbone to compare: its name in tables, the number of its seed among those of the name, and the network."""
+
+    model: str
+    seed: int
+    encoder: PretrainedBackbone
+
+
+def load_all(weights: Sequence[str]) -> list[Entry]:
+    """Return backbones in the order given; "random:<seed>" is the architecture of the first with random weights.
+
+    "name=file" gives a name; files of one name are seeds of one recipe, whose mean is compared.
 
     Raises:
         FileNotFoundError: A file is missing.
@@ -68,17 +81,24 @@ def load_all(weights: Sequence[str]) -> list[tuple[str, PretrainedBackbone]]:
     """
     if repeated := [name for number, name in enumerate(weights) if name in weights[:number]]:
         raise ValueError(f"{repeated[0]}: named twice")
-    found = []
-    for name in weights:
-        kind, _, seed = name.partition(":")
-        if kind != RANDOM:
-            found.append((name, load(name)))
-        elif not seed.isdecimal() or name == weights[0]:
+    found: list[Entry] = []
+    files = [word.rpartition("=")[2] for word in weights]
+    for word, file in zip(weights, files, strict=True):
+        model = word.partition("=")[0] or file
+        if MINUS in model:
             raise ValueError(
-                f"{name}: random weights are random:<seed>, after the weights whose architecture they take"
+                f"{word}: a name with {MINUS!r} would read as a difference: give another, as name=file"
+            )
+        seed = sum(entry.model == model for entry in found)
+        kind, _, number = file.partition(":")
+        if kind != RANDOM:
+            found.append(Entry(model, seed, load(file)))
+        elif not number.isdecimal() or file == files[0]:
+            raise ValueError(
+                f"{word}: random weights are random:<seed>, after the weights whose architecture they take"
             )
         else:
-            found.append((name, load(weights[0], int(seed))))
+            found.append(Entry(model, seed, load(files[0], int(number))))
     return found
 
 

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 import torch
+from scipy import stats
 
+from fra.data.views.config import ViewsConfig
+from fra.data.views.views import Views
+from fra.ruler.cross import PHOTOGRAPHS
 from fra.ruler.faces import OPEN_MOUTH, Faces
-from fra.ruler.fit import Setting, predict
+from fra.ruler.fit import MINUS, Entry, Setting, predict
+from fra.train.monitoring.measure import Measures
 from fra.transfer import metrics
 from fra.transfer.metrics import Array
 from fra.weights.pretrained import PretrainedBackbone
 
 RESAMPLES = 1000
+VIEWS = ViewsConfig(crop_scale=(0.5, 1.0), blur_sigma=(0.1, 1.0))
+"""The views of the label-free measures: those that the released weights were trained with."""
+Values: TypeAlias = dict[tuple[str, int, str], dict[int, Array]]
 ERRORS = ("nme", "yaw", "pitch")
 """Metrics of which lower values are better."""
-FIT = ["model", "labels", "draw"]
+FIT = ["model", "seed", "labels", "draw"]
 """The columns that identify a fit."""
 
 
@@ -43,46 +54,118 @@ def measure(rows: pd.DataFrame, truth: pd.DataFrame, weight_BN: Array) -> dict[s
 
 
 def compare(predictions: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
-    """Return the metrics of all backbones: columns `model`, `metric`, `labels`, `value`, `low`, `high`.
-
-    Means over draws; `low` and `high` bound 95 % of 1,000 bootstrap resamples of the faces. Model "a - b" is the
-    difference of the first backbone and another on the same resamples (paired).
+    """Return the metrics of all backbones, see `table`; means over draws and seeds.
 
     Args:
-        predictions: See `predict`; with a column `model`.
+        predictions: See `predict`; with columns `model` and, where a model has several pre-trainings, `seed`.
         truth: See `Faces`.
     """
+    if "seed" not in predictions:
+        predictions = predictions.assign(seed=0)
     count = predictions["key"].nunique()
     drawn_BN = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
     weight_BN = np.concatenate([np.ones((1, count)), drawn_BN])  # the first row counts each face once
-    means: dict[tuple[str, int], dict[str, Array]] = {}
-    for (model, labels), part in predictions.groupby(["model", "labels"], sort=False):
+    values: Values = {}
+    for (model, seed, labels), part in predictions.groupby(["model", "seed", "labels"], sort=False):
         fits = [measure(fit, truth, weight_BN) for _, fit in part.groupby("draw")]
-        means[str(model), int(str(labels))] = {
-            name: np.mean([fit[name] for fit in fits], axis=0) for name in fits[0]
-        }
-    first = next(iter(means))[0]
-    for (model, labels), values in list(means.items()):
+        for name in fits[0]:
+            key = (str(model), int(str(labels)), name)
+            values.setdefault(key, {})[int(str(seed))] = np.mean([fit[name] for fit in fits], axis=0)
+    return table(values)
+
+
+def table(values: Values) -> pd.DataFrame:
+    """Return means over seeds with intervals: a row for each model, metric and number of labels.
+
+    `low` and `high` bound 95 % of the resamples of the faces. `seeds` is the number of pre-trainings, and `seed_low`
+    and `seed_high` bound their mean by Student's t (n − 1 degrees of freedom; NaN for one). Model "a - b" is the
+    difference of the first model and another on the same resamples; its seeds are paired in the order given, NaN where
+    their numbers differ.
+
+    Args:
+        values: For each model, number of labels and metric, the values (B,) by seed; the first counts each face once.
+    """
+    first = next(iter(values))[0]
+    rows = []
+    for (model, labels, name), by_seed in values.items():
+        rows.append(_row(model, name, labels, list(by_seed.values())))
+    for (model, labels, name), by_seed in values.items():
         if model != first:
-            ours = means[first, labels]
-            means[f"{first} - {model}", labels] = {name: ours[name] - values[name] for name in values}
-    return pd.DataFrame(
-        [
-            {"model": model, "metric": name, "labels": labels, "value": value_B[0]}
-            | dict(zip(("low", "high"), np.quantile(value_B[1:], [0.025, 0.975]), strict=True))
-            for (model, labels), values in means.items()
-            for name, value_B in values.items()
-        ]
-    )
+            ours = list(values[first, labels, name].values())
+            rows.append(_difference(f"{first}{MINUS}{model}", name, labels, ours, list(by_seed.values())))
+    return pd.DataFrame(rows)
+
+
+def _row(model: str, name: str, labels: int, value_SB: Sequence[Array]) -> dict[str, Any]:
+    mean_B = np.mean(value_SB, axis=0)
+    low, high = np.quantile(mean_B[1:], [0.025, 0.975])
+    found = {"model": model, "metric": name, "labels": labels, "value": mean_B[0], "low": low, "high": high}
+    margin = t_margin([value_B[0] for value_B in value_SB])
+    return found | {"seeds": len(value_SB), "seed_low": mean_B[0] - margin, "seed_high": mean_B[0] + margin}
+
+
+def _difference(
+    model: str, name: str, labels: int, ours: Sequence[Array], theirs: Sequence[Array]
+) -> dict[str, Any]:
+    if len(ours) == len(theirs):
+        return _row(model, name, labels, [one - other for one, other in zip(ours, theirs, strict=True)])
+    return _row(model, name, labels, [np.mean(ours, axis=0) - np.mean(theirs, axis=0)])
+
+
+def t_margin(values: Sequence[float]) -> float:
+    """Return half the width of the 95 % interval of a mean by Student's t; NaN for a single value."""
+    if len(values) < 2:
+        return math.nan
+    return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+def beyond_chance(results: pd.DataFrame) -> pd.DataFrame:
+    """Return the differences of `table` with a column `conclusion`: 1 better, −1 worse, 0 neither.
+
+    Better or worse where the interval over faces and, with several seeds, the interval over seeds exclude 0.
+    """
+    rows = results[results["model"].str.contains(MINUS, regex=False)]
+    sign = np.where(rows["metric"].isin((*ERRORS, PHOTOGRAPHS)), -1, 1)
+    above = (rows["low"] > 0) & ~(rows["seed_low"] <= 0)
+    below = (rows["high"] < 0) & ~(rows["seed_high"] >= 0)
+    return rows.assign(conclusion=sign * (above.astype(int) - below.astype(int)))
+
+
+def correlations(measured: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
+    """Return the rank correlation of each label-free measure with each metric over the models: 1, a perfect predictor.
+
+    Errors count negatively, so that 1 means: the higher the measure, the better the backbone.
+
+    Args:
+        measured: The measures of each backbone, with its `model`; seeds are averaged.
+        results: See `table`.
+    """
+    means = measured.drop(columns="seed").groupby("model").mean()
+    rows = []
+    for (metric, labels), part in results.groupby(["metric", "labels"], sort=False):
+        value = part.set_index("model")["value"].reindex(means.index)
+        sign = -1 if metric in (*ERRORS, PHOTOGRAPHS) else 1
+        found = {name: means[name].rank().corr((sign * value).rank()) for name in means}
+        rows.append({"metric": metric, "labels": labels} | found)
+    return pd.DataFrame(rows)
 
 
 def run(
-    encoders: Sequence[tuple[str, PretrainedBackbone]], faces: Faces, setting: Setting, device: torch.device
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Compare backbones; return their predictions (see `predict`) and metrics (see `compare`)."""
-    found = []
-    for name, encoder in encoders:
-        found.append(predict(encoder, faces, setting, device).assign(model=name))
+    entries: Sequence[Entry], faces: Faces, setting: Setting, device: torch.device
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Compare backbones; return predictions (see `predict`), metrics (see `compare`) and label-free measures."""
+    found, measured = [], []
+    for model, seed, encoder in entries:
+        found.append(predict(encoder, faces, setting, device).assign(model=model, seed=seed))
+        measured.append({"model": model, "seed": seed} | label_free(encoder, faces, device))
     predictions = pd.concat(found, ignore_index=True)
     predictions = predictions[[*FIT, *predictions.columns.drop(FIT)]]
-    return predictions, compare(predictions, faces.truth)
+    return predictions, compare(predictions, faces.truth), pd.DataFrame(measured)
+
+
+def label_free(encoder: PretrainedBackbone, faces: Faces, device: torch.device) -> dict[str, float]:
+    """Return the label-free measures of a backbone on the validation faces, with the same views for every backbone."""
+    mean, std = (tuple(encoder.metadata[name]) for name in ("mean", "std"))
+    views = Views(replace(VIEWS, mean=mean, std=std), seed=0)
+    pixels = list(faces.image_NHW3[faces.rows("val")])
+    return Measures(lambda: pixels, views, encoder.image_size, "val")(encoder.backbone.to(device), device)

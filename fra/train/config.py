@@ -61,6 +61,8 @@ class TrainConfig:
     """Compile the networks with torch.compile."""
     log_every: PositiveInt = 10
     """Steps between rows of history.csv."""
+    measure_every: NonNegativeInt = 500
+    """Steps between label-free measures of the backbone (also before the first and after the last step); 0: none."""
     checkpoint_every: PositiveInt = 500
     """Steps between checkpoints."""
     keep_checkpoints: PositiveInt = 2

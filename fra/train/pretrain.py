@@ -25,6 +25,7 @@ from fra.train.config import TrainConfig
 from fra.train.init import InitReport, initialise
 from fra.train.interrupt import StopSignal
 from fra.train.monitoring.history import as_csv
+from fra.train.monitoring.measure import Measures
 from fra.train.monitoring.tensorboard import TensorBoardLogger
 from fra.train.prefetch import Loader
 from fra.train.probe import Probe
@@ -49,6 +50,7 @@ def pretrain(
     provenance: Mapping[str, Any],
     observe: Observer | None = None,
     probe: Probe | None = None,
+    measures: Measures | None = None,
 ) -> dict[str, Any]:
     """Trains the networks and writes backbone, whole model, history, metrics and speed into `out` at the end.
 
@@ -64,6 +66,7 @@ def pretrain(
         provenance: Stored in the metadata of the weights.
         observe: Called with each new row of the history, on rank 0.
         probe: Scores the backbone during training; the weights do not depend on it.
+        measures: Measures the backbone without labels during training; the weights do not depend on it.
 
     Returns:
         The contents of metrics.json and speed.json.
@@ -107,6 +110,7 @@ def pretrain(
             observers,
             probe,
             frozen_epochs=train_config.init_warmup_epochs if start is not None and start.new else 0,
+            measures=measures,
         )
         if trainer.restore():
             logger.info("continuing at step %d of %d from %s", trainer.state.step, trainer.steps, checkpoints)
@@ -191,6 +195,7 @@ def _metrics(trainer: Trainer) -> dict[str, Any]:
         "ranks": dist.world_size(),
         "rollbacks": trainer.state.rollbacks,
         "skipped_steps": trainer.state.skipped_steps,
+        "measured_split": None if trainer.measures is None else trainer.measures.split,
     }
 
 

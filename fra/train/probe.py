@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from fra.data import images
 from fra.data.views.config import ViewsConfig
 from fra.data.views.views import normalize
-from fra.parallel import map_batches
 from fra.train.config import ProbeConfig
+from fra.train.monitoring.features import BATCH_SIZE, pooled_features
 from fra.validation.verdict import read_usable_rows
 
 SEED = 0
@@ -26,8 +26,6 @@ SEED = 0
 TEMPERATURE = 0.07
 """Temperature of the neighbours' votes (Wu et al. 2018, "Unsupervised feature learning via non-parametric instance
 discrimination", arXiv 1805.01978)."""
-BATCH_SIZE = 64
-"""Number of images per forward pass."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,10 @@ class Probe:
         The backbone runs on whole images in eval mode. Weights, batch statistics, mode and random state stay unchanged.
         Called on one rank only.
         """
-        unit_ND = F.normalize(self._features(backbone, device), dim=1)
+        parts = pooled_features(
+            backbone, range(0, len(self.pixels_NHW3), BATCH_SIZE), partial(self._batch, device=device), device
+        )
+        unit_ND = F.normalize(torch.cat(parts), dim=1)
         person_N = torch.from_numpy(self.person_N).to(device)
         scores = []
         for class_N in torch.from_numpy(self.class_NL).to(device).unbind(1):
@@ -69,22 +70,10 @@ class Probe:
         """The pixels of all images, read once."""
         return self.read_pixels()
 
-    def _features(self, backbone: nn.Module, device: torch.device) -> Tensor:
-        was_training = backbone.training
-        backbone.eval()
-
-        @torch.no_grad()
-        def features(first: int) -> Tensor:
-            pixels_BHW3 = torch.from_numpy(self.pixels_NHW3[first : first + BATCH_SIZE]).to(device)
-            batch = pixels_BHW3.permute(0, 3, 1, 2).float().div_(255)
-            features_BCHW: Tensor = backbone(normalize(batch, self.views.mean, self.views.std))
-            return features_BCHW.mean((2, 3))
-
-        # Not compiled: another batch size would recompile the code of the training step.
-        with torch.compiler.set_stance("force_eager"):
-            parts = list(map_batches(features, range(0, len(self.pixels_NHW3), BATCH_SIZE), device))
-        backbone.train(was_training)
-        return torch.cat(parts)
+    def _batch(self, first: int, device: torch.device) -> Tensor:
+        pixels_BHW3 = torch.from_numpy(self.pixels_NHW3[first : first + BATCH_SIZE]).to(device)
+        batch = pixels_BHW3.permute(0, 3, 1, 2).float().div_(255)
+        return normalize(batch, self.views.mean, self.views.std)
 
 
 def knn_accuracy(unit_ND: Tensor, class_N: Tensor, person_N: Tensor, neighbours: int) -> Tensor:

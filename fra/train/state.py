@@ -19,7 +19,7 @@ class TrainState:
         seconds: Time spent in steps.
         seconds_waiting: Part of `seconds` spent waiting for the next batch.
         history: Rows of the history, with `images_per_second` in each.
-        probe_scores: Latest scores of the kNN probe by column name; empty without a probe.
+        scores: Latest scores of the backbone by column name: the kNN probe's, and label-free measures.
         loss_sums: Sums of the losses since the last row of the history, in the order of `LOSSES`.
         loss_count: Number of steps in `loss_sums`.
         mean_loss: Running mean of the total loss; None before the first.
@@ -32,7 +32,7 @@ class TrainState:
     seconds: float = 0.0
     seconds_waiting: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
-    probe_scores: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
     loss_sums: list[float] = field(default_factory=lambda: [0.0] * len(LOSSES))
     loss_count: int = 0
     mean_loss: float | None = None

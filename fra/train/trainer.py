@@ -27,7 +27,9 @@ from fra.train.memory import batch_size_advice, batches_in_memory, free_memory, 
 from fra.train.monitoring.collapse import INDICATORS, CollapseMonitor, collapse_indicators
 from fra.train.monitoring.divergence import DivergedError, LossReader
 from fra.train.monitoring.history import as_csv
+from fra.train.monitoring.measure import Measures
 from fra.train.monitoring.progress import ProgressBar
+from fra.train.monitoring.representation import MEASURES
 from fra.train.prefetch import Batch, Loader, StepTimer, check_batch_size, prefetch
 from fra.train.probe import Probe
 from fra.train.schedule import cap_warmup, target_momentum, warmup_cosine
@@ -46,6 +48,7 @@ class Due:
 
     log: bool
     probe: bool
+    measure: bool
     save: bool
     stop: bool
 
@@ -63,6 +66,7 @@ class Trainer:
         observers: Called with each new row of the history, on rank 0.
         probe: Scores the backbone every few epochs.
         frozen_epochs: Epochs at the start in which the backbone does not change.
+        measures: Measures the backbone without labels every `measure_every` steps.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class Trainer:
         observers: Sequence[Observer],
         probe: Probe | None = None,
         frozen_epochs: int = 0,
+        measures: Measures | None = None,
     ) -> None:
         self.config = config
         self.loader = loader
@@ -84,6 +89,7 @@ class Trainer:
         self.identity = dict(identity)
         self.observers = observers
         self.probe = probe
+        self.measures = measures if config.measure_every else None
         self.device = dist.choose_device(config.device)
         precision = choose_precision(config.precision, self.device)
         self.train_step = TrainStep(model, self.device, precision, config.accumulation_steps, config.compile)
@@ -113,6 +119,7 @@ class Trainer:
         with closing(ProgressBar(self.steps, self.state.step, dist.rank() == 0, self.device)) as bar:
             if self.state.step == 0:
                 self._run_probe()
+                self._measure()
             while self.state.step < self.steps:
                 try:
                     self._train_epoch(stop, bar)
@@ -140,6 +147,9 @@ class Trainer:
                 if due.probe:
                     with timer.paused():
                         self._run_probe()
+                if due.measure:
+                    with timer.paused():
+                        self._measure()
                 if due.log and output is not None:
                     bar.show(self._log(output, epoch, timer))
                 if due.save or end_of_epoch:
@@ -163,6 +173,7 @@ class Trainer:
         return Due(
             log=last or step % config.log_every == 0,
             probe=self.probe is not None and end_of_epoch and (epoch + 1) % self.probe.every == 0,
+            measure=self.measures is not None and (last or step % config.measure_every == 0),
             # The last step is saved too: if writing the results fails, no step is lost.
             save=last or stops or step % config.checkpoint_every == 0,
             stop=stops,
@@ -298,7 +309,7 @@ class Trainer:
             "target_momentum": self._target_momentum(self.state.step - 1),
             **dict(zip((*LOSSES, *INDICATORS), self.collectives.mean([*losses, *indicators]), strict=True)),
             "images_per_second": steps * self.config.batch_size / seconds,
-            **self.state.probe_scores,
+            **self.state.scores,
         }
         self.state.history.append(row)
         self.collapse_monitor.update(row, regional=output.embeddings.regions is not None)
@@ -313,7 +324,17 @@ class Trainer:
             if dist.rank() == 0:
                 self._check_image_size(self.probe.pixels_NHW3.shape[1])
             score = self.probe(self.model.online.backbone, self.device) if dist.rank() == 0 else 0.0
-            self.state.probe_scores = {"knn": self.collectives.broadcast(score)}
+            self.state.scores["knn"] = self.collectives.broadcast(score)
+
+    def _measure(self) -> None:
+        """Measures the backbone on rank 0 and shares the values; nothing without images to measure on."""
+        if self.measures is not None:
+            found = dict.fromkeys(MEASURES, 0.0)
+            if dist.rank() == 0:
+                self._check_image_size(self.measures.size)
+                found = self.measures(self.model.online.backbone, self.device)
+            for name, value in found.items():
+                self.state.scores[name] = self.collectives.broadcast(value)
 
     def _add_time(self, timer: StepTimer) -> tuple[float, int]:
         """Adds the time since the last call to the state; returns its seconds and steps."""

@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from fra.report import headline
 from fra.report.artifacts import MINUS, TaskResult
-from fra.report.headline import Metric, metric_of
+from fra.report.headline import metric_of
 from fra.transfer.config import PRETRAINED
 from fra.transfer.tasks.table import task_of
 from pipelines import params
@@ -110,46 +109,6 @@ def differences(summaries: Mapping[str, dict[str, Any]]) -> Table:
                 )
                 cells.append(f"{value} ({low} … {high})")
             table.add_row(model, *cells)
-    return table
-
-
-RULER = {
-    "nme": Metric("Landmarks, NME", scale=100, unit="%", digits=2),
-    "yaw": Metric("Yaw, mean error", unit="°", digits=2),
-    "pitch": Metric("Pitch, mean error", unit="°", digits=2),
-    "open_mouth": Metric("Open mouth, ROC AUC"),
-    "brow_raise": Metric("Brow raise, R²"),
-    "lip_corner_pull": Metric("Lip corner pull, R²"),
-    "jaw_drop": Metric("Jaw drop, R²"),
-    "mouth_width": Metric("Mouth width, R²"),
-    "photographs": Metric("Landmarks of photographs, NME", scale=100, unit="%", digits=2),
-}
-"""Display format of the ruler's metrics."""
-
-
-def ruler_table(results: pd.DataFrame) -> Table:
-    """Return the ruler's metrics by number of labels; `results` as `fra.ruler.results.compare` returns them.
-
-    Backbones after the first have the 95 % interval of the first minus theirs.
-    """
-    keys = zip(results["model"], results["metric"], results["labels"], strict=True)
-    cells = dict(zip(keys, results[["value", "low", "high"]].itertuples(index=False), strict=True))
-    labels = list(results["labels"].unique())
-    models = [model for model in results["model"].unique() if MINUS not in model]
-    table = Table("", *(f"{count:,} labels" for count in labels))
-    measured = set(results["metric"])
-    for name, metric in ((name, metric) for name, metric in RULER.items() if name in measured):
-        table.add_section()
-        table.add_row(f"[bold]{metric.label}[/bold] {metric.unit}")
-        for model in models:
-            texts = [metric.text(cells[model, name, count][0]) for count in labels]
-            if model != models[0]:
-                intervals = [cells[f"{models[0]}{MINUS}{model}", name, count][1:] for count in labels]
-                texts = [
-                    f"{text} ({metric.text(low, True)} … {metric.text(high, True)})"
-                    for text, (low, high) in zip(texts, intervals, strict=True)
-                ]
-            table.add_row(model, *texts)
     return table
 
 

@@ -153,8 +153,8 @@ def ruler(
     weights: Annotated[
         list[str],
         typer.Argument(
-            help="Weights files or released weights, the first compared with the others; random:0, random:1: "
-            "the architecture of the first with random weights"
+            help="Weights files or released weights, the first compared with the others; name=file gives a name, "
+            "and files of one name are its seeds; random:0, random:1: the architecture of the first, random weights"
         ),
     ],
     part: Annotated[
@@ -169,7 +169,8 @@ def ruler(
     ] = False,
     standardise: Annotated[bool, typer.Option(help="Divide each feature by its standard deviation")] = True,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for results.csv and predictions.parquet")
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for predictions and the tables computed from them"),
     ] = None,
     device: Device = "auto",
 ) -> None:
@@ -177,6 +178,7 @@ def ruler(
 
     The faces are drawn at the first call (45 CPU seconds); a backbone then takes about half a minute. Values are means
     over the choices of labelled faces; differences are those of the first weights and the others, with 95 % intervals.
+    Several pre-trainings of each recipe: fra=a.safetensors fra=b.safetensors byol=c.safetensors byol=d.safetensors.
     """
     import pandas as pd
     from rich.console import Console
@@ -184,21 +186,29 @@ def ruler(
     from fra.files import write_parquet, write_text
     from fra.inference.encoder import device_of
     from fra.ruler import cross, faces, fit, results
-    from pipelines.cli.summary import ruler_table
+    from pipelines.cli import ruler_tables
 
     setting = fit.setting(part, labels, draws, grid, standardise)
-    encoders = fit.load_all(weights)
+    entries = fit.load_all(weights)
     labelled = faces.read_faces(paths.WORK / "raw" / "synthetic")
-    predictions, table = results.run(encoders, labelled, setting, device_of(device))
+    predictions, table, measured = results.run(entries, labelled, setting, device_of(device))
+    stored = {"predictions": predictions}
     if photographs:
         photos = cross.read_photographs(paths.WORK / "raw" / "orl", labelled)
-        errors = [
-            (name, cross.errors(encoder, labelled, photos, setting, device_of(device)))
-            for name, encoder in encoders
-        ]
-        table = pd.concat([table, cross.compare(errors, photos.person_N)], ignore_index=True)
-    Console().print(ruler_table(table))
+        stored["photographs"] = cross.predict(entries, labelled, photos, setting, device_of(device))
+        table = pd.concat([table, results.table(cross.values(stored["photographs"]))], ignore_index=True)
+    written = {"results": table, "measures": measured}
+    console = Console()
+    console.print(ruler_tables.metrics(table))
+    console.print(ruler_tables.measures(measured))
+    if measured["model"].nunique() >= ruler_tables.MODELS:
+        written["correlations"] = results.correlations(measured, table)
+        console.print(ruler_tables.correlations(written["correlations"]))
+    for line in ruler_tables.conclusions(results.beyond_chance(table)):
+        console.print(line)
     if out is not None:
-        write_parquet(predictions, out / "predictions.parquet")
-        write_text(table.to_csv(index=False), out / "results.csv")
+        for name, frame in stored.items():
+            write_parquet(frame, out / f"{name}.parquet")
+        for name, frame in written.items():
+            write_text(frame.to_csv(index=False), out / f"{name}.csv")
         print(out)

@@ -70,6 +70,7 @@ def run(folder: Path, loader: ToyLoader | None = None, **options: Any) -> dict[s
     model = options.pop("model", MODEL)
     observe = options.pop("observe", None)
     probe = options.pop("probe", None)
+    measures = options.pop("measures", None)
     views = options.pop("views", None) or Views(ViewsConfig(), seed=0)
     config = TrainConfig(**{**DEFAULTS, **options})
     return pretrain(
@@ -83,6 +84,7 @@ def run(folder: Path, loader: ToyLoader | None = None, **options: Any) -> dict[s
         {"data": "toy"},
         observe,
         probe,
+        measures,
     )
 
 

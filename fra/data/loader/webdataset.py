@@ -35,7 +35,12 @@ class Shard(NamedTuple):
 
 
 def train_shards(folder: Path) -> list[Shard]:
-    """The shards of the training split, as listed in `index.json`.
+    """The shards of the training split, see `shards_of`."""
+    return shards_of(folder, "train")
+
+
+def shards_of(folder: Path, split: str) -> list[Shard]:
+    """The shards of a split, as listed in `index.json`.
 
     Raises:
         FileNotFoundError: There is no `index.json`, so the shards are incomplete.
@@ -46,7 +51,7 @@ def train_shards(folder: Path) -> list[Shard]:
         raise FileNotFoundError(f"{index}: no such file, so the shards are incomplete: run `dvc repro shard`")
     shards, first = [], 0
     try:
-        for entry in json.loads(index.read_text(encoding="utf-8"))["splits"]["train"]["shards"]:
+        for entry in json.loads(index.read_text(encoding="utf-8"))["splits"][split]["shards"]:
             shards.append(Shard(folder / str(entry["name"]), int(entry["images"]), first))
             first += shards[-1].images
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -27,8 +27,13 @@ def training_facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [*shown, ("Device", ", ".join(device))] if device else shown
 
 
-def training_charts(history: pd.DataFrame) -> list[Chart]:
-    """Return charts of losses, learning rate, collapse indicators and the online probe over the training steps."""
+def training_charts(history: pd.DataFrame, measured_on: str = "val") -> list[Chart]:
+    """Return charts over the training steps: losses, learning rate, collapse indicators, online probe, measures.
+
+    Args:
+        history: The rows of history.csv.
+        measured_on: The split whose images the label-free measures are of.
+    """
     losses = {"total": "Total", "global": "Global", "region": "Region", "relation": "Relation"}
     health = {"embedding_std": "Spread of embeddings", "mask_entropy": "Entropy of masks"}
     described = [
@@ -56,6 +61,18 @@ def training_charts(history: pd.DataFrame) -> list[Chart]:
             "For monitoring only; it uses no test subjects."
         )
         described.append(("Online probe", {"knn": "Nearest neighbours"}, "", ".3f", note))
+    if "rankme" in history and history["rankme"].notna().any():
+        images = "validation" if measured_on == "val" else "training"
+        described += [
+            (
+                title,
+                columns,
+                "",
+                form,
+                f"{note} Measured without labels on {images} images; no test subjects.",
+            )
+            for title, columns, form, note in MEASURED
+        ]
     history = charts.binned(
         history[["step", *(name for _, columns, *_ in described for name in columns)]], "step"
     )
@@ -64,6 +81,32 @@ def training_charts(history: pd.DataFrame) -> list[Chart]:
         for title, columns, y_title, form, note in described
     ]
 
+
+MEASURED = [
+    (
+        "Effective rank of features",
+        {"rankme": "RankMe"},
+        ".1f",
+        "RankMe: the number of directions in which features of different faces differ. Higher is usually better; a "
+        "fall shows that features collapse.",
+    ),
+    (
+        "Alignment and uniformity",
+        {"alignment": "Alignment", "uniformity": "Uniformity"},
+        ".2f",
+        "Alignment: mean squared distance between two views of a face, 0 if equal, 2 if unrelated. Uniformity: how "
+        "evenly faces are spread over the sphere, 0 if all are alike, about −4 if evenly. Lower is better for both, "
+        "but one alone says little.",
+    ),
+    (
+        "Decay of eigenvalues",
+        {"alpha_req": "α-ReQ"},
+        ".2f",
+        "α-ReQ: the exponent by which the variance falls from one direction of the features to the next. Values near "
+        "1 are best; larger ones mean that few directions carry nearly everything.",
+    ),
+]
+"""Title, columns, format and meaning of the charts of the label-free measures."""
 
 MASKS_FROM = {
     "pretrained": "heatmaps of this run",

@@ -6,6 +6,8 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 
+from fra.train.monitoring.representation import MEASURES
+
 COLUMNS = (
     "step",
     "epoch",
@@ -19,11 +21,13 @@ COLUMNS = (
     "mask_entropy",
     "masks_used",
     "knn",
+    *MEASURES,
 )
 """The columns of history.csv.
 
 Losses are means over the steps since the previous row; collapse indicators are those of the row's own step; `knn` is
-the latest score of the kNN probe, empty without a probe. Times are left out, so that two equal runs write equal files.
+the latest score of the kNN probe, and the last columns are the latest label-free measures, empty where there are none.
+Times are left out, so that two equal runs write equal files.
 """
 
 

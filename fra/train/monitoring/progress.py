@@ -55,6 +55,11 @@ class ProgressBar:
         }
         if "knn" in row:
             shown["knn"] = f"{row['knn']:.3f}"
+        if "rankme" in row:
+            shown["rank"] = f"{row['rankme']:.1f}"
+            shown["align"], shown["uniform"], shown["alpha"] = (
+                f"{row[name]:.2f}" for name in ("alignment", "uniformity", "alpha_req")
+            )
         if self.device.type == "cuda":
             shown["GPU"] = f"{torch.cuda.max_memory_allocated(self.device) / 2**30:.1f}GiB"
         self.bar.set_postfix(shown, refresh=False)
