@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,12 +17,14 @@ from tqdm import tqdm
 
 from fra.data.datasets.record_table import keys_of
 from fra.data.images import ImageError, decode, to_jpeg
+from fra.faces import select
 from fra.faces.detect import Pixels
 from fra.faces.extract import FaceCrop
-from fra.files import new_folder
+from fra.files import new_folders
 from fra.inference.detection import Detection, FaceFinder, FacesFound, opencv_in_one_thread
 from fra.inference.face_drawing import draw_faces
 from fra.inference.image_files import File, Skipped, check_names, expand, find
+from fra.inference.journal import Entry, Journal, open_journal, stamp_of
 from fra.parallel import map_ahead
 
 TABLE = "faces.parquet"
@@ -49,13 +51,16 @@ PHOTOS_AHEAD = 32
 """Photographs that are processed while an earlier one is not finished."""
 
 
+JOURNAL = "journal.jsonl"
+"""The file in the temporary folder with what is finished, see `fra.inference.journal`."""
+
+
 class Photo(NamedTuple):
-    """What became of one photograph: rows of the table, or why there are none."""
+    """What became of one photograph: what goes into the journal, or why it is unreadable."""
 
     name: str
-    rows: Sequence[dict[str, Any]] = ()
+    entry: Entry | None = None
     unreadable: str | None = None
-    no_face: str | None = None
 
 
 @dataclass
@@ -73,7 +78,8 @@ def extract(
     """Writes the crops of all faces in photographs as `<photograph>_face<number>.jpg`, and `faces.parquet`.
 
     Names are relative to the folder that was given, or to the one that contains all photographs. Nothing is in `out`
-    before all photographs are processed.
+    before all photographs are processed, but for `.partial`: after a run that was killed or interrupted, the next one
+    with the same settings continues there, with the same result as an undisturbed run.
 
     Args:
         patterns: Files, folders, glob patterns or tar shards.
@@ -92,18 +98,21 @@ def extract(
     keys = keys_of(list(files))
     finder = FaceFinder(detection)
     summary = Summary(photos=len(files))
+    settings = {"code": code_digest(), "draw": drawings is not None, **settings_of(detection)}
     with ExitStack() as stack:
-        crops = stack.enter_context(new_folder(out, last=TABLE))
-        drawn = None if drawings is None else stack.enter_context(new_folder(drawings))
+        outputs = [out] if drawings is None else [out, drawings]
+        folders = stack.enter_context(new_folders(outputs, last=TABLE, resume=True))
         stack.enter_context(opencv_in_one_thread())
+        places = {file.name: file.path for file in files.values()}
+        journal = stack.enter_context(open_journal(folders[0].parent / JOURNAL, folders, settings, places))
 
         def process(task: tuple[File, str]) -> Photo:
-            return process_photo(*task, finder, crops, drawn)
+            return process_photo(*task, finder, folders, journal)
 
         tasks = zip(files.values(), keys, strict=True)
         photos = stack.enter_context(closing(map_ahead(process, tasks, PHOTOS_AHEAD)))
         bar = tqdm(photos, total=len(files), desc="faces", unit="photo", mininterval=1)
-        write_table(record(bar, summary), detection, crops / TABLE)
+        write_table(record(bar, summary), detection, folders[0] / TABLE)
     return summary
 
 
@@ -114,25 +123,42 @@ def common_folder(patterns: Sequence[str]) -> str:
     return os.path.commonpath([os.path.normpath(folder.absolute()) for folder in folders])
 
 
-def process_photo(file: File, key: str, finder: FaceFinder, crops: Path, drawn: Path | None) -> Photo:
-    """Finds the faces of one photograph and writes their crops, named by `key`."""
+def process_photo(
+    file: File, key: str, finder: FaceFinder, folders: Sequence[Path], journal: Journal
+) -> Photo:
+    """Finds the faces of one photograph and writes their crops, named by `key`, unless an earlier run has done so.
+
+    Args:
+        file: The photograph.
+        key: The name of its crops, without number and suffix.
+        finder: Finds and crops faces.
+        folders: The folder of crops, and of drawings where they are wanted.
+        journal: What is finished.
+    """
+    stamp = stamp_of(file.path)
+    if (known := journal.find(file.name, key, stamp)) is not None:
+        return Photo(file.name, known)
     try:
         content = file.read()
         photo_HW3 = decode(content)
     except (ImageError, OSError) as error:
         return Photo(file.name, unreadable=str(error))
     found = finder(photo_HW3)
-    if drawn is not None:
-        write_jpeg(draw(photo_HW3, found), drawn / f"{key}.jpg")
+    names = [f"{key}_face{number}.jpg" for number in range(len(found.crops))]
+    written = [
+        (0, name, write_jpeg(crop.pixels_HW3, folders[0] / name))
+        for name, crop in zip(names, found.crops, strict=True)
+    ]
+    for folder in folders[1:]:
+        written.append((1, f"{key}.jpg", write_jpeg(draw(photo_HW3, found), folder / f"{key}.jpg")))
     sha256 = hashlib.sha256(content).hexdigest()
-    rows = []
-    for number, crop in enumerate(found.crops):
-        name = f"{key}_face{number}.jpg"
-        write_jpeg(crop.pixels_HW3, crops / name)
-        rows.append(
-            {"image": file.name, "face": number, "crop": name, **columns_of(crop), "image_sha256": sha256}
-        )
-    return Photo(file.name, rows, no_face=found.reason)
+    rows = [
+        {"image": file.name, "face": number, "crop": name, **columns_of(crop), "image_sha256": sha256}
+        for number, (name, crop) in enumerate(zip(names, found.crops, strict=True))
+    ]
+    entry = Entry(file.name, key, stamp, rows, found.reason, written)
+    journal.add(entry)
+    return Photo(file.name, entry)
 
 
 def draw(photo_HW3: Pixels, found: FacesFound) -> Pixels:
@@ -140,38 +166,50 @@ def draw(photo_HW3: Pixels, found: FacesFound) -> Pixels:
     return draw_faces(photo_HW3, [crop.face for crop in found.crops], [one.face for one in found.left_out])
 
 
-def write_jpeg(pixels_HW3: Pixels, path: Path) -> None:
-    """Writes pixels as a JPEG, as data sets store crops."""
+def write_jpeg(pixels_HW3: Pixels, path: Path) -> int:
+    """Writes pixels as a JPEG, as data sets store crops; returns the size of the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(to_jpeg(pixels_HW3))
+    return path.write_bytes(to_jpeg(pixels_HW3))
+
+
+def settings_of(detection: Detection) -> dict[str, Any]:
+    """How faces are found, selected and cropped."""
+    return {"crop": detection.crop, **asdict(detection.config)}
+
+
+def code_digest() -> str:
+    """A hash of the code that finds and crops faces: another version may give other crops."""
+    files = sorted(Path(select.__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def columns_of(crop: FaceCrop) -> dict[str, Any]:
     """The columns of one crop."""
     return {
         "box": crop.face.box,
-        "points": crop.face.points_52.ravel(),
+        "points": crop.face.points_52.ravel().tolist(),
         "score": crop.face.score,
         "sharpness": crop.sharpness,
-        "transform": crop.transform_23.ravel(),
+        "transform": crop.transform_23.ravel().tolist(),
         "size": len(crop.pixels_HW3),
     }
 
 
-def record(photos: Iterable[Photo], summary: Summary) -> Iterator[dict[str, Any]]:
+def record(photos: Iterable[Photo], summary: Summary) -> Iterator[Mapping[str, Any]]:
     """The rows of all photographs; those without a row are added to `summary`."""
     for photo in photos:
-        summary.faces += len(photo.rows)
-        summary.skipped.add(photo.name, photo.unreadable, photo.no_face)
-        yield from photo.rows
+        entry = photo.entry
+        summary.skipped.add(photo.name, photo.unreadable, entry and entry.no_face)
+        if entry is not None:
+            summary.faces += len(entry.rows)
+            yield from entry.rows
 
 
-def write_table(rows: Iterable[dict[str, Any]], detection: Detection, path: Path) -> None:
+def write_table(rows: Iterable[Mapping[str, Any]], detection: Detection, path: Path) -> None:
     """Writes the table, `ROWS_PER_GROUP` rows at a time; its metadata `fra` says how faces were cropped."""
-    settings = {"crop": detection.crop, **asdict(detection.config)}
-    schema = COLUMNS.with_metadata({"fra": json.dumps(settings)})
+    schema = COLUMNS.with_metadata({"fra": json.dumps(settings_of(detection))})
     with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
-        waiting: list[dict[str, Any]] = []
+        waiting: list[Mapping[str, Any]] = []
         for row in rows:
             waiting.append(row)
             if len(waiting) == ROWS_PER_GROUP:

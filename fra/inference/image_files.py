@@ -26,14 +26,21 @@ if TYPE_CHECKING:
 
 
 class File(NamedTuple):
-    """An image file: its name, and a function that reads its bytes."""
+    """An image file.
+
+    Attributes:
+        name: Its name.
+        path: The file on disk that contains it: the image file itself, or a tar shard.
+        read: Reads its bytes.
+    """
 
     name: str
+    path: str
     read: Callable[[], bytes]
 
     def absolute(self) -> File:
         """The file under the same name, read from an absolute path: for a process in another folder."""
-        return self if not isinstance(self.read, partial) else File(self.name, _absolute(self.read))
+        return self if not isinstance(self.read, partial) else self._replace(read=_absolute(self.read))
 
 
 def _absolute(read: partial[bytes]) -> partial[bytes]:
@@ -202,7 +209,7 @@ def find(patterns: Sequence[str]) -> Iterator[File]:
         if path.endswith(".tar"):
             yield from members(path)
         else:
-            yield File(path, partial(read_file, path))
+            yield File(path, path, partial(read_file, path))
 
 
 def members(shard: str | Path) -> Iterator[File]:
@@ -215,7 +222,7 @@ def members(shard: str | Path) -> Iterator[File]:
     with _open(shard) as stream:
         places = image_members(stream, str(shard), Counter())
     for name, (offset, size) in places.items():
-        yield File(f"{shard}/{name}", partial(read_part, shard, offset, size))
+        yield File(f"{shard}/{name}", str(shard), partial(read_part, shard, offset, size))
 
 
 def read_part(path: str | Path, offset: int, size: int) -> bytes:

@@ -10,8 +10,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +25,7 @@ from PIL import Image
 from support.photographs import write_photographs
 from support.workspace import ROOT, run, run_fra
 
+from fra import files
 from fra.data.datasets.ingest import FaceSearch, ingest
 from fra.data.datasets.records import DatasetConfig
 from fra.data.executors import local
@@ -32,11 +36,12 @@ from fra.faces.config import FacesConfig
 from fra.faces.crop import apply
 from fra.faces.detect import Face
 from fra.faces.extract import crop_faces
-from fra.files import new_folder
+from fra.files import FILES, PARTIAL, new_folder
 from fra.gallery.embed import embed
+from fra.inference import faces
 from fra.inference.detection import Detection
 from fra.inference.face_drawing import CROPPED, LEFT_OUT, draw_faces
-from fra.inference.faces import TABLE, extract
+from fra.inference.faces import JOURNAL, TABLE, extract, write_table
 from pipelines.cli.faces import app
 
 FRA = (sys.executable, "-m", "pipelines.cli")
@@ -163,38 +168,103 @@ def test_names_are_relative_to_the_folder_that_was_given(
     assert crops[3] == {f"p{person}/0_face0.jpg" for person in range(4)}
 
 
-def test_a_killed_run_leaves_no_half_file_and_is_repeated_by_the_same_command(
-    photos: Path, tmp_path: Path
-) -> None:
-    extract([str(photos)], tmp_path / "undisturbed", Detection())
-    for number in range(2):
-        out = tmp_path / f"out{number}"
-        command = [*FRA, "faces", str(photos), "-o", str(out)]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and len(list(out.rglob("*.jpg"))) < 2 + 8 * number:
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert {path.name for path in out.iterdir()} <= {".partial"}
-        extract([str(photos)], out, Detection())
-        assert contents(out) == contents(tmp_path / "undisturbed")
-
-
-def test_an_interrupted_run_leaves_nothing(photos: Path, tmp_path: Path) -> None:
-    for number in range(20):  # so many that the first crop is not the last when the signal arrives
-        shutil.copytree(photos / "p0", tmp_path / f"in/{number}")
-    process = subprocess.Popen(
-        [*FRA, "faces", str(tmp_path / "in"), "-o", str(tmp_path / "out")],
+def start_faces(photos: Path, out: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*FRA, "faces", str(photos), "-o", str(out), *arguments],
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         preexec_fn=lambda: signal.signal(
             signal.SIGINT, signal.SIG_DFL
         ),  # a test run in the background ignores it
     )
-    while not list((tmp_path / "out").rglob("*.jpg")):
+
+
+def finished(out: Path) -> dict[str, int]:
+    """The crops of an unfinished run that its journal names, with their times of change."""
+    lines = (out / ".partial" / JOURNAL).read_text().splitlines(keepends=True)[1:]
+    entries = [json.loads(line) for line in lines if line.endswith("\n")]
+    names = [name for *_, files in entries for folder, name, _ in files if folder == 0]
+    return {name: (out / ".partial/files" / name).stat().st_mtime_ns for name in names}
+
+
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_run_is_continued_by_the_same_command(
+    photos: Path, tmp_path: Path, by: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No photograph is searched again; the result is that of an undisturbed run."""
+    process = start_faces(photos, tmp_path / "out", "--draw", str(tmp_path / "drawn"))
+    while process.poll() is None and len(list((tmp_path / "out").rglob("*.jpg"))) < 5:
         time.sleep(0.002)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(by)
     assert process.wait() != 0
-    assert not (tmp_path / "out").exists()
+    before = finished(tmp_path / "out")
+    assert 1 <= len(before) < 15
+    assert {path.name for path in tmp_path.glob("*/*")} == {".partial"}
+    half = tmp_path / "out/.partial/files/p9/half.jpg"
+    half.parent.mkdir()
+    half.write_bytes(b"half-written, of a photograph that is gone")
+    after: dict[str, int] = {}
+
+    def write(*arguments: Any) -> None:
+        write_table(*arguments)
+        after.update(finished(tmp_path / "out"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(faces, "write_table", write)
+        extract([str(photos)], tmp_path / "out", Detection(), tmp_path / "drawn")
+    assert {name: after[name] for name in before} == before
+    extract([str(photos)], tmp_path / "other", Detection(), tmp_path / "other-drawn")
+    assert contents(tmp_path / "out") == contents(tmp_path / "other")
+    assert contents(tmp_path / "drawn") == contents(tmp_path / "other-drawn")
+    assert not (tmp_path / "out/p9").exists()
+
+
+def test_what_has_changed_since_a_run_was_stopped_is_searched_again(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped while files are moved; then another photograph under the same name, then another size of crops."""
+    shutil.copytree(photos / "p3", tmp_path / "in")
+    places = [str(tmp_path / "in")]
+    for size in (96, 48):
+        detection = Detection(config=FacesConfig(size=size))
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "_move", partial(stop_while_moving, files._move))
+            with pytest.raises(KeyboardInterrupt):
+                extract(places, tmp_path / "out", detection, tmp_path / "drawn")
+        assert (tmp_path / "drawn/0.jpg").exists()
+        shutil.copy(photos / f"p{size // 48}/0.jpg", tmp_path / "in/0.jpg")
+    config = FacesConfig(size=48)
+    extract(places, tmp_path / "out", Detection(config=config), tmp_path / "drawn")
+    extract(places, tmp_path / "undisturbed", Detection(config=config))
+    assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
+
+
+def stop_while_moving(move: Callable[..., None], paths: Sequence[Path], last: str) -> None:
+    """An interruption when all is moved but `last`."""
+    move(paths, last)
+    os.replace(paths[0] / last, paths[0] / PARTIAL / FILES / last)
+    raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_give_the_bytes_of_an_undisturbed_run(photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos / "p0", tmp_path / "in/first")
+    for number in range(8):
+        shutil.copytree(photos / "p1", tmp_path / f"in/{number}")
+    begin = time.monotonic()
+    assert start_faces(tmp_path / "in", tmp_path / "undisturbed").wait() == 0
+    duration = time.monotonic() - begin
+    generator = np.random.default_rng(0)
+    for _ in range(10):
+        process = start_faces(tmp_path / "in", tmp_path / "out")
+        time.sleep(generator.uniform(0.3, 0.7) * duration)
+        process.kill()
+        process.wait()
+        if (tmp_path / "out" / TABLE).exists():
+            shutil.rmtree(tmp_path / "out")  # complete: the next one begins again
+    if not (tmp_path / "out" / TABLE).exists():
+        assert start_faces(tmp_path / "in", tmp_path / "out").wait() == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
 
 
 def test_a_second_process_is_refused(photos: Path, tmp_path: Path) -> None:
