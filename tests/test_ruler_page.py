@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from fra.ruler import cross, results
 from fra.ruler.faces import OPEN_MOUTH
 
 STORED = ROOT / "docs/results/evidence/ruler"
+STORED_64 = ROOT / "docs/results/evidence/ruler-64"
 ROWS = {
     "nme": ("landmarks, NME in %", 100, 2),
     "yaw": ("yaw, mean error in °", 1, 1),
@@ -34,7 +36,12 @@ def stored() -> pd.DataFrame:
 @pytest.mark.parametrize("metric", ROWS)
 def test_the_page_states_the_stored_metrics(metric: str, stored: pd.DataFrame) -> None:
     label, scale, digits = ROWS[metric]
-    text = (ROOT / "docs/results/ruler.md").read_text().replace("−", "-")
+    text = (
+        (ROOT / "docs/results/ruler.md")
+        .read_text()
+        .replace("−", "-")
+        .partition("## Weights for 64 pixels")[0]
+    )
     (line,) = [line for line in text.splitlines() if line.startswith(f"| {label} ")]
     cells = [[float(number) for number in re.findall(r"-?\d+\.\d+", cell)] for cell in line.split("|")[2:-1]]
     rows = stored[stored["metric"] == metric].set_index(["model", "labels"])
@@ -46,20 +53,38 @@ def test_the_page_states_the_stored_metrics(metric: str, stored: pd.DataFrame) -
     assert cells[3] == pytest.approx([v for row in wanted for v in (row["low"], row["high"])], abs=close)
 
 
-def computed() -> pd.DataFrame:
-    """The metrics of the stored predictions."""
+def test_the_page_states_the_metrics_of_the_weights_for_64_pixels() -> None:
+    table = pd.read_csv(STORED_64 / "results.csv").set_index(["metric", "model", "labels"])
+    text = (ROOT / "docs/results/ruler.md").read_text().replace("−", "-")
+    text = text.partition("## Weights for 64 pixels")[2]
+    for metric, (label, scale, digits) in ROWS.items():
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| {label} ")]
+        cells = [
+            [float(number) for number in re.findall(r"-?\d+\.\d+", cell)] for cell in line.split("|")[2:-1]
+        ]
+        rows = table.loc[metric] * scale
+        close = 0.51 * 10**-digits
+        for model, cell in zip(("demo-64", "demo", "random:0"), cells, strict=False):
+            assert cell == pytest.approx(list(rows.loc[model]["value"]), abs=close), (metric, model)
+        for other, cell in zip(("demo", "random:0"), cells[3:], strict=True):
+            difference = rows.loc[(f"demo-64 - {other}", 400)]
+            assert cell == pytest.approx([difference["low"], difference["high"]], abs=close), (metric, other)
+
+
+def computed(folder: Path) -> pd.DataFrame:
+    """The metrics of the stored predictions of a folder."""
     rows = synthetic.read_annotations()
     truth = pd.DataFrame([dict(row.measures) | dict(row.labels) for row in rows.values()], index=list(rows))
     assert OPEN_MOUTH in truth
-    return results.compare(pd.read_parquet(STORED / "predictions.parquet"), truth.astype(float))
+    return results.compare(pd.read_parquet(folder / "predictions.parquet"), truth.astype(float))
 
 
-def test_stored_values_follow_from_the_predictions(
-    stored: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("folder", [STORED, STORED_64], ids=lambda path: path.name)
+def test_stored_values_follow_from_the_predictions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(results, "RESAMPLES", 2)
-    found = computed()
+    stored = pd.read_csv(folder / "results.csv")
+    found = computed(folder)
     keys = ["model", "metric", "labels"]
     assert found[keys].equals(stored[keys])
     np.testing.assert_allclose(found["value"], stored["value"], rtol=1e-6)
@@ -70,7 +95,7 @@ def test_stored_intervals_follow_from_the_predictions(
     stored: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    found = computed()
+    found = computed(STORED)
     for column in ("value", "low", "high"):
         np.testing.assert_allclose(found[column], stored[column], rtol=1e-6, atol=1e-9)
 

@@ -63,7 +63,9 @@ def test_the_pages_state_what_was_predicted(folder: str, row: str) -> None:
         ), name
 
 
-@pytest.mark.parametrize("folder", [*FOLDERS, pytest.param("demo", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "folder", [*FOLDERS, *(pytest.param(name, marks=pytest.mark.slow) for name in ("demo", "demo-64"))]
+)
 def test_stored_metrics_follow_from_the_predictions(folder: str) -> None:
     tasks = {task for task, _ in FOLDERS.get(folder, FROZEN).values()}
     assert {path.name for path in (DOCS / "evidence" / folder).iterdir()} == tasks
@@ -89,6 +91,25 @@ def test_the_pages_state_the_region_quality() -> None:
         assert words.format(sum(seed[name]["nmi"] for seed in found) / len(found)) in summary.replace(
             "\n", " "
         )
+
+
+def test_the_page_states_the_metrics_of_the_weights_for_64_pixels() -> None:
+    found = {
+        task: json.loads((DOCS / "evidence/demo-64" / task / "metrics.json").read_text())["pretrained"][
+            metric
+        ]["mean"]
+        for task, metric in FROZEN.values()
+        if metric != "roc_auc" or task == "verification"
+    }
+    words = (
+        (
+            f"attributes {found['attributes']:.3f} (0.521), landmarks {found['alignment']:.1%} (6.7 %), verification "
+            f"{found['verification']:.3f} (0.923); **expression {found['expression']:.1%} (58.1 %)**"
+        )
+        .replace("%", " %")
+        .replace("  %", " %")
+    )
+    assert words in " ".join((DOCS / PAGES["frozen"]).read_text().split())
 
 
 def test_the_readme_shows_the_table_of_the_demo() -> None:
