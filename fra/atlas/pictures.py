@@ -1,0 +1,183 @@
+"""Thumbnail and measurements of each face of a file of embeddings, from the images that the file names."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.nn import functional
+from tqdm import tqdm
+
+from fra.data.images import ImageError, decode, read_file, resize
+from fra.faces.config import FacesConfig
+from fra.faces.crop import box_transform, crop
+from fra.faces.detect import Pixels
+from fra.inference.detection import opencv_in_one_thread
+from fra.inference.encoder import FaceEncoder
+from fra.inference.image_files import members
+from fra.parallel import map_ahead
+from fra.validation.face_stats import FaceFinder
+from fra.validation.image_stats import measure
+
+SIDE = 64
+"""Longer side of a thumbnail in pixels."""
+QUALITY = 85
+"""JPEG quality of thumbnails."""
+GRID = 32
+"""Side of the grid on which the pixels of each mask are counted."""
+BATCH = 64
+MIN_SCORE = 0.5
+"""Lowest score of a face whose yaw is measured, the default of `validate.min_face_score`."""
+
+Box = tuple[float, float, float, float]
+
+
+class Row(NamedTuple):
+    """A face: the name of its image, and its box (left, top, width, height) where it is a part of the image."""
+
+    name: str
+    box: Box | None = None
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Thumbnails and measurements of N faces.
+
+    Attributes:
+        thumbnails: JPEG files; None where the image is missing or cannot be decoded.
+        measurements: Columns by name, (N,) each, NaN where they are unknown: `brightness` (0 to 255), `sharpness`,
+            `face_score` (0 to 1), `yaw` (degrees, to the right of the image), and `mask_0` … (share of the pixels).
+        unreadable: Why there is no thumbnail, by name of the image.
+    """
+
+    thumbnails: list[bytes | None]
+    measurements: dict[str, NDArray[np.float32]]
+    unreadable: dict[str, str]
+
+
+class Seen(NamedTuple):
+    """What was seen of one face; `pixels_HW3` are for the network, where there is one."""
+
+    thumbnail: bytes
+    measured: tuple[float, float, float, float]
+    pixels_HW3: Pixels | None
+
+
+MEASURED = ("brightness", "sharpness", "face_score", "yaw")
+
+
+def look(rows: Sequence[Row], encoder: FaceEncoder | None) -> Pictures:
+    """Read the image of each face.
+
+    Args:
+        rows: The faces; those of one image follow each other.
+        encoder: Finds the regions; None, or one without regions: no `mask_` columns.
+    """
+    masks = 0 if encoder is None or encoder.neck is None else int(encoder.metadata["num_masks"])
+    size = encoder.image_size if encoder is not None and masks else None
+    thumbnails: list[bytes | None] = []
+    numbers_NM = np.full((len(rows), len(MEASURED) + masks), np.nan, np.float32)
+    unreadable: dict[str, str] = {}
+    waiting: list[tuple[int, Pixels]] = []
+
+    def count_masks() -> None:
+        if encoder is not None and waiting:
+            places, pixels = zip(*waiting, strict=True)
+            numbers_NM[list(places), len(MEASURED) :] = mask_shares(encoder, pixels, masks)
+            waiting.clear()
+
+    see = partial(look_at_image, FaceFinder(MIN_SCORE), size)
+    images = ((name, [row.box for row in group]) for name, group in groupby(rows, key=lambda row: row.name))
+    with (
+        opencv_in_one_thread(),
+        closing(map_ahead(see, with_content(images), 2 * BATCH)) as found,
+        tqdm(total=len(rows), desc="thumbnails", unit="face", mininterval=1) as bar,
+    ):
+        for name, faces, problem in found:
+            if problem is not None:
+                unreadable[name] = problem
+            for face in faces:
+                if face is not None:
+                    numbers_NM[len(thumbnails), : len(MEASURED)] = face.measured
+                    if face.pixels_HW3 is not None:
+                        waiting.append((len(thumbnails), face.pixels_HW3))
+                thumbnails.append(face and face.thumbnail)
+            if len(waiting) >= BATCH:
+                count_masks()
+            bar.update(len(faces))
+        count_masks()
+    names = [*MEASURED, *(f"mask_{mask}" for mask in range(masks))]
+    return Pictures(thumbnails, dict(zip(names, numbers_NM.T, strict=True)), unreadable)
+
+
+Content = Callable[[], bytes]
+
+
+def with_content(
+    images: Iterator[tuple[str, list[Box | None]]],
+) -> Iterator[tuple[str, list[Box | None], Content]]:
+    """Yield each image with a function that reads it; of a tar shard each is opened once for all its images."""
+    opened: tuple[str, dict[str, Content]] = ("", {})
+    for name, boxes in images:
+        shard, inside, _ = name.partition(".tar/")
+        shard += ".tar"
+        if not inside or not Path(shard).is_file():
+            yield name, boxes, partial(read_file, name)
+            continue
+        if opened[0] != shard:
+            opened = (shard, {file.name: file.read for file in members(Path(shard))})
+        yield name, boxes, opened[1].get(name, partial(read_file, name))
+
+
+def look_at_image(
+    finder: FaceFinder, size: int | None, image: tuple[str, list[Box | None], Content]
+) -> tuple[str, list[Seen | None], str | None]:
+    """The faces of one image; None for each, and the reason, where it cannot be read."""
+    name, boxes, read = image
+    try:
+        photo_HW3 = decode(read())
+    except (ImageError, OSError) as error:
+        return name, [None] * len(boxes), str(error)
+    return name, [look_at_face(finder, size, photo_HW3, box) for box in boxes], None
+
+
+def look_at_face(finder: FaceFinder, size: int | None, photo_HW3: Pixels, box: Box | None) -> Seen:
+    """Thumbnail and measurements of one face."""
+    face_HW3 = photo_HW3 if box is None else crop_box(photo_HW3, box)
+    stats, face = measure(face_HW3), finder.find(face_HW3).stats
+    measured = (stats.brightness, stats.sharpness, face.face_score, face.face_yaw)
+    return Seen(thumbnail(face_HW3), measured, None if size is None else resize(face_HW3, size))
+
+
+def crop_box(photo_HW3: Pixels, box: Box) -> Pixels:
+    """The square around a face, with the default margin of `fra faces`."""
+    defaults = FacesConfig()
+    return crop(photo_HW3, box_transform(box, defaults.size, defaults.margin), defaults.size)
+
+
+def thumbnail(face_HW3: Pixels) -> bytes:
+    """A small JPEG file of a face, with its aspect ratio kept."""
+    image = Image.fromarray(face_HW3)
+    image.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=QUALITY)
+    return stream.getvalue()
+
+
+def mask_shares(encoder: FaceEncoder, pixels: Sequence[Pixels], masks: int) -> NDArray[np.float32]:
+    """Each mask's share of each face's pixels, (N, masks); a pixel belongs to its most probable mask."""
+    heatmaps_NKHW = encoder.heatmaps(list[Any](pixels))
+    large = functional.interpolate(heatmaps_NKHW, (GRID, GRID), mode="bilinear", align_corners=False)
+    one_hot = functional.one_hot(large.argmax(dim=1).flatten(1), masks).to(torch.float32)
+    shares: NDArray[np.float32] = one_hot.mean(dim=1).cpu().numpy()
+    return shares
