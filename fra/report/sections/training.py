@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pandas as pd
@@ -73,13 +73,19 @@ def training_charts(history: pd.DataFrame, measured_on: str = "val") -> list[Cha
             )
             for title, columns, form, note in MEASURED
         ]
-    history = charts.binned(
-        history[["step", *(name for _, columns, *_ in described for name in columns)]], "step"
-    )
     return [
-        curve(title, history, "step", "Step", columns, y_title, form, note=note)
+        curve(title, points(history, columns), "step", "Step", columns, y_title, form, note=note)
         for title, columns, y_title, form, note in described
     ]
+
+
+def points(history: pd.DataFrame, columns: Collection[str]) -> pd.DataFrame:
+    """Return the rows of a chart: of scores, which the history repeats until the next ones, those with new values."""
+    rows = history[["step", *columns]]
+    if not SCORES.isdisjoint(columns):
+        values = rows[[*columns]]
+        rows = rows[values.ne(values.shift()).any(axis=1) & values.notna().any(axis=1)]
+    return charts.binned(rows, "step")
 
 
 MEASURED = [
@@ -107,6 +113,9 @@ MEASURED = [
     ),
 ]
 """Title, columns, format and meaning of the charts of the label-free measures."""
+
+SCORES = {"knn", *(name for _, columns, *_ in MEASURED for name in columns)}
+"""Columns of the history that have a new value every few rows only."""
 
 MASKS_FROM = {
     "pretrained": "heatmaps of this run",
