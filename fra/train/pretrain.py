@@ -86,14 +86,7 @@ def pretrain(
     start = None if train_config.init is None else initialise(model, model_config, train_config.init)
     if start is not None:
         train_config = _continued(train_config, start)
-    identity = {
-        **{f"model.{name}": value for name, value in asdict(model_config).items()},
-        **{f"objective.{name}": value for name, value in asdict(objective_config).items()},
-        **{f"train.{name}": value for name, value in asdict(train_config).items()},
-        "init": None if start is None else start.sha256,
-        "world_size": dist.world_size(),
-        "steps_per_epoch": loader.steps_per_epoch,
-    }
+    identity = _identity(model_config, objective_config, train_config, start, loader)
     folder = Checkpoints(checkpoints, train_config.keep_checkpoints)
     with (
         folder.exclusive() if dist.rank() == 0 else nullcontext(),
@@ -118,17 +111,37 @@ def pretrain(
             trainer.train(stop)
         metrics, speed = _metrics(trainer), _speed(trainer)
         if dist.rank() == 0:
-            origin = dict(provenance)
-            if start is not None:
-                file = Path(start.source)  # weights are given away: no absolute path
-                origin["init"] = {
-                    **start._asdict(),
-                    "source": file.name if file.is_absolute() else start.source,
-                }
-            _write(trainer, model_config, out, origin, metrics, speed)
+            _write(trainer, model_config, out, _origin(provenance, start), metrics, speed)
             folder.remove()
         trainer.collectives.barrier()
     return {**metrics, **speed}
+
+
+def _identity(
+    model_config: ModelConfig,
+    objective_config: ObjectiveConfig,
+    train_config: TrainConfig,
+    start: InitReport | None,
+    loader: Loader,
+) -> dict[str, Any]:
+    """Returns what a checkpoint must agree with to be continued."""
+    return {
+        **{f"model.{name}": value for name, value in asdict(model_config).items()},
+        **{f"objective.{name}": value for name, value in asdict(objective_config).items()},
+        **{f"train.{name}": value for name, value in asdict(train_config).items()},
+        "init": None if start is None else start.sha256,
+        "world_size": dist.world_size(),
+        "steps_per_epoch": loader.steps_per_epoch,
+    }
+
+
+def _origin(provenance: Mapping[str, Any], start: InitReport | None) -> dict[str, Any]:
+    """Returns the provenance with the weights that training started from, without an absolute path: it is published."""
+    if start is None:
+        return dict(provenance)
+    file = Path(start.source)
+    source = file.name if file.is_absolute() else start.source
+    return {**provenance, "init": {**start._asdict(), "source": source}}
 
 
 def step_threads(model: nn.Module, device: torch.device) -> int:
