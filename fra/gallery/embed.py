@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from fra.data.executors import Executor
 from fra.files import atomic, check_output, locked_folder, sha256, write_json
 from fra.gallery.files import SUFFIXES, table_of, write_tables
 from fra.inference.detection import Detection
@@ -33,7 +32,7 @@ PART = 2048
 
 @dataclass(frozen=True)
 class PartJob:
-    """Files whose embeddings are computed in one process and stored as one file.
+    """Files whose embeddings are stored as one file.
 
     Attributes:
         files: The files.
@@ -50,15 +49,6 @@ class PartJob:
     batch_size: int
     device: str
     detection: Detection | None
-
-    def absolute(self) -> PartJob:
-        """The job with absolute paths."""
-        return replace(
-            self,
-            files=[file.absolute() for file in self.files],
-            weights=self.weights.absolute(),
-            out=self.out.absolute(),
-        )
 
 
 @lru_cache(maxsize=1)
@@ -94,7 +84,6 @@ def embed(
     batch_size: int = 64,
     device: str = "auto",
     detection: Detection | None = None,
-    executor: Executor | None = None,
 ) -> Skipped:
     """Write the embeddings of images, or of the faces in them, to `out`: one row per image or face.
 
@@ -111,7 +100,6 @@ def embed(
         batch_size: Images per batch.
         device: "cpu", "cuda" or "auto".
         detection: How faces are found and cropped; None: each image is one face.
-        executor: Where parts are computed, such as a Dask cluster whose workers see the same folders; None: here.
 
     Returns:
         The files that cannot be decoded, and those in which no face was found.
@@ -137,7 +125,7 @@ def embed(
             PartJob(files, file, parts / f"{number:06d}.arrow", batch_size, device, detection)
             for number, files in enumerate(in_parts(find(paths)))
         ]
-        compute(jobs, executor or map)
+        compute(jobs)
         skipped = Skipped()
         for job in jobs:
             for kind, names in _part_skipped(job.out).items():
@@ -188,13 +176,13 @@ def resumable(parts: Path, plan: dict[str, Any]) -> Iterator[None]:
             shutil.rmtree(parts)
 
 
-def compute(jobs: Sequence[PartJob], executor: Executor | type[map[Any]]) -> None:
+def compute(jobs: Sequence[PartJob]) -> None:
     """Computes the parts that are missing, with a progress bar over all files."""
     missing = [job for job in jobs if not job.out.is_file()]
     total, left = (sum(len(job.files) for job in some) for some in (jobs, missing))
     with tqdm(total=total, initial=total - left, desc="embed", unit="image", mininterval=1) as bar:
-        for done in executor(write_part, missing):
-            bar.update(done)
+        for job in missing:
+            bar.update(write_part(job))
 
 
 def _open_part(path: Path) -> pa.RecordBatchFileReader:

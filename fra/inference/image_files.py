@@ -38,15 +38,6 @@ class File(NamedTuple):
     path: str
     read: Callable[[], bytes]
 
-    def absolute(self) -> File:
-        """The file under the same name, read from an absolute path: for a process in another folder."""
-        return self if not isinstance(self.read, partial) else self._replace(read=_absolute(self.read))
-
-
-def _absolute(read: partial[bytes]) -> partial[bytes]:
-    path, *rest = read.args
-    return read if "://" in str(path) else partial(read.func, Path(path).absolute(), *rest)
-
 
 class Source(NamedTuple):
     """What an image of a batch shows: a whole file, or a face in it.
