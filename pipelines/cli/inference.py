@@ -113,7 +113,7 @@ def search(
 def index(
     gallery: Annotated[Path, typer.Argument(help="Embeddings that `fra embed` wrote")],
 ) -> None:
-    """Write an index of a file of embeddings next to it, with which `fra search` and `fra curate` need milliseconds.
+    """Write an index of a file of embeddings next to it: `fra search` then compares a query with a part of them only.
 
     It pays for many queries in more than 100,000 embeddings. It contains the hash of the file: an index of another
     content is not used.
