@@ -104,5 +104,6 @@ def test_only_one_module_decides_which_rows_are_usable() -> None:
         text = path.read_text(encoding="utf-8")
         if not name.startswith(("fra/data/", "fra/validation/", "pipelines/shard.py")):
             assert '["shard"].notna()' not in text, name
-        if name not in {"fra/files.py", "fra/data/datasets/adapters/orl.py"}:
+        # A user's table of labels has no declared types, and orl.py reads files of this project's own.
+        if name not in {"fra/files.py", "fra/data/datasets/adapters/orl.py", "fra/atlas/annotations.py"}:
             assert "pd.read_csv(" not in text, f"{name}: use fra.files.read_csv"
