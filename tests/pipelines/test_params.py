@@ -46,7 +46,10 @@ RECIPES = sorted(path.stem for path in (ROOT / "pipelines/conf/recipe").glob("*.
 @pytest.mark.parametrize(
     "chosen",
     [
-        *([f"recipe={recipe}"] for recipe in RECIPES),
+        *(
+            pytest.param([f"recipe={recipe}"], marks=() if recipe == "tiny" else pytest.mark.slow)
+            for recipe in RECIPES
+        ),
         ["recipe=weights", "dataset=folder", "dataset.name=mine", "dataset.root='/a b/${dataset.name}'"],
         [
             "recipe=paper",

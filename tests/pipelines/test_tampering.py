@@ -382,7 +382,7 @@ def test_forty_tamperings() -> None:
     assert len(DETECTED) + len(LISTED) >= 40
 
 
-EVERY_TIME = 6
+EVERY_TIME = 4
 """Tamperings that run with the quick tests, evenly over the list; the others are slow ones."""
 
 

@@ -116,7 +116,9 @@ def test_dark_mode_is_dark(visit: Any) -> None:
     assert brightness("light") > 700
 
 
-@pytest.mark.parametrize("width", [320, 360, 768])
+@pytest.mark.parametrize(
+    "width", [pytest.param(320, marks=pytest.mark.slow), 360, pytest.param(768, marks=pytest.mark.slow)]
+)
 def test_page_is_not_wider_than_a_narrow_screen(visit: Any, width: int) -> None:
     page = visit({"width": width, "height": 740})
     page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
@@ -134,6 +136,7 @@ def test_tab_order_is_skip_link_then_sections_then_content(visit: Any) -> None:
     assert "plot" in focused
 
 
+@pytest.mark.slow
 def test_focus_moves_downwards_on_a_narrow_page(visit: Any) -> None:
     page = visit(PHONE)
     page.locator("#main").focus()
@@ -151,6 +154,7 @@ def test_focus_moves_downwards_on_a_narrow_page(visit: Any) -> None:
     assert tops == sorted(tops)
 
 
+@pytest.mark.slow
 def test_skip_link_leads_to_the_results(visit: Any) -> None:
     page = visit()
     page.keyboard.press("Tab")
@@ -193,6 +197,7 @@ def test_pointer_shows_the_nearest_values_of_a_chart(visit: Any) -> None:
     assert not page.locator("#reading").is_visible()
 
 
+@pytest.mark.slow
 def test_touch_shows_values_of_a_chart_on_a_phone(visit: Any) -> None:
     page = visit(PHONE, has_touch=True)
     plot = page.locator("#verification .plot")
@@ -203,6 +208,7 @@ def test_touch_shows_values_of_a_chart_on_a_phone(visit: Any) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
+@pytest.mark.slow
 def test_heading_levels_are_not_skipped(visit: Any) -> None:
     levels = visit().evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map((h) => +h.tagName[1])")
     assert levels[0] == 1
@@ -216,6 +222,7 @@ def test_page_is_complete_without_scripts(visit: Any) -> None:
     assert page.locator("#results table tbody").count() >= 4
 
 
+@pytest.mark.slow
 def test_print_has_all_sections_in_dark_text_on_white_without_navigation(visit: Any) -> None:
     page = visit(scheme="dark")
     page.emulate_media(media="print", color_scheme="dark")

@@ -55,7 +55,7 @@ def views(device: torch.device) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("regional", [True, False])
+@pytest.mark.parametrize("regional", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_whole_step_reads_no_value(model: FRA, optimizer: str, regional: bool) -> None:
     train_step = TrainStep(on(CPU, model), CPU, torch.bfloat16, accumulation_steps=2)
     chosen = OPTIMIZERS[optimizer](model)

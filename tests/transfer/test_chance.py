@@ -16,7 +16,7 @@ from fra.transfer.tasks.table import TASKS
 
 SHUFFLES = 8
 FITS = [
-    (task, protocol)
+    pytest.param(task, protocol, marks=() if protocol == "linear" else pytest.mark.slow)
     for task, entry in TASKS.items()
     if task not in ("direction", "actions")  # fitted like gaze
     for protocol in (entry.probe.heads if entry.probe else ["linear"])

@@ -24,8 +24,9 @@ MORE_QUIET = ["--disable-component-update", "--disable-sync"]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: install Debian's package chromium")
+@pytest.mark.parametrize("names", ["index.html", pytest.param("*.html", marks=pytest.mark.slow)])
 def test_the_pages_load_nothing_and_fit_the_screen(
-    faulty: tuple[dict[str, str], ValidationResult, Path],
+    names: str, faulty: tuple[dict[str, str], ValidationResult, Path]
 ) -> None:
     site = faulty[2] / "out/data_docs"
     with playwright.sync_playwright() as driver:
@@ -34,7 +35,7 @@ def test_the_pages_load_nothing_and_fit_the_screen(
             context = browser.new_context(
                 viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True
             )
-            for path in sorted(site.glob("*.html")):
+            for path in sorted(site.glob(names)):
                 page, requested = context.new_page(), []
                 page.on("request", lambda request, requested=requested: requested.append(request.url))
                 page.goto(path.as_uri())

@@ -187,12 +187,12 @@ def same_features(file: Path, backbone: str, expected: Tensor, images: Tensor, o
     ("kind", "names"),
     [
         *(
-            pytest.param(kind, "of the file", marks=pytest.mark.slow if kind == "dinov2, registers" else ())
+            pytest.param(kind, "of the file", marks=pytest.mark.slow if kind.startswith("dinov2") else ())
             for kind in CASES
         ),
         ("vit", "of the modules"),
-        ("mae", "of the modules"),
-        ("dinov3", "of the modules"),
+        pytest.param("mae", "of the modules", marks=pytest.mark.slow),
+        pytest.param("dinov3", "of the modules", marks=pytest.mark.slow),
     ],
 )
 def test_models_of_transformers_give_their_own_features(kind: str, names: str, tmp_path: Path) -> None:
