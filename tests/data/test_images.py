@@ -5,9 +5,9 @@ import io
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from fra.data.images import ImageError, decode, inspect, to_pixels
+from fra.data.images import ImageError, decode, decode_jpeg, inspect, to_pixels
 from fra.data.shards.strip_metadata import without_metadata
 
 
@@ -25,6 +25,43 @@ def test_exif_rotation_is_applied() -> None:
     assert decode(content).shape == (40, 20, 3)
     info = inspect(content)
     assert (info.width, info.height) == (20, 40)
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg_pixels_are_those_of_pillow_in_every_orientation(subsampling: int, progressive: bool) -> None:
+    generator = np.random.default_rng(subsampling)
+    coarse = generator.integers(0, 256, (9, 6, 3), dtype=np.uint8)
+    for orientation, size in enumerate(
+        [(1, 1), (41, 67), (64, 48), (7, 9), (16, 17), (50, 33), (8, 8), (21, 20)], 1
+    ):
+        image = Image.fromarray(cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC))
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        options = {"quality": 60 + 5 * orientation, "subsampling": subsampling, "progressive": progressive}
+        content = saved(image, "JPEG", exif=exif, **options)
+        reference = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))))
+        assert decode_jpeg(content) is not None
+        assert np.array_equal(decode(content), reference), orientation
+
+
+def test_damaged_jpegs_have_the_pixels_of_pillow_or_are_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    generator = np.random.default_rng(0)
+    coarse = generator.integers(0, 256, (9, 6, 3), dtype=np.uint8)
+    whole = saved(Image.fromarray(cv2.resize(coarse, (48, 64), interpolation=cv2.INTER_CUBIC)), "JPEG")
+    decoded = 0
+    for place in generator.integers(20, len(whole) - 2, 60):
+        damaged = whole[:place] + bytes([int(generator.integers(256))]) + whole[place + 1 :]
+        try:
+            reference = np.asarray(Image.open(io.BytesIO(damaged)).convert("RGB"))
+        except Exception:
+            continue
+        decoded += 1
+        assert np.array_equal(decode(damaged), reference)
+    assert decoded > 20
+    capfd.readouterr()  # libjpeg writes what it finds damaged to standard error
+    with pytest.raises(ImageError, match="truncated"):
+        decode(whole[: len(whole) // 2])
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "CMYK", "1", "LA", "I;16"])
