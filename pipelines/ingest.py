@@ -18,6 +18,7 @@ from pipelines.project.dataset import selected_dataset, withdrawn_people
 from pipelines.project.executor import executor_of
 from pipelines.project.mirror import mirror
 from pipelines.repo.code_deps import module_hash
+from pipelines.sections import ParamsError, key_lists
 from pipelines.stage import logger, main
 
 PLACE = {"source", "photo.seconds"}
@@ -59,12 +60,34 @@ def places(records: pd.DataFrame) -> str:
     return " and ".join([*words, f"{len(frames):,} frames of {frames.nunique():,} videos"])
 
 
+def check_lists() -> None:
+    """Raises ParamsError where dvc.yaml depends on other lists of keys than the parameters name, as after an edit."""
+    values = params.read()
+    expected = key_lists(values["dataset"], values["benchmarks"])
+    if values["key_lists"] != expected:
+        raise ParamsError(f"params.yaml: key_lists must be {expected}, to fit dataset and benchmarks")
+
+
+def check_measured(config: DatasetConfig, records: pd.DataFrame) -> None:
+    """Raises ValueError where lists of keys leave no image of the split that pre-training measures."""
+    beton = paths.beton(config.name)
+    split = Path(params.read()["measured"]).stem
+    if (beton / f"{split}.beton").as_posix() == params.read()["measured"] and split not in set(
+        records["split"]
+    ):
+        raise ValueError(
+            f"{config.name}: no image of the split {split} is left, on which pre-training is measured: keep some, or "
+            f"measure on training images with held_out.ffcv={beton}/train.beton"
+        )
+
+
 def ingest() -> None:
     """Writes the records of the selected data set, without people who withdrew their consent.
 
     Images of an embedded set are kept between runs, so that only new ones are made.
     """
     config = selected_dataset()
+    check_lists()
     withdrawn = withdrawn_people(config.name)
     raw, state = paths.raw(config.name), paths.WORK / "raw" / config.name
     embedded = datasets.is_embedded(config)
@@ -77,6 +100,8 @@ def ingest() -> None:
     if frames is None:
         shutil.rmtree(paths.frames(config.name), ignore_errors=True)
     records = datasets.ingest(config, raw, withdrawn, trains=trains, search=search, frames=frames)
+    if trains and (config.only or config.exclude):
+        check_measured(config, records)
     if embedded:
         mirror(raw, state)  # without the people who were withdrawn
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,21 @@ def init_file(init: str | None, source: str) -> str:
         return source
     released = Path("fra/weights") / f"{init}.safetensors"
     return released.as_posix() if not Path(init).exists() and released.is_file() else init
+
+
+def key_lists(dataset: Mapping[str, Any], benchmarks: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the files of `only` and `exclude` of the data set, and of each benchmark by name.
+
+    Where there is no list, it is the folder of withdrawals, which ingest reads anyway.
+    """
+
+    def files(config: Mapping[str, Any]) -> dict[str, str]:
+        return {name: config.get(name) or "data/withdrawn" for name in ("only", "exclude")}
+
+    return {
+        "dataset": files(dataset),
+        "benchmarks": {name: files(config) for name, config in benchmarks.items()},
+    }
 
 
 def listing(name: str) -> Iterator[str]:

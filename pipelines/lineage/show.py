@@ -16,7 +16,7 @@ from pipelines.lineage import approval, record
 from pipelines.lineage.record import metadata
 from pipelines.repo import experiments, git
 from pipelines.repo.hashes import CACHE, files_of, folder_digest, md5, object_path
-from pipelines.repo.lock import LineageError, Stage, above, ancestry, artifacts, maker, read
+from pipelines.repo.lock import LineageError, Stage, above, ancestry, artifacts, contains, maker, read
 
 SECTIONS = {
     "alignment": "transfer@alignment",
@@ -230,6 +230,7 @@ def tree(origin: dict[str, Any]) -> Tree:
     if origin["run"] != "workspace":
         top.add(f"written in run {origin['run']}")
     shown: set[str] = set()
+    made = {path for stage in origin["stages"].values() for path in stage["wrote"]}
 
     def grow(branch: Tree, name: str) -> None:
         stage = origin["stages"][name]
@@ -246,6 +247,9 @@ def tree(origin: dict[str, Any]) -> Tree:
             node.add(f"ran {path}  {digest}")
         for section, values in stage["params"].items():
             node.add(f"{section}: {json.dumps(values)}")
+        for path, digest in stage["read"].items():
+            if not any(contains(out, path) or contains(path, out) for out in made):
+                node.add(f"read {path}  {digest}")
         for path, digest in stage["wrote"].items():
             node.add(f"wrote {path}  {digest}")
         for other in stage["after"]:

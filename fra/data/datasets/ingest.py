@@ -32,6 +32,7 @@ from fra.data.datasets.adapters import (
 from fra.data.datasets.checks import check_links, check_names, stat_all, without_repeats
 from fra.data.datasets.faces import face_records
 from fra.data.datasets.frames import Frames, FrameStore, with_frames, without_videos
+from fra.data.datasets.key_lists import select
 from fra.data.datasets.photos import search_photos
 from fra.data.datasets.record_table import FileStamp, table_of
 from fra.data.datasets.records import DatasetConfig, Record, hash_fraction, root_of
@@ -181,6 +182,8 @@ def ingest(
     measure.<Name> (Float64), landmarks, and, where the set has them, box (left, top, right, bottom), span (in a tar)
     and content (image files from a table).
 
+    The lists `dataset.only` and `dataset.exclude` are applied last, so that they never change the key of another image.
+
     Args:
         config: The data set.
         raw: The folder for the table, and for the images of an embedded set.
@@ -191,9 +194,9 @@ def ingest(
 
     Raises:
         ValueError: There is no such adapter, `dataset.root` is not set, an annotation file is not as published, or a
-            name leads out of the set; there is no training image in a set that is pre-trained on; or no photograph has
-            a face.
-        FileNotFoundError: A folder, annotation file or image is missing.
+            name leads out of the set; there is no training image in a set that is pre-trained on; no photograph has a
+            face; or a list of keys is wrong or leaves no image.
+        FileNotFoundError: A folder, annotation file, list of keys or image is missing.
     """
     root = prepare_root(config, raw)
     listed = list(ADAPTERS[config.adapter](root, config))
@@ -217,6 +220,7 @@ def ingest(
     table = table_of(records, stamps).sort_values("key", ignore_index=True)
     if search is not None:
         table = faces_of(table, root, config, search)
+    table = select(table, config, trains)
     write_parquet(table, raw / "records.parquet")
     return table
 

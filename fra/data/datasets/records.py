@@ -46,6 +46,10 @@ class DatasetConfig:
     """How found faces are cropped: the square around them, or aligned by eyes, nose and mouth."""
     frames_per_second: PositiveFloat | None = None
     """Frames that are taken from each video of the folder; null: videos are left out."""
+    only: str | None = None
+    """List of the images to take, by key (.txt, or a table with a column `key`); null: all."""
+    exclude: str | None = None
+    """List of the images to leave out, by key, in the same formats; null: none."""
     images: PositiveInt | None = None
     """Number of faces that adapter=generated makes."""
     seed: Seed = 0

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 sys.path.insert(0, str(Path(__file__).parents[3]))  # the project of this file, whichever one is installed
 
 from pipelines.overrides import check_renamed
-from pipelines.sections import ParamsError, defaults, init_file
+from pipelines.sections import ParamsError, defaults, init_file, key_lists
 
 
 def check_arguments(arguments: list[str]) -> None:
@@ -29,4 +29,7 @@ def check_arguments(arguments: list[str]) -> None:
 
 check_arguments(sys.argv[1:])
 OmegaConf.register_new_resolver("init_file", init_file, replace=True)
+OmegaConf.register_new_resolver(
+    "key_lists", lambda *sections: OmegaConf.create(key_lists(*sections)), replace=True
+)
 ConfigStore.instance().store("defaults_of_code", defaults())

@@ -1,0 +1,56 @@
+"""A list of keys in the chain: an edit runs the data stages again, and its hash is in the lineage."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from support.workspace import make_workspace, run, run_fra
+
+from pipelines.repo.hashes import md5
+from pipelines.sections import key_lists
+
+DVC = (sys.executable, "-m", "dvc")
+MANIFEST = "data/manifest/orl.parquet"
+
+
+def test_stages_depend_on_the_lists_of_their_data_set() -> None:
+    found = key_lists({"only": "mine.txt", "exclude": None}, {"orl": {"exclude": "other.txt"}})
+    assert found == {
+        "dataset": {"only": "mine.txt", "exclude": "data/withdrawn"},
+        "benchmarks": {"orl": {"only": "data/withdrawn", "exclude": "other.txt"}},
+    }
+
+
+@pytest.mark.slow
+def test_an_edited_list_changes_the_data_set_and_the_lineage(tmp_path: Path) -> None:
+    place = make_workspace(tmp_path, "dataset.exclude=list.csv")
+    missing = run(place, *DVC, "repro", "shard")
+    assert missing.returncode
+    assert "list.csv" in missing.stdout
+
+    (place / "list.csv").write_text("key,cluster\ns1/1,cluster 0\ns2/3,cluster 1\n")
+    done = run(place, *DVC, "repro", "shard")
+    assert done.returncode == 0, done.stdout
+    assert "orl: exclude=list.csv: 398 of 400 images are left" in done.stdout
+    assert not {"s1/1", "s2/3"} & set(pd.read_parquet(place / MANIFEST)["key"])
+    shown = run_fra(place, "lineage", "show", MANIFEST).stdout
+    assert f"read list.csv {md5(place / 'list.csv')}" in " ".join(shown.split())
+
+    (place / "list.csv").write_text("key\ns1/1\n")
+    done = run(place, *DVC, "repro", "shard")
+    assert done.returncode == 0, done.stdout
+    keys = pd.read_parquet(place / MANIFEST)["key"]
+    assert (len(keys), keys.is_unique, "s2/3" in set(keys)) == (399, True, True)
+
+    (place / "list.csv").write_text("key\nelsewhere/1\n")
+    refused = run(place, *DVC, "repro", "shard")
+    assert refused.returncode
+    assert "none of its 1 keys is in the data set, such as 'elsewhere/1'" in refused.stdout
+    assert len(pd.read_parquet(place / MANIFEST)) == 399
+
+    params = (place / "params.yaml").read_text()
+    (place / "params.yaml").write_text(params.replace("exclude: list.csv", "exclude: other.csv", 1))
+    assert "key_lists must be" in run(place, *DVC, "repro", "shard").stdout
