@@ -13,7 +13,7 @@ import tarfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -205,81 +205,54 @@ def sha256_each(paths: Iterable[Path]) -> dict[Path, str]:
         return dict(zip(files, pool.map(sha256, files), strict=True))
 
 
+PARTIAL, FILES, MOVED = ".partial", "files", "moved.json"
+"""The temporary folder in a folder that is written; in it the folder of new files, and the list of those moved."""
+
+
 @contextmanager
 def new_folder(path: Path, last: str = "") -> Iterator[Path]:
-    """Yields a temporary folder, see `new_folders`."""
-    with new_folders([path], last) as (folder,):
-        yield folder
+    """Yields a temporary folder `.partial/files` inside `path`, whose contents are moved to it at the end.
 
-
-@contextmanager
-def new_folders(paths: Sequence[Path], last: str = "", resume: bool = False) -> Iterator[list[Path]]:
-    """Yields a temporary folder `.partial/files` inside each of `paths`, whose contents are moved to it at the end.
-
-    They are removed on any error. `paths` are created where they are missing. Where a process is killed while it moves
+    They are removed on any error. `path` is created where it is missing. Where a process is killed while it moves
     files, the next one undoes that.
 
     Args:
-        paths: New or empty folders.
-        last: Name of the file in the first folder that is moved last: where it exists, everything is complete.
-        resume: Whether what a killed or interrupted process has left in `.partial` is kept for the next one; otherwise
-            that removes it.
+        path: A new or empty folder.
+        last: Name of the file that is moved last: where it exists, everything is complete.
 
     Raises:
-        ValueError: A folder is not empty, or another process is writing to it.
-        OSError: A path is not a folder or cannot be written, or there is no space for its files.
+        ValueError: The folder is not empty, or another process is writing to it.
+        OSError: The path is not a folder or cannot be written, or there is no space for its files.
     """
-    created: list[Path] = []
-    opened: list[Path] = []
-    kept = False
-    with ExitStack() as locks:
-        try:
-            for path in paths:
-                if not path.exists():
-                    path.mkdir(parents=True)
-                    created.append(path)
-                locks.enter_context(locked_folder(path))
-                if not (last and (path / last).exists()):
-                    _undo_move(path)
-                if any(entry.name != PARTIAL for entry in path.iterdir()):
-                    raise ValueError(f"{path}: the folder is not empty; give a new or an empty one")
-                opened.append(path)
-            for path in opened:
-                if not resume:
-                    shutil.rmtree(path / PARTIAL, ignore_errors=True)
-                (path / PARTIAL / FILES).mkdir(parents=True, exist_ok=True)
-            yield [path / PARTIAL / FILES for path in paths]
-            _move(paths, last)
-            created.clear()
-        except Exception as error:
-            for path in opened:
-                if (full := _disk_full(error, path / PARTIAL / ".probe", path)) is not None:
-                    raise full from error
-            raise
-        except BaseException:  # an interruption
-            kept = resume
-            raise
-        finally:
-            for path in () if kept else reversed(opened):
-                shutil.rmtree(path / PARTIAL, ignore_errors=True)
-            for path in () if kept else created:
-                path.rmdir()
+    created = not path.exists()
+    opened = False
+    partial = path / PARTIAL
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with locked_folder(path), naming_full_disk({partial / ".probe": path}):
+            if not (last and (path / last).exists()):
+                _undo_move(path)
+            if any(entry.name != PARTIAL for entry in path.iterdir()):
+                raise ValueError(f"{path}: the folder is not empty; give a new or an empty one")
+            opened = True
+            shutil.rmtree(partial, ignore_errors=True)
+            (partial / FILES).mkdir(parents=True)
+            yield partial / FILES
+            _move(path, last)
+            created = False
+    finally:
+        if opened:
+            shutil.rmtree(partial, ignore_errors=True)
+        if created:
+            path.rmdir()
 
 
-PARTIAL, FILES, MOVED = ".partial", "files", "moved.json"
-"""The temporary folder in a new folder; in it the folder of the files, and the list of those that are being moved."""
-
-
-def _move(paths: Sequence[Path], last: str) -> None:
-    """Moves the files of temporary folders to `paths`, after a list of them is written."""
-    for path in paths:
-        names = [entry.name for entry in (path / PARTIAL / FILES).iterdir()]
-        write_text(json.dumps(names), path / PARTIAL / MOVED)
-    for path in reversed(paths):
-        for entry in sorted(
-            (path / PARTIAL / FILES).iterdir(), key=lambda entry: (entry.name == last, entry.name)
-        ):
-            os.replace(entry, path / entry.name)
+def _move(path: Path, last: str) -> None:
+    """Moves the files of the temporary folder to `path`, after a list of them is written."""
+    entries = sorted((path / PARTIAL / FILES).iterdir(), key=lambda entry: (entry.name == last, entry.name))
+    write_text(json.dumps([entry.name for entry in entries]), path / PARTIAL / MOVED)
+    for entry in entries:
+        os.replace(entry, path / entry.name)
 
 
 def _undo_move(path: Path) -> None:
@@ -291,6 +264,22 @@ def _undo_move(path: Path) -> None:
         if (path / name).exists():
             os.replace(path / name, partial / FILES / name)
     (partial / MOVED).unlink()
+
+
+@contextmanager
+def naming_full_disk(folders: Mapping[Path, Path]) -> Iterator[None]:
+    """Lets the error of a full disk name the folder that is written, whichever library failed.
+
+    Args:
+        folders: Each folder, by a file that is written there on trial.
+    """
+    try:
+        yield
+    except Exception as error:
+        for probe, folder in folders.items():
+            if (full := _disk_full(error, probe, folder)) is not None:
+                raise full from error
+        raise
 
 
 @contextmanager

@@ -20,11 +20,11 @@ from fra.data.images import ImageError, decode, to_jpeg
 from fra.faces import select
 from fra.faces.detect import Pixels
 from fra.faces.extract import FaceCrop
-from fra.files import new_folders
 from fra.inference.detection import Detection, FaceFinder, FacesFound, opencv_in_one_thread
 from fra.inference.face_drawing import draw_faces
 from fra.inference.image_files import File, Skipped, check_names, expand, find
-from fra.inference.journal import Entry, Journal, open_journal, stamp_of
+from fra.inference.journal import Entry, stamp_of
+from fra.inference.results_folder import Header, Photograph, Results, updated_folders
 from fra.parallel import map_ahead
 
 TABLE = "faces.parquet"
@@ -51,10 +51,6 @@ PHOTOS_AHEAD = 32
 """Photographs that are processed while an earlier one is not finished."""
 
 
-JOURNAL = "journal.jsonl"
-"""The file in the temporary folder with what is finished, see `fra.inference.journal`."""
-
-
 class Photo(NamedTuple):
     """What became of one photograph: what goes into the journal, or why it is unreadable."""
 
@@ -65,10 +61,20 @@ class Photo(NamedTuple):
 
 @dataclass
 class Summary:
-    """How many photographs were read and faces cropped, and the photographs that gave none."""
+    """What became of photographs.
+
+    Attributes:
+        photos: How many there are.
+        faces: How many faces were cropped.
+        taken_over: Photographs whose crops an earlier run had written to the same folder.
+        removed: Photographs of the earlier run that no longer exist; their crops are removed.
+        skipped: The photographs that gave no face, with the reason.
+    """
 
     photos: int = 0
     faces: int = 0
+    taken_over: int = 0
+    removed: int = 0
     skipped: Skipped = field(default_factory=Skipped)
 
 
@@ -77,19 +83,21 @@ def extract(
 ) -> Summary:
     """Writes the crops of all faces in photographs as `<photograph>_face<number>.jpg`, and `faces.parquet`.
 
-    Names are relative to the folder that was given, or to the one that contains all photographs. Nothing is in `out`
-    before all photographs are processed, but for `.partial`: after a run that was killed or interrupted, the next one
-    with the same settings continues there, with the same result as an undisturbed run.
+    Names are relative to the folder that was given, or to the one that contains all photographs. Crops are moved to
+    `out` when all photographs are processed. After a run that was killed or interrupted, the next one with the same
+    settings continues, with the same result as an undisturbed run. So does a run into the folder of an earlier one with
+    the same settings and places: photographs that have not changed since are not read again, and what came from
+    photographs that no longer exist is removed.
 
     Args:
         patterns: Files, folders, glob patterns or tar shards.
-        out: A new or empty folder for crops and table (see `COLUMNS`).
+        out: A folder for crops and table (see `COLUMNS`): new, empty, or of an earlier run.
         detection: How faces are found, selected and cropped.
-        drawings: A new or empty folder for the photographs with boxes, points and scores drawn in.
+        drawings: Such a folder for the photographs with boxes, points and scores drawn in.
 
     Raises:
         FileNotFoundError: A path or pattern matches nothing, or the detector's weights are missing.
-        ValueError: A folder to write is not empty, or the name of a photograph is not UTF-8.
+        ValueError: A folder to write holds something else, or the name of a photograph is not UTF-8.
         OSError: A folder cannot be written.
     """
     folder = common_folder(patterns)
@@ -98,21 +106,26 @@ def extract(
     keys = keys_of(list(files))
     finder = FaceFinder(detection)
     summary = Summary(photos=len(files))
-    settings = {"code": code_digest(), "draw": drawings is not None, **settings_of(detection)}
+    photos = {file.name: Photograph(key, file.path) for file, key in zip(files.values(), keys, strict=True)}
+    header = Header(
+        settings_of(detection),
+        code_digest(),
+        [os.path.normpath(Path(pattern).absolute()) for pattern in patterns],
+        os.path.relpath(drawings, out) if drawings else None,
+    )
     with ExitStack() as stack:
         outputs = [out] if drawings is None else [out, drawings]
-        folders = stack.enter_context(new_folders(outputs, last=TABLE, resume=True))
+        results = stack.enter_context(updated_folders(outputs, TABLE, header, photos))
         stack.enter_context(opencv_in_one_thread())
-        places = {file.name: file.path for file in files.values()}
-        journal = stack.enter_context(open_journal(folders[0].parent / JOURNAL, folders, settings, places))
 
         def process(task: tuple[File, str]) -> Photo:
-            return process_photo(*task, finder, folders, journal)
+            return process_photo(*task, finder, results)
 
         tasks = zip(files.values(), keys, strict=True)
-        photos = stack.enter_context(closing(map_ahead(process, tasks, PHOTOS_AHEAD)))
-        bar = tqdm(photos, total=len(files), desc="faces", unit="photo", mininterval=1)
-        write_table(record(bar, summary), detection, folders[0] / TABLE)
+        done = stack.enter_context(closing(map_ahead(process, tasks, PHOTOS_AHEAD)))
+        bar = tqdm(done, total=len(files), desc="faces", unit="photo", mininterval=1)
+        write_table(record(bar, summary), detection, results.folders[0] / TABLE)
+        summary.taken_over, summary.removed = len(results.taken_over), results.removed()
     return summary
 
 
@@ -123,27 +136,25 @@ def common_folder(patterns: Sequence[str]) -> str:
     return os.path.commonpath([os.path.normpath(folder.absolute()) for folder in folders])
 
 
-def process_photo(
-    file: File, key: str, finder: FaceFinder, folders: Sequence[Path], journal: Journal
-) -> Photo:
+def process_photo(file: File, key: str, finder: FaceFinder, results: Results) -> Photo:
     """Finds the faces of one photograph and writes their crops, named by `key`, unless an earlier run has done so.
 
     Args:
         file: The photograph.
         key: The name of its crops, without number and suffix.
         finder: Finds and crops faces.
-        folders: The folder of crops, and of drawings where they are wanted.
-        journal: What is finished.
+        results: The folder of crops, and of drawings where they are wanted.
     """
-    stamp = stamp_of(file.path)
-    if (known := journal.find(file.name, key, stamp)) is not None:
+    if (known := results.find(file.name)) is not None:
         return Photo(file.name, known)
+    stamp = stamp_of(file.path)
     try:
         content = file.read()
         photo_HW3 = decode(content)
     except (ImageError, OSError) as error:
         return Photo(file.name, unreadable=str(error))
     found = finder(photo_HW3)
+    folders = results.folders
     names = [f"{key}_face{number}.jpg" for number in range(len(found.crops))]
     written = [
         (0, name, write_jpeg(crop.pixels_HW3, folders[0] / name))
@@ -157,7 +168,7 @@ def process_photo(
         for number, (name, crop) in enumerate(zip(names, found.crops, strict=True))
     ]
     entry = Entry(file.name, key, stamp, rows, found.reason, written)
-    journal.add(entry)
+    results.add(entry)
     return Photo(file.name, entry)
 
 

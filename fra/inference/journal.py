@@ -1,13 +1,13 @@
-"""What a run has finished, one line per photograph: a run that was killed or interrupted is continued from it."""
+"""A file with what a run has finished, one line per photograph, so that nothing is computed twice."""
 
 from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Self
 
 Stamp = tuple[int, int, int]
 """Size, time of change in nanoseconds and inode of a file: where they are the same, so are its bytes."""
@@ -22,7 +22,7 @@ class Entry(NamedTuple):
         stamp: Of its file, before it was read; None where it had none.
         rows: Its rows of the table.
         no_face: Why there are none.
-        files: The files that were written for it, relative to the folders of the results, with their sizes.
+        files: The files that were written for it: to which of the folders of results, the name, and the size.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Entry(NamedTuple):
     files: Sequence[tuple[int, str, int]]
 
 
-def stamp_of(path: str) -> Stamp | None:
+def stamp_of(path: str | Path) -> Stamp | None:
     """The stamp of a file; None where it cannot be read."""
     try:
         status = Path(path).stat()
@@ -43,82 +43,89 @@ def stamp_of(path: str) -> Stamp | None:
 
 
 class Journal:
-    """The photographs that runs with the same settings have finished, by name."""
+    """Entries in a file, found by the name of the photograph. Only their places in the file are kept in memory."""
 
-    def __init__(self, stream: IO[str], entries: Mapping[str, Entry]) -> None:
-        """Takes the open file and what it contains; `open_journal` makes one."""
+    def __init__(self, stream: BinaryIO, header: Any = None) -> None:
+        """Takes the open file; `Journal.new` and `Journal.read` open one."""
+        self.header = header
         self._stream = stream
-        self._entries = entries
+        self._places: dict[str, tuple[int, int]] = {}
+        self._writing = threading.Lock()
 
-    def find(self, name: str, key: str, stamp: Stamp | None) -> Entry | None:
-        """What an earlier run made of a photograph; None where it is new, has changed, or has no stamp (remote)."""
-        entry = self._entries.get(name)
-        known = entry is not None and stamp is not None and (entry.key, entry.stamp) == (key, stamp)
-        return entry if known else None
+    @classmethod
+    def new(cls, path: Path, header: Any) -> Self:
+        """A new journal that is written to a file."""
+        journal = cls(path.open("w+b"), header)
+        journal._append(header)
+        return journal
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """The journal in a file, to which more can be added; None where there is none, or not even its header.
+
+        A line that was cut off when the process was killed is removed.
+        """
+        try:
+            journal = cls(path.open("r+b"))
+        except FileNotFoundError:
+            return None
+        end = 0
+        for line in journal._stream:
+            value = _value(line)
+            if end == 0:
+                journal.header = value
+            elif value is None:
+                break
+            else:
+                journal._places[value[0]] = end, len(line)
+            end += len(line)
+        if journal.header is None:
+            journal.close()
+            return None
+        journal._stream.truncate(end)
+        journal._stream.seek(end)
+        return journal
+
+    def __iter__(self) -> Iterator[Entry]:
+        """All entries, in the order in which they were added."""
+        return (entry for name in self.names() if (entry := self.find(name)) is not None)
+
+    def names(self) -> list[str]:
+        """The photographs that have an entry."""
+        return list(self._places)
+
+    def find(self, name: str) -> Entry | None:
+        """The entry of a photograph. Several threads may use the journal at a time."""
+        if name not in self._places:
+            return None
+        offset, length = self._places[name]
+        name, key, stamp, rows, no_face, files = json.loads(os.pread(self._stream.fileno(), length, offset))
+        return Entry(name, key, stamp and (stamp[0], stamp[1], stamp[2]), rows, no_face, files)
 
     def add(self, entry: Entry) -> None:
-        """Appends a line, which is in the file before this returns."""
-        self._stream.write(json.dumps(entry) + "\n")
-        self._stream.flush()
+        """Appends an entry, which is in the file before this returns."""
+        self._places[entry.name] = self._append(entry)
+
+    def remove(self, name: str) -> None:
+        """Forgets an entry; its line remains in the file until a later entry replaces it."""
+        self._places.pop(name, None)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._stream.close()
+
+    def _append(self, value: Any) -> tuple[int, int]:
+        line = json.dumps(value).encode() + b"\n"
+        with self._writing:
+            offset = self._stream.tell()
+            self._stream.write(line)
+            self._stream.flush()
+        return offset, len(line)
 
 
-@contextmanager
-def open_journal(
-    path: Path, folders: Sequence[Path], settings: Mapping[str, Any], places: Mapping[str, str]
-) -> Iterator[Journal]:
-    """Opens the journal of a run, with what earlier runs of the same settings have finished.
-
-    Files in the folders of results that are not part of a finished photograph are removed: they are half-written, or
-    from another photograph or setting.
-
-    Args:
-        path: The file of the journal.
-        folders: The folders of results.
-        settings: Everything that the results depend on apart from the photographs.
-        places: The file on disk of each photograph, by its name.
-    """
-    known = {}
-    for entry in _read(path, settings):
-        place = places.get(entry.name)
-        stamp = None if place is None else stamp_of(place)
-        if stamp is not None and stamp == entry.stamp and _complete(entry, folders):
-            known[entry.name] = entry
-    kept = {folders[number] / name for entry in known.values() for number, name, _ in entry.files}
-    for folder in folders:
-        for found in sorted(folder.rglob("*"), reverse=True):  # what is in a folder before the folder
-            if found.is_dir():
-                with suppress(OSError):  # not empty
-                    found.rmdir()
-            elif found not in kept:
-                found.unlink()
-    partial = path.with_suffix(".new")
-    with partial.open("w", encoding="utf-8") as stream:
-        journal = Journal(stream, known)
-        stream.write(json.dumps(settings) + "\n")
-        for entry in known.values():
-            journal.add(entry)
-        os.replace(partial, path)
-        yield journal
-
-
-def _read(path: Path, settings: Mapping[str, Any]) -> Iterator[Entry]:
-    """The complete lines of a journal; none where the settings are others."""
-    if not path.exists():
-        return
-    first, *lines = path.read_text(encoding="utf-8").split("\n")[:-1] or [""]
-    if first != json.dumps(settings):
-        return
-    for line in lines:
-        try:
-            name, key, stamp, rows, no_face, files = json.loads(line)
-        except ValueError:  # cut off where the whole machine failed
-            return
-        yield Entry(name, key, stamp and (stamp[0], stamp[1], stamp[2]), rows, no_face, files)
-
-
-def _complete(entry: Entry, folders: Sequence[Path]) -> bool:
-    """Whether all files that were written for a photograph exist in their size."""
-    return all(
-        (stamp := stamp_of(str(folders[number] / name))) is not None and stamp[0] == size
-        for number, name, size in entry.files
-    )
+def _value(line: bytes) -> Any:
+    """The content of a line; None where it is not complete."""
+    try:
+        return json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None

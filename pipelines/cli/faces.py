@@ -29,7 +29,12 @@ def option(name: str) -> Any:
 @app.command()
 def faces(
     images: Images,
-    out: Annotated[Path, typer.Option("--out", "-o", help="A new folder for the crops and faces.parquet")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="Folder for the crops and faces.parquet: new, or of an earlier run to update"
+        ),
+    ],
     crop: Crop = "box",
     size: Annotated[int, option("size")] = DEFAULTS.size,
     margin: Annotated[float, option("margin")] = DEFAULTS.margin,
@@ -39,13 +44,15 @@ def faces(
     keep: Annotated[Keep, option("keep")] = DEFAULTS.keep,
     detector: Annotated[DetectorName, option("detector")] = DEFAULTS.detector,
     draw: Annotated[
-        Path | None, typer.Option(help="A new folder for the photographs with boxes, points and scores")
+        Path | None,
+        typer.Option(help="Folder, like --out, for the photographs with boxes, points and scores"),
     ] = None,
 ) -> None:
     """Find the faces in photographs and write each as a square crop, with a table of where it comes from.
 
     Boxes and points in the table refer to the upright photograph, after its Exif rotation. Photographs without a face
     are listed. Files that cannot be decoded are listed and the exit code is 1; the faces of the others are written.
+    With the folder of an earlier run, only new and changed photographs are processed.
     """
     from fra.inference.detection import Detection
     from fra.inference.faces import extract
@@ -54,9 +61,14 @@ def faces(
     summary = extract(images, out, Detection(crop, config), draw)
     print(out / "faces.parquet")
     skipped = summary.skipped
-    print(
+    counts = (
         f"{summary.faces} faces in {summary.photos} photographs; {len(skipped.no_face)} without a face, "
-        f"{len(skipped.unreadable)} cannot be decoded",
-        file=sys.stderr,
+        f"{len(skipped.unreadable)} cannot be decoded"
     )
+    if summary.taken_over or summary.removed:
+        counts += (
+            f"; {summary.taken_over} unchanged since the run before, "
+            f"the crops of {summary.removed} that are gone are removed"
+        )
+    print(counts, file=sys.stderr)
     report_skipped(skipped)

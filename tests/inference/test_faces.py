@@ -10,9 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from PIL import Image
 from support.photographs import write_photographs
 from support.workspace import ROOT, run, run_fra
 
-from fra import files
 from fra.data.datasets.ingest import FaceSearch, ingest
 from fra.data.datasets.records import DatasetConfig
 from fra.data.executors import local
@@ -36,12 +34,13 @@ from fra.faces.config import FacesConfig
 from fra.faces.crop import apply
 from fra.faces.detect import Face
 from fra.faces.extract import crop_faces
-from fra.files import FILES, PARTIAL, new_folder
+from fra.files import new_folder
 from fra.gallery.embed import embed
-from fra.inference import faces
+from fra.inference import faces, results_folder
 from fra.inference.detection import Detection
 from fra.inference.face_drawing import CROPPED, LEFT_OUT, draw_faces
-from fra.inference.faces import JOURNAL, TABLE, extract, write_table
+from fra.inference.faces import TABLE, extract, write_table
+from fra.inference.results_folder import JOURNAL, STARTED
 from pipelines.cli.faces import app
 
 FRA = (sys.executable, "-m", "pipelines.cli")
@@ -54,8 +53,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """All files below a folder with the SHA-256 of their bytes."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """All files below a folder, apart from the journal, with the SHA-256 of their bytes."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != JOURNAL)
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -181,7 +180,7 @@ def start_faces(photos: Path, out: Path, *arguments: str) -> subprocess.Popen[by
 
 def finished(out: Path) -> dict[str, int]:
     """The crops of an unfinished run that its journal names, with their times of change."""
-    lines = (out / ".partial" / JOURNAL).read_text().splitlines(keepends=True)[1:]
+    lines = (out / ".partial" / STARTED).read_text().splitlines(keepends=True)[1:]
     entries = [json.loads(line) for line in lines if line.endswith("\n")]
     names = [name for *_, files in entries for folder, name, _ in files if folder == 0]
     return {name: (out / ".partial/files" / name).stat().st_mtime_ns for name in names}
@@ -219,31 +218,75 @@ def test_a_stopped_run_is_continued_by_the_same_command(
     assert not (tmp_path / "out/p9").exists()
 
 
-def test_what_has_changed_since_a_run_was_stopped_is_searched_again(
+def test_a_later_run_brings_the_folder_up_to_date(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped while files are moved; then another photograph under the same name, then another size of crops."""
-    shutil.copytree(photos / "p3", tmp_path / "in")
-    places = [str(tmp_path / "in")]
-    for size in (96, 48):
-        detection = Detection(config=FacesConfig(size=size))
+    """A photograph changes, one is removed, one is added: the others are not searched again, also after a kill."""
+    shutil.copytree(photos / "p0", tmp_path / "in")
+    shutil.copytree(photos / "p1", tmp_path / "in/sub")
+    places, out, drawn = [str(tmp_path / "in")], tmp_path / "out", tmp_path / "drawn"
+    extract(places, out, Detection(), drawn)
+    (out / "sub/mine.txt").touch()
+    before = contents(out)
+    times = {name: (out / name).stat().st_mtime_ns for name in before}
+    shutil.copy(photos / "p2/0.jpg", tmp_path / "in/0.jpg")
+    shutil.rmtree(tmp_path / "in/sub")
+    shutil.copytree(photos / "p3", tmp_path / "in/sub/new")
+    with monkeypatch.context() as patch:
+        patch.setattr(faces, "write_table", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            extract(places, out, Detection(), drawn)
+    assert {name: contents(out)[name] for name in before} == before, "until the next run is complete"
+    for moves in (0, 3):  # killed after so many files are moved
         with monkeypatch.context() as patch:
-            patch.setattr(files, "_move", partial(stop_while_moving, files._move))
+            patch.setattr(results_folder.os, "replace", interrupt_after(moves, os.replace))
             with pytest.raises(KeyboardInterrupt):
-                extract(places, tmp_path / "out", detection, tmp_path / "drawn")
-        assert (tmp_path / "drawn/0.jpg").exists()
-        shutil.copy(photos / f"p{size // 48}/0.jpg", tmp_path / "in/0.jpg")
-    config = FacesConfig(size=48)
-    extract(places, tmp_path / "out", Detection(config=config), tmp_path / "drawn")
-    extract(places, tmp_path / "undisturbed", Detection(config=config))
-    assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
+                extract(places, out, Detection(), drawn)
+    summary = extract(places, out, Detection(), drawn)
+    assert (summary.photos, summary.taken_over, summary.removed) == (7, 7, 0)
+    extract(places, tmp_path / "new", Detection(), tmp_path / "new-drawn")
+    assert contents(out) == contents(tmp_path / "new") | {"sub/mine.txt": before["sub/mine.txt"]}
+    assert contents(drawn) == contents(tmp_path / "new-drawn")
+    assert all((out / name).stat().st_mtime_ns == times[name] for name in ("1_face0.jpg", "group_face2.jpg"))
 
 
-def stop_while_moving(move: Callable[..., None], paths: Sequence[Path], last: str) -> None:
-    """An interruption when all is moved but `last`."""
-    move(paths, last)
-    os.replace(paths[0] / last, paths[0] / PARTIAL / FILES / last)
+def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def interrupt_after(count: int, function: Callable[..., None]) -> Callable[..., None]:
+    """The function, but with an interruption after `count` calls, so that the rest is left to the next run."""
+    calls = iter(range(count))
+
+    def call(*arguments: Any) -> None:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        function(*arguments)
+
+    return call
+
+
+def test_a_folder_of_other_settings_or_photographs_is_refused(photos: Path, tmp_path: Path) -> None:
+    """Nothing changes in it; nor is a file that was put there replaced."""
+    places, out = [str(photos / "p3")], tmp_path / "out"
+    extract(places, out, Detection())
+    before = contents(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"out: made with size=224, not 96; give a new folder, or the settings"
+    ):
+        extract(places, out, Detection(config=FacesConfig(size=96)))
+    with pytest.raises(ValueError, match=r"out: made from .*p3, not from .*p1; give a new folder, or"):
+        extract([str(photos / "p1")], out, Detection())
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/0.jpg").touch()
+    with pytest.raises(ValueError, match=r"mine: the folder is not empty; give a new or an empty one"):
+        extract(places, out, Detection(), tmp_path / "mine")
+    (tmp_path / "mine/0.jpg").unlink()
+    extract(places, out, Detection(), tmp_path / "mine")  # with drawings: all are searched again
+    assert (
+        contents(out).items() <= {name.removeprefix("out/"): value for name, value in before.items()}.items()
+    )
+    assert set(contents(tmp_path / "mine")) == {"0.jpg", "1.jpg", "2.jpg"}
 
 
 @pytest.mark.slow
