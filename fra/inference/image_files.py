@@ -128,25 +128,28 @@ def _escape_folders(pattern: str) -> str:
 
 
 def files_below(folder: Path) -> list[str]:
-    """Return the image files below a folder as relative paths.
+    """Return the image files below a folder, or its tar shards where it holds no image, as relative paths.
 
     Raises:
-        FileNotFoundError: The folder holds no image.
+        FileNotFoundError: The folder holds neither.
     """
     try:
         return image_files(folder)
     except FileNotFoundError:
+        if shards := sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.tar")):
+            return shards
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
         raise FileNotFoundError(
-            f"{folder}: no image in this folder (searched at any depth for {suffixes}); give a folder of images"
+            f"{folder}: no image in this folder (searched at any depth for {suffixes}), and no tar shard; "
+            "give a folder of images"
         ) from None
 
 
 def resolve(patterns: Sequence[str]) -> list[str]:
     """Return the files that paths and glob patterns stand for, with a folder replaced by the images in it.
 
-    Folders are searched at any depth for image suffixes only, so a tar shard must be matched by a path or pattern. A
-    file that is matched itself is returned whatever its suffix. URLs of tar shards may have brace ranges
+    Folders are searched at any depth for image suffixes, and where they hold no image for tar shards. A file that is
+    matched itself is returned whatever its suffix. URLs of tar shards may have brace ranges
     (`s3://bucket/faces-{00..41}.tar`).
 
     Raises:

@@ -192,12 +192,13 @@ def detection(
     largest: Annotated[int, typer.Option(max=700, help="Largest side of a face in pixels")] = 400,
     seed: Annotated[int, typer.Option(help="Seed of scenes and generated faces")] = 1,
     processes: Annotated[int, typer.Option(min=1, help="Number of processes")] = 2,
+    as_json: AsJson = False,
 ) -> None:
     """Recall and precision of face detection by size and group, as Markdown tables; the last line is JSON."""
     from fra.bench.detection import examine, markdown, tables
 
     found = tables(examine(detector, score, faces, count, seed, (smallest, largest), processes))
-    for title, table in found.items():
+    for title, table in () if as_json else found.items():
         print(f"By {title}:\n\n{markdown(table)}\n")
     print(json.dumps({title: table.to_dict("records") for title, table in found.items()}))
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from pipelines.cli.options import AsJson
 from pipelines.project import paths
 
 lineage = typer.Typer(
@@ -24,7 +25,7 @@ def show(
             help="A path, a metric (…/metrics.json#pretrained.nme), a report section (…/index.html#alignment)"
         ),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON")] = False,
+    as_json: AsJson = False,
     page: Annotated[Path | None, typer.Option(help="Write an HTML page with a graph")] = None,
 ) -> None:
     """Traces an artifact back to code, parameters, environment, validation result, shards and images.
@@ -57,7 +58,7 @@ def verify(
     public_key: Annotated[
         Path | None, typer.Option(help="The statement about the backbone must be signed by this key (PEM)")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Computes every hash again and compares every record with the others; lists what it cannot check.
 
@@ -95,7 +96,7 @@ def who(
 @lineage.command()
 def attest(
     backbone: Annotated[Path, typer.Argument(help="The weights")] = paths.BACKBONE,
-    out: Annotated[Path, typer.Option(help="The file of the statement")] = paths.STATEMENT,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file of the statement")] = paths.STATEMENT,
     key: Annotated[
         Path | None, typer.Option(help="Ed25519 private key (PEM); default: FRA_SIGNING_KEY, or unsigned")
     ] = None,
@@ -130,7 +131,11 @@ def check(
 
 
 @lineage.command()
-def card(out: Annotated[Path, typer.Option(help="The model card")] = Path("artifacts/MODEL_CARD.md")) -> None:
+def card(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The model card")] = Path(
+        "artifacts/MODEL_CARD.md"
+    ),
+) -> None:
     """Writes a model card (Hugging Face format) from the records of the run."""
     from pipelines.lineage.model_card import write
 

@@ -42,7 +42,9 @@ def compare(
     experiments: Annotated[
         list[str] | None, typer.Argument(help="Names, as in `dvc exp show`; default: all")
     ] = None,
-    out: Annotated[Path, typer.Option(help="The page to write")] = Path("artifacts/compare.html"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write")] = Path(
+        "artifacts/compare.html"
+    ),
 ) -> None:
     """Compares the workspace and experiments in one page: results, parameters that differ, losses."""
     refuse_subfolder()

@@ -120,9 +120,9 @@ def aggregate_runs(
 
 @transfer.command("regions")
 def regions(
-    model: Annotated[Path, typer.Option(help="The model, with its region branch")] = Path(
-        "artifacts/pretrain/model.safetensors"
-    ),
+    weights: Annotated[
+        Path, typer.Option("--weights", "-w", "--model", help="The model, with its region branch")
+    ] = Path("artifacts/pretrain/model.safetensors"),
     dataset: Annotated[str, typer.Option(help="A data set with 68 or 98 landmarks, by name")] = "orl",
     compare_with: Annotated[
         list[Path] | None, typer.Option(help="Further weights, whose features are clustered as baselines")
@@ -135,7 +135,7 @@ def regions(
     from pipelines.report import measure_regions
 
     for row, metrics in measure_regions(
-        model,
+        weights,
         paths.manifest(dataset),
         verdict.read_quarantined_keys(validation_folder(dataset) / "quarantine.csv"),
         paths.shards(dataset),

@@ -34,7 +34,7 @@ def listed(folder: Path, *keys: str) -> str:
 
 def test_every_format_gives_the_same_keys(tmp_path: Path) -> None:
     rows = pd.DataFrame({"key": KEYS, "cluster": ["cluster 1"] * 3, "x": [0.5, 1, 2]})
-    (tmp_path / "keys.txt").write_bytes("\ufeff{}\r\n\r\n{}\r\n{}".format(*KEYS).encode())
+    (tmp_path / "keys.txt").write_bytes("\ufeff# a rule\r\n{}\r\n\r\n{}\r\n{}".format(*KEYS).encode())
     rows.to_csv(tmp_path / "keys.csv", index=False)
     rows.to_json(tmp_path / "keys.json", orient="records")
     rows.to_json(tmp_path / "keys.jsonl", orient="records", lines=True)

@@ -87,6 +87,8 @@ def is_listed(keys: pd.Series, path: Path, where: str) -> np.ndarray:
 def read_keys(path: Path) -> list[str]:
     """The keys in a file: text with one key a line, or a table (CSV, JSON, JSONL, Parquet) with a column `key`.
 
+    Of a text, lines that begin with "# " are comments.
+
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The file is not such a list.
@@ -105,8 +107,11 @@ def read_keys(path: Path) -> list[str]:
 
 
 def _text(path: Path) -> list[Any]:
-    lines = path.read_text(encoding="utf-8-sig").split("\n")
-    return [line for line in lines if line.strip()]
+    return [line for line in _lines(path) if not line.startswith("# ")]
+
+
+def _lines(path: Path) -> list[str]:
+    return [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
 
 
 def _csv(path: Path) -> list[Any]:
@@ -118,7 +123,7 @@ def _json(path: Path) -> list[Any]:
 
 
 def _json_lines(path: Path) -> list[Any]:
-    return _keys_of([json.loads(line) for line in _text(path)])
+    return _keys_of([json.loads(line) for line in _lines(path)])
 
 
 def _keys_of(rows: Any) -> list[Any]:
