@@ -6,21 +6,16 @@ import hashlib
 import json
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fra import dist
 from fra.data.loader import sample
 from fra.data.loader.build import build_loader
 from fra.data.loader.config import DataConfig
-from fra.data.loader.webdataset import train_shards
+from fra.data.loader.shard_index import train_shards
 from fra.data.views.config import ViewsConfig
-from fra.data.views.views import Views
 from fra.files import sha256
 from fra.method.config import ModelConfig, ObjectiveConfig
 from fra.train.config import ProbeConfig, TrainConfig
-from fra.train.monitoring.measure import IMAGES, Measures
-from fra.train.pretrain import check_training
-from fra.train.pretrain import pretrain as train
-from fra.train.probe import Probe, load_probe
 from fra.validation import verdict
 from pipelines import params
 from pipelines.lineage import record
@@ -28,6 +23,12 @@ from pipelines.project import paths
 from pipelines.repo.code_deps import code_hash
 from pipelines.sections import ParamsError, init_file
 from pipelines.stage import logger, main
+
+# What imports PyTorch is imported by the functions: not before the parameters are checked.
+if TYPE_CHECKING:
+    from fra.data.views.views import Views
+    from fra.train.monitoring.measure import Measures
+    from fra.train.probe import Probe
 
 SECTIONS = ["data", "views", "model", "objective", "train", "probe"]
 
@@ -45,6 +46,8 @@ def measures_of(source: Path, config: TrainConfig, size: int, views: Views) -> M
     """Returns the label-free measures on images of the source `measured`; None if they are off."""
     if not config.measure_every:
         return None
+    from fra.train.monitoring.measure import IMAGES, Measures
+
     split = sample.split_of(source)
     quarantine = verdict.read_quarantine(paths.VALIDATION / "quarantine.csv")
     exclude = verdict.quarantined_indices(quarantine, split)
@@ -57,6 +60,9 @@ def labelled_faces(
     """Returns the kNN probe (None if it is off) and the SHA-256 of each file that it reads, as validated."""
     if not config.every:
         return None, {}
+    from fra import dist
+    from fra.train.probe import load_probe
+
     manifest, shards, validation = Path(config.manifest), Path(config.shards), Path(config.validation)
     files = [manifest, shards / "index.json", *sorted(shards.glob("*.tar"))]
     validated = verdict.check(
@@ -79,6 +85,11 @@ def pretrain() -> None:
         raise ParamsError(f"params.yaml: source must be {source} where data.loader is {data.loader}")
     if params.read()["init_file"] != (start := init_file(config.init, source.as_posix())):
         raise ParamsError(f"params.yaml: init_file must be {start} where train.init is {config.init}")
+    from fra import dist
+    from fra.data.views.views import Views
+    from fra.train.pretrain import check_training
+    from fra.train.pretrain import pretrain as train
+
     measured = Path(params.subsection("measured", params.read()))
     files = list(dict.fromkeys([*files, *sample.files_of(measured)]))
     # One rank per machine compares the hashes; if it fails, torchrun ends the others.

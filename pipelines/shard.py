@@ -6,7 +6,6 @@ from pathlib import Path
 
 from fra.data.datasets.records import root_of
 from fra.data.executors import check_locks
-from fra.data.shards import beton, write
 from fra.data.shards.config import ShardConfig
 from fra.files import read_parquet
 from pipelines import params
@@ -35,6 +34,8 @@ def shard() -> None:
 
     The shards are written into a folder of state and linked from there, so that a run continues from the last one.
     """
+    from fra.data.shards import beton, write  # imports FFCV: not before the parameters are checked
+
     check_locks()
     dataset, config = selected_dataset(), params.section("shard", ShardConfig)
     raw, name = paths.raw(dataset.name), dataset.name

@@ -6,20 +6,20 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fra.files import sha256, sha256_each
-from fra.transfer import task_model
 from fra.transfer.config import TaskConfig, TransferConfig
-from fra.transfer.evaluate import evaluate
-from fra.transfer.task_model import TaskModel
 from fra.validation import verdict
 from fra.weights import released
-from fra.weights.pretrained import PretrainedBackbone
 from pipelines import params
 from pipelines.lineage import record
 from pipelines.project import paths
 from pipelines.stage import logger, main
+
+if TYPE_CHECKING:
+    from fra.transfer.task_model import TaskModel
+    from fra.weights.pretrained import PretrainedBackbone
 
 
 def transfer() -> None:
@@ -40,6 +40,9 @@ def transfer() -> None:
             )
     manifest, shards, quarantined = validated_files(labelled)
     out = paths.TRANSFER / task
+    from fra.transfer import task_model  # imports PyTorch: not before parameters and inputs are checked
+    from fra.transfer.evaluate import evaluate
+
     summary, fit = evaluate(task, config, manifest, shards, paths.BACKBONE, out, quarantined)
     origin = provenance(task, labelled, paths.BACKBONE)
     model: PretrainedBackbone
@@ -98,6 +101,8 @@ def fit_task(task: str, protocol: str, weights: Path, classes: Sequence[str] = (
         ValueError: The task has no labelled set, or the task or protocol has no head to fit.
         ValidationFailed: The labelled set was not validated, or its files differ from the validated ones.
     """
+    from fra.transfer import task_model
+
     task_model.probe_of(task)
     task_model.check_protocol(protocol)
     if task not in (known := params.read()["tasks"]):

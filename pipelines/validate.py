@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fra.data.datasets.records import root_of
 from fra.data.loader.config import DataConfig
 from fra.data.views.config import ViewsConfig
-from fra.validation import terminal
-from fra.validation import validate as validation
 from fra.validation.config import ValidateConfig
-from fra.validation.validate import DatasetFiles
 from fra.validation.verdict import ValidationFailed, ValidationResult, exclusions
 from pipelines import params
 from pipelines.project import paths
 from pipelines.project.dataset import selected_dataset, validation_folder
 from pipelines.stage import logger, main
 
+if TYPE_CHECKING:
+    from fra.validation.validate import DatasetFiles
+
 
 def files_of(name: str, photographs: Path | None = None) -> DatasetFiles:
     """Returns the files of a data set in this workspace; `photographs` is the folder that faces were cropped from."""
+    from fra.validation.validate import DatasetFiles
+
     betons = tuple(sorted(paths.beton(name).glob("*.beton")))
     return DatasetFiles(name, paths.manifest(name), paths.shards(name), betons, photographs)
 
@@ -49,6 +52,10 @@ def validate() -> None:
     values = params.read()
     trained = dataset.name == values["dataset"]["name"]
     others = sorted({str(task["dataset"]) for task in values["tasks"].values()} - {dataset.name})
+    training = (params.section("data", DataConfig), params.section("views", ViewsConfig))
+    from fra.validation import terminal  # imports Great Expectations: not before the parameters are checked
+    from fra.validation import validate as validation
+
     result, quarantined = validation.validate(
         files_of(
             dataset.name, root_of(dataset, paths.raw(dataset.name)) if dataset.faces == "detect" else None
@@ -57,9 +64,7 @@ def validate() -> None:
         config,
         # a set that is trained on must hold no test image of the tasks' sets, and must give sound batches
         held_out=[files_of(name) for name in others] if trained else [],
-        training=(params.section("data", DataConfig), params.section("views", ViewsConfig))
-        if trained
-        else None,
+        training=training if trained else None,
     )
     terminal.show(result, sys.stderr)
     for row in quarantined[~quarantined["without_face"]].itertuples():

@@ -1,14 +1,21 @@
 """The parts of FFCV that this project uses, imported without compilation.
 
 FFCV stores the codes of its image formats in a Numba dictionary, which takes Numba some four seconds to compile in
-every process. Only Python reads them, so a plain dictionary replaces it.
+every process. Only Python reads them, so a plain dictionary replaces it. FFCV also imports `distutils`, which loads
+setuptools, for a function that it never calls.
 """
 
+import sys
+import warnings
+from types import ModuleType
 from unittest.mock import patch
 
 import torch
 
 _threads = torch.get_num_threads()
+_log = ModuleType("distutils.log")
+_log.__dict__["warn"] = warnings.warn
+_replaced = sys.modules.setdefault(_log.__name__, _log) is _log
 with patch("numba.typed.Dict", dict):
     from ffcv.fields import IntField, RGBImageField
     from ffcv.fields.decoders import IntDecoder
@@ -25,6 +32,8 @@ with patch("numba.typed.Dict", dict):
     from ffcv.traversal_order.base import TraversalOrder
     from ffcv.writer import DatasetWriter, handle_sample
 
+if _replaced:
+    del sys.modules[_log.__name__]
 torch.set_num_threads(_threads)  # the import of FFCV sets it to 1
 
 __all__ = [

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -102,13 +104,34 @@ class ResNet(_Stages):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        import torchvision  # the import takes as long as that of torch
-
-        whole = torchvision.models.get_model(name, weights=None)
-        self.feature_dim = whole.fc.in_features
+        whole = _of_torchvision(name)
+        self.feature_dim = cast(nn.Linear, whole.get_submodule("fc")).in_features
         for part, module in whole.named_children():
             if part not in ("avgpool", "fc"):
                 self.add_module(part, module)
+
+
+def _of_torchvision(name: str) -> nn.Module:
+    """Return a ResNet of torchvision, imported without PyTorch's compiler, which takes as long as PyTorch itself.
+
+    torchvision imports it for one function, which its operator `roi_align` calls on a GPU.
+    """
+
+    def is_compile_supported(device: str) -> bool:
+        from torch._dynamo.utils import is_compile_supported
+
+        return bool(is_compile_supported(device))
+
+    stand_in = ModuleType("torch._dynamo.utils")
+    stand_in.__dict__["is_compile_supported"] = is_compile_supported
+    replaced = sys.modules.setdefault(stand_in.__name__, stand_in) is stand_in
+    try:
+        import torchvision
+    finally:
+        if replaced:
+            del sys.modules[stand_in.__name__]
+    model: nn.Module = torchvision.models.get_model(name, weights=None)
+    return model
 
 
 class BasicBlock(nn.Module):

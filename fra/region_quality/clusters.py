@@ -13,7 +13,6 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.nn import functional
 
@@ -73,6 +72,8 @@ def fit_features(model: Backbone, images: list[Pixels], count: int, seed: int = 
 def _fit(
     vectors: Callable[[list[Pixels]], Tensor], images: list[Pixels], image_size: int, count: int, seed: int
 ) -> Clusters:
+    from sklearn.cluster import KMeans  # the import takes a second
+
     vector_PC = vectors(images).permute(0, 2, 3, 1).flatten(0, 2).numpy()
     kmeans = KMeans(count, n_init=3, random_state=seed).fit(vector_PC)
     centre_KC = torch.from_numpy(kmeans.cluster_centers_).float()

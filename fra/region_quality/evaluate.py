@@ -9,16 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from sklearn.cluster import KMeans
-from sklearn.metrics import cohen_kappa_score, confusion_matrix, normalized_mutual_info_score
 from torch import Tensor
 from torch.nn import functional
 
@@ -26,6 +22,10 @@ from fra.data import images
 from fra.files import write_json
 from fra.transfer.metrics import Array
 from fra.transfer.splits import people, read_manifest
+
+# SciPy and scikit-learn are imported by the functions that use them: the import takes 1.5 s.
+if TYPE_CHECKING:
+    import pandas as pd
 
 PARTS: dict[int, dict[str, list[Sequence[int]]]] = {
     68: {
@@ -159,6 +159,8 @@ def _masks(model: Heatmaps, test: TestImages) -> Masks:
 
 
 def _metrics(test: TestImages, masks: Masks) -> Metrics:
+    from sklearn.metrics import normalized_mutual_info_score
+
     iou = matched_iou(masks.whole_NHW, test.part_NHW)
     return {
         "nmi": float(normalized_mutual_info_score(test.part_NHW.ravel(), masks.whole_NHW.ravel())),
@@ -195,6 +197,8 @@ def assign(model: Heatmaps, pixels: list[Pixels]) -> tuple[Array, int]:
 
 def position_cells(count: int, size: int, seed: int) -> Array:
     """Divide a square image into `count` compact cells by k-means of pixel positions: (size, size)."""
+    from sklearn.cluster import KMeans
+
     position_P2 = np.stack(np.meshgrid(*[np.arange(size)] * 2, indexing="ij"), axis=-1).reshape(-1, 2)
     cell_P: Array = KMeans(count, n_init=3, random_state=seed).fit_predict(position_P2)
     return cell_P.reshape(size, size)
@@ -216,6 +220,9 @@ def matched_iou(mask_NHW: Array, part_NHW: Array) -> dict[str, float]:
 
     Masks and parts are matched one to one so that the sum is largest (Hungarian method). A part without a mask has 0.
     """
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.metrics import confusion_matrix
+
     count = max(int(mask_NHW.max()) + 1, len(NAMES))
     both = confusion_matrix(part_NHW.ravel(), mask_NHW.ravel(), labels=np.arange(count))[: len(NAMES)]
     of_mask = np.bincount(mask_NHW.ravel(), minlength=count)
@@ -250,6 +257,8 @@ def view_kappa(whole_NHW: Array, view_NHW: Array, boxes: list[tuple[slice, slice
 
 
 def _kappa(one_P: Array, other_P: Array) -> float:
+    from sklearn.metrics import cohen_kappa_score
+
     if len(np.union1d(one_P, other_P)) == 1:
         return 0.0  # a single mask everywhere has no information
     return float(cohen_kappa_score(one_P, other_P))

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from fairlearn.metrics import MetricFrame
 
 from fra.files import write_parquet, write_text
 from fra.transfer.metrics import Array
@@ -167,6 +166,8 @@ def _group_columns(predictions: pd.DataFrame) -> Iterator[tuple[str, pd.DataFram
 
 def _disparity(task: Task, fit: pd.DataFrame, group: pd.Series) -> dict[str, dict[str, float]]:
     """Worst group and largest difference of each metric of one fit, by fairlearn, except those of single outputs."""
+    from fairlearn.metrics import MetricFrame  # imports scikit-learn and SciPy
+
     image_N = fit.groupby([name for name in ("key", "other") if name in fit], sort=False).ngroup().to_numpy()
     images, first = np.unique(image_N, return_index=True)
     cache: dict[bytes, Metrics] = {}

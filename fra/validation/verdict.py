@@ -10,11 +10,12 @@ import json
 from collections.abc import Collection, Mapping, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from fra.files import atomic, read_csv, read_parquet, sha256_each, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 QUARANTINE_TYPES = {"key": "str", "split": "str", "index": "int64", "source": "str", "reason": "str"}
 """The columns of `quarantine.csv`; `index` is -1 for an image in no shard."""

@@ -130,9 +130,9 @@ def regions(
     out: Annotated[Path, typer.Option("--out", "-o", help="The metrics (JSON)")] = Path("regions.json"),
 ) -> None:
     """Measure how well heatmaps agree with facial parts, compared with clusters, untrained networks and position."""
+    from fra.region_quality.compare import measure_regions
     from fra.validation import verdict
     from pipelines.project.dataset import validation_folder
-    from pipelines.report import measure_regions
 
     for row, metrics in measure_regions(
         weights,

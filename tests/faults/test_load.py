@@ -40,7 +40,7 @@ assert "shard" in origin["stages"], origin
 """
 INDEX = f"""
 from pathlib import Path
-from fra.data.loader.webdataset import train_shards
+from fra.data.loader.shard_index import train_shards
 assert len(train_shards(Path("data/shards/many"))) == {SHARDS}
 """
 PEAK = """

@@ -34,7 +34,7 @@ from fra.data.datasets.ingest import ADAPTERS
 from fra.data.datasets.record_table import table_of
 from fra.data.datasets.records import DatasetConfig, Record
 from fra.data.images import ImageError, decode, inspect, read_header
-from fra.data.loader.webdataset import train_shards
+from fra.data.loader.shard_index import train_shards
 from fra.data.shards.beton_reader import Beton, BetonError
 from fra.data.shards.strip_metadata import without_metadata
 from fra.files import write_parquet

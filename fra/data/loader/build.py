@@ -7,15 +7,16 @@ differ in the order of images: FFCV shuffles the whole epoch; WebDataset streams
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fra.data.ffcv import Reader
 from fra.data.loader.config import DataConfig
-from fra.data.loader.ffcv import FFCVPairs
-from fra.data.loader.protocol import Loader
-from fra.data.loader.webdataset import WebDatasetPairs, train_shards
+from fra.data.loader.shard_index import train_shards
 from fra.data.views.config import ViewsConfig
+
+if TYPE_CHECKING:
+    from fra.data.loader.protocol import Loader
 
 
 def build_loader(
@@ -46,10 +47,15 @@ def build_loader(
         ValueError: There are too few images for one batch on each rank.
     """
     if config.loader == "ffcv":
+        from fra.data.ffcv import Reader
+        from fra.data.loader.ffcv import FFCVPairs
+
         if not source.is_file():
             raise FileNotFoundError(f"{source}: no such beton: run `dvc repro shard`")
         index = np.setdiff1d(
             np.arange(int(Reader(str(source), {}).num_samples)), np.array(sorted(exclude), dtype=np.int64)
         )
         return FFCVPairs(config, views, source, index, batch_size, seed, rank, world_size)
+    from fra.data.loader.webdataset import WebDatasetPairs
+
     return WebDatasetPairs(config, views, train_shards(source), exclude, batch_size, seed, rank, world_size)

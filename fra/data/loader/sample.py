@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fra.data import images
-from fra.data.loader.webdataset import Shard, shards_of
-from fra.data.shards.beton_reader import Beton
+from fra.data.loader.shard_index import Shard, shards_of
 
 
 def split_of(source: Path) -> str:
@@ -39,6 +38,8 @@ def read_sample(source: Path, exclude: Set[int], count: int) -> list[NDArray[np.
         count: The largest number of images.
     """
     if source.suffix == ".beton":
+        from fra.data.shards.beton_reader import Beton  # imports FFCV and PyTorch
+
         beton = Beton(source)
         usable = [place for place, index in enumerate(beton.index.tolist()) if index not in exclude]
         return [beton.pixels(place) for place in _spread(usable, count)]

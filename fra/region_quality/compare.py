@@ -1,0 +1,59 @@
+"""Region quality of a model compared with that of baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any
+
+from fra.inference import encoder as inference
+from fra.region_quality import clusters, evaluate
+from fra.region_quality.evaluate import Heatmaps
+from fra.weights import released
+
+RANDOM_NETWORKS = 3
+"""Number of untrained networks whose mean region quality is the baseline."""
+
+
+def measure_regions(
+    model: Path,
+    manifest: Path,
+    quarantined: Set[str],
+    shards: Path,
+    out: Path,
+    others: Sequence[Path] = (),
+) -> Mapping[str, Any]:
+    """Compute the region quality of a model and of baselines, and write it to a JSON file.
+
+    The baselines are untrained networks, and k-means of colours and of features, with as many clusters as masks. The
+    row "start" has the released weights that the training of the model started from, if it did.
+
+    Args:
+        model: The model with its region branch (model.safetensors).
+        manifest: Manifest of a labelled set with 68 or 98 landmarks.
+        quarantined: Keys of images that are left out.
+        shards: Folder with the shards of the labelled set.
+        out: The JSON file.
+        others: Further weights files, whose features are clustered as baselines.
+
+    Returns:
+        Metrics by row, as `fra.region_quality.evaluate.evaluate` returns them.
+
+    Raises:
+        ValueError: No test image has 68 or 98 landmarks, or the model was trained without regions.
+    """
+    encoder = inference.load(model)
+    if encoder.neck is None:
+        raise ValueError(f"{model}: trained without regions, so it has no heatmaps to evaluate")
+    untrained = [inference.load(model, seed) for seed in range(RANDOM_NETWORKS)]
+    rows: dict[str, list[Heatmaps]] = {"pretrained": [encoder], "random": [*untrained]}
+    start = encoder.metadata.get("provenance", {}).get("init", {}).get("source")
+    if start in released.names() and (before := inference.load(Path(start))).neck is not None:
+        rows["start"] = [before]
+    size, count = encoder.image_size, int(encoder.metadata["num_masks"])
+    if images := evaluate.read_images(manifest, quarantined, shards, size):
+        rows["colours"] = [clusters.fit_colours(images, size, count)]
+        rows["features"] = [clusters.fit_features(encoder, images, count)]
+        for path in others:
+            rows[f"features of {path}"] = [clusters.fit_features(inference.load(path), images, count)]
+    return evaluate.evaluate(rows, manifest, quarantined, shards, out)

@@ -1,0 +1,73 @@
+"""What stages and commands import before they work: packages that take seconds are imported where they are used."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from support.workspace import ROOT, environment
+
+SLOW = (
+    "altair",
+    "dvc",
+    "ffcv",
+    "great_expectations",
+    "matplotlib",
+    "numba",
+    "pandas",
+    "prefect",
+    "scipy",
+    "sklearn",
+    "torch",
+    "torch._dynamo",
+    "torchvision",
+    "webdataset",
+)
+PROGRAM = f"""
+import importlib, json, sys
+
+def loaded():
+    return {{name for name in {SLOW!r} if name in sys.modules}}
+
+found = {{}}
+for start in sys.argv[1:]:
+    before = loaded()
+    module, _, call = start.partition(":")
+    module = importlib.import_module(module)
+    if call:
+        eval(call, vars(module))
+    found[start] = sorted(loaded() - before)
+print(json.dumps(found))
+"""
+STARTS = {
+    "pipelines.cli.main": [],
+    "pipelines.params": [],
+    "pipelines.shard": [],
+    "pipelines.validate": [],
+    "pipelines.pretrain": [],
+    "pipelines.transfer": [],
+    "pipelines.report": [],
+    "fra": [],
+    "fra.gallery.embed": ["torch"],
+    "fra.gallery.search": [],
+    "fra.inference.encoder:load('demo').embed([np.zeros((8, 8, 3), np.uint8)])": [],
+    "fra.method.backbone:build('resnet18')": ["torchvision"],
+    "fra.inference.predict": ["pandas"],
+    "fra.region_quality.compare": [],
+    "fra.train.pretrain": ["numba", "scipy"],  # Numba imports the folder of SciPy only
+    "pipelines.ingest": [],
+}
+"""By what is imported or called, in this order: the packages of `SLOW` that it is the first to load."""
+
+
+def test_slow_packages_are_imported_where_they_are_used() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *STARTS],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout.splitlines()[-1]) == STARTS
