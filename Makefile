@@ -4,6 +4,8 @@
 # make docs      build the documentation site in .work/site
 # make serve     start a Prefect server, a worker and the deployments on this machine
 # make weights   train the released weights again
+# make gpu       for MINUTES=12 on a GPU: tests, benchmarks, then pre-training; results in .work/gpu-day (OUT=…)
+# make gpu-bundle  prepare .work/gpu for that, to be carried to a GPU machine without a network
 # make sbom      list what is installed, as CycloneDX JSON
 # make audit     look up known vulnerabilities of the locked versions (needs the network)
 # make clean     delete the environment and everything that the pipeline made
@@ -19,7 +21,7 @@ export DVC_NO_ANALYTICS := true
 BUILD_PACKAGES := build-essential pkg-config libopencv-dev libturbojpeg0-dev git
 TEST_PACKAGES := chromium strace
 
-.PHONY: help demo test test-all serve lint docs weights sbom audit clean
+.PHONY: help demo test test-all serve lint docs weights gpu gpu-bundle sbom audit clean
 help:
 	@sed -n 's/^# make /make /p' Makefile
 
@@ -74,6 +76,15 @@ weights: .venv/ready
 	@[ -d .work/weights ] || git clone -q . .work/weights
 	@cd .work/weights && python -m pipelines.params recipe=weights && OMP_NUM_THREADS=1 dvc repro pretrain
 	@cp .work/weights/artifacts/pretrain/model.safetensors fra/weights/demo.safetensors
+
+# With the Python that is there: a GPU machine has its own PyTorch, and no network. What it needs besides is in .work/gpu.
+gpu:
+	@[ -f .work/gpu/params.yaml ] || $(MAKE) --no-print-directory gpu-bundle
+	@python3 -m pipelines.gpu --minutes $(or $(MINUTES),12) $(if $(OUT),--out "$(OUT)") $(if $(EPOCHS),--epochs $(EPOCHS))
+
+# SET="train.batch_size=1024 …": overrides after recipe=gpu-small; PYTHON: the version on the GPU machine.
+gpu-bundle: .venv/ready
+	@python -m pipelines.gpu.bundle --python $(or $(PYTHON),3.12) $(SET)
 
 # These tools have their own environment, because they are not dependencies of the project.
 .work/checkers/ready: .venv/ready

@@ -13,7 +13,8 @@ from PIL import Image
 
 from fra.data.datasets.ingest import ingest
 from fra.data.datasets.records import DatasetConfig
-from fra.data.shards import beton, write
+from fra.data.loader.config import LoaderName
+from fra.data.shards import write
 from fra.data.shards.config import ShardConfig
 
 
@@ -40,13 +41,16 @@ def write_shards(records: pd.DataFrame, root: Path, out: Path, config: ShardConf
 
 
 @contextmanager
-def images_and_beton(root: Path | None, images: int, workers: int) -> Iterator[tuple[Path, Path]]:
-    """Yields a folder of images and its beton for the loader.
+def images_and_source(
+    root: Path | None, images: int, workers: int, loader: LoaderName = "ffcv"
+) -> Iterator[tuple[Path, Path]]:
+    """Yields a folder of images and what the loader reads: its beton, or the folder of its tar shards.
 
     Args:
         root: Folder of folders of images; None writes synthetic ones of 200×200 pixels.
         images: Number of synthetic images.
         workers: Number of processes that write shards.
+        loader: As data.loader.
     """
     with tempfile.TemporaryDirectory(prefix="fra-bench-") as name:
         out = Path(name)
@@ -55,5 +59,10 @@ def images_and_beton(root: Path | None, images: int, workers: int) -> Iterator[t
             write_images(root, images)
         config = ShardConfig(workers=workers)
         manifest = write_shards(list_images(root, out), root, out, config)
+        if loader == "webdataset":
+            yield root, out / "shards"
+            return
+        from fra.data.shards import beton  # imported here: it needs FFCV
+
         beton.write(manifest, out / "shards", out / "beton", config)
         yield root, out / "beton" / "train.beton"

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms as tv
 from torchvision.datasets import ImageFolder
 
-from fra.bench.inputs import images_and_beton
+from fra.bench.inputs import images_and_source
 from fra.bench.measure import (
     Measurement,
     Work,
@@ -110,7 +110,7 @@ def compare_loaders(
     """
     config = views or ViewsConfig()
     count = workers or len(os.sched_getaffinity(0))
-    with images_and_beton(root, images, count) as (folder, source), torch_threads(count):
+    with images_and_source(root, images, count) as (folder, source), torch_threads(count):
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         contenders = {
             "baseline": plain_epochs(folder, config, image_size, batch_size, count),

@@ -6,6 +6,7 @@ the same files with the same recipe, cores and device, an epoch each in turn.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from fra import dist
-from fra.bench.inputs import images_and_beton
+from fra.bench.inputs import images_and_source
 from fra.bench.loader import plain_pairs
 from fra.bench.measure import (
     Work,
@@ -31,7 +32,7 @@ from fra.bench.measure import (
 )
 from fra.bench.step import both_steps
 from fra.data.loader.build import build_loader
-from fra.data.loader.config import DataConfig
+from fra.data.loader.config import DataConfig, LoaderName
 from fra.data.loader.protocol import Loader
 from fra.data.views.config import ViewsConfig
 from fra.data.views.views import Views
@@ -71,7 +72,8 @@ def compare_training(
 
     Returns:
         `baseline` and `ours` in images/s, medians over the rounds, `ratio`; `waiting_share`, the largest share of an
-        epoch in which our steps waited for data, the first batch left out; on an H100 with ResNet-50 at 224 pixels
+        epoch in which our steps waited for data, the first batch left out; `loader`, "ffcv" or, where it is not
+        installed, "webdataset"; on an H100 with ResNet-50 at 224 pixels
         `of_mlperf`, the share of the rate that MLPerf implies.
 
     Raises:
@@ -81,8 +83,9 @@ def compare_training(
     chosen, cores = dist.choose_device(device), len(os.sched_getaffinity(0))
     dtype = choose_precision("auto", chosen)
     plain_step, our_step = both_steps(model, chosen, dtype, compiled)
-    data, views = DataConfig(image_size=image_size, workers=cores), ViewsConfig()
-    with images_and_beton(root, images, cores) as (folder, source), torch_threads(cores):
+    reader: LoaderName = "ffcv" if importlib.util.find_spec("ffcv") else "webdataset"
+    data, views = DataConfig(reader, image_size=image_size, workers=cores), ViewsConfig()
+    with images_and_source(root, images, cores, reader) as (folder, source), torch_threads(cores):
         loader = build_loader(data, views, source=source, exclude=frozenset(), batch_size=batch_size, seed=0)
         pairs = plain_pairs(folder, views, image_size, batch_size, cores, persistent_workers=True)
         ours = OurEpochs(loader, Views(views, seed=0), our_step, chosen)
@@ -93,6 +96,7 @@ def compare_training(
         **comparison(rate["baseline"], rate["ours"]),
         "waiting_share": max(ours.waiting_shares[1:]),
         **of_mlperf(rate["ours"], device_name(chosen), model.backbone, image_size),
+        "loader": reader,
         **asdict(model),
         "image_size": image_size,
         "batch_size": batch_size,

@@ -12,19 +12,17 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import cv2
 import numpy as np
-import pillow_heif
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-pillow_heif.register_heif_opener(thumbnails=False)
 
 MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded (decompression bombs)."""
@@ -34,6 +32,8 @@ MAX_BYTES = 512 * 2**20
 """Larger files are refused before they are read: no image of `MAX_PIXELS` needs more."""
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Formats that are decoded (MPO is a kind of JPEG). Pillow has many more; for one of them (EPS) it runs a program."""
+OTHERS = tuple(name for name in FORMATS if name != "HEIF")
+"""Those that Pillow decodes by itself."""
 ORIENTATION = 0x0112
 """The Exif tag of the orientation, 1 (upright) to 8."""
 TRANSPOSITIONS = {
@@ -85,6 +85,14 @@ def read_file(path: str | Path) -> bytes:
         return stream.read()
 
 
+@cache
+def _register_heif() -> None:
+    """Adds HEIF to the formats of Pillow; imported at its first file, so that machines without HEIF files need none."""
+    import pillow_heif
+
+    pillow_heif.register_heif_opener(thumbnails=False)
+
+
 @contextmanager
 def decoding() -> Iterator[None]:
     """Turns any exception of a decoder into an `ImageError`, and silences its warnings."""
@@ -123,7 +131,10 @@ def open_lazily(content: bytes) -> Image.Image:
     """
     if not content:
         raise ImageError("the file is empty (0 bytes)")
-    image = Image.open(io.BytesIO(content), formats=FORMATS)
+    may_be_heif = content[4:8] == b"ftyp"
+    if may_be_heif:
+        _register_heif()
+    image = Image.open(io.BytesIO(content), formats=FORMATS if may_be_heif else OTHERS)
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(f"{image.width}×{image.height} pixels are more than {MAX_PIXELS:,}")
     if max(image.size) > MAX_SIDE:

@@ -18,7 +18,7 @@ from fra.data.views.views import Views
 from fra.files import write_text
 from fra.method.backbone import checkpoint_gradients
 from fra.method.config import ModelConfig, ObjectiveConfig
-from fra.method.networks import build
+from fra.method.networks import FRA, build
 from fra.parallel import cores, torch_threads
 from fra.train.checkpoint import Checkpoints
 from fra.train.config import TrainConfig
@@ -231,25 +231,48 @@ def _write(
     speed: dict[str, float],
 ) -> None:
     """Writes all results, each file atomically, metrics.json last."""
-    online = trainer.model.online
-    metadata = {
-        "backbone": model_config.backbone,
-        "num_masks": model_config.num_masks if online.region_neck is not None else 1,
-        "projection_dim": model_config.projection_dim,
-        "hidden_dim": model_config.hidden_dim,
-        "image_size": trainer.state.image_size,
-        "mean": trainer.views.config.mean,
-        "std": trainer.views.config.std,
-        "provenance": dict(provenance),
-    }
-    save_weights(
-        out / "backbone.safetensors", online.backbone.state_dict(), {**metadata, "contents": "backbone"}
-    )
-    predictors = {
-        name: value for name, value in trainer.model.state_dict().items() if name.startswith(PREDICTORS)
-    }
-    whole = {**online.state_dict(), **predictors}  # with predictors, a later training can continue exactly
-    save_weights(out / "model.safetensors", whole, {**metadata, "contents": "model"})
+    save_networks(trainer.model, model_config, trainer.views, trainer.state.image_size, out, provenance)
     write_text(as_csv(trainer.state.history), out / "history.csv")
     write_text(json.dumps(speed, indent=2) + "\n", out / "speed.json")
     write_text(json.dumps(metrics, indent=2) + "\n", out / "metrics.json")
+
+
+def save_networks(
+    model: FRA,
+    config: ModelConfig,
+    views: Views,
+    image_size: int,
+    out: Path,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Writes `backbone.safetensors` and the whole model, `model.safetensors`, with their metadata.
+
+    Args:
+        model: The trained networks.
+        config: Their sizes.
+        views: How the images were normalised.
+        image_size: Side of the views in pixels.
+        out: Folder of the files.
+        provenance: Stored in the metadata.
+    """
+    metadata = {
+        "backbone": config.backbone,
+        "num_masks": config.num_masks if model.online.region_neck is not None else 1,
+        "projection_dim": config.projection_dim,
+        "hidden_dim": config.hidden_dim,
+        "image_size": image_size,
+        "mean": views.config.mean,
+        "std": views.config.std,
+        "provenance": dict(provenance),
+    }
+    save_weights(
+        out / "backbone.safetensors",
+        model.online.backbone.state_dict(),
+        {**metadata, "contents": "backbone"},
+    )
+    predictors = {name: value for name, value in model.state_dict().items() if name.startswith(PREDICTORS)}
+    whole = {
+        **model.online.state_dict(),
+        **predictors,
+    }  # with predictors, a later training can continue exactly
+    save_weights(out / "model.safetensors", whole, {**metadata, "contents": "model"})

@@ -31,10 +31,10 @@ def text(*arguments: str, root: Path = Path()) -> str:
 
 
 def head(root: Path = Path()) -> str | None:
-    """The hash of the current commit; None outside of a repository or before its first commit."""
+    """The hash of the current commit; None outside of a repository, before its first commit, or without git."""
     try:
         return text("rev-parse", "--verify", "--quiet", "HEAD", root=root)
-    except GitError:
+    except (GitError, FileNotFoundError):
         return None
 
 

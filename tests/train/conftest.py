@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fra.data.shards import beton
 from fra.data.shards.config import ShardConfig
 from fra.data.shards.write import write
 from fra.train.config import ProbeConfig
@@ -21,6 +20,10 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Each image is noise, brighter where `Bright` is 1; people 6 and 7 are for validation, 8 and 9 for the test.
     """
+    from fra.data.shards import (
+        beton,
+    )  # imported here: tests on a machine without FFCV need this folder's other fixtures
+
     root = tmp_path_factory.mktemp("labelled")
     generator = np.random.default_rng(0)
     rows = []

@@ -12,6 +12,7 @@ import torch
 from support.toy_training import MODEL, ToyLoader, run
 
 from fra.bench.plain_step import RECIPE
+from fra.data.loader.memory import MemoryPairs
 from fra.data.views.config import ViewsConfig
 from fra.data.views.views import Views
 from fra.method.config import ModelConfig, ObjectiveConfig
@@ -92,3 +93,12 @@ def test_out_of_memory_names_a_remedy(megabytes: int, advice: str, tmp_path: Pat
             run(tmp_path, ToyLoader(4096, images=4096), batch_size=4096, epochs=1, device="cuda")
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_crops_in_memory_equal_those_of_the_cpu() -> None:
+    faces = torch.randint(256, (16, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    ours, theirs = (
+        next(MemoryPairs(faces.to(device), 64, ViewsConfig(), 16, seed=0).epoch(0)) for device in (GPU, CPU)
+    )
+    assert (ours.first_BHWC.cpu().int() - theirs.first_BHWC.int()).abs().max() <= 1
+    assert torch.equal(ours.index_B, theirs.index_B)

@@ -10,12 +10,14 @@ from pydantic.dataclasses import dataclass
 
 from fra.config import CHECKED
 
+LoaderName = Literal["ffcv", "webdataset"]
+
 
 @dataclass(frozen=True, config=CHECKED)
 class DataConfig:
     """How training images are read."""
 
-    loader: Literal["ffcv", "webdataset"] = "ffcv"
+    loader: LoaderName = "ffcv"
     """Loader: ffcv reads betons, webdataset reads shards."""
     order: Literal["random", "chunk_shuffle"] = "random"
     """Order of ffcv: a random permutation, or chunks in random order for betons larger than memory."""

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from fra.data.views.rng import join, uniform
 
@@ -58,3 +59,20 @@ def crop_box(
     elif width > height * ratio[1]:
         w = round(height * ratio[1])
     return (height - h) // 2, (width - w) // 2, h, w
+
+
+@njit(cache=True)
+def crop_boxes(
+    key: np.uint64,
+    index_B: NDArray[np.int64],
+    view: int,
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> NDArray[np.int64]:
+    """The crops of several images of one size (see `crop_box`): (B, 4), top, left, height and width in pixels."""
+    boxes = np.empty((len(index_B), 4), dtype=np.int64)
+    for b in range(len(index_B)):
+        boxes[b] = crop_box(key, index_B[b], view, height, width, scale, ratio)
+    return boxes

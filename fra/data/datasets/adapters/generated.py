@@ -140,15 +140,16 @@ def architecture() -> nn.Sequential:
 
 
 def draw(generator: nn.Module, seed: int, block: int, images: int = BLOCK) -> NDArray[np.uint8]:
-    """Draws the first images of a block: (`images`, 64, 64, 3), RGB."""
+    """Draws the first images of a block: (`images`, 64, 64, 3), RGB; on the device of the generator."""
     import torch
 
+    device = next(generator.parameters()).device
     numbers = np.random.default_rng([seed, block]).standard_normal((BLOCK, NOISE, 1, 1), dtype=np.float32)
-    noise = torch.from_numpy(numbers)
+    noise = torch.from_numpy(numbers).to(device)
     with torch.inference_mode():
         parts = [generator(noise[start : start + BATCH]) for start in range(0, images, BATCH)]
         pixels = torch.cat(parts)[:images].add(1).mul(127.5).round().clamp(0, 255).byte()
-    found: NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).contiguous().numpy()
+    found: NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
     return found
 
 
