@@ -29,8 +29,8 @@ class TaskResult:
     metrics: dict[str, Any]
     results: pd.DataFrame | None
     folder: Path
-    adapted: bool = False
-    """Whether the pre-trained model started from existing weights (`train.init`)."""
+    trained: str = "FRA"
+    """Display name of the pre-trained model (see `trained_label`)."""
 
     def predictions(self) -> pd.DataFrame | None:
         """Read predictions.parquet: a row for each test image (or pair) and output (see `tasks.prediction_metrics`).
@@ -106,7 +106,7 @@ def read(
     """
     quarantine, weights = validation / "quarantine.csv", pretrain / "model.safetensors"
     docs = validation / "data_docs" / "index.html"
-    adapted = started_from(provenance) is not None
+    trained = trained_label(provenance.get("params", {}))
     return Run(
         verdict=verdict.read(validation / "verdict.json"),
         quarantine=verdict.read_quarantine(quarantine) if quarantine.is_file() else None,
@@ -114,7 +114,7 @@ def read(
         metrics=_json(pretrain / "metrics.json", "pretrain"),
         history=_table(pretrain / "history.csv", "pretrain", {"step": "int64", "epoch": "int64"}, "float64"),
         weights=weights if weights.is_file() else None,
-        tasks=[_task(name, folder, adapted) for name, folder in transfer.items()],
+        tasks=[_task(name, folder, trained) for name, folder in transfer.items()],
         manifest_path=manifest,
         manifest=verdict.usable_rows(_manifest(manifest), verdict.read_quarantined_keys(quarantined)),
         shards=shards if shards.is_dir() else None,
@@ -133,7 +133,15 @@ def started_from(provenance: Mapping[str, Any]) -> str | None:
     return init
 
 
-def _task(name: str, folder: Path, adapted: bool) -> TaskResult:
+def trained_label(params: Mapping[str, Any]) -> str:
+    """Return the display name of the pre-trained model of a run with these parameters (unknown ones: FRA)."""
+    if params.get("train", {}).get("init") is not None:
+        return "Adapted"
+    objective = params.get("objective", {"region_weight": 1})
+    return "FRA" if objective["region_weight"] or objective.get("relation_weight") else "Image level"
+
+
+def _task(name: str, folder: Path, trained: str) -> TaskResult:
     stage = f"transfer@{name}"
     results = folder / "results.csv"
     return TaskResult(
@@ -141,7 +149,7 @@ def _task(name: str, folder: Path, adapted: bool) -> TaskResult:
         metrics=_json(folder / "metrics.json", stage),
         results=_results(results, stage) if results.is_file() else None,
         folder=folder,
-        adapted=adapted,
+        trained=trained,
     )
 
 

@@ -10,10 +10,8 @@ from fra.report.artifacts import MINUS, TaskResult
 from fra.transfer.config import kind_of
 from fra.transfer.tasks.table import TASKS, task_of
 
-MODELS = {"pretrained": "FRA", "random": "Random weights", "released": "Released weights"}
-"""Display names of models; other models are displayed by their own name."""
-ADAPTED = "Adapted"
-"""Display name of the pre-trained model, if its training started from existing weights."""
+MODELS = {"random": "Random weights", "released": "Released weights"}
+"""Display names of models; others, except the pre-trained one, are displayed by their own name."""
 
 CONCLUSIONS = {
     "better": ("▲", "better"),
@@ -108,7 +106,7 @@ class TaskTable:
     about: str
     models: list[str]
     rows: list[Row]
-    adapted: bool = False
+    trained: str = "FRA"
 
     @property
     def primary(self) -> Row:
@@ -117,9 +115,9 @@ class TaskTable:
         return next((row for row in self.rows if row.metric == wanted), self.rows[0])
 
 
-def model_label(name: str, adapted: bool = False) -> str:
-    """Return the display name of a model; `adapted`: the pre-trained one started from existing weights."""
-    return ADAPTED if adapted and name == "pretrained" else MODELS.get(name, _sentence(name))
+def model_label(name: str, trained: str = "FRA") -> str:
+    """Return the display name of a model; `trained` is that of the pre-trained one."""
+    return trained if name == "pretrained" else MODELS.get(name, _sentence(name))
 
 
 def metric_of(name: str) -> Metric:
@@ -153,7 +151,7 @@ def table(task: TaskResult) -> TaskTable:
         about=_about(task),
         models=models,
         rows=[_row(task, name, models) for name in ranked],
-        adapted=task.adapted,
+        trained=task.trained,
     )
 
 
@@ -163,7 +161,7 @@ def comparisons(tables: Sequence[TaskTable]) -> list[str]:
     for table in tables:
         for difference in table.primary.differences:
             found.setdefault(difference.other, []).append((table.title.lower(), difference))
-    label = model_label(tables[0].models[0], tables[0].adapted) if tables else ""
+    label = model_label(tables[0].models[0], tables[0].trained) if tables else ""
     return [
         f"{label} compared with {model_label(other).lower()}: {_outcome(rows)}."
         for other, rows in found.items()

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fra.files import write_text
 from fra.report import artifacts, headline
-from fra.report.artifacts import Run, started_from
+from fra.report.artifacts import Run, started_from, trained_label
 from fra.report.elements import Missing, attempt, per_task
 from fra.report.sections.data import label_table, provenance_tables, small_set, split_table, subtitle
 from fra.report.sections.tasks import (
@@ -98,7 +98,9 @@ def context(run: Run, out: Path, region_quality: Mapping[str, Any] | None = None
         "subtitle": subtitle(run),
         "small": small_set(run.manifest),
         "tables": tables,
-        "model_label": lambda name: headline.model_label(name, started_from(run.provenance) is not None),
+        "model_label": lambda name: headline.model_label(
+            name, trained_label(run.provenance.get("params", {}))
+        ),
         "started_from": started_from(run.provenance),
         "comparisons": headline.comparisons(tables),
         "conclusions": headline.CONCLUSIONS,

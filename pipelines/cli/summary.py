@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fra.report import headline
-from fra.report.artifacts import MINUS, TaskResult
+from fra.report.artifacts import MINUS, TaskResult, trained_label
 from fra.report.headline import metric_of
 from fra.transfer.config import PRETRAINED
 from fra.transfer.tasks.table import task_of
@@ -27,7 +27,7 @@ def summary(tasks: Sequence[TaskResult]) -> Table:
     """Return the headline metric of each task: every model, and the differences with their 95 % intervals."""
     tables = [headline.table(task) for task in tasks]
     first, *others = tables[0].models
-    labels = {model: column_title(model, tables[0].adapted) for model in tables[0].models}
+    labels = {model: column_title(model, tables[0].trained) for model in tables[0].models}
     table = Table(
         title="Frozen features of test subjects",
         caption="\n".join(caption(tables)),
@@ -51,19 +51,19 @@ def summary(tasks: Sequence[TaskResult]) -> Table:
     return table
 
 
-def read(folders: Mapping[str, Path], adapted: bool) -> list[TaskResult]:
-    """Return the metrics of tasks from their folders; `adapted`: training started from existing weights."""
+def read(folders: Mapping[str, Path], trained: str) -> list[TaskResult]:
+    """Return the metrics of tasks from their folders; `trained`: display name of the pre-trained model."""
     return [
         TaskResult(
-            task, json.loads((folder / "metrics.json").read_text(encoding="utf-8")), None, folder, adapted
+            task, json.loads((folder / "metrics.json").read_text(encoding="utf-8")), None, folder, trained
         )
         for task, folder in folders.items()
     ]
 
 
-def column_title(model: str, adapted: bool) -> str:
+def column_title(model: str, trained: str) -> str:
     """Return the name of a model for a narrow column."""
-    label = headline.model_label(model, adapted).removesuffix(" weights")
+    label = headline.model_label(model, trained).removesuffix(" weights")
     return label if label.isupper() else label.lower()
 
 
@@ -116,5 +116,5 @@ if __name__ == "__main__":
     console = Console()
     values = params.read()
     folders = {task: paths.TRANSFER / task for task in values["tasks"]}
-    console.print(summary(read(folders, adapted=values["train"]["init"] is not None)))
+    console.print(summary(read(folders, trained_label(values))))
     console.print(f"report: {paths.REPORT / 'index.html'}")

@@ -277,7 +277,7 @@ def results(tasks: list[TaskResult], datasets: dict[str, str], notes: dict[str, 
             (better(task.name, metric), *(cells.get((metric, model), "") for model in models))
             for metric in dict.fromkeys(figures["metric"])
         ]
-        parts.append(table(["", *(model_label(model, task.adapted) for model in models)], rows))
+        parts.append(table(["", *(model_label(model, task.trained) for model in models)], rows))
     return "\n".join(parts)
 
 
@@ -287,9 +287,9 @@ def better(task: str, metric: str) -> str:
     return f"{headline.metric_of(metric).label} {arrow}"
 
 
-def model_label(name: str, adapted: bool) -> str:
+def model_label(name: str, trained: str) -> str:
     """A model's name in a table; of a difference both names."""
-    return " − ".join(headline.model_label(part, adapted) for part in name.split(MINUS))
+    return " − ".join(headline.model_label(part, trained) for part in name.split(MINUS))
 
 
 def text_of(row: Mapping[Any, Any], signed: bool) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fra.report import headline
-from fra.report.artifacts import TaskResult
+from fra.report.artifacts import TaskResult, trained_label
 
 
 def task(name: str, **metrics: Any) -> TaskResult:
@@ -67,6 +67,18 @@ def test_a_task_without_metrics_is_an_error() -> None:
         headline.table(task("expression"))
 
 
+def test_the_trained_model_has_the_name_of_its_objective() -> None:
+    image_level = {"region_weight": 0.0, "relation_weight": 0.0}
+    params = [
+        {},
+        {"train": {"init": None}, "objective": image_level},
+        {"objective": image_level | {"region_weight": 1}},
+    ]
+    assert [trained_label(values) for values in params] == ["FRA", "Image level", "FRA"]
+    assert trained_label({"train": {"init": "demo"}, "objective": image_level}) == "Adapted"
+    assert headline.model_label("pretrained", "Image level") == "Image level"
+
+
 def test_a_sentence_compares_all_tasks_with_each_other_model() -> None:
     def result(
         name: str, metric: str, against_random: tuple[float, float], against_released: tuple[float, float]
@@ -75,7 +87,7 @@ def test_a_sentence_compares_all_tasks_with_each_other_model() -> None:
         metrics = {"pretrained": entry, "random": entry, "released": entry}
         for other, (low, high) in (("random", against_random), ("released", against_released)):
             metrics[f"pretrained - {other}"] = {metric: {"mean": (low + high) / 2, "low": low, "high": high}}
-        return TaskResult(name, metrics, None, Path(), adapted=True)
+        return TaskResult(name, metrics, None, Path(), "Adapted")
 
     tables = [
         headline.table(result("verification", "roc_auc", (0.01, 0.05), (-0.03, 0.01))),

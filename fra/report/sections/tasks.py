@@ -43,7 +43,7 @@ def error_curve(task: TaskResult) -> Chart:
         {"error": 100 * limits_T}
         | {m: 100 * metrics.cumulative_errors(e, limits_T) for m, e in errors.items()}
     )
-    names = {model: headline.model_label(model, task.adapted) for model in task.models}
+    names = {model: headline.model_label(model, task.trained) for model in task.models}
     return curve(
         "Cumulative error",
         frame,
@@ -83,7 +83,7 @@ def roc(task: TaskResult) -> Chart:
             true_T, false_T = (np.append(0, side[0] / side[0, -1]) for side in ranking)
             curves.append(np.array([true_T[false_T <= far + 1e-12][-1] for far in far_T]))
         frame[model] = np.mean(curves, axis=0)
-    names = {model: headline.model_label(model, task.adapted) for model in task.models}
+    names = {model: headline.model_label(model, task.trained) for model in task.models}
     return curve(
         "ROC of verification",
         frame,
@@ -114,7 +114,7 @@ def confusions(task: TaskResult, manifest: pd.DataFrame) -> list[Confusion]:
         matrices.append(
             Confusion(
                 label,
-                headline.model_label(model, task.adapted),
+                headline.model_label(model, task.trained),
                 classes,
                 [
                     (name, [(f"{100 * share[i, j]:.0f} %", float(share[i, j])) for j in range(len(classes))])
@@ -150,7 +150,7 @@ def attribute_chart(task: TaskResult) -> Chart:
     frame = pd.DataFrame(
         {
             "row": rows["metric"].str.split("/").str[1].str.replace("_", " "),
-            "series": [headline.model_label(model, task.adapted) for model in rows["model"]],
+            "series": [headline.model_label(model, task.trained) for model in rows["model"]],
             "mean": rows["value"],
             "low": rows["low"],
             "high": rows["high"],
@@ -187,7 +187,7 @@ def few_labels(task: TaskResult) -> Iterator[Chart]:
             .reset_index()
         )
         frame["fraction"] *= 100
-        names = {model: headline.model_label(model, task.adapted) for model in task.models if model in frame}
+        names = {model: headline.model_label(model, task.trained) for model in task.models if model in frame}
         yield curve(
             f"{headline.task_title(task.name)}, {protocol}",
             frame,
@@ -222,7 +222,7 @@ def group_tables(task: TaskResult) -> Iterator[Table]:
     frame = known.groupby(["group", "model"], sort=False)["value"].mean().unstack()
     yield Table(
         f"{headline.task_title(task.name)}: {metric.label} by group",
-        ["Group", *(headline.model_label(model, task.adapted) for model in task.models)],
+        ["Group", *(headline.model_label(model, task.trained) for model in task.models)],
         [
             [str(group).replace(":", ", "), *(metric.with_unit(values[model]) for model in task.models)]
             for group, values in frame.iterrows()
