@@ -45,7 +45,7 @@ COLUMNS = pa.schema(
 """Columns of the table, one row per face: the photograph's name, the number of the face in it (the largest first), the
 crop's file; box (left, top, width, height) and points (x0, y0 … y4) in pixels of the upright photograph; the transform
 (2×3, row by row) from them to pixels of the crop; the crop's side; the SHA-256 of the photograph's file."""
-ROWS_PER_GROUP = 10_000
+ROWS_PER_GROUP = 1_000
 """Rows that are kept in memory until they are written."""
 PHOTOS_AHEAD = 32
 """Photographs that are processed while an earlier one is not finished."""
