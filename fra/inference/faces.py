@@ -101,7 +101,10 @@ def extract(
         OSError: A folder cannot be written.
     """
     folder = common_folder(patterns)
-    files = {os.path.relpath(file.name, folder): file for file in find(patterns)}
+    outputs = [out] if drawings is None else [out, drawings]
+    files = {os.path.relpath(file.name, folder): file for file in outside(find(patterns), outputs)}
+    if not files:
+        raise ValueError(f"{out}: all photographs that were given are in the folder of the crops")
     check_names(files)
     keys = keys_of(list(files))
     finder = FaceFinder(detection)
@@ -110,11 +113,10 @@ def extract(
     header = Header(
         settings_of(detection),
         code_digest(),
-        [os.path.normpath(Path(pattern).absolute()) for pattern in patterns],
+        [absolute(pattern) for pattern in patterns],
         os.path.relpath(drawings, out) if drawings else None,
     )
     with ExitStack() as stack:
-        outputs = [out] if drawings is None else [out, drawings]
         results = stack.enter_context(updated_folders(outputs, TABLE, header, photos))
         stack.enter_context(opencv_in_one_thread())
 
@@ -133,7 +135,18 @@ def common_folder(patterns: Sequence[str]) -> str:
     """The folder that contains all places; of a single folder, the folder itself."""
     paths = [path for pattern in patterns for path in expand(pattern)]
     folders = [path if path.is_dir() else path.parent for path in paths]
-    return os.path.commonpath([os.path.normpath(folder.absolute()) for folder in folders])
+    return os.path.commonpath([absolute(folder) for folder in folders])
+
+
+def outside(files: Iterable[File], folders: Sequence[Path]) -> Iterator[File]:
+    """The files that are in none of the folders: a folder of results may be in the folder of the photographs."""
+    below = tuple(f"{absolute(folder)}{os.sep}" for folder in folders)
+    return (file for file in files if not absolute(file.path).startswith(below))
+
+
+def absolute(path: str | Path) -> str:
+    """An absolute path without `..`."""
+    return os.path.normpath(Path(path).absolute())
 
 
 def process_photo(file: File, key: str, finder: FaceFinder, results: Results) -> Photo:

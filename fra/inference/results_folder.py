@@ -189,9 +189,15 @@ def check_contents(paths: Sequence[Path], header: Header, earlier: Header | None
                 f"{paths[0]}: made from {' '.join(earlier.places)}, not from {' '.join(header.places)}; give a new "
                 "folder, or the photographs of the run before"
             )
+    absolute = [path.resolve() for path in paths]
     for path, drawings in zip(paths, (None, header.drawings), strict=False):
         known = earlier is not None and drawings in (None, earlier.drawings)
-        if not known and any(entry.name != PARTIAL for entry in path.iterdir()):
+        others = [
+            entry
+            for entry in path.resolve().iterdir()
+            if entry.name != PARTIAL and not any(folder.is_relative_to(entry) for folder in absolute)
+        ]
+        if others and not known:
             raise ValueError(f"{path}: the folder is not empty; give a new or an empty one")
 
 
@@ -247,6 +253,8 @@ def updated_folders(
         ValueError: A folder holds something else, or another process is writing to it.
         OSError: A path is not a folder or cannot be written, or there is no space for its files.
     """
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ValueError(f"{paths[0]}: crops and drawings need a folder each")
     created: list[Path] = []
     results: Results | None = None
     kept = False
@@ -273,5 +281,5 @@ def updated_folders(
             if not kept:
                 for path in paths if results else created:
                     shutil.rmtree(path / PARTIAL, ignore_errors=True)
-                for path in created:
+                for path in reversed(created):
                     path.rmdir()

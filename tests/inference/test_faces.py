@@ -167,6 +167,20 @@ def test_names_are_relative_to_the_folder_that_was_given(
     assert crops[3] == {f"p{person}/0_face0.jpg" for person in range(4)}
 
 
+def test_folders_of_results_may_be_below_the_photographs(photos: Path, tmp_path: Path) -> None:
+    """Crops are not searched for faces in the next run; drawings may be below the crops."""
+    shutil.copytree(photos / "p3", tmp_path / "in")
+    for taken_over in (0, 3):
+        summary = extract([str(tmp_path / "in")], tmp_path / "in/out", Detection(), tmp_path / "in/out/drawn")
+        assert (summary.photos, summary.taken_over) == (3, taken_over)
+    assert len(contents(tmp_path / "in/out")) == 3 + 1 + 3
+    with pytest.raises(ValueError, match="all photographs that were given are in the folder of the crops"):
+        extract([str(tmp_path / "in/out/*.jpg")], tmp_path / "in/out", Detection())
+    with pytest.raises(ValueError, match="new: crops and drawings need a folder each"):
+        extract([str(tmp_path / "in")], tmp_path / "new", Detection(), tmp_path / "new/../new")
+    assert not (tmp_path / "new").exists()
+
+
 def start_faces(photos: Path, out: Path, *arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [*FRA, "faces", str(photos), "-o", str(out), *arguments],
