@@ -115,7 +115,7 @@ def step(
     as_json: AsJson = False,
 ) -> None:
     """Our training step compared with a plain PyTorch step of the same method: same weights, same batch."""
-    from fra.bench.step import compare_steps
+    from fra.bench.training.step import compare_steps
     from fra.method.config import ModelConfig
 
     model = ModelConfig(backbone, hidden_dim=hidden_dim, projection_dim=projection_dim)
@@ -134,7 +134,7 @@ def regions(
     as_json: AsJson = False,
 ) -> None:
     """A training step of FRA compared with one at image level (objective=byol): what regions cost."""
-    from fra.bench.regions import compare_regions
+    from fra.bench.training.regions import compare_regions
     from fra.method.config import ModelConfig
 
     model = ModelConfig(backbone, hidden_dim=hidden_dim, projection_dim=projection_dim)
@@ -156,7 +156,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Pre-training from JPEG files, end to end: our loader and step compared with the plain ones."""
-    from fra.bench.training import compare_training
+    from fra.bench.training.pretraining import compare_training
     from fra.method.config import ModelConfig
 
     model = ModelConfig(backbone, hidden_dim=hidden_dim, projection_dim=projection_dim)

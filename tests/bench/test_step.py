@@ -6,10 +6,10 @@ import pytest
 import torch
 from support import official
 
-from fra.bench import plain_step as plain
-from fra.bench.regions import compare_regions
-from fra.bench.step import compare_steps
-from fra.bench.training import compare_training, of_mlperf
+from fra.bench.training import plain_step as plain
+from fra.bench.training.pretraining import compare_training, of_mlperf
+from fra.bench.training.regions import compare_regions
+from fra.bench.training.step import compare_steps
 from fra.method.config import ModelConfig
 from fra.train import optim
 from fra.train.step import TrainStep

@@ -94,7 +94,7 @@ def test_the_code_hash_of_a_stage_changes_with_its_code_alone(
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.chdir(tmp_path)
     before = code_hash("pretrain")
-    for name in ("fra/bench/step.py", "fra/data/datasets/adapters/orl.py", "fra/transfer/heads.py"):
+    for name in ("fra/bench/training/step.py", "fra/data/datasets/adapters/orl.py", "fra/transfer/heads.py"):
         with (tmp_path / name).open("a") as file:
             file.write("# a comment\n")
     assert code_hash("pretrain") == before

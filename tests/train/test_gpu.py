@@ -11,7 +11,7 @@ import pytest
 import torch
 from support.toy_training import MODEL, ToyLoader, run
 
-from fra.bench.plain_step import RECIPE
+from fra.bench.training.plain_step import RECIPE
 from fra.data.loader.memory import MemoryPairs
 from fra.data.views.config import ViewsConfig
 from fra.data.views.views import Views

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException as ValueReadError
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from fra.bench import plain_step as plain
+from fra.bench.training import plain_step as plain
 from fra.method.config import ModelConfig, ObjectiveConfig
 from fra.method.networks import FRA, build
 from fra.method.regions import sine_position

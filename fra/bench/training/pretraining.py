@@ -1,7 +1,7 @@
 """Pre-training end to end, from JPEG files: our loader, views and step compared with the plain ones.
 
-The baseline is the plain loader of `fra.bench.loader` feeding the plain step of `fra.bench.plain_step`. Both train on
-the same files with the same recipe, cores and device, an epoch each in turn.
+The baseline is the plain loader of `fra.bench.loader` feeding the plain step of `fra.bench.training.plain_step`. Both
+train on the same files with the same recipe, cores and device, an epoch each in turn.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from fra.bench.measure import (
     items_per_second,
     measure,
 )
-from fra.bench.step import both_steps
+from fra.bench.training.step import both_steps
 from fra.data.loader.build import build_loader
 from fra.data.loader.config import DataConfig, LoaderName
 from fra.data.loader.protocol import Loader

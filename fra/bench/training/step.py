@@ -1,4 +1,4 @@
-"""Our training step compared with a plain one (`fra.bench.plain_step`): same weights, same batch, in turns."""
+"""Our training step compared with a plain one (`fra.bench.training.plain_step`): same weights, same batch, in turns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fra import dist
 from fra.bench.measure import alternate, check_rounds, comparison, device_name
-from fra.bench.plain_step import PROTOTYPE_MOMENTUM, RECIPE, TARGET_MOMENTUM, PlainLARS, plain_step
+from fra.bench.training.plain_step import PROTOTYPE_MOMENTUM, RECIPE, TARGET_MOMENTUM, PlainLARS, plain_step
 from fra.method.config import ModelConfig, ObjectiveConfig
 from fra.method.networks import build
 from fra.train import optim
