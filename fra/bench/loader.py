@@ -11,6 +11,8 @@ import itertools
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from fra.bench.measure import (
     items_per_second,
     measure,
 )
+from fra.bench.peers.process import Peer, Round, running
 from fra.data.loader.build import build_loader
 from fra.data.loader.config import DataConfig
 from fra.data.views.config import ViewsConfig
@@ -91,6 +94,7 @@ def compare_loaders(
     rounds: int = 3,
     workers: int = 0,
     views: ViewsConfig | None = None,
+    peer: Peer | None = None,
 ) -> dict[str, Any]:
     """Compares both loaders in alternating rounds of one epoch each.
 
@@ -102,6 +106,7 @@ def compare_loaders(
         rounds: Number of alternating rounds.
         workers: Processes or threads; 0 is one per core.
         views: The recipe of the views; None takes the default.
+        peer: The baseline; None is the plain loader.
 
     Returns:
         `baseline` and `ours` in images/s, medians over the rounds, and `ratio`; the same for crops alone, which feed a
@@ -110,18 +115,29 @@ def compare_loaders(
     """
     config = views or ViewsConfig()
     count = workers or len(os.sched_getaffinity(0))
-    with images_and_source(root, images, count) as (folder, source), torch_threads(count):
+    with (
+        images_and_source(root, images, count) as (folder, source),
+        torch_threads(count),
+        ExitStack() as stack,
+    ):
         files = sorted(path for path in folder.rglob("*") if path.is_file())
-        contenders = {
-            "baseline": plain_epochs(folder, config, image_size, batch_size, count),
+        works = {
             **our_epochs(source, config, image_size, batch_size, count),
             "decode": decoding(files, count),
         }
         for name in ("ours", "crops"):
-            measure(contenders[name])  # FFCV compiles in the first epoch
-        taken = alternate({name: partial(measure, work) for name, work in contenders.items()}, rounds)
+            measure(works[name])  # FFCV compiles in the first epoch
+        if peer is None:
+            works["baseline"] = plain_epochs(folder, config, image_size, batch_size, count)
+        contenders: dict[str, Round] = {name: partial(measure, work) for name, work in works.items()}
+        if peer is not None:
+            recipe = {"root": str(folder), "views": asdict(config)}
+            sizes = {"image_size": image_size, "batch_size": batch_size, "workers": count}
+            contenders["baseline"] = stack.enter_context(running(peer, recipe | sizes))
+        taken = alternate(contenders, rounds)
     return {
         **_rates(taken),
+        "peer": None if peer is None else peer.name,
         "rounds": rounds,
         "image_size": image_size,
         "batch_size": batch_size,

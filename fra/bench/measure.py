@@ -6,9 +6,12 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple, TypeAlias, TypeVar
 
 import torch
+
+from fra.train.memory import free_memory
 
 Work: TypeAlias = Callable[[], Iterable[int]]
 """Work to be measured; it yields the number of items (images) of each part, such as a batch."""
@@ -16,11 +19,19 @@ T = TypeVar("T")
 
 
 class Measurement(NamedTuple):
-    """Number of items, and the wall and CPU seconds they took (this process and its children)."""
+    """What a round of work took.
+
+    Attributes:
+        items: Number of items.
+        wall: Wall seconds.
+        cpu: CPU seconds of this process and of its children that have ended.
+        memory: Bytes of this process's memory at its peak beyond those before.
+    """
 
     items: int
     wall: float
     cpu: float
+    memory: int
 
 
 def cpu_seconds() -> float:
@@ -31,9 +42,26 @@ def cpu_seconds() -> float:
 
 def measure(work: Work) -> Measurement:
     """Runs `work` to its end."""
+    before = reset_peak_memory()
     wall, cpu = time.perf_counter(), cpu_seconds()
     items = sum(work())
-    return Measurement(items, time.perf_counter() - wall, cpu_seconds() - cpu)
+    wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
+    return Measurement(items, wall, cpu, process_memory("VmHWM") - before)
+
+
+def reset_peak_memory() -> int:
+    """Returns unused memory to the system, resets the process's peak (Linux) and returns its memory in bytes."""
+    free_memory(torch.device("cpu"))
+    Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
+    return process_memory("VmRSS")
+
+
+def process_memory(name: str) -> int:
+    """Returns an entry of /proc/self/status in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {name}")
 
 
 def seconds_of(call: Callable[[], object]) -> float:
@@ -69,6 +97,17 @@ def cpu_seconds_per_item(measurements: Sequence[Measurement]) -> float:
 def comparison(baseline: float, ours: float, unit: str = "images/s") -> dict[str, float | str]:
     """Returns the keys that every benchmark has: two rates, and how many times faster ours is."""
     return {"baseline": baseline, "ours": ours, "ratio": ours / baseline, "unit": unit}
+
+
+def compared(taken: Mapping[str, Sequence[Measurement]], unit: str = "images/s") -> dict[str, float | str]:
+    """Returns the comparison of the contenders `baseline` and `ours` in wall seconds, CPU seconds and memory."""
+    cpu = {name: cpu_seconds_per_item(taken[name]) for name in ("baseline", "ours")}
+    return {
+        **comparison(items_per_second(taken["baseline"]), items_per_second(taken["ours"]), unit),
+        "cpu_ratio": cpu["baseline"] / cpu["ours"],
+        **{f"{name}_cpu_seconds_per_item": value for name, value in cpu.items()},
+        **{f"{name}_peak_mib": max(one.memory for one in taken[name]) / 2**20 for name in cpu},
+    }
 
 
 def check_rounds(rounds: int, batch_size: int) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from fra.bench.measure import comparison
+from fra.bench.measure import alternate, compared, comparison, measure
+from fra.bench.peers.process import Peer, running
 from fra.transfer.heads import SIGMOIDS, Array, log_loss
 
 FACTORS = 64
@@ -33,6 +36,27 @@ def fit_one_by_one(x_ND: Array, y_NO: Array) -> list[list[LogisticRegression]]:
         [LogisticRegression(C=inverse_penalty / count, max_iter=1000).fit(x_ND, y_N) for y_N in y_NO.T]
         for inverse_penalty in SIGMOIDS.grid
     ]
+
+
+def compare_with_peer(peer: Peer, images: int, features: int, labels: int, rounds: int = 1) -> dict[str, Any]:
+    """Compares our probe of all labels and regularisations with a peer's on the same synthetic features.
+
+    Returns:
+        `baseline` (the peer) and `ours` in fitted models per second, `ratio` and `cpu_ratio`.
+
+    Raises:
+        RuntimeError: The peer cannot be installed or fails.
+    """
+    x_ND, y_NO = synthetic_features(images, features, labels)
+
+    def ours() -> Iterator[int]:
+        SIGMOIDS.fit(x_ND, y_NO, SIGMOIDS.grid)
+        yield labels * len(SIGMOIDS.grid)
+
+    sizes = {"images": images, "features": features, "labels": labels}
+    with running(peer, sizes) as baseline:
+        taken = alternate({"baseline": baseline, "ours": partial(measure, ours)}, rounds)
+    return {**compared(taken, "models/s"), "peer": peer.name, **sizes, "rounds": rounds}
 
 
 def compare_probes(images: int, features: int, labels: int) -> dict[str, Any]:

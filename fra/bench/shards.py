@@ -7,8 +7,9 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,7 +17,8 @@ from typing import Any
 import psutil
 
 from fra.bench.inputs import list_images, write_images, write_shards
-from fra.bench.measure import comparison, seconds_of
+from fra.bench.measure import Measurement, alternate, compared, comparison, measure, seconds_of
+from fra.bench.peers.process import Peer, running
 from fra.data.shards.config import ShardConfig
 
 DISTINCT = 2000
@@ -81,6 +83,52 @@ def seconds_of_webdataset(root: Path, out: Path) -> float:
                 writer.write({"__key__": key, "jpg": path.read_bytes()})
 
     return seconds_of(run)
+
+
+def compare_with_peer(peer: Peer, images: int, processes: int, rounds: int = 3) -> dict[str, Any]:
+    """Compares our sharding with a peer's in alternating rounds, each into a new folder.
+
+    Args:
+        peer: The peer.
+        images: Number of synthetic images.
+        processes: Processes of the peer; ours takes one per core.
+        rounds: Number of rounds.
+
+    Returns:
+        `baseline` (the peer) and `ours` in images/s, `ratio` and `cpu_ratio`.
+
+    Raises:
+        RuntimeError: The peer cannot be installed or fails.
+    """
+    outputs = itertools.count()
+    with tempfile.TemporaryDirectory(prefix="fra-bench-") as name:
+        folder = Path(name)
+        write_images(folder / "distinct", min(images, DISTINCT))
+        copy_images(folder / "images", sorted((folder / "distinct").rglob("*.jpg")), 0, images)
+        records = list_images(folder / "images", folder)
+
+        def ours() -> Iterator[int]:
+            out = folder / f"out-{next(outputs)}"
+            write_shards(records, folder / "images", out, ShardConfig())
+            yield images
+
+        def synchronised(call: Callable[[], Measurement]) -> Measurement:
+            os.sync()  # pending writes of earlier parts must not count
+            return call()
+
+        measure(ours)  # loads all code
+        with running(peer, {"root": str(folder / "images"), "processes": processes}) as baseline:
+            contenders = {"baseline": baseline, "ours": partial(measure, ours)}
+            taken = alternate(
+                {name: partial(synchronised, call) for name, call in contenders.items()}, rounds
+            )
+    return {
+        **compared(taken),
+        "peer": peer.name,
+        "images": images,
+        "processes": processes,
+        "rounds": rounds,
+    }
 
 
 def compare_sharding(images: int = 100_000, few: int = 10_000) -> dict[str, Any]:

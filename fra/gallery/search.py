@@ -15,7 +15,7 @@ from fra.faces.crop import CropKind
 from fra.faces.detect import Face, Pixels
 from fra.files import sha256
 from fra.gallery.files import Gallery, Match, read
-from fra.gallery.neighbours import OpenIndex, by_index, mean_of, open_index, unit
+from fra.gallery.neighbours import Neighbours, OpenIndex, by_index, mean_of, open_index, unit
 from fra.inference.detection import Detection, FaceFinder
 from fra.inference.encoder import load
 from fra.weights import released
@@ -148,17 +148,21 @@ def nearest(
     """
     mean_D = mean_of(known) if index is None else index.mean_D
     query_QD = unit(load(weights).embed(queries).numpy() - mean_D)
-    if index is not None:
-        found = by_index(index, known, query_QD, count)
-        return [
-            [known.match(row, cosine) for row, cosine in zip(rows.tolist(), cosines.tolist(), strict=True)]
-            for rows, cosines in zip(*found, strict=True)
-        ]
-    cosine_NQ = np.concatenate([_cosines(block, mean_D, query_QD) for block in known.blocks()])
+    args = (known, query_QD, count)
+    found = by_comparison(*args, mean_D) if index is None else by_index(index, *args)
     return [
-        [known.match(row, float(cosine_N[row])) for row in largest(cosine_N, count).tolist()]
-        for cosine_N in cosine_NQ.T
+        [known.match(row, cosine) for row, cosine in zip(rows.tolist(), cosines.tolist(), strict=True)]
+        for rows, cosines in zip(*found, strict=True)
     ]
+
+
+def by_comparison(
+    known: Gallery, query_QD: NDArray[np.float32], count: int, mean_D: NDArray[np.float32]
+) -> Neighbours:
+    """The nearest rows of a gallery with mean `mean_D`, by comparing queries of length 1 with all of them."""
+    cosine_NQ = np.concatenate([_cosines(block, mean_D, query_QD) for block in known.blocks()])
+    rows = [largest(cosine_N, count) for cosine_N in cosine_NQ.T]
+    return Neighbours(np.stack(rows), np.stack([cosine_NQ[row, query] for query, row in enumerate(rows)]))
 
 
 def _cosines(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from pipelines.cli.options import (
+    PEER_HELP,
     AsJson,
     Backbone,
     Batch,
@@ -21,6 +22,10 @@ from pipelines.cli.options import (
     Projection,
     Rounds,
 )
+from pipelines.project.root import find_root
+
+if TYPE_CHECKING:
+    from fra.bench.peers.process import Peer
 
 bench = typer.Typer(help="Benchmarks against what you would use instead.", no_args_is_help=True)
 
@@ -32,15 +37,21 @@ def loader(
     batch_size: Annotated[int, typer.Option(help="Images per batch")] = 64,
     count: Annotated[int, typer.Option(help="Number of synthetic JPEG files")] = 1024,
     rounds: Rounds = 3,
+    peer: Annotated[Literal["albumentations"] | None, typer.Option(help=PEER_HELP)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Our loader compared with ImageFolder, Pillow and DataLoader: same recipe, files and cores."""
     from fra.bench.loader import compare_loaders
 
-    report(
-        compare_loaders(images, image_size=image_size, batch_size=batch_size, images=count, rounds=rounds),
-        as_json,
+    found = compare_loaders(
+        images,
+        image_size=image_size,
+        batch_size=batch_size,
+        images=count,
+        rounds=rounds,
+        peer=peer_of(peer),
     )
+    report(found, as_json)
 
 
 @bench.command()
@@ -48,12 +59,19 @@ def shards(
     images: Annotated[
         int, typer.Option(help="Number of synthetic JPEG files (16 kB each on disk, twice)")
     ] = 100_000,
+    peer: Annotated[
+        Literal["webdataset"] | None,
+        typer.Option(help="Compare in alternating rounds with this writer alone"),
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="With --peer: its processes")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Sharding compared with webdataset's own writer; also of many images, and of 1 % new ones."""
-    from fra.bench.shards import compare_sharding
+    from fra.bench.shards import compare_sharding, compare_with_peer
 
-    report(compare_sharding(images), as_json)
+    chosen = peer_of(peer)
+    found = compare_sharding(images) if chosen is None else compare_with_peer(chosen, images, processes)
+    report(found, as_json)
 
 
 @bench.command("embed")
@@ -79,12 +97,36 @@ def probe(
     images: Annotated[int, typer.Option(min=2, help="Number of synthetic rows of features")] = 10_000,
     features: Annotated[int, typer.Option(min=1, help="Numbers per row")] = 2048,
     labels: Annotated[int, typer.Option(min=1, help="Number of binary labels; CelebA has 40")] = 40,
+    peer: Annotated[
+        Literal["scikit-learn"] | None, typer.Option(help="Compare with scikit-learn on all cores")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """The linear probe of many labels compared with scikit-learn's logistic regression, label by label."""
-    from fra.bench.probe import compare_probes
+    from fra.bench.probe import compare_probes, compare_with_peer
 
-    report(compare_probes(images, features, labels), as_json)
+    chosen, sizes = peer_of(peer), (images, features, labels)
+    report(compare_probes(*sizes) if chosen is None else compare_with_peer(chosen, *sizes), as_json)
+
+
+@bench.command("search")
+def bench_search(
+    peer: Annotated[
+        Literal["numpy", "faiss", "usearch"],
+        typer.Option(help="Compare with this package; it is installed into .work/peers on the first use"),
+    ] = "numpy",
+    rows: Annotated[int, typer.Option(min=20, help="Number of synthetic embeddings")] = 1_000_000,
+    size: Annotated[int, typer.Option(min=1, help="Numbers per embedding")] = 512,
+    queries: Annotated[int, typer.Option(min=1, help="Queries at a time")] = 1,
+    rounds: Rounds = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Exact search in an .arrow file, from opening it to the result, compared with a package's."""
+    from fra.bench.search import compare_search
+
+    chosen = peer_of(peer)
+    assert chosen is not None
+    report(compare_search(chosen, rows, size, queries, rounds), as_json)
 
 
 @bench.command()
@@ -112,14 +154,25 @@ def step(
     rounds: Rounds = 3,
     device: Device = "auto",
     compiled: Compiled = False,
+    peer: Annotated[
+        Literal["lightly", "plain-autocast"] | None,
+        typer.Option(
+            help="Compare with lightly's BYOL (ours at image level) or the plain step, both with autocast "
+            "and channels-last; packages are installed into .work/peers on the first use"
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Our training step compared with a plain PyTorch step of the same method: same weights, same batch."""
-    from fra.bench.training.step import compare_steps
+    from fra.bench.training.step import compare_steps, compare_with_peer
     from fra.method.config import ModelConfig
 
     model = ModelConfig(backbone, hidden_dim=hidden_dim, projection_dim=projection_dim)
-    report(compare_steps(model, image_size, batch_size, rounds, device, compiled=compiled), as_json)
+    sizes, chosen = (model, image_size, batch_size, rounds, device), peer_of(peer)
+    if chosen is None:
+        report(compare_steps(*sizes, compiled=compiled), as_json)
+    else:
+        report(compare_with_peer(chosen, *sizes, compiled=compiled), as_json)
 
 
 @bench.command()
@@ -201,6 +254,14 @@ def detection(
     for title, table in () if as_json else found.items():
         print(f"By {title}:\n\n{markdown(table)}\n")
     print(json.dumps({title: table.to_dict("records") for title, table in found.items()}))
+
+
+def peer_of(name: str | None) -> Peer | None:
+    """Returns the peer that an option names; environments are in the project's folder, or in the current one."""
+    from fra.bench.peers.process import Peer
+
+    root = find_root() or Path()
+    return None if name is None else Peer(name.replace("-", "_"), root.absolute() / ".work" / "peers")
 
 
 def report(result: Mapping[str, object], as_json: bool) -> None:

@@ -128,7 +128,7 @@ def tests() -> dict[str, Any]:
 
 def step(setup: Setup) -> dict[str, Any]:
     """Compares our training step with a plain one."""
-    from fra.bench.step import compare_steps
+    from fra.bench.training.step import compare_steps
 
     return compare_steps(
         setup.model,
@@ -141,7 +141,7 @@ def step(setup: Setup) -> dict[str, Any]:
 
 def regions(setup: Setup) -> dict[str, Any]:
     """Compares a step with regions with one at image level (uncompiled)."""
-    from fra.bench.regions import compare_regions
+    from fra.bench.training.regions import compare_regions
 
     return compare_regions(
         setup.model, setup.data.image_size, setup.train.batch_size, rounds=1 if setup.rehearsal else 20
@@ -150,7 +150,7 @@ def regions(setup: Setup) -> dict[str, Any]:
 
 def end_to_end(setup: Setup) -> dict[str, Any]:
     """Compares training from JPEG files with a plain loader and step."""
-    from fra.bench.training import compare_training
+    from fra.bench.training.pretraining import compare_training
 
     return compare_training(
         None,

@@ -132,11 +132,14 @@ def plain_prototype_update(encoder: Encoder, embeddings: dict[str, Tensor]) -> N
         prototypes.copy_(PROTOTYPE_MOMENTUM * prototypes + (1 - PROTOTYPE_MOMENTUM) * embeddings["masks"])
 
 
-def plain_step(model: FRA, lars: PlainLARS, view1: Tensor, view2: Tensor) -> dict[str, float]:
-    """Runs one whole step and returns the losses."""
+def plain_step(
+    model: FRA, lars: PlainLARS, view1: Tensor, view2: Tensor, precision: torch.dtype = torch.float32
+) -> dict[str, float]:
+    """Runs one whole step, under autocast where the precision is lower than float32, and returns the losses."""
     for _, parameter in model.trained_parameters():
         parameter.grad = None
-    parts, outputs = plain_losses(model, view1, view2)
+    with torch.autocast(view1.device.type, precision, enabled=precision != torch.float32):
+        parts, outputs = plain_losses(model, view1, view2)
     torch.autograd.backward(parts["total"])
     lars.step(**RECIPE)
     plain_target_update(model, TARGET_MOMENTUM)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -12,17 +11,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from fra import dist
-from fra.bench.measure import alternate, check_rounds, comparison, device_name, measure
+from fra.bench.measure import alternate, check_rounds, comparison, measure
+from fra.bench.training.setup import Setup
+from fra.bench.training.step import IMAGE_LEVEL
 from fra.method.config import ModelConfig, ObjectiveConfig
 from fra.method.networks import build
 from fra.train import optim
-from fra.train.step import TrainStep, choose_precision
+from fra.train.step import TrainStep
 
-OBJECTIVES = {
-    "baseline": ObjectiveConfig(global_weight=1.0, region_weight=0.0, relation_weight=0.0),
-    "ours": ObjectiveConfig(),
-}
+OBJECTIVES = {"baseline": IMAGE_LEVEL, "ours": ObjectiveConfig()}
 """The image-level baseline, and FRA."""
 
 
@@ -46,12 +43,8 @@ def compare_regions(
         ValueError: Fewer than one round or two images.
     """
     check_rounds(rounds, batch_size)
-    chosen = dist.choose_device(device)
-    dtype = choose_precision(precision, chosen)
-    steps = {
-        name: _step(model, objective, image_size, batch_size, chosen, dtype)
-        for name, objective in OBJECTIVES.items()
-    }
+    setup = Setup.of(model, image_size, batch_size, device, precision)
+    steps = {name: _step(setup, objective) for name, objective in OBJECTIVES.items()}
     flops, calls = {}, {}
     for name, step in steps.items():
         with FlopCounterMode(display=False) as counter:
@@ -60,46 +53,30 @@ def compare_regions(
             step()
         flops[name], calls[name] = counter.get_total_flops(), operations.calls
 
-    def one(step: Callable[[], object]) -> list[int]:
-        step()
-        if chosen.type == "cuda":
-            torch.cuda.synchronize(chosen)
-        return [batch_size]
-
-    taken = alternate({name: partial(measure, partial(one, step)) for name, step in steps.items()}, rounds)
+    works = {name: partial(measure, setup.work(step)) for name, step in steps.items()}
+    taken = alternate(works, rounds)
     seconds = {name: statistics.median(each.wall for each in found) for name, found in taken.items()}
     used = {name: statistics.median(each.cpu for each in found) for name, found in taken.items()}
-    costs = seconds if chosen.type == "cuda" else used
+    costs = seconds if setup.device.type == "cuda" else used
     return {
         **comparison(batch_size / seconds["baseline"], batch_size / seconds["ours"]),
         "cost": costs["ours"] / costs["baseline"],
         "cost_in_flops": flops["ours"] / flops["baseline"],
         **{f"{name}_cpu_seconds": value for name, value in used.items()},
         **{f"{name}_calls": value for name, value in calls.items()},
-        **asdict(model),
-        "image_size": image_size,
-        "batch_size": batch_size,
+        **setup.description(),
         "rounds": rounds,
-        "device": device_name(chosen),
-        "threads": torch.get_num_threads(),
-        "precision": str(dtype).removeprefix("torch."),
     }
 
 
-def _step(
-    model: ModelConfig,
-    objective: ObjectiveConfig,
-    image_size: int,
-    batch_size: int,
-    device: torch.device,
-    precision: torch.dtype,
-) -> Callable[[], object]:
+def _step(setup: Setup, objective: ObjectiveConfig) -> Callable[[], object]:
     """Returns a training step on a fixed pair of views."""
     torch.manual_seed(0)
-    train_step = TrainStep(build(model, objective), device, precision)
+    train_step = TrainStep(build(setup.model, objective), setup.device, setup.precision)
     optimizer = optim.adamw(train_step.model.trained_parameters(), lr=1e-3, weight_decay=0.01)
-    view1, view2 = (torch.randn(batch_size, 3, image_size, image_size, device=device) for _ in range(2))
-    return partial(train_step, view1, view2, optimizer, lr=1e-3, target_momentum=0.99, prototype_momentum=0.9)
+    return partial(
+        train_step, *setup.views(), optimizer, lr=1e-3, target_momentum=0.99, prototype_momentum=0.9
+    )
 
 
 class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -6,23 +6,30 @@ import copy
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from fra import dist
-from fra.bench.measure import alternate, check_rounds, comparison, device_name
+from fra.bench.measure import (
+    alternate,
+    check_rounds,
+    compared,
+    comparison,
+    device_name,
+    measure,
+    process_memory,
+    reset_peak_memory,
+)
+from fra.bench.peers.process import Peer, running
 from fra.bench.training.plain_step import PROTOTYPE_MOMENTUM, RECIPE, TARGET_MOMENTUM, PlainLARS, plain_step
+from fra.bench.training.setup import Setup
 from fra.method.config import ModelConfig, ObjectiveConfig
-from fra.method.networks import build
+from fra.method.networks import FRA, build
 from fra.train import optim
-from fra.train.memory import free_memory
-from fra.train.step import StepOutput, TrainStep, choose_precision
+from fra.train.step import StepOutput, TrainStep
 
 DATASHEET_FLOPS = {
     "NVIDIA H200": 989.4e12,
@@ -32,6 +39,10 @@ DATASHEET_FLOPS = {
     "NVIDIA A100-SXM4-40GB": 312e12,
 }
 """Dense bfloat16 peak in FLOP/s by device name; for other devices a large matrix product is measured."""
+
+
+IMAGE_LEVEL = ObjectiveConfig(global_weight=1.0, region_weight=0.0, relation_weight=0.0)
+"""The objective of BYOL."""
 
 
 class StepCost(NamedTuple):
@@ -61,10 +72,10 @@ def compare_steps(
         ValueError: Fewer than one round or two images.
     """
     check_rounds(rounds, batch_size)
-    chosen = dist.choose_device(device)
-    dtype = choose_precision(precision, chosen)
+    setup = Setup.of(model, image_size, batch_size, device, precision)
+    chosen, dtype = setup.device, setup.precision
     plain, fast = both_steps(model, chosen, dtype, compiled)
-    views = [torch.randn(batch_size, 3, image_size, image_size, device=chosen) for _ in range(2)]
+    views = setup.views()
     baseline, ours = partial(plain, *views), partial(fast, *views)
     with FlopCounterMode(display=False) as counter:
         baseline()
@@ -82,14 +93,41 @@ def compare_steps(
         "peak_flops": peak,
         "peak_flops_source": source,
         **{f"{name}_mfu": flops / taken / peak for name, taken in seconds.items()},
-        **asdict(model),
-        "image_size": image_size,
-        "batch_size": batch_size,
+        **setup.description(),
         "rounds": rounds,
-        "device": device_name(chosen),
-        "threads": torch.get_num_threads(),
-        "precision": str(dtype).removeprefix("torch."),
     }
+
+
+def compare_with_peer(
+    peer: Peer,
+    model: ModelConfig,
+    image_size: int = 224,
+    batch_size: int = 16,
+    rounds: int = 5,
+    device: str = "auto",
+    compiled: bool = False,
+) -> dict[str, Any]:
+    """Compares our step with a peer's in `rounds` alternating rounds of one step each after a warm-up.
+
+    lightly has no regions: it is compared with our step at image level.
+
+    Returns:
+        `baseline` (the peer) and `ours` in images/s, medians over the rounds, `ratio` and `cpu_ratio`; the peak memory
+        of a step on the CPU beyond the networks.
+
+    Raises:
+        ValueError: Fewer than one round or two images.
+        RuntimeError: The peer cannot be installed or fails.
+    """
+    check_rounds(rounds, batch_size)
+    setup = Setup.of(model, image_size, batch_size, device)
+    torch.manual_seed(0)
+    networks = build(model, IMAGE_LEVEL if peer.name == "lightly" else ObjectiveConfig())
+    ours = setup.work(partial(our_step(networks, setup.device, setup.precision, compiled), *setup.views()))
+    list(ours())
+    with running(peer, setup.settings()) as baseline:
+        taken = alternate({"baseline": baseline, "ours": partial(measure, ours)}, rounds)
+    return {**compared(taken), "peer": peer.name, **setup.description(), "rounds": rounds}
 
 
 def both_steps(
@@ -98,14 +136,22 @@ def both_steps(
     """Returns the plain step and ours on a pair of views, each on its own networks with the same initial weights."""
     torch.manual_seed(0)
     plain_model = build(config, ObjectiveConfig()).to(device).train()
-    train_step = TrainStep(copy.deepcopy(plain_model), device, dtype, compiled=compiled)
+    ours = our_step(copy.deepcopy(plain_model), device, dtype, compiled)
     plain_lars = PlainLARS(optim.adaptation_groups(plain_model.trained_parameters()))
-    lars = optim.lars(train_step.model.trained_parameters(), scales=None, **RECIPE)
+    return partial(plain_step, plain_model, plain_lars), ours
 
-    def ours(view1: Tensor, view2: Tensor) -> StepOutput:
+
+def our_step(
+    networks: FRA, device: torch.device, dtype: torch.dtype, compiled: bool
+) -> Callable[[Tensor, Tensor], StepOutput]:
+    """Returns our training step with LARS on a pair of views."""
+    train_step = TrainStep(networks, device, dtype, compiled=compiled)
+    lars = optim.lars(networks.trained_parameters(), scales=None, **RECIPE)
+
+    def step(view1: Tensor, view2: Tensor) -> StepOutput:
         return train_step(view1, view2, lars, RECIPE["lr"], TARGET_MOMENTUM, PROTOTYPE_MOMENTUM)
 
-    return partial(plain_step, plain_model, plain_lars), ours
+    return step
 
 
 def cost_of(call: Callable[[], object], device: torch.device) -> StepCost:
@@ -118,25 +164,10 @@ def cost_of(call: Callable[[], object], device: torch.device) -> StepCost:
         call()
         torch.cuda.synchronize(device)
         return StepCost(time.perf_counter() - start, torch.cuda.max_memory_allocated(device) - before)
-    before = _reset_peak_memory()
+    before = reset_peak_memory()
     start = time.perf_counter()
     call()
-    return StepCost(time.perf_counter() - start, _process_memory("VmHWM") - before)
-
-
-def _reset_peak_memory() -> int:
-    """Returns unused memory to the system, resets the process's peak (Linux) and returns its memory in bytes."""
-    free_memory(torch.device("cpu"))
-    Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
-    return _process_memory("VmRSS")
-
-
-def _process_memory(name: str) -> int:
-    """Returns an entry of /proc/self/status in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {name}")
+    return StepCost(time.perf_counter() - start, process_memory("VmHWM") - before)
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
