@@ -22,7 +22,7 @@ from pipelines.cli.options import (
     Projection,
     Rounds,
 )
-from pipelines.project.root import find_root
+from pipelines.project.root import find_root, require_root
 
 if TYPE_CHECKING:
     from fra.bench.peers.process import Peer
@@ -254,6 +254,45 @@ def detection(
     for title, table in () if as_json else found.items():
         print(f"By {title}:\n\n{markdown(table)}\n")
     print(json.dumps({title: table.to_dict("records") for title, table in found.items()}))
+
+
+@bench.command()
+def growth(
+    images: Annotated[
+        str, typer.Option(help="Numbers of images, smallest first; empty: none")
+    ] = "100,500,2000",
+    rows: Annotated[
+        str, typer.Option(help="Numbers of rows, smallest first; empty: none")
+    ] = "1000,10000,100000",
+    as_json: AsJson = False,
+) -> None:
+    """CPU seconds, seconds and memory of stages and commands by size, as Markdown tables; the last line is JSON.
+
+    The exponent b of cost = fixed cost + a × size^b is given for CPU seconds and memory, in bold above 1.15. Stages and
+    commands run in a clone of the project, in the state of its last commit.
+    """
+    from fra.bench.growth.commands import measure_commands
+    from fra.bench.growth.rows import measure_rows
+    from fra.bench.growth.table import markdown, summarise
+
+    require_root()
+    found = {}
+    if images:
+        found["images"] = summarise(measure_commands(Path.cwd(), numbers("--images", images)), cpu_rise=0.5)
+    if rows:
+        found["rows"] = summarise(measure_rows(numbers("--rows", rows)), cpu_rise=0.01)
+    for title, table in () if as_json else found.items():
+        print(f"{markdown(title.capitalize(), table)}\n")
+    print(json.dumps(found))
+
+
+def numbers(option: str, text: str) -> list[int]:
+    """Returns the sizes of an option, at least two different ones of one or more."""
+    parts = [part.strip() for part in text.split(",")]
+    sizes = sorted({int(part) for part in parts if part.isdecimal()})
+    if len(sizes) < max(2, len(parts)) or sizes[0] < 1:
+        raise typer.BadParameter(f"{option} {text}: use two or more different numbers, such as 100,500,2000")
+    return sizes
 
 
 def peer_of(name: str | None) -> Peer | None:

@@ -30,6 +30,7 @@ def test_environment_is_the_running_one_or_the_one_that_was_made(tmp_path: Path)
     assert python_of(Peer("faiss", tmp_path)) == str(tmp_path / "faiss" / "bin" / "python")
 
 
+@pytest.mark.slow
 def test_comparison_with_a_peer() -> None:
     command = ["search", "--peer", "numpy", "--rows", "50", "--size", "8", "--rounds", "1", "--json"]
     done = CliRunner().invoke(bench, command, catch_exceptions=False)

@@ -1,0 +1,1 @@
+"""How time and memory of stages and commands grow with the number of images or rows."""
