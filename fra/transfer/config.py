@@ -13,6 +13,8 @@ from fra.config import CHECKED, PositiveShare, Share
 
 PRETRAINED, RANDOM = "pretrained", "random"
 """Names, in results, of the pre-trained backbone and of its architecture with random weights."""
+RELEASED = "released"
+"""Name that the recipes give to the released weights among their baselines."""
 TASKS = (
     "expression",
     "attributes",

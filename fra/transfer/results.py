@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fra.files import write_parquet, write_text
+from fra.transfer.config import RELEASED
 from fra.transfer.metrics import Array
 from fra.transfer.tasks.prediction_metrics import Metrics
 from fra.transfer.tasks.table import Task, task_of
@@ -248,7 +249,8 @@ def curve_tables(task: str, predictions: pd.DataFrame, results: pd.DataFrame) ->
     """Return the tables of a task by file name: `few_labels`, and `errors` or `roc` where the task has such a curve.
 
     All are for the first protocol. The first column is `fraction`, `error`, `degrees` or `false_accepts`; the others
-    are the models.
+    are the models. The model `released`, which some recipes have, is also in a table of its own, `few_labels_released`
+    and so on: empty without that model, because `dvc plots` draws nothing where a column is missing.
 
     Args:
         task: Name of the task.
@@ -265,7 +267,13 @@ def curve_tables(task: str, predictions: pd.DataFrame, results: pd.DataFrame) ->
             for model, rows in part.groupby("model", sort=False)
         }
         tables[curve.name] = pd.DataFrame({curve.x: curve.grid} | columns)
-    return tables
+    return tables | {f"{name}_{RELEASED}": _released(table) for name, table in tables.items()}
+
+
+def _released(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the first column and that of the released weights; no rows without these."""
+    place = str(table.columns[0])
+    return table[[place, RELEASED]] if RELEASED in table else pd.DataFrame(columns=[place, RELEASED])
 
 
 def few_labels(metric: str, results: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from fairlearn.metrics import MetricFrame
 from sklearn.metrics import accuracy_score
 from support.labelled_set import Set, run
 
-from fra.transfer.results import Resamples, results, summarise
+from fra.transfer.results import Resamples, curve_tables, results, summarise
 from fra.transfer.tasks.table import TASKS
 
 
@@ -44,6 +44,16 @@ def test_intervals_come_from_resampling_people_not_images() -> None:
     spread = np.sqrt(row["value"] * (1 - row["value"]) / 40)
     assert (row["high"] - row["low"]) / 2 == pytest.approx(1.96 * spread, rel=0.15)
     assert row["low"] < row["value"] < row["high"]
+
+
+def test_curves_of_released_weights_have_their_own_table_with_and_without_them() -> None:
+    for models, rows in (({"pretrained": 0.7, "released": 0.6}, 1), ({"pretrained": 0.7}, 0)):
+        found = predictions(models, seeds=1)
+        tables = curve_tables("attributes", found, results("attributes", found))
+        released = tables["few_labels_released"]
+        assert list(released) == ["fraction", "released"]
+        assert len(released) == rows
+        assert "pretrained" in tables["few_labels"]
 
 
 def test_difference_is_paired() -> None:
