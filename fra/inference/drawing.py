@@ -69,6 +69,17 @@ def paint_mean(face_HW3: Pixels, share_HW: NDArray[np.float64], colour_3: Pixels
     return _pixels((1 - opacity_HW1) * grey_HW1 + opacity_HW1 * colour_3)
 
 
+def average_face(faces_NHW3: Pixels, has_mask_NHW: NDArray[np.bool_]) -> Pixels:
+    """Average, at each pixel, the faces that have one mask there: (H, W, 3).
+
+    The average fades to grey where fewer than half as many faces have the mask as at its most frequent pixel.
+    """
+    number_HW1 = has_mask_NHW.sum(axis=0)[..., None]
+    total_HW3 = (has_mask_NHW[..., None] * faces_NHW3).sum(axis=0, dtype=float)
+    opacity_HW1 = np.minimum(2 * number_HW1 / max(number_HW1.max(), 1), 1)
+    return _pixels(opacity_HW1 * total_HW3 / np.maximum(number_HW1, 1) + (1 - opacity_HW1) * 128)
+
+
 def _pixels(values: NDArray[np.float64]) -> Pixels:
     rounded: Pixels = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     return rounded

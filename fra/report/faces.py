@@ -25,6 +25,7 @@ from fra.data.views.views import Crops, Views
 from fra.inference import drawing as regions
 from fra.inference.drawing import Pixels
 from fra.inference.encoder import FaceEncoder
+from fra.report.elements import Table
 from fra.transfer.tasks.prediction_metrics import landmark_errors
 
 SHOWN = 8
@@ -35,6 +36,10 @@ WIDTH = 192
 """Width of a picture in pixels: twice its CSS width on a phone, for high-density screens."""
 UNUSED_SHARE = 0.005
 """A mask with a smaller share of all pixels counts as unused."""
+COMPARED = 256
+"""Maximum number of faces whose features, and whose masks' average faces and shares, are compared."""
+GROUP_SIZE, GROUP_VALUES, GROUPS, TABLE_MASKS = 5, 8, 20, 12
+"""Of the table of shares: least faces of a row, largest numbers of values of a label, of rows and of masks."""
 SEED, EPOCH = 0, 0
 
 
@@ -59,12 +64,13 @@ class Face:
 
 @dataclass(frozen=True)
 class Mask:
-    """One entry of the legend: the mask's average position on a face, and its share of all pixels."""
+    """One entry of the legend: the mask's average position on a face, its share of all pixels, and its average face."""
 
     number: int
     colour: str
     share: str
     picture: Picture
+    average: Picture
 
 
 @dataclass(frozen=True)
@@ -72,13 +78,16 @@ class Regions:
     """Mask regions of held-out faces.
 
     `masks` are the used ones, largest share first; `unused` are numbers of masks with a share under `UNUSED_SHARE`;
-    `averaged` is the number of faces of the legend.
+    `averaged` is the number of faces of the legend, `compared` that of the average faces and of `groups`: the share of
+    each mask by value of the labels, None where the set has no labels.
     """
 
     faces: list[Face]
     masks: list[Mask]
     unused: list[int]
     averaged: int
+    compared: int
+    groups: Table | None
 
 
 @dataclass(frozen=True)
@@ -98,11 +107,17 @@ def held_out(manifest: pd.DataFrame) -> pd.DataFrame:
     return manifest.iloc[:0]
 
 
+def evenly(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Return at most `count` rows, evenly spaced."""
+    return (
+        rows.iloc[np.unique(np.linspace(0, len(rows) - 1, count).round().astype(int))] if len(rows) else rows
+    )
+
+
 def one_per_person(rows: pd.DataFrame, count: int) -> pd.DataFrame:
     """Return the first row of at most `count` people, evenly spaced; a row without person counts as a person."""
     people = rows["person"].fillna(rows["key"])
-    firsts = rows[~people.duplicated()]
-    return firsts.iloc[np.unique(np.linspace(0, len(firsts) - 1, count).round().astype(int))]
+    return evenly(rows[~people.duplicated()], count)
 
 
 def read_images(rows: pd.DataFrame, shards: Path) -> dict[str, Pixels]:
@@ -139,8 +154,12 @@ def draw_regions(
     rows = held_out(manifest)
     if rows.empty:
         raise ValueError("the manifest has no held-out image")
-    shown, averaged = one_per_person(rows, SHOWN), one_per_person(rows, AVERAGED)
-    photographs = read_images(pd.concat([shown, averaged]).drop_duplicates("key"), shards)
+    shown, averaged, compared = (
+        one_per_person(rows, SHOWN),
+        one_per_person(rows, AVERAGED),
+        evenly(rows, COMPARED),
+    )
+    photographs = read_images(pd.concat([shown, averaged, compared]).drop_duplicates("key"), shards)
     colours_K3 = regions.palette(int(encoder.metadata["num_masks"]))
 
     pairs = [] if views is None else _views([photographs[key] for key in shown["key"]], views, encoder)
@@ -161,6 +180,9 @@ def draw_regions(
     heatmaps_NKHW = encoder.heatmaps([photographs[key] for key in averaged["key"]])
     labels = np.stack([regions.assign(heatmaps_KHW, WIDTH, WIDTH) for heatmaps_KHW in heatmaps_NKHW])
     mean_face = np.mean([resize(photographs[key], WIDTH) for key in averaged["key"]], axis=0).astype(np.uint8)
+    compared_heatmaps = encoder.heatmaps([photographs[key] for key in compared["key"]])
+    compared_labels = np.stack([regions.assign(one, WIDTH // 2, WIDTH // 2) for one in compared_heatmaps])
+    small_NHW3 = np.stack([resize(photographs[key], WIDTH // 2) for key in compared["key"]])
     size = _fit(photographs[averaged["key"].iloc[0]])
     share_K = regions.shares(labels, len(colours_K3))
     masks = [
@@ -173,11 +195,49 @@ def draw_regions(
                 size,
                 f"Position of mask {number}, averaged over {len(averaged)} faces",
             ),
+            average=_picture(
+                regions.average_face(small_NHW3, compared_labels == number),
+                size,
+                f"What mask {number} shows, averaged over {len(compared)} faces",
+            ),
         )
         for number in np.argsort(-share_K, kind="stable")
         if share_K[number] >= UNUSED_SHARE
     ]
-    return Regions(faces, masks, np.flatnonzero(share_K < UNUSED_SHARE).tolist(), len(averaged))
+    unused = np.flatnonzero(share_K < UNUSED_SHARE).tolist()
+    groups = mask_shares(compared, compared_labels, [mask.number for mask in masks[:TABLE_MASKS]])
+    return Regions(faces, masks, unused, len(averaged), len(compared), groups)
+
+
+def mask_shares(rows: pd.DataFrame, labels_NHW: NDArray[np.intp], masks: list[int]) -> Table | None:
+    """Return a table of each mask's share of all pixels by value of the labels, None where no label has two values.
+
+    Values with fewer than `GROUP_SIZE` faces are left out.
+
+    Args:
+        rows: Rows of the manifest.
+        labels_NHW: The most probable mask of each pixel of their images.
+        masks: Numbers of the masks that are listed.
+    """
+    share_NK = np.stack([(labels_NHW == mask).mean(axis=(1, 2)) for mask in masks], axis=1)
+    table = []
+    for column in (str(name) for name in rows if str(name).startswith(("label.", "group."))):
+        counts = rows[column].value_counts()
+        values = sorted(counts.index[counts >= GROUP_SIZE])
+        if not 1 < len(values) <= GROUP_VALUES:
+            continue
+        for value in values:
+            among_N = (rows[column] == value).fillna(False).to_numpy(bool)
+            shares = [f"{100 * share:.1f}" for share in share_NK[among_N].mean(axis=0)]
+            name = column.partition(".")[2].replace("_", " ")
+            table.append([f"{name} = {value:g}", f"{among_N.sum():,}", *shares])
+    if not table:
+        return None
+    return Table(
+        f"Share of each mask by label, in % of all pixels, on {len(rows)} faces",
+        ["Faces with", "Number", *(f"Mask {mask}" for mask in masks)],
+        table[:GROUPS],
+    )
 
 
 def draw_landmarks(
@@ -260,6 +320,12 @@ def _fit(image: Pixels) -> tuple[int, int]:
     """Return width and height in pixels of a picture of the image: `WIDTH` and the same aspect ratio."""
     height, width = image.shape[:2]
     return WIDTH, round(WIDTH * height / width)
+
+
+def picture(image: Pixels, alt: str, width: int = WIDTH) -> Picture:
+    """Return an image for the page, `width` pixels wide and with its own aspect ratio."""
+    height = round(width * image.shape[0] / image.shape[1])
+    return _picture(image, (width, height), alt)
 
 
 def _picture(image: Pixels, size: tuple[int, int], alt: str) -> Picture:

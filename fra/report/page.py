@@ -27,7 +27,13 @@ from fra.report.sections.tasks import (
     landmarks,
     roc,
 )
-from fra.report.sections.training import region_table, regions, training_charts, training_facts
+from fra.report.sections.training import (
+    compared_faces,
+    region_table,
+    regions,
+    training_charts,
+    training_facts,
+)
 from fra.validation.verdict import exclusions
 
 
@@ -107,6 +113,7 @@ def context(run: Run, out: Path, region_quality: Mapping[str, Any] | None = None
         "training": training_charts(run.history, run.metrics.get("measured_split") or "val"),
         "training_facts": training_facts(run.metrics),
         "regions": attempt(lambda: regions(run)),
+        "features": attempt(lambda: compared_faces(run)),
         "region_quality": None if region_quality is None else region_table(region_quality),
         "errors": per_task(tasks.get("alignment"), error_curve),
         "landmarks": per_task(tasks.get("alignment"), lambda task: landmarks(task, run)),

@@ -25,6 +25,7 @@ SECTIONS = {
     "verification": "transfer@verification",
     "training": "pretrain",
     "regions": "pretrain",
+    "faces": "pretrain",
     "data": "validate",
 }
 """Sections of the report page, and the stage whose results they show: `artifacts/report/index.html#alignment`."""

@@ -11,6 +11,7 @@ import pytest
 
 from fra.data.views.config import ViewsConfig
 from fra.inference import encoder as inference
+from fra.inference.drawing import average_face
 from fra.report import faces
 
 from .conftest import HEIGHT, MASKS, WIDTH, write_pretrain
@@ -43,6 +44,31 @@ def test_shares_of_the_legend_are_of_all_pixels(artifacts: dict[str, Any], manif
     assert shares == sorted(shares, reverse=True)
     assert 98 <= sum(shares) <= 102
     assert not any(face.views for face in drawn.faces)
+
+
+def test_the_average_face_of_a_mask_is_of_the_faces_that_have_it() -> None:
+    faces_NHW3 = np.stack([np.full((1, 3, 3), value, np.uint8) for value in (10, 30, 50, 70)])
+    has_mask_NHW = np.array([[[1, 0, 0]], [[1, 1, 0]], [[1, 0, 0]], [[1, 0, 0]]], bool)
+    assert average_face(faces_NHW3, has_mask_NHW)[0, :, 0].tolist() == [40, (30 + 128) / 2, 128]
+
+
+def test_shares_of_masks_are_of_the_faces_with_a_label() -> None:
+    rows = pd.DataFrame(
+        {
+            "label.Wears_Hat": pd.array([0] * 5 + [1] * 6 + [None], "Int64"),
+            "label.rare": pd.array([0] * 8 + [1] * 4, "Int64"),
+            "group.angle": [0.5] * 6 + [1.0] * 6,
+        }
+    )
+    labels_NHW = np.zeros((12, 2, 2), int)
+    labels_NHW[5:11, 0, 0] = 1
+    labels_NHW[11] = 2
+    table = faces.mask_shares(rows, labels_NHW, [0, 1])
+    assert table is not None
+    assert table.columns == ["Faces with", "Number", "Mask 0", "Mask 1"]
+    assert table.rows[:2] == [["Wears Hat = 0", "5", "100.0", "0.0"], ["Wears Hat = 1", "6", "75.0", "25.0"]]
+    assert [row[0] for row in table.rows[2:]] == ["angle = 0.5", "angle = 1"]
+    assert faces.mask_shares(rows[["label.rare"]], labels_NHW, [0]) is None
 
 
 def test_same_weights_give_the_same_pictures(artifacts: dict[str, Any], manifest: pd.DataFrame) -> None:

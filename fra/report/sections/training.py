@@ -1,14 +1,16 @@
-"""Sections on pre-training: losses, collapse indicators, mask regions."""
+"""Sections on pre-training: losses, collapse indicators, mask regions, features of faces."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from fra.inference import encoder
-from fra.report import charts, faces
+from fra.inference.encoder import FaceEncoder
+from fra.report import charts, faces, features
 from fra.report.artifacts import Run
 from fra.report.elements import Chart, Table, curve
 
@@ -146,8 +148,8 @@ def region_table(quality: Mapping[str, Any]) -> Table:
     )
 
 
-def regions(run: Run) -> faces.Regions:
-    """Return the mask regions of held-out faces.
+def load_model(run: Run) -> tuple[FaceEncoder, Path]:
+    """Return the model of a run, and the folder of the photographs.
 
     Raises:
         ValueError: Weights or shards are missing.
@@ -156,5 +158,17 @@ def regions(run: Run) -> faces.Regions:
         raise ValueError("The weights of the whole model (model.safetensors) are missing.")
     if run.shards is None:
         raise ValueError("The shards, which contain the photographs, are missing.")
+    return encoder.load(run.weights), run.shards
+
+
+def regions(run: Run) -> faces.Regions:
+    """Return the mask regions of held-out faces; raises ValueError where weights or shards are missing."""
+    model, shards = load_model(run)
     views = run.provenance.get("params", {}).get("views")
-    return faces.draw_regions(encoder.load(run.weights), run.manifest, run.shards, views)
+    return faces.draw_regions(model, run.manifest, shards, views)
+
+
+def compared_faces(run: Run) -> features.Features:
+    """Return typical and unusual held-out faces; raises ValueError where weights or shards are missing."""
+    model, shards = load_model(run)
+    return features.draw_features(model, run.manifest, shards)
