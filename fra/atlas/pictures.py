@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,13 +17,11 @@ from PIL import Image
 from torch.nn import functional
 from tqdm import tqdm
 
-from fra.data.images import ImageError, decode, read_file, resize
-from fra.faces.config import FacesConfig
-from fra.faces.crop import box_transform, crop
+from fra.data.images import ImageError, decode, resize
 from fra.faces.detect import Pixels
+from fra.gallery.pixels import Box, Content, crop_box, with_content
 from fra.inference.detection import opencv_in_one_thread
 from fra.inference.encoder import FaceEncoder
-from fra.inference.image_files import members
 from fra.parallel import map_ahead
 from fra.validation.face_stats import FaceFinder
 from fra.validation.image_stats import measure
@@ -38,8 +35,6 @@ GRID = 32
 BATCH = 64
 MIN_SCORE = 0.5
 """Lowest score of a face whose yaw is measured, the default of `validate.min_face_score`."""
-
-Box = tuple[float, float, float, float]
 
 
 class Row(NamedTuple):
@@ -120,25 +115,6 @@ def look(rows: Sequence[Row], encoder: FaceEncoder | None) -> Pictures:
     return Pictures(thumbnails, dict(zip(names, numbers_NM.T, strict=True)), unreadable)
 
 
-Content = Callable[[], bytes]
-
-
-def with_content(
-    images: Iterator[tuple[str, list[Box | None]]],
-) -> Iterator[tuple[str, list[Box | None], Content]]:
-    """Yield each image with a function that reads it; of a tar shard each is opened once for all its images."""
-    opened: tuple[str, dict[str, Content]] = ("", {})
-    for name, boxes in images:
-        shard, inside, _ = name.partition(".tar/")
-        shard += ".tar"
-        if not inside or not Path(shard).is_file():
-            yield name, boxes, partial(read_file, name)
-            continue
-        if opened[0] != shard:
-            opened = (shard, {file.name: file.read for file in members(Path(shard))})
-        yield name, boxes, opened[1].get(name, partial(read_file, name))
-
-
 def look_at_image(
     finder: FaceFinder, size: int | None, image: tuple[str, list[Box | None], Content]
 ) -> tuple[str, list[Seen | None], str | None]:
@@ -157,12 +133,6 @@ def look_at_face(finder: FaceFinder, size: int | None, photo_HW3: Pixels, box: B
     stats, face = measure(face_HW3), finder.find(face_HW3).stats
     measured = (stats.brightness, stats.sharpness, face.face_score, face.face_yaw)
     return Seen(thumbnail(face_HW3), measured, None if size is None else resize(face_HW3, size))
-
-
-def crop_box(photo_HW3: Pixels, box: Box) -> Pixels:
-    """The square around a face, with the default margin of `fra faces`."""
-    defaults = FacesConfig()
-    return crop(photo_HW3, box_transform(box, defaults.size, defaults.margin), defaults.size)
 
 
 def thumbnail(face_HW3: Pixels) -> bytes:

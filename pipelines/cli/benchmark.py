@@ -129,6 +129,27 @@ def bench_search(
     report(compare_search(chosen, rows, size, queries, rounds), as_json)
 
 
+@bench.command("curate")
+def bench_curate(
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Folders with a folder of faces for each person, or tar shards of faces"),
+    ],
+    weights: Annotated[Path, typer.Option("--weights", "-w", help="Weights file or released weights")] = Path(
+        "demo"
+    ),
+    seed: Annotated[int, typer.Option(help="Of what is planted")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Recall and precision of `fra curate` on planted copies, pictures without a face and wrong labels."""
+    from fra.bench.curate import examine, markdown
+
+    rows = examine(images, weights, seed=seed)
+    if not as_json:
+        print(markdown(rows))
+    print(json.dumps(rows))
+
+
 @bench.command()
 def neighbours(
     rows: Annotated[

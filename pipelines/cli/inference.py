@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from fra.inference.image_files import Skipped
 
 app = typer.Typer()
+Rule = Literal["duplicates", "outliers", "labels", "clusters", "balanced"]
+"""Rules of `fra.gallery.curation`."""
 Channels = tuple[float, float, float]
 """One number each for red, green and blue."""
 
@@ -121,6 +123,58 @@ def index(
     from fra.gallery.neighbours import write_index
 
     print(write_index(gallery))
+
+
+@app.command()
+def curate(
+    gallery: Annotated[Path, typer.Argument(help="Embeddings that `fra embed` wrote")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The list to write: one key per line")],
+    rule: Annotated[
+        Rule,
+        typer.Option(
+            help="duplicates, outliers, labels (likely errors), clusters (too common), balanced (a subset to keep)"
+        ),
+    ],
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="duplicates: least similarity (0.98); outliers: robust standard deviations (6); labels: margin of "
+            "probability (0); clusters: size divided by the median (3)"
+        ),
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option("--count", "-n", help="balanced: number of images", min=1)
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="labels: a CSV file with the columns key, label")
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that keys are relative to; else the one with all images")
+    ] = None,
+    table: Annotated[Path | None, typer.Option(help="Also write scores and reasons as .parquet")] = None,
+    pixels: Annotated[
+        bool,
+        typer.Option(
+            help="duplicates: compare pixels, too; outliers: look for faces; without: faster, finds less"
+        ),
+    ] = True,
+) -> None:
+    """Suggest images to leave out of a data set, or a balanced subset to keep, from their embeddings.
+
+    The list is for dataset.exclude, or dataset.only. Look at the suggestions before you use them.
+    """
+    from fra.files import check_output, write_parquet
+    from fra.gallery.curation.suggest import curate as suggest
+
+    check_output(out)
+    if table is not None:
+        check_output(table, (".parquet",))
+    found = suggest(gallery, rule, threshold, count, labels, root, pixels)
+    found.write(out)
+    if table is not None:
+        write_parquet(found.table, table)
+    print(f"{int(found.table['suggested'].sum())} of {len(found.table)} images", file=sys.stderr)
+    print(out)
 
 
 @app.command()

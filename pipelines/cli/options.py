@@ -19,7 +19,7 @@ Images = Annotated[
     typer.Argument(help='Files, folders (at any depth), patterns ("faces/**/*.jpg") or tar shards'),
 ]
 Weights = Annotated[Path, typer.Option("--weights", "-w", help="model.safetensors or backbone.safetensors")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if one is available")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: a GPU if one is available")]
 Crop = Annotated[
     CropKind,
     typer.Option("--crop", help="The square around a face (box), or aligned by eyes, nose and mouth"),

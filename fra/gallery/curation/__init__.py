@@ -1,0 +1,1 @@
+"""Rules that suggest what to leave out of a data set, or what to keep."""
