@@ -194,6 +194,7 @@ def check_sections(overrides: list[str], path: Path, conf: Path) -> None:
     values = read(path)
     for name, dotted in classes.items():
         parse(name, resolve(dotted), subsection(name, values))
+    check_names(values)
     check_init(values["train"]["init"], values["model"]["backbone"])
     name, size = str(values["model"]["backbone"]), values["data"]["image_size"]
     if name.startswith("timm:"):  # many of timm's models take images of one size only
@@ -205,6 +206,16 @@ def check_sections(overrides: list[str], path: Path, conf: Path) -> None:
                 checkpoint_gradients(network, "train.gradient_checkpointing")
         except ValueError as error:
             raise ParamsError(str(error)) from None
+
+
+def check_names(values: dict[str, Any]) -> None:
+    """Raises ParamsError if the set to pre-train on is one of `benchmarks` too: two stages would write its files."""
+    name = values["dataset"]["name"]
+    if name in (values.get("benchmarks") or {}):
+        raise ParamsError(
+            f"dataset.name is {name}, and benchmarks.{name} is the same set, whose files two stages would write: "
+            f"pre-train on another one (dataset=generated), or leave out what adds the benchmark (as ruler={name})"
+        )
 
 
 def choose(overrides: list[str], path: Path = PARAMS, conf: Path = CONF) -> None:

@@ -131,6 +131,12 @@ def task_title(name: str) -> str:
     return f"{_sentence(kind)} ({SETS.get(further, further)})" if further else _sentence(kind)
 
 
+def further_sets(tasks: Sequence[str]) -> list[str]:
+    """Return what the images of further labelled sets are, by their tasks."""
+    names = dict.fromkeys(name.rpartition("-")[0] for name in tasks)
+    return [SETS.get(name, name) for name in names if name]
+
+
 def table(task: TaskResult) -> TaskTable:
     """Return the metrics of one task.
 

@@ -103,6 +103,7 @@ def context(run: Run, out: Path, region_quality: Mapping[str, Any] | None = None
         "dataset": run.manifest_path.stem,
         "subtitle": subtitle(run),
         "small": small_set(run.manifest),
+        "further_sets": headline.further_sets([task.name for task in run.tasks]),
         "tables": tables,
         "model_label": lambda name: headline.model_label(
             name, trained_label(run.provenance.get("params", {}))

@@ -10,27 +10,36 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from fra.files import read_parquet
 from fra.report import headline
 from fra.report.artifacts import MINUS, TaskResult, trained_label
 from fra.report.headline import metric_of
-from fra.transfer.config import PRETRAINED
+from fra.report.sections.data import set_size
+from fra.transfer.config import PRETRAINED, kind_of
 from fra.transfer.tasks.table import task_of
+from fra.validation import verdict
 from pipelines import params
 from pipelines.project import paths
 
 
-def summary(tasks: Sequence[TaskResult]) -> Table:
-    """Return the headline metric of each task: every model, and the differences with their 95 % intervals."""
+def summary(tasks: Sequence[TaskResult], sets: Sequence[str]) -> Table:
+    """Return the headline metric of each task: every model, and the differences with their 95 % intervals.
+
+    Args:
+        tasks: The metrics of each task.
+        sets: A line for each labelled set (see `labelled_sets`).
+    """
     tables = [headline.table(task) for task in tasks]
     first, *others = tables[0].models
     labels = {model: column_title(model, tables[0].trained) for model in tables[0].models}
     table = Table(
         title="Frozen features of test subjects",
-        caption="\n".join(caption(tables)),
+        caption="\n".join(caption(tables, sets)),
         caption_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -78,9 +87,24 @@ def short(row: headline.Row) -> str:
     return "NME" if row.metric == "nme" else row.label
 
 
-def caption(tables: Sequence[headline.TaskTable]) -> list[str]:
-    """Return the lines below the table: what was found, and how to read the signs."""
+def labelled_sets(tasks: Mapping[str, str], manifests: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Return a line for each labelled set: its size, and the tasks that are evaluated on it.
+
+    Args:
+        tasks: The set of each task.
+        manifests: The usable rows of each set.
+    """
+    lines = []
+    for name, manifest in manifests.items():
+        kinds = [kind_of(task) for task, used in tasks.items() if used == name]
+        lines.append(f"{set_size(manifest, headline.SETS.get(name, 'photographs'))}: {', '.join(kinds)}.")
+    return lines
+
+
+def caption(tables: Sequence[headline.TaskTable], sets: Sequence[str]) -> list[str]:
+    """Return the lines below the table: its data, what was found, and how to read the signs."""
     return [
+        *sets,
         *headline.comparisons(tables),
         "▲ better, ▼ worse: the 95 % interval over test subjects excludes 0; ≈ no",
         "clear difference. ± over seeds. ↑ higher, ↓ lower is better. Small data.",
@@ -116,5 +140,14 @@ if __name__ == "__main__":
     console = Console()
     values = params.read()
     folders = {task: paths.TRANSFER / task for task in values["tasks"]}
-    console.print(summary(read(folders, trained_label(values))))
+    validations = {task["dataset"]: Path(task["validation"]) for task in values["tasks"].values()}
+    usable = {
+        name: verdict.usable_rows(
+            read_parquet(paths.manifest(name), ["key", "shard", "split", "person"]),
+            verdict.read_quarantined_keys(folder / "quarantine.csv"),
+        )
+        for name, folder in validations.items()
+    }
+    sets = labelled_sets({name: task["dataset"] for name, task in values["tasks"].items()}, usable)
+    console.print(summary(read(folders, trained_label(values)), sets))
     console.print(f"report: {paths.REPORT / 'index.html'}")

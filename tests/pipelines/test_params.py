@@ -72,6 +72,17 @@ def test_what_was_chosen_is_kept(chosen: list[str], conf: Path, tmp_path: Path) 
         assert again.read_text() == wanted.read_text()
 
 
+@pytest.mark.parametrize(
+    "overrides", [["dataset=synthetic", "ruler=synthetic"], ["dataset=generated", "dataset.name=orl"]]
+)
+def test_a_set_that_two_stages_would_write_is_refused(
+    overrides: list[str], conf: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ParamsError, match="whose files two stages would write: pre-train on another one"):
+        params.choose(overrides, tmp_path / "params.yaml", conf)
+    params.choose(["dataset=generated", "ruler=synthetic"], tmp_path / "params.yaml", conf)
+
+
 def test_what_cannot_be_kept_is_refused(conf: Path, tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     params.choose(["dataset=folder"], path, conf)

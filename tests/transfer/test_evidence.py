@@ -119,7 +119,9 @@ def test_the_readme_shows_the_table_of_the_demo() -> None:
         for task in ("expression", "attributes", "alignment", "verification")
     }
     console = Console(width=80, file=StringIO())
-    console.print(summary.summary(summary.read(folders, "Adapted")))
+    people = pd.DataFrame({"person": [f"{photograph % 40}" for photograph in range(400)]})
+    sets = summary.labelled_sets(dict.fromkeys(folders, "orl"), {"orl": people})
+    console.print(summary.summary(summary.read(folders, "Adapted"), sets))
     printed = "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
     assert f"```text\n{printed}\n```" in README.read_text(encoding="utf-8")
 

@@ -32,11 +32,13 @@ def small_set(manifest: pd.DataFrame) -> str:
 
     `manifest` has the usable rows (`fra.validation.verdict.usable_rows`).
     """
-    images, people = len(manifest), manifest["person"].nunique()
-    if images >= SMALL:
-        return ""
-    of_people = f" of {people} people" if people else ""
-    return f"{images} photographs{of_people}"
+    return "" if len(manifest) >= SMALL else set_size(manifest)
+
+
+def set_size(manifest: pd.DataFrame, images: str = "photographs") -> str:
+    """Return the numbers of images and people of a labelled set as text; `images` is what its images are."""
+    people = manifest["person"].nunique()
+    return f"{len(manifest):,} {images}" + (f" of {people:,} people" if people else "")
 
 
 def split_table(manifest: pd.DataFrame) -> Table:
