@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from support.photographs import write_photographs
-from support.workspace import make_workspace, run
+from support.workspace import environment, make_workspace, run
 
 from fra.data.images import members
+from fra.files import sha256
 
 DVC = (sys.executable, "-m", "dvc")
 FRA = (sys.executable, "-m", "pipelines.cli")
@@ -62,3 +68,54 @@ def test_a_photograph_with_three_faces_goes_through_the_chain_and_is_withdrawn(t
         assert not list(members(shard, keys)), shard
     for table in place.glob(".work/faces/mine/*/*.parquet"):
         assert digest not in set(pd.read_parquet(table)["sha256"]), "the search remembers nobody who withdrew"
+
+
+OUTPUTS = ("data/raw/mine", "data/shards/mine", "data/beton/mine", "data/manifest/mine.parquet")
+
+
+def start_sharding(place: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*DVC, "repro", "shard"],
+        cwd=place,
+        env=environment(),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def outputs(place: Path) -> dict[str, str]:
+    """All files of the stages ingest and shard with their SHA-256."""
+    found = [
+        path for name in OUTPUTS for path in ((place / name), *(place / name).rglob("*")) if path.is_file()
+    ]
+    return {str(path.relative_to(place)): sha256(path) for path in found}
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_give_the_bytes_of_an_undisturbed_run(tmp_path: Path) -> None:
+    """SIGKILL to DVC with its stage, or to DVC alone, whose stage then continues while the next DVC starts."""
+    photos = write_photographs(tmp_path / "photos", people=8, each=6)
+    options = (f"dataset.root={photos}", "dataset.faces=detect", "shard.workers=2")
+    places = [
+        make_workspace(tmp_path / name, "dataset=folder", "dataset.name=mine", *options)
+        for name in ("a", "b")
+    ]
+    begin = time.monotonic()
+    assert start_sharding(places[0]).wait() == 0
+    duration = time.monotonic() - begin
+    generator, killed = np.random.default_rng(0), 0
+    for number in range(10):
+        process = start_sharding(places[1])
+        time.sleep(generator.uniform(0.2, 1) * duration)
+        if process.poll() is None:
+            killed += 1
+            if number % 2:
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert killed > 2
+    assert start_sharding(places[1]).wait() == 0
+    assert len(outputs(places[0])) == 5
+    assert outputs(places[1]) == outputs(places[0])
