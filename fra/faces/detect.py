@@ -93,23 +93,34 @@ def resize(photo_HW3: Pixels, size: tuple[int, int]) -> Pixels:
     return np.asarray(cv2.resize(photo_HW3, size, interpolation=method), np.uint8)
 
 
-def merge(faces: Sequence[Face]) -> list[Face]:
-    """Keeps, of detections of the same face, the one with the highest score; highest score first."""
-    if not faces:
-        return []
+def merge(faces: Sequence[Face], max_inside: float = MAX_INSIDE) -> list[Face]:
+    """Keeps, of detections of the same face (see `same`), the one with the highest score; highest score first."""
     ranked = sorted(faces, key=lambda face: -face.score)
-    box_N4 = np.array([face.box for face in ranked])
-    area_N = box_N4[:, 2] * box_N4[:, 3]
-    start_N2, end_N2 = box_N4[:, :2], box_N4[:, :2] + box_N4[:, 2:]
+    same_NN = same(ranked, ranked, max_inside)
     kept: list[int] = []
     for index in range(len(ranked)):
-        start_K2, end_K2 = (
-            np.maximum(start_N2[kept], start_N2[index]),
-            np.minimum(end_N2[kept], end_N2[index]),
-        )
-        shared_K = np.prod(np.maximum(end_K2 - start_K2, 0), axis=1)
-        union_K = area_N[kept] + area_N[index] - shared_K
-        inside_K = shared_K / np.minimum(area_N[kept], area_N[index])
-        if not np.any((shared_K > MAX_OVERLAP * union_K) | (inside_K > MAX_INSIDE)):
+        if not same_NN[index, kept].any():
             kept.append(index)
     return [ranked[index] for index in kept]
+
+
+def same(faces: Sequence[Face], others: Sequence[Face], max_inside: float = MAX_INSIDE) -> NDArray[np.bool_]:
+    """Which detections (N) are of the same face as which others (M), by their boxes.
+
+    Args:
+        faces: N detections.
+        others: M detections.
+        max_inside: Share of the smaller box inside the larger one above which both are one face; infinite for never.
+
+    Returns:
+        (N, M).
+    """
+    box_N4, box_M4 = (np.array([face.box for face in some]).reshape(-1, 4) for some in (faces, others))
+    start_N2, start_M2 = box_N4[:, :2], box_M4[:, :2]
+    end_N2, end_M2 = start_N2 + box_N4[:, 2:], start_M2 + box_M4[:, 2:]
+    area_N1, area_M = box_N4[:, 2:].prod(axis=1)[:, None], box_M4[:, 2:].prod(axis=1)
+    side_NM2 = np.minimum(end_N2[:, None], end_M2) - np.maximum(start_N2[:, None], start_M2)
+    shared_NM = np.maximum(side_NM2, 0).prod(axis=2)
+    inside_NM = shared_NM / np.minimum(area_N1, area_M)
+    union_NM = area_N1 + area_M - shared_NM
+    return np.asarray((shared_NM > MAX_OVERLAP * union_NM) | (inside_NM > max_inside))

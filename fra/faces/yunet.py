@@ -10,13 +10,15 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fra.faces.detect import Face, Pixels, merge, size_within
+from fra.faces.detect import Face, Pixels, merge, same, size_within
 from fra.faces.session import session
+from fra.faces.sheet import sheets
 from fra.faces.views import Look, Pyramid, View
 from fra.faces.weights import packaged_weights
 
@@ -34,35 +36,59 @@ NMS_OVERLAP = 0.3
 """Intersection over union above which the lower of two scores is dropped, at one scale (as in OpenCV)."""
 SIDES = (1000, 192)
 """Longer sides, in pixels, at which a photograph is searched: small faces at the first, large ones at the second."""
-PROPOSAL_SCORE = 0.07
+PROPOSAL_SCORE = 0.06
 """Lowest score at which something found in the whole photograph is looked at again."""
 CERTAIN_SCORE, CERTAIN_SIDE = 0.85, 80.0
 """A face is not looked at again where its score and its box's longer side, in pixels as searched, are at least this: a
 closer look would not enlarge it."""
-PREVIEW = Look(96, 0.5)
+PREVIEW = Look(64, 0.3)
 """How a proposal is looked at first …"""
-PREVIEW_SCORE = 0.2
+PREVIEW_SCORE = 0.08
 """… and the lowest score there at which it is looked at closely: most proposals are none."""
-LOOKS = (Look(112, 0.25, mirrored=True), Look(128, 0.85, mirrored=True), Look(160, 0.5))
-"""The close looks. Scores of faces differ little between them, scores of what only resembles a face differ much: their
-mean separates both better than one look."""
+FIRST_LOOK, FIRST_SCORE = Look(112, 0.25, mirrored=True), 0.3
+"""The first close look, and the lowest score there at which the others follow."""
+LOOKS = (Look(160, 0.5), Look(256, 0.25))
+"""The other close looks. Scores of faces differ little between them, scores of what only resembles a face differ much:
+their mean separates both better than one look."""
+WIDE_LOOK, WIDE_SCORE, CLEAR_SCORE = Look(128, 0.85, mirrored=True), 0.3, 0.84
+"""A face is also shown by a look with much around it, or it has a very high score in the last close look. Of what only
+resembles a face, a lamp for example, neither is true."""
 TILT = 35.0
 """Degrees by which a proposal is rotated to both sides where upright it is no face: YuNet finds few faces that are
 tilted by more than 30 degrees."""
 TILTED_PROPOSAL_SCORE = 0.12
-"""Lowest score of a proposal that is rotated although its preview shows no face: 45 degrees leave nothing of it."""
-TILTED_LOOK, TILTED_SCORE = Look(96, 0.5), 0.6
-"""How a rotated proposal is looked at first, and the lowest score there at which it is looked at closely."""
-STEADY_LOOK, STEADY_SCORE = Look(112, 0.5), 0.7
-"""How a rotated proposal is looked at in further rotations, and the lowest mean score of three that are adjacent."""
-ROLL_LOOK, ROLL_ANGLES = Look(128, 0.5), (-40.0, -20.0, 0.0, 20.0, 40.0)
-"""The copies from which the rotation of a face in the image plane is determined, and their angles in degrees."""
+"""Lowest score of a proposal that is also previewed rotated: 45 degrees leave nothing of the score of a preview."""
+TILTED_SCORE, UPRIGHT_SCORE = 0.5, 0.6
+"""Lowest score of a rotated preview that is looked at closely, where the face has less than the second upright."""
+STEADY_LOOK, STEADY_SCORE = Look(112, 0.5), 0.8
+"""How a rotated proposal is looked at in further rotations (`ROLL_ANGLES`), and the lowest mean score of three that are
+adjacent."""
+ROLL_LOOK = Look(128, 0.5)
+"""The copies from which the rotation of a face in the image plane is determined …"""
+ROLL_ANGLES = (-40.0, -20.0, 0.0, 20.0, 40.0)
+"""… and their angles in degrees."""
 ROLL_CENTRED = 12.0
 """Where the rotation that is found is further from the one that was assumed, in degrees, copies about it are made."""
+POINTS_LOOK = Look(160, 0.5)
+"""The copy from which the points of a rotated face are taken."""
 ROLL_DROP = 0.05
 """A copy counts by how far its score is above the highest one less this."""
 SHEET = 640
 """Longest side, in pixels, of a sheet of squares that are searched together."""
+
+
+class Proposal(NamedTuple):
+    """A place that may show a face.
+
+    Attributes:
+        face: What was found there in the whole photograph.
+        angle: By how many degrees the photograph is rotated about it.
+        preview: The score in its preview.
+    """
+
+    face: Face
+    angle: float
+    preview: float
 
 
 class YuNet:
@@ -105,11 +131,12 @@ class YuNet:
             searched.add(size)
             for face in self._search(photo_HW3 if factor == 1 else pyramid.shrunk(size)):
                 (certain if _is_certain(face) else proposals).append(face.scaled(factor))
-        merged = merge([*certain, *proposals])
-        found = [face for face in merged if any(face is one for one in certain)]
-        found += self._look_closely(
-            pyramid, [face for face in merged if not any(face is one for one in certain)]
-        )
+        certain = merge(certain)
+        # something large that is no face may contain a small face and have a higher score before it is looked at
+        proposals = merge(proposals, max_inside=np.inf)
+        known_PC = same(proposals, certain)
+        proposals = [face for face, known_C in zip(proposals, known_PC, strict=True) if not known_C.any()]
+        found = [*certain, *self._look_closely(pyramid, proposals)]
         return merge([face for face in found if face.score >= self.score])
 
     def follow_tilt(self, photo_HW3: Pixels, faces: Sequence[Face]) -> list[Face]:
@@ -126,10 +153,12 @@ class YuNet:
             for index, (face, angle) in enumerate(zip(faces, angles, strict=True))
             if abs(angle - _roll(face)) > ROLL_CENTRED
         ]
-        again = self._rolls(pyramid, [faces[index] for index in beyond], [angles[index] for index in beyond])
-        for index, angle in zip(beyond, again, strict=True):
+        further = self._rolls(
+            pyramid, [faces[index] for index in beyond], [angles[index] for index in beyond]
+        )
+        for index, angle in zip(beyond, further, strict=True):
             angles[index] = angle
-        views = [View.of(face, LOOKS[-1], angle) for face, angle in zip(faces, angles, strict=True)]
+        views = [View.of(face, POINTS_LOOK, angle) for face, angle in zip(faces, angles, strict=True)]
         return [
             face if seen is None else replace(face, points_52=view.in_photograph(seen).points_52)
             for face, view, seen in zip(faces, views, self._look(pyramid, views), strict=True)
@@ -159,12 +188,9 @@ class YuNet:
         batch_13HW[:, :, height:] = 0
         batch_13HW[:, :, :, width:] = 0
         outputs = self._session.run(OUTPUTS, {INPUT: batch_13HW})
-        row_N15 = np.concatenate(
-            [
-                _rows(stride, columns // stride, *(output[0] for output in outputs[place :: len(STRIDES)]))
-                for place, stride in enumerate(STRIDES)
-            ]
-        )
+        row_N15 = _rows([output[0] for output in outputs], columns)
+        if not len(row_N15):
+            return []
         boxes, scores = row_N15[:, :4].tolist(), row_N15[:, 14].tolist()
         return [
             Face(
@@ -176,73 +202,85 @@ class YuNet:
         ]
 
     def _look_closely(self, pyramid: Pyramid, proposals: list[Face]) -> list[Face]:
-        """The faces among proposals, as the last close look finds them and with the mean score of all close looks."""
-        previews = self._look(pyramid, [View.of(face, PREVIEW) for face in proposals])
-        preview_P = _scores(previews)
-        likely = [face for face, score in zip(proposals, preview_P, strict=True) if score >= PREVIEW_SCORE]
-        others = [face for face, score in zip(proposals, preview_P, strict=True) if score < PREVIEW_SCORE]
-        upright = self._confirm(pyramid, [(face, 0.0) for face in likely])
-        if not self.tilted:
-            return [face for face in upright if face is not None]
-        doubtful = [
-            face
-            for face, found in zip(likely, upright, strict=True)
-            if found is None or found.score < TILTED_SCORE
+        """The faces among proposals, as a close look finds them and with the mean score of all close looks."""
+        previewed = self._preview(pyramid, proposals)
+        upright = [one for one in previewed if one.angle == 0 and one.preview >= PREVIEW_SCORE]
+        found = self._confirm(pyramid, upright)
+        known = {
+            id(one.face)
+            for one, face in zip(upright, found, strict=True)
+            if face is not None and face.score >= UPRIGHT_SCORE
+        }
+        tilted = [
+            one
+            for one in previewed
+            if one.angle != 0 and one.preview >= TILTED_SCORE and id(one.face) not in known
         ]
-        doubtful += [face for face in others if face.score >= TILTED_PROPOSAL_SCORE]
-        rotated = [(face, angle) for face in doubtful for angle in (-TILT, TILT)]
-        score_R = _scores(self._look(pyramid, [View.of(face, TILTED_LOOK, angle) for face, angle in rotated]))
-        tilted = [one for one, score in zip(rotated, score_R, strict=True) if score >= TILTED_SCORE]
-        confirmed = [*upright, *self._confirm(pyramid, self._steady(pyramid, tilted))]
-        return [face for face in confirmed if face is not None]
+        found += self._confirm(pyramid, self._steady(pyramid, tilted))
+        return [face for face in found if face is not None]
 
-    def _steady(self, pyramid: Pyramid, tilted: list[tuple[Face, float]]) -> list[tuple[Face, float]]:
+    def _preview(self, pyramid: Pyramid, proposals: list[Face]) -> list[Proposal]:
+        """The proposals upright and, where their score is not too low, also rotated to both sides."""
+        both = [
+            (face, angle)
+            for face in proposals
+            for angle in (0.0, -TILT, TILT)
+            if angle == 0 or (self.tilted and face.score >= TILTED_PROPOSAL_SCORE)
+        ]
+        scores = _scores(self._look(pyramid, [View.of(face, PREVIEW, angle) for face, angle in both]))
+        return [Proposal(*one, score) for one, score in zip(both, scores.tolist(), strict=True)]
+
+    def _steady(self, pyramid: Pyramid, tilted: list[Proposal]) -> list[Proposal]:
         """The rotated proposals that keep their score where they are rotated by some degrees more and less.
 
         A face does; what only resembles one at some angle mostly does not.
         """
-        views = [View.of(face, STEADY_LOOK, angle + more) for face, angle in tilted for more in ROLL_ANGLES]
+        views = [View.of(one.face, STEADY_LOOK, one.angle + more) for one in tilted for more in ROLL_ANGLES]
         score_PA = _scores(self._look(pyramid, views)).reshape(len(tilted), len(ROLL_ANGLES))
         mean_PA = (score_PA[:, :-2] + score_PA[:, 1:-1] + score_PA[:, 2:]) / 3
         return [
             one for one, steady in zip(tilted, mean_PA.max(axis=1) >= STEADY_SCORE, strict=True) if steady
         ]
 
-    def _confirm(self, pyramid: Pyramid, proposals: list[tuple[Face, float]]) -> list[Face | None]:
-        """For each proposal and angle, the face in the close looks; None where one of them shows none."""
-        seen = []
-        for look in LOOKS:
-            views = [View.of(face, look, angle) for face, angle in proposals]
-            faces = self._look(pyramid, views)
-            seen.append([face and view.in_photograph(face) for face, view in zip(faces, views, strict=True)])
-        confirmed: list[Face | None] = []
-        for of_proposal in zip(*seen, strict=True):
-            found = [face for face in of_proposal if face is not None]
-            complete = len(found) == len(LOOKS)
-            confirmed.append(
-                replace(found[-1], score=fmean(face.score for face in found)) if complete else None
-            )
+    def _confirm(self, pyramid: Pyramid, proposals: list[Proposal]) -> list[Face | None]:
+        """For each proposal, the face in the last close look with the mean score of all of them.
+
+        None where one of them shows none, or where the wide look does not and the last is not very clear.
+        """
+        first = self._look(pyramid, [View.of(one.face, FIRST_LOOK, one.angle) for one in proposals])
+        likely = np.flatnonzero(_scores(first) >= FIRST_SCORE).tolist()
+        looks = (WIDE_LOOK, *LOOKS)
+        views = [
+            View.of(proposals[index].face, look, proposals[index].angle) for index in likely for look in looks
+        ]
+        others = self._look(pyramid, views)
+        confirmed: list[Face | None] = [None] * len(proposals)
+        for place, index in enumerate(likely):
+            end = len(looks) * (place + 1)
+            wide, *close = others[end - len(looks) : end]
+            seen = [face for face in (first[index], *close) if face is not None]
+            if len(seen) < 1 + len(LOOKS):
+                continue
+            if seen[-1].score >= CLEAR_SCORE or (wide is not None and wide.score >= WIDE_SCORE):
+                face = views[end - 1].in_photograph(seen[-1])
+                confirmed[index] = replace(face, score=fmean(face.score for face in seen))
         return confirmed
 
     def _look(self, pyramid: Pyramid, views: list[View]) -> list[Face | None]:
-        """The face in the middle of each view (all of one size), in its pixels; the squares share sheets."""
-        if not views:
-            return []
-        side = views[0].look.side
-        columns = SHEET // side
-        seen: list[Face | None] = []
-        for start in range(0, len(views), columns**2):
-            part = views[start : start + columns**2]
-            rows = -(-len(part) // columns)
-            sheet_HW3 = np.zeros((rows * side, min(columns, len(part)) * side, 3), np.uint8)
-            corners = [(side * (place % columns), side * (place // columns)) for place in range(len(part))]
-            for (x, y), view in zip(corners, part, strict=True):
-                sheet_HW3[y : y + side, x : x + side] = pyramid.pixels(view)
-            found: defaultdict[tuple[int, ...], list[Face]] = defaultdict(list)
+        """The face in the middle of each view, in its pixels; the squares share sheets."""
+        seen: list[Face | None] = [None] * len(views)
+        for sheet in sheets([view.look.side for view in views], SHEET):
+            sheet_HW3 = np.zeros((sheet.height, sheet.width, 3), np.uint8)
+            for index, x, y in sheet.places:
+                side = views[index].look.side
+                sheet_HW3[y : y + side, x : x + side] = pyramid.pixels(views[index])
+            found: defaultdict[int, list[Face]] = defaultdict(list)
             for face in self._search(sheet_HW3):
-                x, y = (int(value // side * side) for value in face.centre)
-                found[x, y].append(face.shifted(-x, -y))
-            seen += [view.best(found[corner]) for corner, view in zip(corners, part, strict=True)]
+                if (place := sheet.at(*face.centre.tolist())) is not None:
+                    index, x, y = place
+                    found[index].append(face.shifted(-x, -y))
+            for index, faces in found.items():
+                seen[index] = views[index].best(faces)
         return seen
 
 
@@ -261,22 +299,32 @@ def _is_certain(face: Face) -> bool:
     return face.score >= CERTAIN_SCORE and max(face.box[2:]) >= CERTAIN_SIDE
 
 
-def _rows(stride: int, columns: int, *outputs: NDArray[np.float32]) -> NDArray[np.float64]:
-    """What the network finds at one stride: rows of box, five points and score, in pixels.
+def _rows(outputs: Sequence[NDArray[np.float32]], columns: int) -> NDArray[np.float64]:
+    """What the network finds: rows of box, five points and score, in pixels.
 
     Args:
-        stride: Pixels between two places of the output.
-        columns: Places in a row.
-        outputs: For each place: class (N, 1), objectness (N, 1), box (N, 4) and points (N, 10).
+        outputs: `OUTPUTS`, at each stride for each place: class (N, 1), objectness (N, 1), box (N, 4), points (N, 10).
+        columns: Pixels in a row of the image.
     """
-    class_N1, object_N1, box_N4, points_N10 = outputs
-    square_N = class_N1[:, 0] * object_N1[:, 0]  # both are between 0 and 1, from a sigmoid
-    found = np.nonzero(square_N >= PROPOSAL_SCORE**2)[0]
-    row_N15 = np.empty((len(found), 15))
-    place_N2 = np.stack([found % columns, found // columns], axis=1)
-    row_N15[:, 2:4] = np.exp(box_N4[found, 2:])
-    row_N15[:, :2] = place_N2 + box_N4[found, :2] - row_N15[:, 2:4] / 2
-    row_N15[:, 4:14] = (points_N10[found].reshape(-1, 5, 2) + place_N2[:, None]).reshape(-1, 10)
-    row_N15[:, :14] *= stride
-    row_N15[:, 14] = np.sqrt(square_N[found])
-    return row_N15
+    classes, objects, boxes, points = (outputs[start : start + 3] for start in range(0, 12, 3))
+    squares = [one[:, 0] * two[:, 0] for one, two in zip(classes, objects, strict=True)]  # from sigmoids
+    found = [np.flatnonzero(square_N >= PROPOSAL_SCORE**2) for square_N in squares]
+    count = [len(one) for one in found]
+    step_F1 = np.repeat(STRIDES, count)[:, None]
+    place_F2 = np.concatenate(
+        [
+            np.stack([one % (columns // s), one // (columns // s)], 1)
+            for one, s in zip(found, STRIDES, strict=True)
+        ]
+    )
+    box_F4 = np.concatenate([all_N4[one] for all_N4, one in zip(boxes, found, strict=True)])
+    row_F15 = np.empty((len(step_F1), 15))
+    row_F15[:, 2:4] = np.exp(box_F4[:, 2:])
+    row_F15[:, :2] = place_F2 + box_F4[:, :2] - row_F15[:, 2:4] / 2
+    row_F15[:, 4:14] = np.concatenate([all_N10[one] for all_N10, one in zip(points, found, strict=True)])
+    row_F15[:, 4:14] += np.tile(place_F2, 5)
+    row_F15[:, :14] *= step_F1
+    row_F15[:, 14] = np.sqrt(
+        np.concatenate([square_N[one] for square_N, one in zip(squares, found, strict=True)])
+    )
+    return row_F15

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fra.faces.detect import Face, merge, shrink
+from fra.faces.detect import Face, merge, same, shrink
 
 
 def face(left: float, top: float, side: float, score: float) -> Face:
@@ -19,6 +19,16 @@ def test_a_part_of_a_large_face_is_not_another_face() -> None:
     assert merge([nose, large]) == [large]
 
 
+def test_a_small_detection_inside_a_large_one_can_be_kept() -> None:
+    large, small = face(0, 0, 400, 0.9), face(180, 180, 60, 0.7)
+    assert merge([small, large], max_inside=np.inf) == [large, small]
+    twin = face(2, 1, 400, 0.8)
+    assert merge([small, large, twin], max_inside=np.inf) == [large, small]
+    np.testing.assert_array_equal(same([small, twin], [large]), [[True], [True]])
+    np.testing.assert_array_equal(same([small, twin], [large], np.inf), [[False], [True]])
+    assert same([small], []).shape == (1, 0)
+
+
 def test_faces_side_by_side_are_both_kept() -> None:
     assert len(merge([face(0, 0, 100, 0.9), face(85, 0, 100, 0.8)])) == 2
 
@@ -31,8 +41,8 @@ def test_a_photograph_is_shrunk_to_its_longer_side_and_never_enlarged() -> None:
     small, factor = shrink(np.zeros((300, 1280, 3), np.uint8), 640)
     assert small.shape == (150, 640, 3)
     assert factor == 2
-    same, factor = shrink(np.zeros((30, 40, 3), np.uint8), 640)
-    assert same.shape == (30, 40, 3)
+    unchanged, factor = shrink(np.zeros((30, 40, 3), np.uint8), 640)
+    assert unchanged.shape == (30, 40, 3)
     assert factor == 1
 
 

@@ -49,5 +49,5 @@ def test_a_mirrored_photograph_has_the_mirrored_face(side: int) -> None:
     (face,) = YuNet().detect(shown.photo_HW3)
     (other,) = YuNet().detect(np.ascontiguousarray(shown.photo_HW3[:, ::-1]))
     np.testing.assert_allclose(
-        other.mirrored(shown.photo_HW3.shape[1]).points_52, face.points_52, atol=0.06 * side
+        other.mirrored(shown.photo_HW3.shape[1]).points_52, face.points_52, atol=0.08 * side
     )
