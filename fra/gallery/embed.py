@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +21,12 @@ from tqdm import tqdm
 from fra.files import atomic, check_output, locked_folder, sha256, write_json
 from fra.gallery.files import SUFFIXES, table_of, write_tables
 from fra.inference.detection import Detection
-from fra.inference.encoder import FaceEncoder, device_of, load
 from fra.inference.image_files import Batch, File, Skipped, Source, batches, check_names, find, resolve
 from fra.parallel import map_batches
 from fra.weights import released
+
+if TYPE_CHECKING:
+    from fra.inference.encoder import FaceEncoder
 
 PART = 2048
 """Files whose embeddings are stored as one part until all are finished: what a killed run computes again at most."""
@@ -53,6 +55,8 @@ class PartJob:
 
 @lru_cache(maxsize=1)
 def _encoder(weights: Path, device: str) -> FaceEncoder:
+    from fra.inference.encoder import device_of, load  # imports PyTorch: not before the files are found
+
     return load(weights).to(device_of(device))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from fra.files import sha256
 from fra.gallery.files import Gallery, Match, read
 from fra.gallery.neighbours import Neighbours, OpenIndex, by_index, mean_of, open_index, unit
 from fra.inference.detection import Detection, FaceFinder
-from fra.inference.encoder import load
 from fra.weights import released
 
 
@@ -146,8 +146,13 @@ def nearest(
         count: Entries for each query.
         index: The gallery's index; None: each query is compared with all entries.
     """
-    mean_D = mean_of(known) if index is None else index.mean_D
-    query_QD = unit(load(weights).embed(queries).numpy() - mean_D)
+    with ThreadPoolExecutor(1) as pool:
+        mean = pool.submit(lambda: mean_of(known) if index is None else index.mean_D)
+        from fra.inference.encoder import load  # imports PyTorch, meanwhile
+
+        embedding_QD = load(weights).embed(queries).numpy()
+    mean_D = mean.result()
+    query_QD = unit(embedding_QD - mean_D)
     args = (known, query_QD, count)
     found = by_comparison(*args, mean_D) if index is None else by_index(index, *args)
     return [
