@@ -55,8 +55,6 @@ STARTS = {
     "fra.method.backbone:build('resnet18')": ["torchvision"],
     "fra.inference.predict": ["pandas"],
     "fra.region_quality.compare": [],
-    "fra.train.optim:[optimizer.zero_grad() or optimizer.step() or optimizer.state_dict() for optimizer in ("
-    "AdamW([torch.ones(2, requires_grad=True)]), LARS([torch.ones(2, requires_grad=True)], 1))]": [],
     "fra.train.pretrain": ["numba", "scipy"],  # Numba imports the folder of SciPy only
     "pipelines.ingest": [],
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -14,20 +13,9 @@ from fra.method.backbone import Backbone
 
 NamedParameters: TypeAlias = Iterable[tuple[str, torch.nn.Parameter]]
 
+
 SCALE = "lr_scale"
 """Key of a parameter group: the factor of its learning rate."""
-
-# Methods that torch.compile must not trace import the compiler to say so, which takes as long as the import of PyTorch.
-# No optimizer is compiled here, so they are called without it.
-for _method in vars(Optimizer).values():
-    if _original := getattr(_method, "__wrapped__", None):
-        _original.__dict__.setdefault("__dynamo_disable", _original)
-
-
-class AdamW(torch.optim.AdamW):
-    """PyTorch's AdamW; its step does not import the compiler."""
-
-    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
 
 
 class LARS(Optimizer):
@@ -161,11 +149,11 @@ def lars(
 
 def adamw(
     named: NamedParameters, lr: float, weight_decay: float, scales: Mapping[str, float] | None = None
-) -> AdamW:
+) -> torch.optim.AdamW:
     """Returns AdamW without weight decay on vectors (`decay_groups`); see `layer_scales`."""
     named = list(named)
     groups = split_by_scale(decay_groups(named), named, scales)
-    return AdamW(groups, lr=lr, weight_decay=weight_decay, fused=True)
+    return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, fused=True)
 
 
 def layer_scales(backbone: Backbone, decay: float, parameter: str, prefix: str) -> dict[str, float]:
