@@ -75,6 +75,9 @@ docs: .venv/ready
 weights: .venv/ready
 	@[ -d .work/weights ] || git clone -q . .work/weights
 	@cd .work/weights && python -m pipelines.params recipe=weights && OMP_NUM_THREADS=1 dvc repro pretrain
+	@cp .work/weights/artifacts/pretrain/model.safetensors .work/weights/fra/weights/demo-48.safetensors
+	@cp .work/weights/fra/weights/demo-48.safetensors fra/weights/demo-48.safetensors
+	@cd .work/weights && python -m pipelines.params recipe=weights-64 && OMP_NUM_THREADS=1 dvc repro pretrain
 	@cp .work/weights/artifacts/pretrain/model.safetensors fra/weights/demo.safetensors
 
 # With the Python that is there: a GPU machine has its own PyTorch, and no network. What it needs besides is in .work/gpu.

@@ -84,7 +84,7 @@ def test_another_backbone_is_refused(trained: Path) -> None:
     ):
         initialise(networks(config), config, str(trained / "model.safetensors"))
     with pytest.raises(
-        FileNotFoundError, match=r"nothing: no such weights file \(released weights: demo, demo-48, demo-64\)"
+        FileNotFoundError, match=r"nothing: no such weights file \(released weights: demo, demo-48\)"
     ):
         initialise(networks(), MODEL, "nothing")
 

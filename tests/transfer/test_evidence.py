@@ -64,7 +64,7 @@ def test_the_pages_state_what_was_predicted(folder: str, row: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "folder", [*FOLDERS, *(pytest.param(name, marks=pytest.mark.slow) for name in ("demo", "demo-64"))]
+    "folder", [*FOLDERS, *(pytest.param(name, marks=pytest.mark.slow) for name in ("demo", "released"))]
 )
 def test_stored_metrics_follow_from_the_predictions(folder: str) -> None:
     tasks = {task for task, _ in FOLDERS.get(folder, FROZEN).values()}
@@ -93,9 +93,9 @@ def test_the_pages_state_the_region_quality() -> None:
         )
 
 
-def test_the_page_states_the_metrics_of_the_weights_for_64_pixels() -> None:
+def test_the_page_states_the_metrics_of_the_released_weights() -> None:
     found = {
-        task: json.loads((DOCS / "evidence/demo-64" / task / "metrics.json").read_text())["pretrained"][
+        task: json.loads((DOCS / "evidence/released" / task / "metrics.json").read_text())["pretrained"][
             metric
         ]["mean"]
         for task, metric in FROZEN.values()
