@@ -82,6 +82,7 @@ def test_comparison() -> None:
     assert found["baseline_step_bytes"] > 0
 
 
+@pytest.mark.slow
 def test_the_cost_of_regions() -> None:
     found = compare_regions(SMALL, image_size=32, batch_size=4, rounds=2)
     assert found["ratio"] == pytest.approx(found["ours"] / found["baseline"])

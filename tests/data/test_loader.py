@@ -87,7 +87,7 @@ def test_excluded_images_are_never_read(ffcv: Loader, prepared: Path) -> None:
         assert not {index for _, index in collect(pairs, range(5))} & EXCLUDE
 
 
-@pytest.mark.parametrize("kind", ["ffcv", "webdataset"])
+@pytest.mark.parametrize("kind", ["ffcv", pytest.param("webdataset", marks=pytest.mark.slow)])
 def test_ranks_share_an_epoch_without_overlap(prepared: Path, kind: str) -> None:
     ranks = [build(prepared, kind, rank=rank, world_size=2) for rank in (0, 1)]
     assert ranks[0].steps_per_epoch == ranks[1].steps_per_epoch

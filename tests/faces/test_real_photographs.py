@@ -47,7 +47,7 @@ def test_the_face_is_found_and_its_eyes_are_at_the_templates_height(
     np.testing.assert_allclose(heights, TEMPLATE_52[0, 1], atol=6)
 
 
-@pytest.mark.parametrize("detected_by", ["yunet", "centerface"])
+@pytest.mark.parametrize("detected_by", ["yunet", pytest.param("centerface", marks=pytest.mark.slow)])
 def test_nothing_else_is_taken_for_a_face(detected_by: DetectorName) -> None:
     config = FacesConfig(detector=detected_by)
     model = detector(detected_by, config.score)

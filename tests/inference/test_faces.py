@@ -200,7 +200,7 @@ def finished(out: Path) -> dict[str, int]:
     return {name: (out / ".partial/files" / name).stat().st_mtime_ns for name in names}
 
 
-@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("by", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_stopped_run_is_continued_by_the_same_command(
     photos: Path, tmp_path: Path, by: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
