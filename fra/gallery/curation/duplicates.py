@@ -1,4 +1,4 @@
-"""Near-duplicates: pairs that neighbouring embeddings propose and, unless told otherwise, pixels confirm.
+"""Near-duplicates: pairs that neighbouring embeddings propose and pixels confirm.
 
 Embeddings of faces are close for different photographs of a person, so they alone do not tell a copy from another
 photograph. Pixels do: a copy, even a cropped, resized or brighter one, has the same fine structure after alignment.
