@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
+import os
 import random
 import shutil
-import time
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +53,18 @@ def write(faces: Path, out: Path, **options: object) -> pd.DataFrame:
         out / "state",
         **options,  # type: ignore[arg-type]
     )
+
+
+def write_until(access: int, faces: Path, out: Path) -> None:
+    """Write the shards; kill the process, or one of its workers, at its n-th access to a file."""
+    accesses = itertools.count(1)
+
+    def kill(event: str, _: object) -> None:
+        if event in ("open", "os.rename", "os.remove") and next(accesses) == access:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(kill)
+    write(faces, out)
 
 
 def written(out: Path) -> dict[str, tuple[str, int]]:
@@ -170,18 +185,16 @@ def test_a_run_killed_at_any_moment_continues_to_the_same_bytes(tmp_path: Path) 
     picture(faces / "3.jpg", 999)
     (faces / "4.jpg").unlink()
     shutil.copytree(tmp_path / "whole", tmp_path / "out")
-    start = time.monotonic()
     write(faces, tmp_path / "whole")
-    took = time.monotonic() - start
     draw = random.Random(0)
     killed = 0
     for _ in range(10):
-        process = multiprocessing.get_context("fork").Process(target=write, args=(faces, tmp_path / "out"))
+        process = multiprocessing.get_context("fork").Process(
+            target=write_until, args=(draw.randrange(1, 70), faces, tmp_path / "out")
+        )
         process.start()
-        process.join(draw.uniform(0, took))
-        killed += process.is_alive()
-        process.kill()
         process.join()
+        killed += process.exitcode != 0
     assert killed > 2
     write(faces, tmp_path / "out")
     for name in ("shards", "manifest.parquet"):
