@@ -148,7 +148,7 @@ def process_group(device: str = "auto") -> Iterator[torch.device]:
     Raises:
         RuntimeError: torchrun would restart ranks in a way in which they cannot find each other.
     """
-    chosen = choose_device(device)
+    chosen = choose_device(device, "train.device")
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)  # the default of calls that name no device
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or is_active():
@@ -180,11 +180,12 @@ def _terminate_with_parent() -> None:
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, setting: str = "device") -> torch.device:
     """Returns the device of this rank; "auto" and "cuda" select the GPU with the rank's number on its machine.
 
     Args:
         name: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:<n>".
+        setting: The parameter or option that the name comes from, for messages.
 
     Raises:
         ValueError: The name is none of these.
@@ -192,14 +193,13 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
-    if name in ("auto", "cuda"):
-        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    of_rank = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     try:
-        device = torch.device(name)
+        device = torch.device(of_rank if name in ("auto", "cuda") else name)
     except RuntimeError as error:
-        raise ValueError(f"train.device is {name!r}: use auto, cpu, cuda or cuda:<n>") from error
+        raise ValueError(f"{setting} is {name!r}: use auto, cpu, cuda or cuda:<n>") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError(f"train.device is {name!r}, but PyTorch finds no GPU: use auto or cpu")
+        raise RuntimeError(f"{setting} is {name!r}, but PyTorch finds no GPU: use auto or cpu")
     return device
 
 

@@ -55,9 +55,10 @@ class PartJob:
 
 @lru_cache(maxsize=1)
 def _encoder(weights: Path, device: str) -> FaceEncoder:
-    from fra.inference.encoder import device_of, load  # imports PyTorch: not before the files are found
+    from fra.dist import choose_device
+    from fra.inference.encoder import load  # imports PyTorch: not before the files are found
 
-    return load(weights).to(device_of(device))
+    return load(weights).to(choose_device(device))
 
 
 def write_part(job: PartJob) -> int:

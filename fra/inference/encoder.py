@@ -145,11 +145,6 @@ def _pixels(image: AnyImage) -> NDArray[np.uint8]:
     return image
 
 
-def device_of(name: str) -> torch.device:
-    """Return the device of a name; "auto" is a GPU if one is available."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-
-
 def load(path: str | Path, seed: int | None = None) -> FaceEncoder:
     """Load the encoder of a weights file, on the CPU, in eval mode.
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from fra.dist import choose_device
 from fra.files import atomic, check_output
 from fra.inference.detection import Detection
 from fra.inference.drawing import assign, paint, palette, shares
@@ -30,6 +31,7 @@ def draw(
     out: Path,
     *,
     limit: int = 24,
+    device: str = "auto",
     detection: Detection | None = None,
 ) -> tuple[NDArray[np.float64], Skipped]:
     """Draw faces, each next to its regions, above a legend, into a PNG file.
@@ -39,6 +41,7 @@ def draw(
         patterns: Files, folders, glob patterns or tar shards.
         out: The PNG file.
         limit: Largest number of faces; the first ones are drawn.
+        device: "cpu", "cuda" or "auto".
         detection: How faces are found and cropped; None: each image is one face.
 
     Returns:
@@ -52,7 +55,7 @@ def draw(
     """
     check_output(out, [".png"])
     paths = resolve(patterns)
-    encoder = load(weights)
+    encoder = load(weights).to(choose_device(device))
     skipped = Skipped()
     faces: list[NDArray[np.uint8]] = []
     labels: list[NDArray[np.intp]] = []

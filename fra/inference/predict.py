@@ -17,11 +17,11 @@ from tqdm import tqdm
 
 from fra.data.datasets.record_table import keys_of
 from fra.data.images import decode, resize
+from fra.dist import choose_device
 from fra.faces.crop import crop
 from fra.faces.detect import Pixels
 from fra.files import atomic, check_output, new_folder, sha256
 from fra.inference.detection import Detection, FaceFinder, opencv_in_one_thread
-from fra.inference.encoder import device_of
 from fra.inference.faces import common_folder, write_jpeg
 from fra.inference.image_files import Batch, Loaded, Skipped, Source, batches_of, columns, find, resolve
 from fra.inference.task import TaskPredictor, load_task
@@ -64,7 +64,7 @@ def predict(
     """
     check_output(out, (".parquet",))
     paths = resolve(patterns)
-    predictor = load_task(model).to(device_of(device))
+    predictor = load_task(model).to(choose_device(device))
     detection = Detection() if detect else None
     load = (
         partial(_load, predictor)

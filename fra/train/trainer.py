@@ -90,7 +90,7 @@ class Trainer:
         self.observers = observers
         self.probe = probe
         self.measures = measures if config.measure_every else None
-        self.device = dist.choose_device(config.device)
+        self.device = dist.choose_device(config.device, "train.device")
         precision = choose_precision(config.precision, self.device)
         self.train_step = TrainStep(model, self.device, precision, config.accumulation_steps, config.compile)
         self.model = model

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from fra.dist import choose_device
 from fra.transfer import features as frozen
 from fra.transfer import finetune
 from fra.transfer.config import PRETRAINED, RANDOM, TransferConfig, kind_of
@@ -102,17 +103,11 @@ def evaluate(
     else:
         frame, pairs = read_pair_images(manifest, pairs, quarantined)
     source = frozen.Source(shards, Path(config.cache), entry.aligned and config.align)
-    data = _Data(task, config, frame, pairs, source, device_of(config))
+    data = _Data(task, config, frame, pairs, source, choose_device(config.device, "transfer.device"))
     kept: list[Fit] = []
     predictions = pd.concat(_predictions(data, backbone, kept), ignore_index=True)
     predictions = predictions[[*RUN, *predictions.columns.drop(RUN)]]
     return Evaluation(write(task, predictions, out), kept[0] if kept else None)
-
-
-def device_of(config: TransferConfig) -> torch.device:
-    """Return the device of the settings; "auto" is a GPU if one is available."""
-    automatic = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(automatic if config.device == "auto" else config.device)
 
 
 @dataclass(frozen=True)
@@ -221,7 +216,15 @@ def fit_head(
     if protocol == FINETUNE:
         y_NO = truth.to_numpy()
         train, val = (Examples(x_N[part], y_NO[part]) for part in (rows.train, rows.val))
-        predict = finetune.fit(encoder, entry.objective, train, val, config.finetune, seed, device_of(config))
+        predict = finetune.fit(
+            encoder,
+            entry.objective,
+            train,
+            val,
+            config.finetune,
+            seed,
+            choose_device(config.device, "transfer.device"),
+        )
         choice = {"epoch": predict.epoch}
     else:
         predict, parameter = fit_probe(entry, protocol, x_N, truth, rows)

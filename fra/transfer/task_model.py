@@ -17,11 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fra.dist import choose_device
 from fra.method.backbone import Backbone
 from fra.transfer import align
 from fra.transfer import features as frozen
 from fra.transfer.config import TransferConfig, kind_of
-from fra.transfer.evaluate import COSINE, FINETUNE, Fit, choose_rows, device_of, fit_head, label_names
+from fra.transfer.evaluate import COSINE, FINETUNE, Fit, choose_rows, fit_head, label_names
 from fra.transfer.features import Source, pool
 from fra.transfer.finetune import Finetuned
 from fra.transfer.heads import Array, LinearHead
@@ -153,7 +154,14 @@ def fit(
     x_N: Array = (
         frozen.pixels(encoder, split, source)
         if protocol == FINETUNE
-        else frozen.extract(encoder, split, source, task_of(task).view, config.grid, device_of(config))
+        else frozen.extract(
+            encoder,
+            split,
+            source,
+            task_of(task).view,
+            config.grid,
+            choose_device(config.device, "transfer.device"),
+        )
     )
     found = fit_head(encoder, entry, protocol, x_N, split, truth, rows, config, 0)
     model = of_fit(task, found, config, classes, provenance)

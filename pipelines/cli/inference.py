@@ -185,11 +185,14 @@ def heatmaps(
     limit: Annotated[int, typer.Option(help="Largest number of faces", min=1)] = 24,
     detect: Detect = False,
     crop: CropOrDefault = None,
+    device: Device = "auto",
 ) -> None:
     """Draw the regions that a model finds in faces, one colour per mask, and print each mask's share of all pixels."""
     from fra.inference.heatmaps import draw
 
-    shares, skipped = draw(weights, images, out, limit=limit, detection=detection_of(detect, crop))
+    shares, skipped = draw(
+        weights, images, out, limit=limit, device=device, detection=detection_of(detect, crop)
+    )
     for mask, share in enumerate(shares):
         print(f"mask {mask}: {100 * share:.1f} %")
     print(out)

@@ -183,19 +183,19 @@ def ruler(
     import pandas as pd
     from rich.console import Console
 
+    from fra.dist import choose_device
     from fra.files import write_parquet, write_text
-    from fra.inference.encoder import device_of
     from fra.ruler import cross, faces, fit, results
     from pipelines.cli import ruler_tables
 
     setting = fit.setting(part, labels, draws, grid, standardise)
     entries = fit.load_all(weights)
     labelled = faces.read_faces(paths.WORK / "raw" / "synthetic")
-    predictions, table, measured = results.run(entries, labelled, setting, device_of(device))
+    predictions, table, measured = results.run(entries, labelled, setting, choose_device(device))
     stored = {"predictions": predictions}
     if photographs:
         photos = cross.read_photographs(paths.WORK / "raw" / "orl", labelled)
-        stored["photographs"] = cross.predict(entries, labelled, photos, setting, device_of(device))
+        stored["photographs"] = cross.predict(entries, labelled, photos, setting, choose_device(device))
         table = pd.concat([table, results.table(cross.values(stored["photographs"]))], ignore_index=True)
     written = {"results": table, "measures": measured}
     console = Console()

@@ -173,7 +173,7 @@ def training(setup: Setup, out: Path, epochs: int | None, until: float) -> dict[
     from fra.train.monitoring.measure import Measures
     from fra.train.pretrain import pretrain
 
-    device = dist.choose_device(setup.train.device)
+    device = dist.choose_device(setup.train.device, "train.device")
     plan_file = out / "plan.json"
     plan = json.loads(plan_file.read_text("utf-8")) if plan_file.is_file() else {}
     limit = until if plan else time.monotonic() + DRAWING * (until - time.monotonic())
