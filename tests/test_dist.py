@@ -204,7 +204,7 @@ def test_local_rank_zero_is_the_first_of_each_machine(monkeypatch: pytest.Monkey
 
 def test_devices_are_chosen_or_refused() -> None:
     assert dist.choose_device("cpu") == torch.device("cpu")
-    with pytest.raises(ValueError, match="train.device is 'gpu': use auto, cpu, cuda or"):
+    with pytest.raises(ValueError, match=r"train\.device is 'gpu': use auto, cpu, cuda or"):
         dist.choose_device("gpu", "train.device")
     if not torch.cuda.is_available():
         assert dist.choose_device("auto") == torch.device("cpu")
