@@ -93,7 +93,8 @@ def test_ten_bits_are_reduced_to_eight(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("transfer", "signal", "shown"), [("arib-std-b67", 180, 227), ("smpte2084", 148, 255)]
+    ("transfer", "signal", "shown"),
+    [("arib-std-b67", 180, 227), pytest.param("smpte2084", 148, 255, marks=pytest.mark.slow)],
 )
 def test_a_high_dynamic_range_is_mapped_to_the_standard_one(
     tmp_path: Path, transfer: str, signal: int, shown: int

@@ -28,7 +28,7 @@ def test_faces_of_every_size_are_found_in_synthetic_scenes() -> None:
     assert false <= 2
 
 
-@pytest.mark.parametrize("side", [40, 100, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("side", [100, *(pytest.param(side, marks=pytest.mark.slow) for side in (40, 300))])
 def test_orl_faces_are_found_in_synthetic_scenes(side: int) -> None:
     detector, generator = YuNet(), np.random.default_rng(side)
     shown = [scene(photo, side, generator) for photo in list(orl_photographs())[::20]]

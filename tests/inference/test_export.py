@@ -49,7 +49,7 @@ def check_recipe(recipe: str, weights: Path, pixels: torch.Tensor) -> None:
     torch.testing.assert_close(found, expected, atol=1e-4 * max(1.0, float(expected.abs().max())), rtol=0)
 
 
-@pytest.mark.parametrize("form", ["onnx", "program", "safetensors"])
+@pytest.mark.parametrize("form", ["onnx", pytest.param("program", marks=pytest.mark.slow), "safetensors"])
 def test_recipe_gives_the_embeddings_of_twenty_faces(
     form: str, faces: Path, model: Path, tmp_path: Path
 ) -> None:

@@ -55,6 +55,7 @@ def test_stage_runs_if_something_else_answers_at_the_servers_address(toy: Toy) -
     assert toy.starts("ingest") == 1
 
 
+@pytest.mark.slow
 def test_missing_shared_memory_is_reported_with_its_folder(workspace: Path) -> None:
     isolated = ("unshare", "--map-root-user", "--mount", "sh", "-c", READ_ONLY, "sh")
     if subprocess.run([*isolated, "true"], capture_output=True, check=False).returncode:

@@ -154,7 +154,9 @@ def test_byol_baseline_trains_and_loads(tmp_path: Path) -> None:
     assert fra.load(tmp_path / "out" / "model.safetensors").neck is None
 
 
-@pytest.mark.parametrize("backbone", ["timm:vit_tiny_patch16_224", "timm:convnext_atto"])
+@pytest.mark.parametrize(
+    "backbone", ["timm:vit_tiny_patch16_224", pytest.param("timm:convnext_atto", marks=pytest.mark.slow)]
+)
 def test_other_architectures_train_and_load(backbone: str, tmp_path: Path) -> None:
     metrics = run(tmp_path, epochs=1, optimizer="adamw", lr=1e-3, model=ModelConfig(backbone, 3, 16, 32))
     assert metrics["step"] == 4
@@ -238,7 +240,7 @@ def test_a_batch_with_a_diverging_loss_is_left_out(tmp_path: Path, caplog: pytes
     assert all(value.isfinite().all() for value in weights(tmp_path).values())
 
 
-@pytest.mark.parametrize("region_start_epoch", [1, 2])
+@pytest.mark.parametrize("region_start_epoch", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_divergence_around_the_start_of_regions_is_rolled_back(
     tmp_path: Path, region_start_epoch: int
 ) -> None:

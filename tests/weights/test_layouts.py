@@ -187,7 +187,9 @@ def same_features(file: Path, backbone: str, expected: Tensor, images: Tensor, o
     ("kind", "names"),
     [
         *(
-            pytest.param(kind, "of the file", marks=pytest.mark.slow if kind.startswith("dinov2") else ())
+            pytest.param(
+                kind, "of the file", marks=() if kind in ("vit", "mae", "convnext") else pytest.mark.slow
+            )
             for kind in CASES
         ),
         ("vit", "of the modules"),
@@ -307,7 +309,11 @@ ORIGINALS: dict[str, tuple[Any, str, int]] = {
 
 @pytest.mark.parametrize(
     ("kind", "prefix"),
-    [*((kind, "") for kind in ORIGINALS), ("MAE, original", "module."), ("timm", "module.")],
+    [
+        *(pytest.param(kind, "", marks=pytest.mark.slow if "; " in kind else ()) for kind in ORIGINALS),
+        ("MAE, original", "module."),
+        pytest.param("timm", "module.", marks=pytest.mark.slow),
+    ],
 )
 def test_original_names_give_the_same_features(kind: str, prefix: str, tmp_path: Path) -> None:
     make, backbone, size = ORIGINALS[kind]
@@ -368,6 +374,7 @@ def small_dinov2(registers: bool, **more: Any) -> dict[str, Tensor]:
     return dict(kind(kind.config_class(**vit(384, 12, 6, 518, 14, **more))).state_dict())
 
 
+@pytest.mark.slow
 def test_models_that_fit_are_proposed(tmp_path: Path) -> None:
     file, out = save(tmp_path, small_dinov2(registers=False)), tmp_path / "o.safetensors"
     wrong = (
@@ -448,6 +455,7 @@ def test_position_embeddings_of_another_grid_are_resized_as_timm_does(layout: st
     assert torch.allclose(stored, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_fixed_windows_and_sizes_are_refused_with_those_that_work(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"of 230×230 pixels \(.*\); sizes that it accepts: .*224.*: set --image-size"
