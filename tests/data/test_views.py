@@ -11,6 +11,7 @@ from torchvision.transforms.v2 import functional as tv
 from fra.data.views import views
 from fra.data.views.config import ViewsConfig
 from fra.data.views.crops import crop_box
+from fra.data.views.memory import RecycledMemory
 from fra.data.views.rng import epoch_key, uniforms
 from fra.data.views.views import Crops, Draws, Views
 
@@ -133,11 +134,25 @@ def test_compiled_views_equal_the_batched_ones(view: int, height: int, width: in
     crops[8:16] = crops[8:16, :, :, :1]  # greys
     draws = views.draw(config, epoch_key(0, 0), torch.arange(64), view)
     expected = views.photometric(crops, draws, config)
-    compiled = views.photometric_on_cpu(crops, draws, config)
+    compiled = views.photometric_on_cpu(crops, draws, config, RecycledMemory())
     # a value next to the threshold of solarising may fall on its other side
     far = (compiled - expected).abs() > 2e-5
     assert far.float().mean() < 2e-4
     assert not far[~draws.solarize].any()
+
+
+@pytest.mark.parametrize("layout", ["pairs", "channels first"])
+def test_compiled_views_do_not_depend_on_the_crops_memory(layout: str) -> None:
+    crops = torch.randint(0, 256, (9, 12, 10, 3), dtype=torch.uint8)
+    draws = views.draw(ViewsConfig(), epoch_key(0, 0), torch.arange(9), 0)
+    moved = torch.stack((crops.flip(0), crops), dim=1)[:, 1]  # as FFCV's batches of two crops of each image
+    if layout == "channels first":
+        moved = crops.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    assert not moved.is_contiguous()
+    expected, made = (
+        views.photometric_on_cpu(x, draws, ViewsConfig(), RecycledMemory()) for x in (crops, moved)
+    )
+    assert torch.equal(made, expected)
 
 
 def test_batched_views_read_nothing_back_from_the_device() -> None:
@@ -154,12 +169,35 @@ def test_compiled_views_do_not_depend_on_threads(threads: int) -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
-        whole = views.photometric_on_cpu(crops, draws, ViewsConfig())
+        whole = views.photometric_on_cpu(crops, draws, ViewsConfig(), RecycledMemory())
     finally:
         torch.set_num_threads(before)
-    assert torch.equal(
-        whole[:1], views.photometric_on_cpu(crops[:1], Draws(*(part[:1] for part in draws)), ViewsConfig())
-    )
+    one = Draws(*(part[:1] for part in draws))
+    assert torch.equal(whole[:1], views.photometric_on_cpu(crops[:1], one, ViewsConfig(), RecycledMemory()))
+
+
+def test_memory_is_used_again_only_when_nothing_refers_to_it() -> None:
+    memory = RecycledMemory()
+    first = memory.empty((4, 3, 8, 8))
+    address, part = first.data_ptr(), first[1, 2]
+    part.fill_(7)
+    del first
+    second = memory.empty((4, 3, 8, 8)).fill_(0)
+    assert second.data_ptr() != address
+    assert part.eq(7).all()
+    del part
+    assert memory.empty((2, 6, 8, 8)).data_ptr() == address  # another shape of the same size
+    assert memory.empty((5, 3, 8, 8)).shape == (5, 3, 8, 8)
+
+
+def test_a_batch_of_views_keeps_its_values_while_others_are_made() -> None:
+    crops = torch.randint(0, 256, (3, 8, 8, 3), dtype=torch.uint8)
+    batch, make = Crops(crops, crops, torch.arange(3)), Views(ViewsConfig(), seed=0)
+    kept = make(batch, 0, CPU)
+    before = [view.clone() for view in kept]
+    for epoch in range(1, 4):
+        make(batch, epoch, CPU)
+    assert all(map(torch.equal, kept, before))
 
 
 @pytest.mark.parametrize(

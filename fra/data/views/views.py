@@ -19,11 +19,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from fra.data.views import cpu
 from fra.data.views.config import ViewsConfig
+from fra.data.views.memory import RecycledMemory
 from fra.data.views.rng import epoch_key, uniforms
 from fra.parallel import cores
 
@@ -204,22 +206,33 @@ def photometric(crops_BHWC: Tensor, draws: Draws, config: ViewsConfig) -> Tensor
     return normalize(images, config.mean, config.std)
 
 
-def photometric_on_cpu(crops_BHWC: Tensor, draws: Draws, config: ViewsConfig) -> Tensor:
-    """One normalised view of each crop, as `photometric`, but by compiled code in CPU threads."""
+def crops_in_a_row(crops_BHWC: Tensor) -> tuple[NDArray[np.uint8], int]:
+    """The memory of the crops (N,), and the number of bytes from one crop to the next; copied only where needed."""
+    crops = crops_BHWC if crops_BHWC[0].is_contiguous() else crops_BHWC.contiguous()
+    step, size = crops.stride(0), crops[0].numel()
+    return crops.as_strided((step * (len(crops) - 1) + size,), (1,)).numpy(), step
+
+
+def photometric_on_cpu(
+    crops_BHWC: Tensor, draws: Draws, config: ViewsConfig, memory: RecycledMemory
+) -> Tensor:
+    """One normalised view of each crop in `memory`, as `photometric`, but by compiled code in CPU threads."""
     count, height, width, channels = crops_BHWC.shape
-    out = torch.empty((count, channels, height, width))
+    out = memory.empty((count, channels, height, width))
     masks = torch.stack((draws.flip, draws.jitter, draws.grey, draws.blur, draws.solarize), dim=1)
     factors = torch.stack((draws.brightness, draws.contrast, draws.saturation, draws.hue, draws.sigma), dim=1)
-    arrays = [tensor.numpy() for tensor in (crops_BHWC, masks, factors, draws.order, out)]
+    pixels, step = crops_in_a_row(crops_BHWC)
+    arrays = [tensor.numpy() for tensor in (masks, factors, draws.order, out)]
     mean, std = np.array(config.mean, dtype=np.float32), np.array(config.std, dtype=np.float32)
 
     def process(part: slice) -> None:
-        crops, mask, factor, order, view = (array[part] for array in arrays)
-        cpu.photometric(crops, mask, factor, order, config.blur_sigma[1], mean, std, view)
+        mask, factor, order, view = (array[part] for array in arrays)
+        first = pixels[part.start * step :]
+        cpu.photometric(first, step, mask, factor, order, config.blur_sigma[1], mean, std, view)
 
     threads = min(cores(), count)
     if threads == 1:
-        process(slice(None))
+        process(slice(0, count))
     else:
         edges = np.linspace(0, count, PARTS_PER_THREAD * threads + 1).astype(int)
         parts = [slice(a, b) for a, b in itertools.pairwise(edges.tolist()) if a < b]
@@ -234,11 +247,13 @@ class Views:
     def __init__(self, config: ViewsConfig, seed: int) -> None:
         self.config = config
         self.seed = seed
+        self._memory = RecycledMemory()
 
     def __call__(self, crops: Crops, epoch: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """The two normalised views (B, 3, H, W), float32, of the crops of a batch, on `device`."""
         key = epoch_key(self.seed, epoch)
-        make = photometric_on_cpu if device.type == "cpu" else photometric
+        on_cpu = device.type == "cpu"
+        make = partial(photometric_on_cpu, memory=self._memory) if on_cpu else photometric
         pair = (crops.first_BHWC, crops.second_BHWC)
         moved = [crop.to(device, non_blocking=True) for crop in pair]  # both transfers before any computation
         first, second = (
