@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from rich.console import Console
+from scipy import stats
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from support.workspace import ROOT
@@ -210,7 +211,7 @@ def test_differences_of_seeds_are_paired_and_have_an_interval_of_their_own() -> 
     assert results.beyond_chance(results.table(values))["conclusion"].iloc[0] == 0, "seeds disagree"
 
 
-def test_correlations_are_with_better_backbones() -> None:
+def test_measures_are_correlated_with_better_backbones() -> None:
     models = list("abcd")
     table = pd.DataFrame(
         {
@@ -221,11 +222,34 @@ def test_correlations_are_with_better_backbones() -> None:
         }
     )
     measured = pd.DataFrame(
-        {"model": models, "seed": 0, "rankme": [1, 2, 3, 4.0], "alignment": [2, 1, 4, 3.0]}
+        {
+            "model": models,
+            "seed": 0,
+            "rankme": [1, 2, 3, 4.0],
+            "alignment": [2, 1, 4, 3.0],  # lower is better
+            "alpha_req": [0.2, 0.5, 1.4, 1.1],  # near 1 is better
+        }
     )
     found = results.correlations(measured, table).set_index("metric")
-    assert found["rankme"].to_dict() == pytest.approx({"nme": 1, "open_mouth": -1})
-    assert found.loc["nme", "alignment"] == pytest.approx(0.6)
+    measures = ["rankme", "alignment", "alpha_req"]
+    assert dict(found.loc["nme", measures]) == pytest.approx({"rankme": 1, "alignment": -0.6, "alpha_req": 1})
+    assert found.loc["open_mouth", "rankme"] == pytest.approx(-1)
+    assert list(found["models"]) == [4, 4]
+    assert found.loc["nme", "rankme_low"] == pytest.approx(1)
+
+
+def test_the_interval_of_a_rank_correlation_covers_the_true_one() -> None:
+    low, high = results.spearman_interval(0.5, 28)  # by hand: atanh(0.5) -/+ 1.96 * sqrt(1.125 / 25)
+    assert (low, high) == pytest.approx((0.1327, 0.7465), abs=1e-4)
+    generator = np.random.default_rng(0)
+    truth = 6 / np.pi * np.arcsin(0.7 / 2)  # Spearman's rho of normal pairs with correlation 0.7
+    covered = []
+    for _ in range(1000):
+        x, y = generator.multivariate_normal([0, 0], [[1, 0.7], [0.7, 1]], 20).T
+        low, high = results.spearman_interval(float(stats.spearmanr(x, y).statistic), 20)
+        covered.append(low <= truth <= high)
+    assert 0.93 < np.mean(covered) < 0.98
+    assert all(np.isnan(results.spearman_interval(0.5, 3)))
 
 
 def test_tables_name_what_differs_beyond_chance(compared: Compared) -> None:

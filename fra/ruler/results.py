@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -28,6 +28,12 @@ VIEWS = ViewsConfig(crop_scale=(0.5, 1.0), blur_sigma=(0.1, 1.0))
 Values: TypeAlias = dict[tuple[str, int, str], dict[int, Array]]
 ERRORS = ("nme", "yaw", "pitch")
 """Metrics of which lower values are better."""
+GOODNESS: dict[str, Callable[[pd.Series], pd.Series]] = {
+    "alignment": lambda value: -value,
+    "uniformity": lambda value: -value,
+    "alpha_req": lambda value: -(value - 1).abs(),
+}
+"""What is higher for a better backbone, according to the measure's authors, where it is not the measure itself."""
 FIT = ["model", "seed", "labels", "draw"]
 """The columns that identify a fit."""
 
@@ -132,22 +138,43 @@ def beyond_chance(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def correlations(measured: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
-    """Return the rank correlation of each label-free measure with each metric over the models: 1, a perfect predictor.
+    """Return how well each label-free measure predicts each metric over the models: Spearman's rank correlation.
 
-    Errors count negatively, so that 1 means: the higher the measure, the better the backbone.
+    1: the measure orders backbones as the metric does, −1: in reverse. Columns `<measure>`, `<measure>_low` and
+    `<measure>_high` (95 % over models, see `spearman_interval`), and the number of models.
 
     Args:
         measured: The measures of each backbone, with its `model`; seeds are averaged.
         results: See `table`.
     """
     means = measured.drop(columns="seed").groupby("model").mean()
+    means = means.assign(
+        **{name: goodness(means[name]) for name, goodness in GOODNESS.items() if name in means}
+    )
     rows = []
     for (metric, labels), part in results.groupby(["metric", "labels"], sort=False):
         value = part.set_index("model")["value"].reindex(means.index)
         sign = -1 if metric in (*ERRORS, PHOTOGRAPHS) else 1
-        found = {name: means[name].rank().corr((sign * value).rank()) for name in means}
-        rows.append({"metric": metric, "labels": labels} | found)
+        row: dict[str, Any] = {"metric": metric, "labels": labels, "models": len(means)}
+        for name in means:
+            found = means[name].rank().corr((sign * value).rank())
+            low, high = spearman_interval(found, len(means))
+            row |= {str(name): found, f"{name}_low": low, f"{name}_high": high}
+        rows.append(row)
     return pd.DataFrame(rows)
+
+
+def spearman_interval(correlation: float, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a rank correlation over `count` pairs; NaN for fewer than four.
+
+    Fisher's z with the variance (1 + r² / 2) / (n − 3) (Bonett and Wright 2000, "Sample size requirements for
+    estimating Pearson, Kendall and Spearman correlations", Psychometrika 65).
+    """
+    if count < 4 or math.isnan(correlation):
+        return math.nan, math.nan
+    centre = math.atanh(max(-1 + 1e-12, min(1 - 1e-12, correlation)))
+    margin = stats.norm.ppf(0.975) * math.sqrt((1 + correlation**2 / 2) / (count - 3))
+    return math.tanh(centre - margin), math.tanh(centre + margin)
 
 
 def run(

@@ -83,10 +83,15 @@ def measures(measured: pd.DataFrame) -> Table:
 
 def correlations(found: pd.DataFrame) -> Table:
     """Return how well each measure predicts each metric over the models (`fra.ruler.results.correlations`)."""
-    table = Table("rank correlation with a better …", *MEASURES.values())
+    table = Table(f"rank correlation over {found['models'].max()} backbones (95 %)", *MEASURES.values())
     for row in found.to_dict("records"):
         metric = METRICS[str(row["metric"])]
-        cells = (f"{row[measure]:+.2f}".replace("-", "−") for measure in MEASURES)
+        cells = (
+            f"{row[measure]:+.2f} ({row[f'{measure}_low']:+.2f} … {row[f'{measure}_high']:+.2f})".replace(
+                "-", "−"
+            )
+            for measure in MEASURES
+        )
         table.add_row(f"{metric.label}, {row['labels']:,} labels", *cells)
     return table
 
