@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -50,12 +49,12 @@ def test_the_page_states_the_stored_metrics(metric: str, stored: pd.DataFrame) -
         assert cell == pytest.approx([difference["low"], difference["high"]], abs=close), other
 
 
-def computed(folder: Path) -> pd.DataFrame:
-    """The metrics of the stored predictions of a folder."""
+def computed(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The metrics of stored predictions."""
     rows = synthetic.read_annotations()
     truth = pd.DataFrame([dict(row.measures) | dict(row.labels) for row in rows.values()], index=list(rows))
     assert OPEN_MOUTH in truth
-    return results.compare(pd.read_parquet(folder / "predictions.parquet"), truth.astype(float))
+    return results.compare(predictions, truth.astype(float))
 
 
 def test_stored_values_follow_from_the_predictions(
@@ -63,7 +62,7 @@ def test_stored_values_follow_from_the_predictions(
 ) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(results, "RESAMPLES", 2)
-    found = computed(STORED)
+    found = computed(pd.read_parquet(STORED / "predictions.parquet"))
     keys = ["model", "metric", "labels"]
     assert found[keys].equals(stored[keys])
     np.testing.assert_allclose(found["value"], stored["value"], rtol=1e-6)
@@ -74,9 +73,86 @@ def test_stored_intervals_follow_from_the_predictions(
     stored: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    found = computed(STORED)
+    found = computed(pd.read_parquet(STORED / "predictions.parquet"))
     for column in ("value", "low", "high"):
         np.testing.assert_allclose(found[column], stored[column], rtol=1e-6, atol=1e-9)
+
+
+SHORT = {
+    "nme": ("NME of landmarks in %", 100, 2, 2),
+    "yaw": ("yaw error in °", 1, 1, 2),
+    "pitch": ("pitch error in °", 1, 1, 2),
+    "open_mouth": ("open mouth, AUC", 1, 3, 3),
+    "brow_raise": ("R² of brow raise", 1, 2, 2),
+    "lip_corner_pull": ("R² of lip corner pull", 1, 2, 2),
+    "jaw_drop": ("R² of jaw drop", 1, 2, 2),
+    "mouth_width": ("R² of mouth width", 1, 2, 2),
+}
+ADAPTED_WITH = {"released": "demo", "random:0": "random:0", "random:1": "random:1"}
+"""Models that the adapted weights are compared with, and their names in the predictions of the released weights."""
+
+
+@pytest.fixture(scope="module")
+def adapted() -> pd.DataFrame:
+    return pd.read_csv(STORED / "adapted.csv")
+
+
+@pytest.mark.parametrize("metric", SHORT)
+def test_the_page_states_the_metrics_of_the_adapted_weights(metric: str, adapted: pd.DataFrame) -> None:
+    label, scale, digits, of_differences = SHORT[metric]
+    text = (ROOT / "docs/results/ruler.md").read_text().replace("−", "-")
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {label} ")]
+    cells = [[float(number) for number in re.findall(r"-?\d+\.\d+", cell)] for cell in line.split("|")[2:-1]]
+    table = (
+        adapted[adapted["metric"] == metric].set_index(["model", "labels"])[["value", "low", "high"]] * scale
+    )
+    assert cells[0] == pytest.approx(list(table.loc["adapted", "value"]), abs=0.51 * 10**-digits)
+    for other, cell in zip(ADAPTED_WITH, cells[1:], strict=True):
+        row = table.loc[(f"adapted - {other}", 400)]
+        assert cell == pytest.approx([row["low"], row["high"]], abs=0.51 * 10**-of_differences), other
+
+
+def test_the_page_states_where_the_adapted_weights_are_better(adapted: pd.DataFrame) -> None:
+    found = results.beyond_chance(adapted).set_index(["model", "labels", "metric"])
+    found = found["conclusion"].sort_index()
+    for other in ("random:0", "random:1"):
+        assert (found[f"adapted - {other}", 100] == 1).all()
+        assert (found[f"adapted - {other}", 400].drop("open_mouth") == 1).all()
+        assert found[f"adapted - {other}", 400, "open_mouth"] < 1
+    assert set(found["adapted - released", 400].drop("yaw")) == {-1}
+    assert found["adapted - released", 400, "yaw"] == 1
+
+
+def of_adapted() -> pd.DataFrame:
+    """The metrics of the adapted weights and of those that they are compared with, from the stored predictions."""
+    others = pd.read_parquet(STORED / "predictions.parquet")
+    parts = [pd.read_parquet(STORED / "adapted.parquet")]
+    parts += [
+        others[(others["model"] == name) & others["labels"].isin([100, 400])].assign(model=model)
+        for model, name in ADAPTED_WITH.items()
+    ]
+    return computed(pd.concat(parts, ignore_index=True))
+
+
+def test_stored_values_of_the_adapted_weights_follow_from_the_predictions(
+    adapted: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(results, "RESAMPLES", 2)
+    keys = ["model", "metric", "labels"]
+    found = of_adapted()
+    assert found[keys].equals(adapted[keys])
+    np.testing.assert_allclose(found["value"], adapted["value"], rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_stored_intervals_of_the_adapted_weights_follow_from_the_predictions(
+    adapted: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    found = of_adapted()
+    for column in ("value", "low", "high"):
+        np.testing.assert_allclose(found[column], adapted[column], rtol=1e-6, atol=1e-9)
 
 
 def test_the_page_states_the_cross_test() -> None:

@@ -10,8 +10,8 @@ from rich.table import Table
 from fra.report.headline import Metric
 from fra.ruler.fit import MINUS
 
-MODELS = 4
-"""Least number of models of which correlations are printed."""
+MODELS = 8
+"""Least number of models of which correlations are computed: over fewer, their intervals say nothing."""
 
 METRICS = {
     "nme": Metric("Landmarks, NME", scale=100, unit="%", digits=2),
@@ -82,17 +82,20 @@ def measures(measured: pd.DataFrame) -> Table:
 
 
 def correlations(found: pd.DataFrame) -> Table:
-    """Return how well each measure predicts each metric over the models (`fra.ruler.results.correlations`)."""
-    table = Table(f"rank correlation over {found['models'].max()} backbones (95 %)", *MEASURES.values())
-    for row in found.to_dict("records"):
-        metric = METRICS[str(row["metric"])]
+    """Return how well each measure predicts each metric over the models, with the largest number of labels.
+
+    `found` as `fra.ruler.results.correlations` returns it.
+    """
+    labels = found["labels"].max()
+    table = Table(f"rank correlation, {labels:,} labels", *MEASURES.values())
+    for row in found[found["labels"] == labels].to_dict("records"):
         cells = (
-            f"{row[measure]:+.2f} ({row[f'{measure}_low']:+.2f} … {row[f'{measure}_high']:+.2f})".replace(
+            f"{row[measure]:+.2f}\n{row[f'{measure}_low']:+.2f}…{row[f'{measure}_high']:+.2f}".replace(
                 "-", "−"
             )
             for measure in MEASURES
         )
-        table.add_row(f"{metric.label}, {row['labels']:,} labels", *cells)
+        table.add_row(f"{METRICS[str(row['metric'])].label}\n95 %, {row['models']} backbones", *cells)
     return table
 
 

@@ -24,6 +24,7 @@ NOT_RUN = {
     "fra import-weights": "needs another checkpoint; tests/weights makes them",
     "fra transfer baseline": "needs an experiment of that name; tests/pipelines",
     "fra transfer pool": "needs several pre-trainings; tests/transfer/test_pool.py",
+    "fra transfer ruler": "takes minutes, and needs files of trainings; tests/test_ruler.py",
     "fra export onnx": "tests/inference/test_export.py",
     "fra push": "needs an account; tests/inference/test_huggingface.py",
 }
