@@ -18,7 +18,7 @@ from pipelines.project.dataset import selected_dataset, withdrawn_people
 from pipelines.project.executor import executor_of
 from pipelines.project.mirror import mirror
 from pipelines.repo.code_deps import module_hash
-from pipelines.sections import ParamsError, key_lists
+from pipelines.sections import ParamsError, check_lists, key_lists
 from pipelines.stage import logger, main
 
 PLACE = {"source", "photo.seconds"}
@@ -60,9 +60,10 @@ def places(records: pd.DataFrame) -> str:
     return " and ".join([*words, f"{len(frames):,} frames of {frames.nunique():,} videos"])
 
 
-def check_lists() -> None:
-    """Raises ParamsError where dvc.yaml depends on other lists of keys than the parameters name, as after an edit."""
+def check_key_lists() -> None:
+    """Raises ParamsError where a list of keys is missing, or dvc.yaml depends on others than the parameters name."""
     values = params.read()
+    check_lists(values["dataset"], values["benchmarks"])
     expected = key_lists(values["dataset"], values["benchmarks"])
     if values["key_lists"] != expected:
         raise ParamsError(f"params.yaml: key_lists must be {expected}, to fit dataset and benchmarks")
@@ -87,7 +88,7 @@ def ingest() -> None:
     Images of an embedded set are kept between runs, so that only new ones are made.
     """
     config = selected_dataset()
-    check_lists()
+    check_key_lists()
     withdrawn = withdrawn_people(config.name)
     raw, state = paths.raw(config.name), paths.WORK / "raw" / config.name
     embedded = datasets.is_embedded(config)

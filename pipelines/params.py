@@ -30,6 +30,7 @@ from pipelines.sections import (
     INIT_CHECK,
     SECTIONS,
     ParamsError,
+    check_lists,
     listing,
     resolve,
 )
@@ -175,7 +176,7 @@ def check_sections(overrides: list[str], path: Path, conf: Path) -> None:
 
     Raises:
         ParamsError: A value has the wrong type or is out of range, no stage reads it, the backbone does not take images
-            of data.image_size, or train.init has another backbone.
+            of data.image_size, train.init has another backbone, or a list of keys is missing.
     """
     classes = {}
     for override in overrides:
@@ -195,6 +196,7 @@ def check_sections(overrides: list[str], path: Path, conf: Path) -> None:
     for name, dotted in classes.items():
         parse(name, resolve(dotted), subsection(name, values))
     check_names(values)
+    check_lists(values["dataset"], values["benchmarks"])
     check_init(values["train"]["init"], values["model"]["backbone"])
     name, size = str(values["model"]["backbone"]), values["data"]["image_size"]
     if name.startswith("timm:"):  # many of timm's models take images of one size only

@@ -106,6 +106,19 @@ def key_lists(dataset: Mapping[str, Any], benchmarks: Mapping[str, Any]) -> dict
     }
 
 
+def check_lists(dataset: Mapping[str, Any], benchmarks: Mapping[str, Any]) -> None:
+    """Raises ParamsError where a list of keys is missing: DVC, which depends on it, would name the path alone."""
+    sections = {"dataset": dataset} | {f"benchmarks.{name}": config for name, config in benchmarks.items()}
+    for section, config in sections.items():
+        for name in ("only", "exclude"):
+            path = config.get(name)
+            if path and not Path(path).is_file():
+                raise ParamsError(
+                    f"{section}.{name}={path}: no such list of keys in {Path.cwd()}: write it (`fra curate -o`, or a "
+                    f"selection saved from the atlas), correct the path, or choose parameters without {section}.{name}"
+                )
+
+
 def listing(name: str) -> Iterator[str]:
     """Yields a line per parameter of a section: its name, default, range and meaning.
 

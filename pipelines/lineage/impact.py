@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
+from fra.data.datasets.key_lists import LEFT_OUT
 from fra.files import read_parquet, sha256
 from pipelines.project import paths
 from pipelines.repo import experiments as history
@@ -56,20 +58,28 @@ def read_rows(manifest: Path) -> pd.DataFrame:
     return read_parquet(manifest, columns=[name for name in COLUMNS if name in known])
 
 
+def images(root: Path) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yields each data set's name and images: those of its manifest, and those lists leave out (without a split)."""
+    manifests = {path.stem: path for path in (root / "data/manifest").glob("*.parquet")}
+    left_out = {path.parent.name: path for path in (root / "data/raw").glob(f"*/{LEFT_OUT}")}
+    for name in sorted(manifests | left_out):
+        tables = [read_rows(files[name]) for files in (manifests, left_out) if name in files]
+        yield name, pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS)
+
+
 def find(root: Path, subject: Subject) -> dict[str, pd.DataFrame]:
     """The rows of each data set that show an image or person, by the name of the data set.
 
     Raises:
-        LineageError: no manifest has such a row.
+        LineageError: no data set has such a row.
     """
     found = {}
     examples: list[str] = []
-    for manifest in sorted((root / "data/manifest").glob("*.parquet")):
-        table = read_rows(manifest)
+    for name, table in images(root):
         rows = subject.rows(table)
         examples += [str(example) for example in table[subject.column].dropna().unique()[:3]]
         if len(rows):
-            found[manifest.stem] = rows
+            found[name] = rows
     if not found:
         known = f" (such as {', '.join(examples)})" if examples else ": there is no manifest"
         raise LineageError(f"no data set has an image with {subject.column} {subject.value!r}{known}")
@@ -79,8 +89,9 @@ def find(root: Path, subject: Subject) -> dict[str, pd.DataFrame]:
 def impact(column: str, value: str, root: Path = Path()) -> dict[str, Any]:
     """Everything that was made from an image (column "key") or a person (column "person"), as plain data.
 
-    These are the shard and beton that contain the image, and the outputs of all stages that read files of its data set.
-    An experiment counts where its own manifest has the image, or is no longer in DVC's cache.
+    These are the shard and beton that contain the image, and the outputs of all stages that read files of its data set;
+    of images that lists of keys leave out (`left_out`), only the output of `ingest`. An experiment counts where its own
+    manifest has the image, or is no longer in DVC's cache.
 
     Raises:
         LineageError: no data set has the image or person.
@@ -88,15 +99,20 @@ def impact(column: str, value: str, root: Path = Path()) -> dict[str, Any]:
     stages, subject = read(root), subject_of(column, value)
     answer: dict[str, Any] = {column: value, "datasets": {}}
     for name, rows in find(root, subject).items():
-        written = paths.of_dataset(name)
+        listed = rows["split"].notna()
+        written = paths.of_dataset(name) if listed.any() else [paths.raw(name).as_posix()]
         makers = [stage for stage in stages.values() if set(stage.outs) & set(written)]
-        dependent = makers + below(stages, written)
+        dependent = makers + below(stages, written) if listed.any() else makers
+        artifacts = {path: digest for stage in dependent for path, digest in sorted(stage.outs.items())}
+        if not listed.any():
+            artifacts = {path: artifacts[path] for path in written if path in artifacts}
         answer["datasets"][name] = {
             "images": sorted(rows["key"]),
+            "left_out": sorted(rows.loc[~listed, "key"]),
             "shards": sorted(f"data/shards/{name}/{shard}" for shard in rows["shard"].dropna().unique()),
-            "betons": sorted(f"data/beton/{name}/{split}.beton" for split in rows["split"].unique()),
+            "betons": sorted(f"data/beton/{name}/{split}.beton" for split in rows["split"].dropna().unique()),
             "stages": list(dict.fromkeys(stage.name for stage in dependent)),
-            "artifacts": {path: digest for stage in dependent for path, digest in sorted(stage.outs.items())},
+            "artifacts": artifacts,
             "experiments": experiments(name, subject, root),
         }
     return answer

@@ -17,6 +17,7 @@ from pipelines.orchestration.environment import PARENT_TASK_RUN
 from pipelines.orchestration.workspace import ProcessResult, Workspace
 from pipelines.repo import graph
 from pipelines.repo.graph import Plan, Stage
+from pipelines.sections import check_lists
 
 Log: TypeAlias = Logger | LoggerAdapter[Any]
 
@@ -121,12 +122,15 @@ def prepare(workspace: Workspace, targets: list[str], timeouts: dict[str, float]
 
     Raises:
         ValueError: a target or a key of `timeouts` is not a stage; the message names the stages.
+        ParamsError: a list of keys is missing.
     """
+    values = params.read()
+    check_lists(values["dataset"], values.get("benchmarks") or {})
     plan = graph.read(targets)
     known = {part for stage in plan.stages for part in (stage.name, stage.name.partition("@")[0])} | {"push"}
     if unknown := timeouts.keys() - known:
         raise ValueError(f"timeouts: no stage {', '.join(sorted(unknown))}: use {', '.join(sorted(known))}")
-    root = params.read()["dataset"]["root"]
+    root = values["dataset"]["root"]
     current = f"{root} {fingerprint.of_folder(Path(root).expanduser())}" if root else None
     if current is not None and fingerprint.is_stored(INGESTED, current):
         current = None

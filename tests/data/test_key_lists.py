@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from fra.data.datasets.ingest import ingest
-from fra.data.datasets.key_lists import read_keys, select
+from fra.data.datasets.key_lists import LEFT_OUT, read_keys, select
 from fra.data.datasets.records import DatasetConfig
 from fra.data.shards import write as shards
 from fra.data.shards.config import ShardConfig
@@ -109,9 +109,12 @@ def test_an_image_that_comes_back_is_sharded_once(faces: Path, tmp_path: Path) -
     everything, tars = write(None)
     first = everything.loc[everything["shard"] == "train-000000.tar", "key"].tolist()[:5]
     less, changed = write(listed(tmp_path, *first))
+    left_out = tmp_path / "raw" / LEFT_OUT
+    assert pd.read_parquet(left_out)["key"].tolist() == sorted(first)
     assert set(everything["key"]) - set(less["key"]) == set(first)
     assert {name for name in tars if tars[name] != changed[name]} == {"train-000000.tar"}
     again, _ = write(None)
+    assert not left_out.exists()
     assert sorted(again["key"]) == sorted(everything["key"])
     assert sorted(again["index"]) == sorted(everything["index"])
     unchanged = everything.set_index("key")["sha256"].dropna()

@@ -10,7 +10,7 @@ import pytest
 from support.workspace import make_workspace, run, run_fra
 
 from pipelines.repo.hashes import md5
-from pipelines.sections import key_lists
+from pipelines.sections import ParamsError, check_lists, key_lists
 
 DVC = (sys.executable, "-m", "dvc")
 MANIFEST = "data/manifest/orl.parquet"
@@ -24,14 +24,26 @@ def test_stages_depend_on_the_lists_of_their_data_set() -> None:
     }
 
 
+def test_a_missing_list_is_named_with_its_parameter_and_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").touch()
+    there, missing = {"only": str(tmp_path / "mine.txt"), "exclude": None}, {"exclude": "no.txt"}
+    check_lists(there, {"orl": there})
+    for arguments, named in (((missing, {}), "dataset"), ((there, {"orl": missing}), "benchmarks.orl")):
+        with pytest.raises(ParamsError, match=rf"^{named}\.exclude=no\.txt: no such list .*: write it"):
+            check_lists(*arguments)
+
+
 @pytest.mark.slow
 def test_an_edited_list_changes_the_data_set_and_the_lineage(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("key,cluster\ns1/1,cluster 0\ns2/3,cluster 1\n")
     place = make_workspace(tmp_path, "dataset.exclude=list.csv")
-    missing = run(place, *DVC, "repro", "shard")
-    assert missing.returncode
-    assert "list.csv" in missing.stdout
-
-    (place / "list.csv").write_text("key,cluster\ns1/1,cluster 0\ns2/3,cluster 1\n")
+    (place / "list.csv").rename(place / "moved.csv")
+    for entry in ([*DVC, "repro", "shard"], [sys.executable, "-m", "pipelines.run", "shard"]):
+        missing = run(place, *entry)
+        assert missing.returncode
+        assert "list.csv" in missing.stdout
+    assert "error: dataset.exclude=list.csv: no such list of keys" in missing.stdout
+    (place / "moved.csv").rename(place / "list.csv")
     done = run(place, *DVC, "repro", "shard")
     assert done.returncode == 0, done.stdout
     assert "orl: exclude=list.csv: 398 of 400 images are left" in done.stdout

@@ -100,6 +100,7 @@ def test_what_cannot_be_kept_is_refused(conf: Path, tmp_path: Path) -> None:
         "transfer.finetune.batch_size=1": r"^transfer\.finetune\.batch_size: must be greater than or equal to 2",
         "views.crop_scale=[0.9,0.2]": r"^views\.crop_scale: the smaller number must be first, got \[0\.9, 0\.2\]",
         "+transfer.labels.age=[old]": r"^transfer\.labels\.age\.\[key\]: there is no task 'age'; choose of ",
+        "dataset.only=no/list.txt": r"^dataset\.only=no/list\.txt: no such list of keys in .*: write it",
         "dataset.name=a/b": r"^dataset: name is 'a/b': use letters",
         "+nosuch.x=1": r"^'\+nosuch.x=1': no stage reads 'nosuch'; sections are dataset, ",
         "+data.batches=7": r"^data\.batches: no such parameter",

@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 from support.workspace import run, run_fra
 
+from fra.data.datasets.key_lists import LEFT_OUT, write_left_out
 from pipelines.lineage.checks.people import stale
+from pipelines.lineage.impact import impact
 from pipelines.lineage.verify import verify
 from pipelines.lineage.withdraw import delete_caches, file_name, leftovers, withdraw
 from pipelines.project.dataset import read_withdrawal, withdrawn_people
@@ -72,6 +74,42 @@ def test_a_second_withdrawal_says_when_the_first_was(workspace: Path) -> None:
     assert done.stdout.startswith("error: s3 is already withdrawn, from orl on ")
     assert "by A. Officer" in done.stdout
     assert (workspace / "data/withdrawn/orl/s3.json").read_bytes() == before
+
+
+def test_a_person_whose_images_are_all_left_out_can_be_withdrawn(tmp_path: Path) -> None:
+    """Lists of keys take them out of the manifest, but their photographs are still in the raw folder."""
+    manifest = tmp_path / "data/manifest/orl.parquet"
+    manifest.parent.mkdir(parents=True)
+    rows = {"key": ["s3/1"], "person": ["s3"], "source": ["s3/1.png"]}
+    kept = pd.DataFrame(
+        rows | {"split": ["train"], "shard": ["train-000000.tar"], "index": [0], "sha256": ["0"]}
+    )
+    kept.to_parquet(manifest)
+    left_out = pd.DataFrame(
+        {name: [values[0].replace("s3", "s50"), values[0] + "x"] for name, values in rows.items()}
+    )
+    left_out["person"] = ["s50", "s3"]
+    write_left_out(left_out, tmp_path / "data/raw/orl" / LEFT_OUT)
+    outs = {"ingest": "data/raw/orl", "shard": "data/manifest/orl.parquet"}
+    reads = {"ingest": "data/withdrawn", "shard": "data/raw/orl"}
+    stages = {
+        name: {
+            "cmd": name,
+            "deps": [{"path": reads[name], "md5": "1"}],
+            "outs": [{"path": outs[name], "md5": "2"}],
+        }
+        for name in outs
+    }
+    (tmp_path / "dvc.lock").write_text(json.dumps({"stages": stages}))
+    found = impact("person", "s50", tmp_path)["datasets"]["orl"]
+    assert (found["images"], found["left_out"], found["stages"]) == (["s50/1"], ["s50/1"], ["ingest"])
+    assert found["artifacts"] == {"data/raw/orl": "2"}
+    assert (found["betons"], found["shards"]) == ([], [])
+    partly = impact("person", "s3", tmp_path)["datasets"]["orl"]
+    assert (partly["images"], partly["left_out"]) == (["s3/1", "s3/1x"], ["s3/1x"])
+    assert set(partly["artifacts"]) == set(outs.values())
+    record = read_withdrawal(withdraw("s50", "A. Officer", tmp_path)[0])
+    assert (record["images"], record["stale"]) == (1, {"data/raw/orl": "2"})
 
 
 @pytest.mark.parametrize("by", ["", "  "])

@@ -32,7 +32,7 @@ from fra.data.datasets.adapters import (
 from fra.data.datasets.checks import check_links, check_names, stat_all, without_repeats
 from fra.data.datasets.faces import face_records
 from fra.data.datasets.frames import Frames, FrameStore, with_frames, without_videos
-from fra.data.datasets.key_lists import select
+from fra.data.datasets.key_lists import LEFT_OUT, select, write_left_out
 from fra.data.datasets.photos import search_photos
 from fra.data.datasets.record_table import FileStamp, table_of
 from fra.data.datasets.records import DatasetConfig, Record, hash_fraction, root_of
@@ -182,7 +182,8 @@ def ingest(
     measure.<Name> (Float64), landmarks, and, where the set has them, box (left, top, right, bottom), span (in a tar)
     and content (image files from a table).
 
-    The lists `dataset.only` and `dataset.exclude` are applied last, so that they never change the key of another image.
+    The lists `dataset.only` and `dataset.exclude` are applied last, so that they never change the key of another image;
+    what they leave out is listed in `LEFT_OUT`.
 
     Args:
         config: The data set.
@@ -220,9 +221,10 @@ def ingest(
     table = table_of(records, stamps).sort_values("key", ignore_index=True)
     if search is not None:
         table = faces_of(table, root, config, search)
-    table = select(table, config, trains)
-    write_parquet(table, raw / "records.parquet")
-    return table
+    selected = select(table, config, trains)
+    write_left_out(table[~table["key"].isin(selected["key"])], raw / LEFT_OUT)
+    write_parquet(selected, raw / "records.parquet")
+    return selected
 
 
 def files_of(config: DatasetConfig, records: list[Record]) -> list[str]:

@@ -14,9 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fra.data.datasets.records import SPLITS, DatasetConfig
-from fra.files import read_csv
+from fra.files import read_csv, write_parquet
 
 logger = logging.getLogger(__name__)
+
+LEFT_OUT = "left_out.parquet"
+"""Next to the records: the images that lists leave out, so that they and the people in them are still found."""
 
 
 def select(table: pd.DataFrame, config: DatasetConfig, trains: bool = False) -> pd.DataFrame:
@@ -56,6 +59,15 @@ def select(table: pd.DataFrame, config: DatasetConfig, trains: bool = False) -> 
             logger.warning(text)
     logger.info("%s: %s: %s of %s images are left", config.name, lists, f"{kept.sum():,}", f"{len(kept):,}")
     return selected
+
+
+def write_left_out(table: pd.DataFrame, path: Path) -> None:
+    """Writes the images, with their people, that lists leave out; without any, there is no file."""
+    if table.empty:
+        path.unlink(missing_ok=True)
+        return
+    names = [name for name in ("key", "person", "source", "photo.sha256") if name in table]
+    write_parquet(table[names], path)
 
 
 def is_listed(keys: pd.Series, path: Path, where: str) -> np.ndarray:
