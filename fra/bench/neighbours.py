@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from fra.bench.measure import comparison
-from fra.gallery.files import Gallery, read, write
+from fra.gallery.embed import PART
+from fra.gallery.files import Gallery, read, table_of, write_tables
 from fra.gallery.neighbours import (
     Neighbours,
-    best,
     by_index,
     index_path,
     mean_of,
+    nearer,
+    nothing_near,
     open_index,
     unit,
     write_index,
@@ -55,17 +58,17 @@ def exact(
     known: Gallery, mean_D: NDArray[np.float32], query_QD: NDArray[np.float32], count: int
 ) -> Neighbours:
     """The nearest rows by comparing each query with all rows."""
-    row_QC, cosine_QC = np.zeros((len(query_QD), 0), np.int64), np.zeros((len(query_QD), 0), np.float32)
-    first = 0
+    found, first = nothing_near(len(query_QD)), 0
     for block in known.blocks(BLOCK):
-        rows = np.broadcast_to(np.arange(first, first + len(block)), (len(query_QD), len(block)))
-        cosine_QN = query_QD @ unit(block - mean_D).T
-        near = np.argpartition(-cosine_QN, min(count, len(block)) - 1, axis=1)[:, :count]
-        row_QC = np.concatenate([row_QC, np.take_along_axis(rows, near, axis=1)], axis=1)
-        cosine_QC = np.concatenate([cosine_QC, np.take_along_axis(cosine_QN, near, axis=1)], axis=1)
-        row_QC, cosine_QC = best(row_QC, cosine_QC, count)
+        found = nearer(found, unit(block - mean_D), first, query_QD, count)
         first += len(block)
-    return Neighbours(row_QC, cosine_QC)
+    return found
+
+
+def in_part(rows_ND: NDArray[np.float32], first: int) -> pa.Table:
+    """The table of the rows from `first` on that `fra embed` would write at a time."""
+    part = rows_ND[first : first + PART]
+    return table_of([Source(str(first + row)) for row in range(len(part))], part, faces=False)
 
 
 def timed_index(gallery: Path) -> tuple[float, float, float]:
@@ -81,12 +84,14 @@ def compare_neighbours(count: int, size: int, queries: int, nearest: int = 10) -
 
     Returns:
         `baseline` (exact search, all queries at once) and `ours` (index, one query at a time, with exact cosines) in
-        queries/s, `ratio`, recall, seconds and peak memory of a process that builds the index.
+        queries/s, `ratio`, recall, median milliseconds per query, and seconds and peak memory of a process that builds
+        the index.
     """
     with tempfile.TemporaryDirectory(prefix="fra-bench-") as name:
         path = Path(name) / "gallery.arrow"
         rows_ND, raw_QD = clustered(count, size, queries)
-        write([Source(str(row)) for row in range(count)], rows_ND, {"weights": "0"}, path)
+        parts = (in_part(rows_ND, first) for first in range(0, count, PART))
+        write_tables(parts, count, {"weights": "0"}, path)
         del rows_ND
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             wall, cpu, peak = pool.submit(timed_index, path).result()
@@ -96,20 +101,22 @@ def compare_neighbours(count: int, size: int, queries: int, nearest: int = 10) -
         begin = time.process_time()
         expected = exact(known, opened.mean_D, query_QD, nearest).row_QK
         middle = time.process_time()
-        took, found = [], []
+        took, took_cpu, found = [], [], []
         for query_D in query_QD:
-            start = time.perf_counter()
+            start, start_cpu = time.perf_counter(), time.process_time()
             found.append(by_index(opened, known, query_D[None], nearest).row_QK[0])
             took.append(time.perf_counter() - start)
+            took_cpu.append(time.process_time() - start_cpu)
         end = time.process_time()
         shared = [len(set(a) & set(b)) for a, b in zip(expected, found, strict=True)]
         return {
-            **comparison(queries / (middle - begin), queries / (end - middle)),
+            **comparison(queries / (middle - begin), queries / (end - middle), "queries/s"),
             "rows": count,
             "size": size,
             "recall": float(np.mean(shared)) / nearest,
             "query_ms_median": float(np.median(took)) * 1e3,
-            "query_ms_cpu": (end - middle) / queries * 1e3,
+            "query_ms_cpu_median": float(np.median(took_cpu)) * 1e3,
+            "lists_searched": opened.lists.nprobe / opened.lists.nlist,
             "index_seconds": wall,
             "index_cpu_seconds": cpu,
             "index_mib": index_path(path).stat().st_size / 2**20,

@@ -22,8 +22,8 @@ SUFFIXES = (".parquet", ".arrow", ".npz")
 ROWS = 512
 """Rows of a gallery that are compared at a time: they stay in the processor's cache."""
 
-RELEASED_AFTER = 256
-"""Blocks after which the memory of a mapped file is released."""
+RELEASED_AFTER = 256 * ROWS
+"""Rows after which the memory of a mapped file is released."""
 
 PLURAL = {"image": "images", "face": "faces", "box": "boxes", "score": "scores"}
 """Names of a .npz file's arrays, by column of a .parquet file."""
@@ -146,11 +146,14 @@ class Gallery(NamedTuple):
     def blocks(self, rows: int | None = None) -> Iterator[NDArray[np.float32]]:
         """The embeddings, at most `rows` (default: `ROWS`) at a time, without copies."""
         batches = self.rows.select(["embedding"]).to_batches(max_chunksize=max(rows or ROWS, 1))
-        for number, batch in enumerate(batches, start=1):
+        held = 0
+        for batch in batches:
             values = batch.column(0)
             yield values.flatten().to_numpy().reshape(-1, values.type.list_size)
-            if self.mapping is not None and number % RELEASED_AFTER == 0:
+            held += len(batch)
+            if self.mapping is not None and held >= RELEASED_AFTER:
                 self.mapping.madvise(mmap.MADV_DONTNEED)  # pages that were read count as memory in use
+                held = 0
 
     def match(self, row: int, cosine: float) -> Match:
         """The entry of a row as a match."""

@@ -1,7 +1,10 @@
 """Nearest neighbours of embeddings: exact among few, by an index (Faiss) among many.
 
-Similarity is the cosine of embeddings minus the mean of the gallery, which all faces share. An index proposes
-candidates; their cosines are then computed from the embeddings themselves, so every reported cosine is exact.
+Similarity is the cosine of embeddings minus the mean of the gallery, which all faces share. An index holds the rows in
+lists around k-means centres, in codes of half a byte for a few numbers each (product quantization; André et al.,
+"Quicker ADC", arXiv 1812.09162), and proposes candidates. Their cosines are then computed from the embeddings
+themselves, so every reported cosine is exact. The number of lists that are searched is chosen when the index is built:
+as many as rows of the gallery need to find their neighbours.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -30,17 +32,24 @@ logger = logging.getLogger(__name__)
 EXACT = 50_000
 """Largest number of rows whose neighbours are computed by comparing all pairs: about a minute of one core."""
 TRAINED = 39
-"""Rows per list on which the centres of the lists are fitted, Faiss's own least number."""
-PROBED = 5 / 64
-"""Share of the lists in which a query is searched."""
-PROBED_AMONG = 1 / 64
-"""The same for the neighbours of all rows of a gallery, which are closer than those of other images."""
-MIN_PROBED = 32
-"""Least number of lists in which a query is searched."""
-PROPOSED = 4
+"""Rows per centre on which k-means is fitted, Faiss's own least number."""
+NUMBERS, PARTS = 4, 128
+"""Numbers of an embedding that share a code of four bits: so many, or fewer in short embeddings, for so many codes."""
+CODES = 16
+"""Different values of a code."""
+PROPOSED = 20
 """Candidates of a query for each neighbour that is returned."""
+RECALL = 0.97
+"""Share of the nearest `NEAREST` rows that a query is to find."""
+RECALL_AMONG = 0.9
+"""The same for the neighbours of all rows of a gallery."""
+NEAREST = 10
+TRIED = 200
+"""Rows of the gallery that try how many lists must be searched for that; the centres are not fitted on them."""
+STEP = 1.25
+"""Factor between the numbers of lists that are tried."""
 SEED = 0
-"""Seed of the rows on which the centres are fitted."""
+"""Seed of the rows on which the centres are fitted, and of those that try."""
 ADDED = 20_000
 """Rows added to an index at a time."""
 QUERIES = 256
@@ -70,16 +79,18 @@ class Description:
         size: Bytes of that gallery.
         modified: Its modification time in nanoseconds. With the same size and time it is not hashed again.
         mean: Mean of the embeddings.
+        recall: Share of the nearest `NEAREST` rows that it found for `TRIED` rows of the gallery.
     """
 
     sha256: str
     size: int
     modified: int
     mean: list[float]
+    recall: float
 
 
 class OpenIndex(NamedTuple):
-    """The index of a gallery, mapped into memory, and the mean of the gallery's embeddings."""
+    """The index of a gallery, and the mean of the gallery's embeddings."""
 
     lists: IndexIVF
     mean_D: NDArray[np.float32]
@@ -98,8 +109,8 @@ def mean_of(gallery: Gallery) -> NDArray[np.float32]:
     return mean_D
 
 
-def write_index(gallery: Path) -> Path:
-    """Writes the index of a gallery next to it, and returns its path.
+def write_index(gallery: Path) -> float:
+    """Writes the index of a gallery next to it, and returns its recall, see `Description`.
 
     Raises:
         FileNotFoundError: The gallery is missing.
@@ -108,46 +119,100 @@ def write_index(gallery: Path) -> Path:
     """
     known, out = read(gallery), index_path(gallery)
     status, mean_D = gallery.stat(), mean_of(known)
-    about = Description(sha256(gallery), status.st_size, status.st_mtime_ns, mean_D.tolist())
-    faiss = _faiss()
-    built = build(lambda: (unit(block - mean_D) for block in known.blocks(ADDED)), known.rows.num_rows)
+    digest, faiss = sha256(gallery), _faiss()
+    built, recall = build(
+        lambda: (unit(block - mean_D) for block in known.blocks(ADDED)), known.rows.num_rows
+    )
+    about = Description(digest, status.st_size, status.st_mtime_ns, mean_D.tolist(), recall)
     with atomic(out) as partial:
         faiss.write_index(built, str(partial))
         with partial.open("ab") as stream:
             content = json.dumps(asdict(about)).encode()
             stream.write(content + len(content).to_bytes(8, "little") + MARK)
-    return out
+    return recall
 
 
-def build(blocks: Callable[[], Iterator[NDArray[np.float32]]], total: int) -> IndexIVF:
-    """An index of rows of length 1: lists around k-means centres, in float16. Equal rows give an equal index.
+def build(
+    blocks: Callable[[], Iterator[NDArray[np.float32]]], total: int, wanted: float = RECALL
+) -> tuple[IndexIVF, float]:
+    """An index of rows of length 1, and its recall (see `Description`). Equal rows give an equal index.
 
     Args:
         blocks: Returns the rows, some at a time; called twice.
         total: Their number.
+        wanted: Recall that decides how many lists a query is searched in.
     """
-    faiss = _faiss()
-    lists = list_count(total)
-    chosen = np.random.default_rng(SEED).choice(total, min(total, TRAINED * lists), replace=False)
-    wanted_N = np.zeros(total, bool)
-    wanted_N[chosen] = True
-    sample, first = [], 0
-    for block in blocks():
-        sample.append(block[wanted_N[first : first + len(block)]])
-        first += len(block)
-    size = sample[0].shape[1]
-    index: IndexIVF = faiss.index_factory(size, f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
-    index.train(np.concatenate(sample))
+    tried = min(TRIED, total // 10)
+    lists = list_count(total - tried)
+    chosen = np.random.default_rng(SEED).permutation(total)[: tried + TRAINED * max(lists, CODES)]
+    tried_Q = np.sort(chosen[:tried])
+    query_QD, sample_SD = pick(blocks(), [tried_Q, np.sort(chosen[tried:])])
+    index = empty_index(lists, sample_SD)
+    exact, first = nothing_near(len(query_QD)), 0
     with tqdm(total=total, desc="index", unit="row", mininterval=1, disable=None) as bar:
         for block in blocks():
             index.add(np.ascontiguousarray(block))
+            exact = nearer(exact, block, first, query_QD, NEAREST + 1)
+            first += len(block)
             bar.update(len(block))
+    return index, tune(index, query_QD, tried_Q, exact.row_QK, wanted)
+
+
+def pick(blocks: Iterator[NDArray[np.float32]], groups: list[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+    """Some groups of those rows that come in blocks, each by ascending numbers."""
+    found: list[list[NDArray[np.float32]]] = [[] for _ in groups]
+    first = 0
+    for block in blocks:
+        for rows, parts in zip(groups, found, strict=True):
+            low, high = np.searchsorted(rows, (first, first + len(block)))
+            parts.append(block[rows[low:high] - first])
+        first += len(block)
+    return [np.concatenate(parts) for parts in found]
+
+
+def empty_index(lists: int, sample_SD: NDArray[np.float32]) -> IndexIVF:
+    """An index without rows, fitted on a sample; with a sample too small for codes, it stores rows as they are."""
+    faiss = _faiss()
+    size = sample_SD.shape[1]
+    numbers = math.gcd(size, min(NUMBERS, max(size // PARTS, 1)))
+    kind = f"PQ{size // numbers}x4fs" if len(sample_SD) >= TRAINED * CODES else "Flat"
+    index: IndexIVF = faiss.index_factory(size, f"IVF{lists},{kind}", faiss.METRIC_INNER_PRODUCT)
+    index.cp.min_points_per_centroid = 1  # it would warn of galleries with fewer than `TRAINED` rows
+    index.train(sample_SD)
     return index
 
 
 def list_count(total: int) -> int:
-    """The number of lists for a number of rows: the power of two nearest to four times its square root."""
-    return int(min(2 ** round(np.log2(4 * np.sqrt(total))), max(total // TRAINED, 1)))
+    """The number of lists for a number of rows: the power of two nearest to its square root."""
+    return int(min(2 ** round(np.log2(np.sqrt(total))), max(total // TRAINED, 1)))
+
+
+def tune(
+    index: IndexIVF,
+    query_QD: NDArray[np.float32],
+    own_Q: NDArray[np.int64],
+    exact_QK: NDArray[np.int64],
+    wanted: float,
+) -> float:
+    """Sets the number of lists that a query is searched in to the least that gives a recall, and returns the recall.
+
+    Args:
+        index: The index.
+        query_QD: Rows of the gallery.
+        own_Q: Their numbers.
+        exact_QK: The rows nearest to each, the nearest first; the row itself, most often among them, does not count.
+        wanted: The recall; all lists are searched where it is not reached.
+    """
+    others_QK = exact_QK != own_Q[:, None]
+    others_QK &= others_QK.cumsum(axis=1) <= NEAREST
+    index.nprobe = 1
+    while True:
+        proposed_QC = candidates(index, query_QD, NEAREST)
+        found_QK = (exact_QK[:, :, None] == proposed_QC[:, None]).any(axis=2)
+        recall = float(found_QK[others_QK].mean()) if others_QK.any() else 1.0
+        if recall >= wanted or index.nprobe == index.nlist:
+            return recall
+        index.nprobe = min(math.ceil(STEP * index.nprobe), index.nlist)
 
 
 def open_index(gallery: Path) -> OpenIndex | None:
@@ -157,7 +222,7 @@ def open_index(gallery: Path) -> OpenIndex | None:
         return None
     about = describe(path)
     if about is None:
-        logger.warning("%s: damaged, so it is not used: run `fra index` again", path)
+        logger.warning("%s: damaged or of another version, so it is not used: run `fra index` again", path)
         return None
     status = gallery.stat()
     unchanged = (status.st_size, status.st_mtime_ns) == (about.size, about.modified)
@@ -166,12 +231,11 @@ def open_index(gallery: Path) -> OpenIndex | None:
             "%s: made of another content of %s, so it is not used: run `fra index` again", path, gallery.name
         )
         return None
-    faiss = _faiss()
-    return OpenIndex(faiss.read_index(str(path), faiss.IO_FLAG_MMAP), np.array(about.mean, np.float32))
+    return OpenIndex(_faiss().read_index(str(path)), np.array(about.mean, np.float32))
 
 
 def describe(path: Path) -> Description | None:
-    """The description at the end of an index file; None where the file is damaged."""
+    """The description at the end of an index file; None where the file is damaged or another version wrote it."""
     tail = 8 + len(MARK)
     with path.open("rb") as stream:
         if (end := stream.seek(0, 2)) < tail:
@@ -181,7 +245,8 @@ def describe(path: Path) -> Description | None:
         if stream.read() != MARK or length > end - tail:
             return None
         stream.seek(end - tail - length)
-        return Description(**json.loads(stream.read(length)))
+        content = json.loads(stream.read(length))
+    return Description(**content) if content.keys() == Description.__annotations__.keys() else None
 
 
 def by_index(opened: OpenIndex, gallery: Gallery, query_QD: NDArray[np.float32], count: int) -> Neighbours:
@@ -196,22 +261,24 @@ def by_index(opened: OpenIndex, gallery: Gallery, query_QD: NDArray[np.float32],
     return Neighbours(*map(np.concatenate, zip(*found, strict=True)))
 
 
-def candidates(
-    index: IndexIVF, query_QD: NDArray[np.float32], count: int, probed: float = PROBED
-) -> NDArray[np.int64]:
+def candidates(index: IndexIVF, query_QD: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     """Rows (Q, `PROPOSED` · count) that an index proposes; −1 where it proposes fewer."""
-    index.nprobe = max(MIN_PROBED, math.ceil(probed * index.nlist))
-    index.parallel_mode = int(len(query_QD) == 1)  # threads share the lists of one query, or several queries
     found = index.search(np.ascontiguousarray(query_QD), min(PROPOSED * count, index.ntotal))
     row_QC: NDArray[np.int64] = found[1]
     return row_QC
 
 
 def take(gallery: Gallery, row_C: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The embeddings of some rows."""
-    values = gallery.rows["embedding"].take(pa.array(row_C)).combine_chunks()
-    flat = values.chunk(0) if isinstance(values, pa.ChunkedArray) else values
-    rows_CD: NDArray[np.float32] = flat.flatten().to_numpy().reshape(len(row_C), -1)
+    """The embeddings of some rows. PyArrow's `take` would copy all rows first where they are in several chunks."""
+    column = gallery.rows["embedding"]
+    chunks, size = column.chunks, column.type.list_size
+    begin_B = np.cumsum([0, *map(len, chunks)])
+    chunk_C = np.searchsorted(begin_B, row_C, side="right") - 1
+    rows_CD = np.empty((len(row_C), size), np.float32)
+    for number in np.unique(chunk_C):
+        here_C, chunk = chunk_C == number, chunks[number]
+        first = begin_B[number] - chunk.offset  # `values` has those of rows before a slice, too
+        rows_CD[here_C] = chunk.values.to_numpy().reshape(-1, size)[row_C[here_C] - first]
     return rows_CD
 
 
@@ -226,7 +293,9 @@ def among(unit_ND: NDArray[np.float32], count: int, index: IndexIVF | None = Non
     count = min(count, len(unit_ND) - 1)
     if len(unit_ND) > EXACT and index is None:
         starts = range(0, len(unit_ND), ADDED)
-        index = build(lambda: (unit_ND[first : first + ADDED] for first in starts), len(unit_ND))
+        index, _ = build(
+            lambda: (unit_ND[first : first + ADDED] for first in starts), len(unit_ND), RECALL_AMONG
+        )
     parts = []
     for first in range(0, len(unit_ND), QUERIES):
         query_QD = unit_ND[first : first + QUERIES]
@@ -239,11 +308,27 @@ def among(unit_ND: NDArray[np.float32], count: int, index: IndexIVF | None = Non
             )
             parts.append(best(near_QK, np.take_along_axis(cosine_QN, near_QK, axis=1), count))
         else:
-            row_QC = candidates(index, query_QD, count + 1, PROBED_AMONG)
+            row_QC = candidates(index, query_QD, count + 1)
             cosine_QC = np.einsum("qcd,qd->qc", unit_ND[row_QC], query_QD)
             cosine_QC[(row_QC == own_Q[:, None]) | (row_QC < 0)] = -np.inf
             parts.append(best(row_QC, cosine_QC, count))
     return Neighbours(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def nothing_near(queries: int) -> Neighbours:
+    """No neighbours of some queries."""
+    return Neighbours(np.zeros((queries, 0), np.int64), np.zeros((queries, 0), np.float32))
+
+
+def nearer(
+    known: Neighbours, block_ND: NDArray[np.float32], first: int, query_QD: NDArray[np.float32], count: int
+) -> Neighbours:
+    """The nearest of the rows that are known and those of a further block, whose first row is number `first`."""
+    cosine_QN = query_QD @ block_ND.T
+    near_QC = np.argpartition(-cosine_QN, min(count, len(block_ND)) - 1, axis=1)[:, :count]
+    row_QC = np.concatenate([known.row_QK, near_QC + first], axis=1)
+    cosine_QC = np.concatenate([known.cosine_QK, np.take_along_axis(cosine_QN, near_QC, axis=1)], axis=1)
+    return best(row_QC, cosine_QC, count)
 
 
 def best(row_QC: NDArray[Any], cosine_QC: NDArray[np.float32], count: int) -> Neighbours:
