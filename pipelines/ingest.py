@@ -12,6 +12,7 @@ from fra.data.datasets.frames import FrameStore
 from fra.data.datasets.records import DatasetConfig, root_of
 from fra.data.shards.config import ShardConfig
 from fra.faces.config import FacesConfig
+from fra.wording import counted
 from pipelines import params
 from pipelines.project import paths, permissions
 from pipelines.project.dataset import selected_dataset, withdrawn_people
@@ -53,11 +54,12 @@ def places(records: pd.DataFrame) -> str:
     """Returns in words how many photographs, and frames of videos, the records of faces are from."""
     different = records.drop_duplicates(sorted(PLACE & set(records.columns)))
     if "photo.seconds" not in different:
-        return f"{len(different):,} photographs"
+        return counted(len(different), "photograph")
     frames = different.loc[different["photo.seconds"].notna(), "photo.video"]
     photographs = len(different) - len(frames)
-    words = [f"{photographs:,} photographs"] if photographs else []
-    return " and ".join([*words, f"{len(frames):,} frames of {frames.nunique():,} videos"])
+    words = [counted(photographs, "photograph")] if photographs else []
+    from_videos = f"{counted(len(frames), 'frame')} of {counted(frames.nunique(), 'video')}"
+    return " and ".join([*words, from_videos])
 
 
 def check_key_lists() -> None:
@@ -108,18 +110,19 @@ def ingest() -> None:
     else:
         permissions.restrict(root_of(config, raw), records)
     known = records["person"].nunique()
-    logger.info("%s: %s images of %s people", config.name, f"{len(records):,}", known or "unknown")
+    people = counted(known, "person") if known else "unknown people"
+    logger.info("%s: %s of %s", config.name, counted(len(records), "image"), people)
     if search:
         without = int(records["photo.problem"].notna().sum())
         logger.info(
-            "%s: %s faces in %s; %s of these have no face to crop, or cannot be decoded",
+            "%s: %s in %s; no face to crop in %s of these, or they cannot be decoded",
             config.name,
-            f"{len(records) - without:,}",
+            counted(len(records) - without, "face"),
             places(records),
             f"{without:,}",
         )
     if withdrawn:
-        logger.info("%s: %s withdrawn people left out", config.name, len(withdrawn))
+        logger.info("%s: %s left out", config.name, counted(len(withdrawn), "withdrawn person"))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from fra.data.datasets.records import root_of
 from fra.data.executors import check_locks
 from fra.data.shards.config import ShardConfig
 from fra.files import read_parquet
+from fra.wording import counted
 from pipelines import params
 from pipelines.project import paths
 from pipelines.project.dataset import selected_dataset
@@ -54,10 +55,10 @@ def shard() -> None:
     mirror(tars, paths.shards(name))
     sharded = manifest["shard"].notna()
     logger.info(
-        "%s: %s images in %s shards; %s could not be decoded",
+        "%s: %s in %s; %s could not be decoded",
         name,
-        f"{sharded.sum():,}",
-        manifest["shard"].nunique(),
+        counted(int(sharded.sum()), "image"),
+        counted(manifest["shard"].nunique(), "shard"),
         (~sharded).sum(),
     )
 

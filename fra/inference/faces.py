@@ -90,16 +90,17 @@ def extract(
     photographs that no longer exist is removed.
 
     Args:
-        patterns: Files, folders, glob patterns or tar shards.
+        patterns: Files, folders, glob patterns or tar shards of this machine.
         out: A folder for crops and table (see `COLUMNS`): new, empty, or of an earlier run.
         detection: How faces are found, selected and cropped.
         drawings: Such a folder for the photographs with boxes, points and scores drawn in.
 
     Raises:
         FileNotFoundError: A path or pattern matches nothing, or the detector's weights are missing.
-        ValueError: A folder to write holds something else, or the name of a photograph is not UTF-8.
+        ValueError: A folder to write holds something else, a place is a URL, or the name of a photograph is not UTF-8.
         OSError: A folder cannot be written.
     """
+    check_local(patterns)
     folder = common_folder(patterns)
     outputs = [out] if drawings is None else [out, drawings]
     files = {os.path.relpath(file.name, folder): file for file in outside(find(patterns), outputs)}
@@ -129,6 +130,16 @@ def extract(
         write_table(record(bar, summary), detection, results.folders[0] / TABLE)
         summary.taken_over, summary.removed = len(results.taken_over), results.removed()
     return summary
+
+
+def check_local(patterns: Sequence[str]) -> None:
+    """Raises ValueError where a place is a URL: the next run could not see whether its files have changed."""
+    for pattern in patterns:
+        if "://" in pattern:
+            raise ValueError(
+                f"{pattern}: crops are written from files of this machine: download it first (`fra embed --detect` "
+                "reads tar shards from URLs, and so does dvc repro with dataset.urls and dataset.faces=detect)"
+            )
 
 
 def common_folder(patterns: Sequence[str]) -> str:

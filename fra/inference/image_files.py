@@ -20,6 +20,7 @@ from fra.faces.crop import Transform
 from fra.faces.detect import Face, Pixels
 from fra.inference.detection import Detection, FaceFinder, opencv_in_one_thread
 from fra.parallel import map_ahead
+from fra.wording import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,7 +102,7 @@ class Skipped:
         name, reason = next(iter((self.unreadable | self.no_face).items()), ("", "no image found"))
         kind = "shows a face" if self.no_face else "is an image"
         return ValueError(
-            f"none of {len(self.unreadable) + len(self.no_face)} files {kind}; {name}: {reason}"
+            f"none of {counted(len(self.unreadable) + len(self.no_face), 'file')} {kind}; {name}: {reason}"
         )
 
 

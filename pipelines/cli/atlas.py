@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fra.wording import counted
 from pipelines.cli.inference import detection_of, report_skipped
 from pipelines.cli.options import WEIGHTS, CropOrDefault, Detect, Device, Weights
 from pipelines.project.root import find_root
@@ -79,7 +80,7 @@ def atlas(
             seed=seed,
             device=device,
         )
-        print(f"{out}: {written.faces:,} faces", flush=True)
+        print(f"{out}: {counted(written.faces, 'face')}", flush=True)
         for note in written.notes:
             print(f"note: {note}", file=sys.stderr)
         if not serve:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from fra.wording import counted
+
 data = typer.Typer(help="Approve the data; withdraw a person.", no_args_is_help=True)
 
 
@@ -17,7 +19,7 @@ def approve(by: Annotated[str, typer.Option(help="Who approves the data")]) -> N
     for file in approval.approve(by):
         record = approval.read(file)
         print(
-            f"{record['dataset']}: {record['rows'] - record['quarantined']} images approved by {by}: {file} "
+            f"{record['dataset']}: {counted(record['rows'] - record['quarantined'], 'image')} approved by {by}: {file} "
             "(commit it)"
         )
 
@@ -35,7 +37,8 @@ def withdraw(
     records = {file: read_withdrawal(file) for file in withdrawal.withdraw(subject, by)}
     for file, record in records.items():
         print(
-            f"{record['dataset']}: {record['images']} images of {subject} withdrawn, authorised by {by}: {file}"
+            f"{record['dataset']}: {counted(record['images'], 'image')} of {subject} withdrawn, "
+            f"authorised by {by}: {file}"
         )
         for path, digest in record["stale"].items():
             print(f"  stale: {path}  {digest}")

@@ -10,6 +10,7 @@ import typer
 from pydantic import TypeAdapter
 
 from fra.faces.config import DetectorName, FacesConfig, Keep
+from fra.wording import counted
 from pipelines.cli.inference import report_skipped
 from pipelines.cli.options import Crop, Images
 
@@ -62,7 +63,8 @@ def faces(
     print(out / "faces.parquet")
     skipped = summary.skipped
     counts = (
-        f"{summary.faces} faces in {summary.photos} photographs; {len(skipped.no_face)} without a face, "
+        f"{counted(summary.faces, 'face')} in {counted(summary.photos, 'photograph')}; "
+        f"{len(skipped.no_face)} without a face, "
         f"{len(skipped.unreadable)} cannot be decoded"
     )
     if summary.taken_over or summary.removed:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from fra.faces.config import CropKind
+from fra.wording import counted
 from pipelines.cli.options import WEIGHTS, AsJson, CropOrDefault, Detect, Device, Images, Weights
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def curate(
     found.write(out)
     if table is not None:
         write_parquet(found.table, table)
-    print(f"{int(found.table['suggested'].sum())} of {len(found.table)} images", file=sys.stderr)
+    print(f"{int(found.table['suggested'].sum())} of {counted(len(found.table), 'image')}", file=sys.stderr)
     print(out)
 
 

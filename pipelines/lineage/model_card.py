@@ -15,6 +15,7 @@ from fra.report.artifacts import MINUS, TaskResult
 from fra.report.sections.data import small_set
 from fra.transfer.config import kind_of
 from fra.validation import verdict as validation
+from fra.wording import counted
 from pipelines.lineage import show
 from pipelines.lineage.checks.people import withdrawals
 from pipelines.lineage.in_toto import made_by
@@ -206,9 +207,10 @@ def data(origin: dict[str, Any], stages: dict[str, Stage], root: Path) -> str:
     lines = ["## Training data\n"]
     for found in origin["images"]:
         splits = ", ".join(f"{count:,} {split}" for split, count in found["splits"].items())
-        people = f" of {found['people']:,} people" if found["people"] else ""
+        people = f" of {counted(found['people'], 'person')}" if found["people"] else ""
         lines.append(
-            f"- `{found['manifest']}`: {found['images']:,} images{people} ({splits}); only `train` was trained on."
+            f"- `{found['manifest']}`: {counted(found['images'], 'image')}{people} ({splits}); "
+            "only `train` was trained on."
         )
     for verdict in origin["verdicts"]:
         word = "passed" if verdict["success"] else "did not pass"

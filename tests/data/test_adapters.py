@@ -218,7 +218,7 @@ def test_an_image_that_is_listed_twice_counts_once(tmp_path: Path, caplog: pytes
     once = len(listed(rafdb, "rafdb", tmp_path / "once"))
     table = listed(twice, "rafdb", tmp_path / "twice")
     assert len(table) == once + 1
-    assert "2 images are listed twice with the same annotation and are taken once" in caplog.text
+    assert "2 images listed twice with the same annotation, taken once" in caplog.text
 
 
 def test_affectnet_as_published(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_files_that_are_no_images_are_counted(tmp_path: Path, caplog: pytest.Log
         (tmp_path / "in" / name).write_text("x")
     found = image_files(tmp_path / "in")
     assert found == ["a.png", "b.jfif", "c.JPE", "d.gif"]
-    assert "5 files are not images by their suffix and are skipped: 2 .mp4" in caplog.text
+    assert "5 files skipped, not images by their suffix: 2 .mp4" in caplog.text
     assert all(f"1 {kind}" in caplog.text for kind in (".txt", "without suffix", ".cr2"))
 
 

@@ -160,7 +160,7 @@ def test_damaged_videos_are_named(folder: Path, caplog: pytest.LogCaptureFixture
     table = list_frames(folder, counting)
     assert f"{folder}/p0/text.mp4: left out: not a video in MP4" in caplog.text
     assert re.search(r"p0/cut\.mp4: .*it ends after 1\.\d of 6\.0 s: the file is truncated", caplog.text)
-    assert "1 videos damaged, 1 left out" in caplog.text
+    assert "1 video damaged, 1 left out" in caplog.text
     assert 0 < (table["photo.video"] == "p0/cut.mp4").sum() < 30
     with (folder.parent / "store/tars/videos.csv").open() as stream:
         rows = {row["video"]: row for row in csv.DictReader(stream)}
@@ -179,7 +179,7 @@ def test_without_a_rate_videos_are_left_out_and_counted(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert list(list_frames(folder, rate=None)["key"]) == ["p0/photo"]
-    assert "3 files are not images by their suffix and are skipped: 3 .mp4; dataset.frames_per" in caplog.text
+    assert "3 files skipped, not images by their suffix: 3 .mp4; dataset.frames_per" in caplog.text
     (folder / "p0/photo.jpg").unlink()
     with pytest.raises(
         FileNotFoundError, match=r"it holds 3 \.mp4 .*; dataset\.frames_per_second takes frames"
@@ -213,7 +213,7 @@ def test_a_table_may_name_videos(folder: Path, caplog: pytest.LogCaptureFixture)
     assert (set(frames["label.Smiling"]), set(frames["person"])) == ({1}, {"anna"})
     assert set(frames["source"].map(lambda path: Path(path).parent)) == {raw / "videos/tars"}
     assert list(ingest(DatasetConfig("mine", "table", str(folder)), raw)["key"]) == ["p0/photo"]
-    assert "1 videos are left out; dataset.frames_per_second takes frames from them" in caplog.text
+    assert "1 video left out; dataset.frames_per_second takes frames from them" in caplog.text
     (folder / "labels.csv").write_text("image,x0,y0\np0/clip.mp4,1,2\n")
     with pytest.raises(ValueError, match=r"p0/clip\.mp4: landmarks or a box of a video; list its frames"):
         ingest(DatasetConfig("mine", "table", str(folder), frames_per_second=1), raw)

@@ -69,7 +69,7 @@ def test_lists_select_images(table: pd.DataFrame, tmp_path: Path, caplog: pytest
     selected = select(table, DatasetConfig("mine", only=only, exclude=exclude))
     assert selected["key"].tolist() == ["a", "d"]
     assert selected.index.tolist() == [0, 1]
-    assert f"mine: only={only}: 1 of its 4 keys are not in the data set ('x')" in caplog.text
+    assert f"mine: only={only}: not in the data set: 1 of its 4 keys ('x')" in caplog.text
     assert "no image of the split val is left" in caplog.text
     assert "2 of 4 images are left" in caplog.text
     (tmp_path / "none.txt").touch()

@@ -166,13 +166,14 @@ def test_what_is_no_photograph_gets_one_message(photo: Pixels, tmp_path: Path) -
     assert code == 1
     assert lines == [
         "out/faces.parquet",
-        "1 faces in 3 photographs; 0 without a face, 2 cannot be decoded",
+        "1 face in 3 photographs; 0 without a face, 2 cannot be decoded",
         "not an image: in/empty.jpg: the file is empty (0 bytes)",
         "not an image: in/text.jpg: not an image: no known format begins like this",
     ]
     for place, message in {
         "empty": "error: empty: no image in this folder ",
         "in/*.heic": "error: in/*.heic: no such file or folder, and no file matches it as a pattern",
+        "https://host/faces.tar": "error: https://host/faces.tar: crops are written from files of this machine",
         "missing.jpg": "error: missing.jpg: no such file or folder, and no file matches it as a pattern",
     }.items():
         code, lines = fra_faces(tmp_path, place, "-o", "new")

@@ -107,6 +107,8 @@ def test_a_photograph_without_a_face_is_quarantined_by_its_own_rule(
     )
     page = (tmp_path / "data_docs/index.html").read_text(encoding="utf-8")
     assert "1 of 15 photographs without a face" in page
+    by_split = page.partition("Images by split")[2].partition("</svg>")[0]
+    assert "16 images" in by_split, "not the photograph without a face"
     sheet = page.partition("the photograph has no face to crop")[2].partition("</section>")[0]
     assert '<img src="data:image/jpeg' in sheet.partition("p1/landscape.jpg")[0], (
         "the photograph itself is shown"

@@ -13,6 +13,7 @@ from posixpath import splitext
 from typing import TextIO
 
 from fra.data.datasets.records import DatasetConfig
+from fra.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -105,9 +106,9 @@ def image_files(root: Path, config: DatasetConfig | None = None) -> list[str]:
         )
     if skipped:
         logger.warning(
-            "%s: %s files are not images by their suffix and are skipped: %s%s",
+            "%s: %s skipped, not images by their suffix: %s%s",
             root,
-            f"{skipped.total():,}",
+            counted(skipped.total(), "file"),
             describe_skipped(skipped),
             remedy,
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 from posixpath import dirname, isabs, join
 
 from fra.data.datasets.records import Record
+from fra.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +68,9 @@ def without_repeats(records: list[Record], where: str | Path) -> list[Record]:
         kept.append(record)
     if repeated:
         logger.warning(
-            "%s: %s images are listed twice with the same annotation and are taken once (%s)",
+            "%s: %s listed twice with the same annotation, taken once (%s)",
             where,
-            f"{len(repeated):,}",
+            counted(len(repeated), "image"),
             ", ".join(repeated[:3]),
         )
     return kept

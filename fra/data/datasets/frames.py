@@ -28,6 +28,7 @@ from fra.data.datasets.video import Damage, Pixels, VideoError, read_frames
 from fra.data.executors import Executor, local
 from fra.data.images import to_jpeg
 from fra.files import TAR_END, atomic, sha256, tar_member, write_json, write_text
+from fra.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -129,9 +130,9 @@ def without_videos(records: list[Record], where: Path | str) -> list[Record]:
     images = [record for record in records if not is_video(record)]
     if len(images) < len(records):
         logger.warning(
-            "%s: %s videos are left out; dataset.frames_per_second takes frames from them",
+            "%s: %s left out; dataset.frames_per_second takes frames from them",
             where,
-            f"{len(records) - len(images):,}",
+            counted(len(records) - len(images), "video"),
         )
     return images
 
@@ -290,12 +291,12 @@ def log(root: Path, reports: dict[str, VideoReport]) -> None:
             logger.warning("%s: left out: %s", root / video, report.problem)
     if reports:
         logger.info(
-            "%s: %s frames of %s videos; %s near-identical frames dropped; %s videos damaged, %s left out",
+            "%s: %s of %s; %s dropped; %s damaged, %s left out",
             root,
-            f"{sum(len(report.frames) for report in reports.values()):,}",
-            f"{len(reports):,}",
-            f"{sum(report.near_identical for report in reports.values()):,}",
-            sum(bool(report.problem and report.frames) for report in reports.values()),
+            counted(sum(len(report.frames) for report in reports.values()), "frame"),
+            counted(len(reports), "video"),
+            counted(sum(report.near_identical for report in reports.values()), "near-identical frame"),
+            counted(sum(bool(report.problem and report.frames) for report in reports.values()), "video"),
             sum(not report.frames for report in reports.values()),
         )
 

@@ -39,6 +39,7 @@ from fra.data.datasets.records import DatasetConfig, Record, hash_fraction, root
 from fra.data.executors import Executor
 from fra.faces.config import FacesConfig
 from fra.files import sha256, write_parquet
+from fra.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ def check_splits(config: DatasetConfig, records: list[Record], trains: bool) -> 
     """
     images = Counter(record.split for record in records)
     people = len({record.person for record in records if record.person is not None})
-    drawn = f"{people:,} people" if people else f"{len(records):,} images without a person"
+    drawn = counted(people, "person") if people else f"{counted(len(records), 'image')} without a person"
     if trains and not images["train"]:
         raise ValueError(
             f"{config.urls or config.root}: no training image: all {len(records):,} images are in the splits "
@@ -263,7 +264,7 @@ def faces_of(photos: pd.DataFrame, root: Path, config: DatasetConfig, search: Fa
     if table["photo.problem"].notna().all():
         first = table.iloc[0]
         raise ValueError(
-            f"{config.urls or root}: no face in any of {len(photos):,} photographs; "
+            f"{config.urls or root}: no face in any of {counted(len(photos), 'photograph')}; "
             f"{first['source']}: {first['photo.problem']}"
         )
     return table

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from fra.data.datasets.records import SPLITS, DatasetConfig
 from fra.files import read_csv, write_parquet
+from fra.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -83,14 +84,14 @@ def is_listed(keys: pd.Series, path: Path, where: str) -> np.ndarray:
         named = ", ".join(map(repr, unknown[:3]))
         if len(unknown) == len(listed):
             raise ValueError(
-                f"{where}: none of its {len(listed):,} keys is in the data set, such as {named}; a key of the data set "
-                f"is {str(keys.iloc[0])!r} (`fra atlas` without a path shows the images with their keys)"
+                f"{where}: none of its {counted(len(listed), 'key')} is in the data set, such as {named}; a key of the "
+                f"data set is {str(keys.iloc[0])!r} (`fra atlas` without a path shows the images with their keys)"
             )
         logger.warning(
-            "%s: %s of its %s keys are not in the data set (%s)",
+            "%s: not in the data set: %s of its %s (%s)",
             where,
             f"{len(unknown):,}",
-            f"{len(listed):,}",
+            counted(len(listed), "key"),
             named,
         )
     return keys.isin(listed).to_numpy(dtype=bool)

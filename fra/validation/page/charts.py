@@ -37,12 +37,13 @@ class Chart:
 
 
 def charts(images: pd.DataFrame, config: ValidateConfig) -> list[Chart]:
-    """Returns the charts of a data set.
+    """Returns the charts of a data set; photographs without a face to crop are no images of it.
 
     Args:
         images: The table `images` of `fra.validation.tables`.
         config: The limits, which are drawn as dashed lines.
     """
+    images = images[images["no_face"].isna()]
     shown = images[images["readable"] == 1]
     (dark, bright), (blurred, noise) = config.brightness, config.sharpness
     found: list[tuple[str, pd.Series, Limits]] = [
