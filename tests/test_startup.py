@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 from support.workspace import ROOT, environment
+
+from fra.gallery.files import write
+from fra.inference.image_files import Source
 
 SLOW = (
     "altair",
@@ -61,13 +66,17 @@ STARTS = {
 """By what is imported or called, in this order: the packages of `SLOW` that it is the first to load."""
 
 
-def test_slow_packages_are_imported_where_they_are_used() -> None:
+def test_slow_packages_are_imported_where_they_are_used(tmp_path: Path) -> None:
+    gallery = tmp_path / "faces.arrow"
+    write([Source("a.png"), Source("b.png")], np.eye(2, dtype=np.float32), {"weights": "0"}, gallery)
+    search = f"fra.gallery.search:search_entries(['a.png'], Path({str(gallery)!r}))"
+    starts = {search: []} | STARTS
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *STARTS],
+        [sys.executable, "-c", PROGRAM, *starts],
         cwd=ROOT,
         env=environment(),
         capture_output=True,
         text=True,
         check=True,
     )
-    assert json.loads(done.stdout.splitlines()[-1]) == STARTS
+    assert json.loads(done.stdout.splitlines()[-1]) == starts

@@ -95,6 +95,11 @@ def _write_npz(tables: Iterable[pa.Table], rows: int, origin: dict[str, Any], fi
             np.savez(target, **arrays, embeddings=embeddings_ND, weights=origin["weights"])
 
 
+def floats(values: pa.FloatArray) -> NDArray[np.float32]:
+    """The same values without a copy, and without pandas, which PyArrow's own `to_numpy` imports."""
+    return np.asarray(np.from_dlpack(values), np.float32)
+
+
 class Match(NamedTuple):
     """An image of the gallery, or a face in it.
 
@@ -149,11 +154,15 @@ class Gallery(NamedTuple):
         held = 0
         for batch in batches:
             values = batch.column(0)
-            yield values.flatten().to_numpy().reshape(-1, values.type.list_size)
+            yield floats(values.flatten()).reshape(-1, values.type.list_size)
             held += len(batch)
             if self.mapping is not None and held >= RELEASED_AFTER:
                 self.mapping.madvise(mmap.MADV_DONTNEED)  # pages that were read count as memory in use
                 held = 0
+
+    def embedding_D(self, row: int) -> NDArray[np.float32]:
+        """The embedding of a row, without a copy."""
+        return floats(self.rows["embedding"][row].values)
 
     def match(self, row: int, cosine: float) -> Match:
         """The entry of a row as a match."""

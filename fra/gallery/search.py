@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fra.data.images import ImageError, decode, read_file
@@ -27,19 +28,26 @@ class Result:
 
     Attributes:
         image: The query.
-        pixels_HW3: The face that was compared: the whole image, or a crop of it.
-        face: Where it was found in the image; None where the whole image is used.
+        query: The face that was compared: pixels (H, W, 3) of the whole image or a crop, or an entry of the gallery.
+        face: Where it was found in the image; None where the whole image or an entry is used.
         matches: The most similar images of the gallery, the most similar first.
     """
 
     image: Path
-    pixels_HW3: Pixels
+    query: Pixels | Match
     face: Face | None
     matches: list[Match]
 
+    @property
+    def box(self) -> list[float] | None:
+        """Left, top, width and height of the face in the image; None where the image is one face."""
+        if isinstance(self.query, Match):
+            return self.query.box
+        return None if self.face is None else [float(value) for value in self.face.box]
+
     def as_json(self) -> dict[str, Any]:
         """What is printed by `--json`: the query, its box, and the matches."""
-        box = None if self.face is None else [float(value) for value in self.face.box]
+        box = self.box
         return {"image": str(self.image), "box": box, "matches": [one._asdict() for one in self.matches]}
 
 
@@ -88,6 +96,44 @@ def _faces_in(image: Path, photo_HW3: Pixels, finder: FaceFinder) -> list[tuple[
     if found.reason is not None:
         raise ValueError(f"{image}: {found.reason}")
     return [(image, crop.pixels_HW3, crop.face) for crop in found.crops]
+
+
+def search_entries(names: Sequence[str], gallery: Path, count: int = 5) -> list[Result]:
+    """Return what is most similar to entries of a gallery, themselves included, without images, weights or PyTorch.
+
+    Args:
+        names: Names of images in the gallery. Where faces were found in images, all faces of an image are queries.
+        gallery: Embeddings that `embed` wrote.
+        count: Images of the gallery for each query.
+
+    Raises:
+        FileNotFoundError: The gallery is missing.
+        ValueError: It has no image of that name, or another content.
+    """
+    known, index = read(gallery), open_index(gallery)
+    rows = [row for name in names for row in rows_of(name, known, gallery)]
+    mean_D = mean_of(known) if index is None else index.mean_D
+    embedding_QD = np.stack([known.embedding_D(row) for row in rows])
+    near = nearest_rows(embedding_QD, mean_D, known, count, index)
+    entries = [known.match(row, 1.0) for row in rows]
+    return [Result(Path(one.name), one, None, matches) for one, matches in zip(entries, near, strict=True)]
+
+
+def rows_of(name: str, known: Gallery, gallery: Path) -> list[int]:
+    """The rows of an image in the gallery that was read from `gallery`.
+
+    Raises:
+        ValueError: There is none.
+    """
+    names = known.rows["image"]
+    like = pc.indices_nonzero(
+        pc.starts_with(names, name)
+    )  # `pc.equal` converts the name, for which it imports pandas
+    rows = [row for row in like.to_pylist() if names[row].as_py() == name]
+    if not rows:
+        first = names[0].as_py()
+        raise ValueError(f"{gallery} has no image {name}: its names are like {first}")
+    return rows
 
 
 def search(image: Path, gallery: Path, weights: Path, count: int = 5) -> list[Match]:
@@ -151,9 +197,18 @@ def nearest(
         from fra.inference.encoder import load  # imports PyTorch, meanwhile
 
         embedding_QD = load(weights).embed(queries).numpy()
-    mean_D = mean.result()
-    query_QD = unit(embedding_QD - mean_D)
-    args = (known, query_QD, count)
+    return nearest_rows(embedding_QD, mean.result(), known, count, index)
+
+
+def nearest_rows(
+    embedding_QD: NDArray[np.float32],
+    mean_D: NDArray[np.float32],
+    known: Gallery,
+    count: int,
+    index: OpenIndex | None,
+) -> list[list[Match]]:
+    """The entries of a gallery with mean `mean_D` that are most similar to each embedding (see `nearest`)."""
+    args = (known, unit(embedding_QD - mean_D), count)
     found = by_comparison(*args, mean_D) if index is None else by_index(index, *args)
     return [
         [known.match(row, cosine) for row, cosine in zip(rows.tolist(), cosines.tolist(), strict=True)]

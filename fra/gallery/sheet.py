@@ -43,7 +43,9 @@ def draw_sheet(results: Sequence[Result], out: Path) -> None:
     write = partial(drawing.text, font=ImageFont.load_default(11))
     for row, result in enumerate(results):
         top = MARGIN + row * cell[1]
-        sheet.paste(Image.fromarray(resize(result.pixels_HW3, SIDE)), (MARGIN, top))
+        query = result.query
+        query_HW3 = picture(query) if isinstance(query, Match) else resize(query, SIDE)
+        sheet.paste(Image.fromarray(query_HW3), (MARGIN, top))
         write((MARGIN, top + SIDE + 2), "query", fill=INK)
         write((MARGIN, top + SIDE + 15), short("/".join(result.image.parts[-2:])), fill=MUTED)
         for column, match in enumerate(result.matches, start=1):

@@ -82,8 +82,14 @@ def predict(
 
 @app.command()
 def search(
-    images: Annotated[list[Path], typer.Argument(help="Images of a face each")],
     gallery: Annotated[Path, typer.Option("--in", help="Embeddings that `fra embed` wrote")],
+    images: Annotated[list[Path] | None, typer.Argument(help="Images of a face each")] = None,
+    like: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The name of an image in the file, instead of an image; can be given several times"
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="A .png or .jpg sheet of the queries and their results")
     ] = None,
@@ -96,15 +102,23 @@ def search(
     """List the images in a file of embeddings that are most similar to each face, with their cosine similarity.
 
     With --detect, they are listed for each face in the images, the largest first, cropped as the faces in the file.
+    With --like, the embedding in the file is used: this needs no weights and takes the least time.
     """
-    from fra.gallery.search import search_images
+    from fra.gallery.search import search_entries, search_images
 
     detection_of(detect, crop)
-    found = search_images(images, gallery, weights, count, detect, crop)
+    if bool(images) == bool(like):
+        raise typer.BadParameter("give either images or --like")
+    if like and detect:
+        raise typer.BadParameter("--detect is used with images only")
+    if like:
+        found = search_entries(like, gallery, count)
+    else:
+        found = search_images(images or [], gallery, weights, count, detect, crop)
     if as_json:
         print(json.dumps([result.as_json() for result in found]))
     else:
-        print_results(found, several=len(images) > 1)
+        print_results(found, several=len(images or like or []) > 1)
     if out is not None:
         from fra.gallery.sheet import draw_sheet
 
@@ -311,6 +325,8 @@ def print_results(results: Sequence[Result], several: bool) -> None:
         if result.face is not None:
             left, top, width, height = (round(value) for value in result.face.box)
             print(f"face {number}: box {left},{top},{width},{height}, score {result.face.score:.2f}")
+        elif result.box is not None:
+            print(f"face {number}: box {','.join(f'{value:.0f}' for value in result.box)}")
         for match in result.matches:
             face = "" if match.face is None else f"  face {match.face}"
             print(f"{match.cosine:6.3f}  {match.name}{face}")

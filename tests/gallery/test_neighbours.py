@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from fra.faces.detect import Face
 from fra.gallery import neighbours
 from fra.gallery.embed import embed
 from fra.gallery.files import read, table_of, write, write_tables
@@ -25,7 +26,7 @@ from fra.gallery.neighbours import (
     unit,
     write_index,
 )
-from fra.gallery.search import nearest, search_images
+from fra.gallery.search import nearest, search_entries, search_images
 from fra.gallery.sheet import EMPTY, MARGIN, SIDE, TEXT, draw_sheet
 from fra.inference.image_files import Source
 
@@ -100,6 +101,28 @@ def test_the_index_searches_as_many_lists_as_its_recall_needs(gallery: Path) -> 
     np.testing.assert_array_equal(take(known, np.array([2999, 0, 700, 1])), rows_ND[[2999, 0, 700, 1]])
 
 
+def test_entries_of_the_gallery_are_queries(tmp_path: Path) -> None:
+    """Equal to cosines in double precision; all faces of an image are queries; an unknown name is one clear error."""
+    rows_ND, path = clustered(60, 16), tmp_path / "faces.npz"
+    sources = [
+        Source(f"{row // 2}.png", row % 2, Face((row, 2, 3, 4), np.zeros((5, 2)), 0.9)) for row in range(60)
+    ]
+    write(sources, rows_ND, {"weights": "0", "faces": {"crop": "box"}}, path)
+    unit_ND = unit(rows_ND.astype(np.float64) - rows_ND.mean(0))
+    found = search_entries(["7.png", "3.png"], path, 4)
+    rows = [14, 15, 6, 7]
+    assert [result.box for result in found] == [[row, 2, 3, 4] for row in rows]
+    for row, result in zip(rows, found, strict=True):
+        expected = np.argsort(-unit_ND @ unit_ND[row])[:4]
+        assert [int(one.name[:-4]) * 2 + (one.face or 0) for one in result.matches] == expected.tolist()
+        assert [one.cosine for one in result.matches] == pytest.approx(
+            unit_ND[expected] @ unit_ND[row], abs=1e-6
+        )
+        assert result.matches[0].cosine == pytest.approx(1, abs=1e-6)
+    with pytest.raises(ValueError, match=r"faces.npz has no image 99.png: its names are like 0.png"):
+        search_entries(["7.png", "99.png"], path)
+
+
 def test_an_index_of_another_content_is_not_used(
     gallery: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -123,7 +146,12 @@ def test_a_sheet_shows_each_query_and_its_results(faces: Path, tmp_path: Path) -
     queries = [copy / "a/00.png", copy / "b/01.jpg"]
     found = search_images(queries, tmp_path / "g.parquet", Path("demo"), 3)
     assert [result.matches[0].name for result in found] == list(map(str, queries))
+    entries = search_entries(list(map(str, queries)), tmp_path / "g.parquet", 3)
+    assert [[one.name for one in result.matches] for result in entries] == [
+        [one.name for one in result.matches] for result in found
+    ]
     (copy / "b/01.jpg").unlink()
+    draw_sheet(entries[:1], tmp_path / "entry.png")
     draw_sheet(found, tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
         pixels = np.asarray(sheet)
@@ -133,5 +161,7 @@ def test_a_sheet_shows_each_query_and_its_results(faces: Path, tmp_path: Path) -
     query = pixels[MARGIN : MARGIN + SIDE, MARGIN : MARGIN + SIDE]
     np.testing.assert_array_equal(first, query)
     assert (second == EMPTY).all()
+    with Image.open(tmp_path / "entry.png") as sheet:
+        np.testing.assert_array_equal(np.asarray(sheet)[: SIDE + MARGIN], pixels[: SIDE + MARGIN])
     with pytest.raises(ValueError, match=r"must end in \.png or \.jpg"):
         draw_sheet(found, tmp_path / "sheet.gif")
