@@ -21,6 +21,8 @@ def test_orl_is_complete_and_each_person_is_in_one_split(tmp_path: Path) -> None
     assert records.groupby("split")["person"].nunique().to_dict() == {"train": 22, "val": 8, "test": 10}
     assert records["landmarks"].map(len).eq(136).all()
     assert records["label.Smiling"].isna().sum() == 75  # unclear: left out
+    assert len(ingest(DatasetConfig(), tmp_path, frozenset({"s1"}))) == 390
+    assert not (tmp_path / "s1").exists(), "a folder's name is the person's"
 
 
 def test_ingest_twice_gives_the_same_bytes(tmp_path: Path) -> None:

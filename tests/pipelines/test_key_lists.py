@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from support.workspace import make_workspace, run, run_fra
 
+from fra.data.datasets.key_lists import LEFT_OUT
 from pipelines.repo.hashes import md5
 from pipelines.sections import ParamsError, check_lists, key_lists
 
@@ -35,7 +36,8 @@ def test_a_missing_list_is_named_with_its_parameter_and_the_remedy(tmp_path: Pat
 
 @pytest.mark.slow
 def test_an_edited_list_changes_the_data_set_and_the_lineage(tmp_path: Path) -> None:
-    (tmp_path / "list.csv").write_text("key,cluster\ns1/1,cluster 0\ns2/3,cluster 1\n")
+    rows = "".join(f"s1/{number},cluster 0\n" for number in range(1, 11))
+    (tmp_path / "list.csv").write_text(f"key,cluster\n{rows}s2/3,cluster 1\n")
     place = make_workspace(tmp_path, "dataset.exclude=list.csv")
     (place / "list.csv").rename(place / "moved.csv")
     for entry in ([*DVC, "repro", "shard"], [sys.executable, "-m", "pipelines.run", "shard"]):
@@ -46,23 +48,30 @@ def test_an_edited_list_changes_the_data_set_and_the_lineage(tmp_path: Path) -> 
     (place / "moved.csv").rename(place / "list.csv")
     done = run(place, *DVC, "repro", "shard")
     assert done.returncode == 0, done.stdout
-    assert "orl: exclude=list.csv: 398 of 400 images are left" in done.stdout
+    assert "orl: exclude=list.csv: 389 of 400 images are left" in done.stdout
     assert not {"s1/1", "s2/3"} & set(pd.read_parquet(place / MANIFEST)["key"])
     shown = run_fra(place, "lineage", "show", MANIFEST).stdout
     assert f"read list.csv {md5(place / 'list.csv')}" in " ".join(shown.split())
 
-    (place / "list.csv").write_text("key\ns1/1\n")
+    withdrawn = run_fra(place, "data", "withdraw", "--subject", "s1", "--by", "A. Officer", "--no-run").stdout
+    assert "orl: 10 images of s1 withdrawn" in withdrawn, "all of them are left out by the list"
+    assert "stale: data/raw/orl " in withdrawn
+    assert "stale: data/shards/orl " not in withdrawn
+    (place / "list.csv").write_text("key\ns2/4\n")
     done = run(place, *DVC, "repro", "shard")
     assert done.returncode == 0, done.stdout
     keys = pd.read_parquet(place / MANIFEST)["key"]
-    assert (len(keys), keys.is_unique, "s2/3" in set(keys)) == (399, True, True)
+    assert (len(keys), keys.is_unique, "s2/3" in set(keys)) == (389, True, True)
+    assert pd.read_parquet(place / "data/raw/orl" / LEFT_OUT)["key"].tolist() == ["s2/4"]
+    assert not (place / "data/raw/orl/s1").exists()
 
     (place / "list.csv").write_text("key\nelsewhere/1\n")
     refused = run(place, *DVC, "repro", "shard")
     assert refused.returncode
     assert "none of its 1 keys is in the data set, such as 'elsewhere/1'" in refused.stdout
-    assert len(pd.read_parquet(place / MANIFEST)) == 399
+    assert len(pd.read_parquet(place / MANIFEST)) == 389
 
+    (place / "other.csv").write_text("key\ns2/4\n")
     params = (place / "params.yaml").read_text()
     (place / "params.yaml").write_text(params.replace("exclude: list.csv", "exclude: other.csv", 1))
     assert "key_lists must be" in run(place, *DVC, "repro", "shard").stdout

@@ -209,7 +209,10 @@ def ingest(
     if is_embedded(config):
         for record in listed:
             if record.person in withdrawn:
-                (root / record.source).unlink()
+                file = root / record.source
+                file.unlink()
+                if file.parent != root and not any(file.parent.iterdir()):
+                    file.parent.rmdir()  # its name may be the person's
     check_names(records, config.urls or root)
     if not config.follow_links:
         check_links(root, files_of(config, records))
