@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
+import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from support.photographs import write_photographs
@@ -73,15 +70,46 @@ def test_a_photograph_with_three_faces_goes_through_the_chain_and_is_withdrawn(t
 OUTPUTS = ("data/raw/mine", "data/shards/mine", "data/beton/mine", "data/manifest/mine.parquet")
 
 
-def start_sharding(place: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [*DVC, "repro", "shard"],
+ACCESSES = """
+import atexit, itertools, os, signal, sys
+
+STAGE, LIMIT, LOG = os.environ.get("DVC_STAGE"), int(os.environ["KILL_AT"]), os.environ["ACCESS_LOG"]
+accesses = itertools.count(1)
+
+def count(event, arguments):
+    if event in ("open", "os.rename", "os.remove") and str(arguments[0]).startswith(("data/", ".work/", os.getcwd())):
+        if next(accesses) == LIMIT:
+            open(LOG, "a").write("killed\\n")
+            if os.environ["KILL_ALL"] == "yes":
+                os.killpg(os.getpgrp(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+if STAGE == os.environ["KILL_STAGE"]:
+    if not LIMIT:
+        atexit.register(lambda: open(LOG, "a").write(f"{next(accesses)}\\n"))
+    sys.addaudithook(count)
+"""
+"""Loaded by each Python process: one of the named stage, or all with DVC, are killed at its n-th access to data."""
+
+
+def shard(place: Path, stage: str = "shard", kill_at: int = 0, kill_all: bool = False) -> str:
+    """Runs ingest and shard; returns what the stage logged: a line per kill, or how many files were accessed."""
+    hook, log = place.parent / "hook", place.parent / "accesses.log"
+    hook.mkdir(exist_ok=True)
+    (hook / "sitecustomize.py").write_text(ACCESSES)
+    log.write_text("")
+    settings = {"PYTHONPATH": str(hook), "KILL_STAGE": stage, "ACCESS_LOG": str(log), "KILL_AT": str(kill_at)}
+    process = subprocess.Popen(
+        [*DVC, "repro", "-f", "shard"],
         cwd=place,
-        env=environment(),
+        env={**environment(), **settings, "KILL_ALL": "yes" if kill_all else "no"},
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+    code, found = process.wait(), log.read_text()
+    assert (code != 0) == ("killed" in found)
+    return found
 
 
 def outputs(place: Path) -> dict[str, str]:
@@ -94,28 +122,23 @@ def outputs(place: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_kills_at_random_moments_give_the_bytes_of_an_undisturbed_run(tmp_path: Path) -> None:
-    """SIGKILL to DVC with its stage, or to DVC alone, whose stage then continues while the next DVC starts."""
-    photos = write_photographs(tmp_path / "photos", people=8, each=6)
+    """Ten times SIGKILL to one of the processes of a stage, or to DVC with its stage, at a random access to a file."""
+    photos = write_photographs(tmp_path / "photos", people=3, each=3)
     options = (f"dataset.root={photos}", "dataset.faces=detect", "shard.workers=2")
     places = [
         make_workspace(tmp_path / name, "dataset=folder", "dataset.name=mine", *options)
         for name in ("a", "b")
     ]
-    begin = time.monotonic()
-    assert start_sharding(places[0]).wait() == 0
-    duration = time.monotonic() - begin
-    generator, killed = np.random.default_rng(0), 0
-    for number in range(10):
-        process = start_sharding(places[1])
-        time.sleep(generator.uniform(0.2, 1) * duration)
-        if process.poll() is None:
-            killed += 1
-            if number % 2:
-                process.kill()
-            else:
-                os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert killed > 2
-    assert start_sharding(places[1]).wait() == 0
+    stages = ("ingest", "shard")
+    most = {stage: max(map(int, shard(places[0], stage).split())) for stage in stages}
+    draw, killed = random.Random(0), 0
+    for number in range(20):
+        stage = stages[number % 2]
+        moment = int(most[stage] ** draw.random())  # later runs access fewer files
+        killed += "killed" in shard(places[1], stage, moment, kill_all=number % 4 < 2)
+        if killed == 10:
+            break
+    assert killed == 10
+    shard(places[1])
     assert len(outputs(places[0])) == 5
     assert outputs(places[1]) == outputs(places[0])
