@@ -12,6 +12,7 @@ from support.workspace import ROOT
 from fra.data.datasets.adapters import synthetic
 from fra.ruler import cross, results
 from fra.ruler.faces import OPEN_MOUTH
+from fra.train.monitoring.representation import MEASURES
 
 STORED = ROOT / "docs/results/evidence/ruler"
 ROWS = {
@@ -172,3 +173,43 @@ def test_the_page_states_the_cross_test() -> None:
     bounds = [table.loc[(f"demo - random:{seed}", 400)] for seed in (0, 1)]
     intervals = " and ".join(f"{row['low']:.1f} … {row['high']:.1f}" for row in bounds)
     assert f"with 400 labels (95 %, over 40 people): {intervals} points" in text
+
+
+LABEL_FREE = ROOT / "docs/results/evidence/label-free"
+
+
+@pytest.mark.parametrize(
+    ("kind", "without"), [("all", ()), ("trained", ("random",)), ("long", ("random", "short"))]
+)
+def test_the_page_states_what_label_free_measures_predict(kind: str, without: tuple[str, ...]) -> None:
+    """Rank correlations over the stored runs, computed from their measures and metrics."""
+    measured, table = (pd.read_csv(LABEL_FREE / f"{name}.csv") for name in ("measures", "results"))
+    assert list(pd.read_csv(LABEL_FREE / "runs.csv")["model"]) == list(measured["model"])
+    measured, table = (
+        (part[~part["model"].str.startswith(without)] for part in (measured, table))
+        if without
+        else (measured, table)
+    )
+    found = results.correlations(measured, table).set_index("metric")
+    text = (ROOT / "docs/results/ruler.md").read_text().replace("−", "-")
+    for metric, label in {"nme": "landmarks", "yaw": "yaw", "open_mouth": "open mouth"}.items():
+        start = f"| {label}, {kind} {len(measured)} |"
+        (line,) = [line for line in text.splitlines() if line.startswith(start)]
+        cells = [
+            [float(number) for number in re.findall(r"-?\d+\.\d+", cell)] for cell in line.split("|")[2:-1]
+        ]
+        for measure, cell in zip(MEASURES, cells, strict=True):
+            wanted = found.loc[metric, [measure, f"{measure}_low", f"{measure}_high"]]
+            assert cell == pytest.approx(list(wanted), abs=0.0051), (metric, measure)
+
+
+def test_the_page_states_that_short_training_is_worse_than_none() -> None:
+    table = pd.read_csv(LABEL_FREE / "results.csv")
+    value = table[table["metric"] == "nme"].set_index("model")["value"] * 100
+    kind = value.index.str.extract("^(short|random)")[0].fillna("long").to_numpy()
+    low, high = value.groupby(kind).min(), value.groupby(kind).max()
+    text = " ".join((ROOT / "docs/results/ruler.md").read_text().split())
+    assert (
+        f"the short ones have {low['short']:.1f} to {high['short']:.1f} % NME, random networks {low['random']:.1f} to "
+        f"{high['random']:.1f} %, the long ones {low['long']:.1f} to {high['long']:.1f} %."
+    ) in text
