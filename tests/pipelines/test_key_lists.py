@@ -68,7 +68,7 @@ def test_an_edited_list_changes_the_data_set_and_the_lineage(tmp_path: Path) -> 
     (place / "list.csv").write_text("key\nelsewhere/1\n")
     refused = run(place, *DVC, "repro", "shard")
     assert refused.returncode
-    assert "none of its 1 keys is in the data set, such as 'elsewhere/1'" in refused.stdout
+    assert "none of its 1 key is in the data set, such as 'elsewhere/1'" in refused.stdout
     assert len(pd.read_parquet(place / MANIFEST)) == 389
 
     (place / "other.csv").write_text("key\ns2/4\n")
