@@ -10,6 +10,10 @@ import numpy as np
 from fra.faces.crop import Transform, apply, at_pixel_centres, invert, part_around
 from fra.faces.detect import Face, Pixels
 
+GREY, CONTRAST = 120.0, 54.0
+"""Mean and standard deviation of the grey values of a well lit face."""
+MAX_GAIN = 6.0
+"""Largest factor of contrast: more would show the noise of the camera only."""
 MAX_WARPED = 32_766
 """Longest side, in pixels, of an image that OpenCV warps."""
 
@@ -21,11 +25,13 @@ class Look(NamedTuple):
         side: Pixels of the square.
         surroundings: What it shows on each side of a face's box, as a share of the box's longer side.
         mirrored: Whether it is mirrored.
+        equalised: Whether its middle gets the brightness of a well lit face, and at least its contrast.
     """
 
     side: int
     surroundings: float
     mirrored: bool = False
+    equalised: bool = False
 
 
 class View(NamedTuple):
@@ -104,6 +110,8 @@ class Pyramid:
         square = cv2.warpAffine(
             level, move_23, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
+        if view.look.equalised:
+            square = equalised(np.asarray(square, np.uint8))
         return np.asarray(square[:, ::-1] if view.look.mirrored else square, np.uint8)
 
     def _level(self, scale: float) -> int:
@@ -115,3 +123,13 @@ class Pyramid:
             half = cv2.resize(last[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
             self._levels.append(np.asarray(half, np.uint8))
         return min(number, len(self._levels) - 1)
+
+
+def equalised(square_HW3: Pixels) -> Pixels:
+    """A square whose middle has the brightness of a well lit face, and at least its contrast."""
+    edge = len(square_HW3) // 6
+    grey_HW = cv2.cvtColor(square_HW3[edge:-edge, edge:-edge], cv2.COLOR_RGB2GRAY)
+    mean, deviation = (float(value[0, 0]) for value in cv2.meanStdDev(grey_HW))
+    gain = min(max(CONTRAST / max(deviation, 1.0), 1.0), MAX_GAIN)
+    table = np.clip((np.arange(256) - mean) * gain + GREY, 0, 255).astype(np.uint8)
+    return np.asarray(cv2.LUT(square_HW3, table), np.uint8)

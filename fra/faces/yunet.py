@@ -36,8 +36,11 @@ NMS_OVERLAP = 0.3
 """Intersection over union above which the lower of two scores is dropped, at one scale (as in OpenCV)."""
 SIDES = (1000, 192)
 """Longer sides, in pixels, at which a photograph is searched: small faces at the first, large ones at the second."""
-PROPOSAL_SCORE = 0.06
-"""Lowest score at which something found in the whole photograph is looked at again."""
+LOWEST_SCORE, SMALL_SIDE = 0.05, 80.0
+"""Lowest score of what is looked at again if at the first of `SIDES` its box's longer side is shorter than the second …
+"""
+PROPOSAL_SCORE = 0.1
+"""… and of everything else: a larger face has a higher score at one of the two sizes."""
 CERTAIN_SCORE, CERTAIN_SIDE = 0.85, 80.0
 """A face is not looked at again where its score and its box's longer side, in pixels as searched, are at least this: a
 closer look would not enlarge it."""
@@ -45,14 +48,25 @@ PREVIEW = Look(64, 0.3)
 """How a proposal is looked at first …"""
 PREVIEW_SCORE = 0.08
 """… and the lowest score there at which it is looked at closely: most proposals are none."""
-FIRST_LOOK, FIRST_SCORE = Look(112, 0.25, mirrored=True), 0.3
-"""The first close look, and the lowest score there at which the others follow."""
+FIRST_LOOK, FIRST_SCORE = Look(112, 0.25, mirrored=True), 0.2
+"""The first close look, and the lowest mean score of preview and first look at which the others follow."""
 LOOKS = (Look(160, 0.5), Look(256, 0.25))
 """The other close looks. Scores of faces differ little between them, scores of what only resembles a face differ much:
 their mean separates both better than one look."""
 WIDE_LOOK, WIDE_SCORE, CLEAR_SCORE = Look(128, 0.85, mirrored=True), 0.3, 0.84
 """A face is also shown by a look with much around it, or it has a very high score in the last close look. Of what only
 resembles a face, a lamp for example, neither is true."""
+SURE_SCORE = 0.6
+"""Where the mean score of the close looks is below this, further looks decide …"""
+FURTHER_LOOKS = (
+    Look(112, 0.25, mirrored=True, equalised=True),
+    Look(224, 0.5, mirrored=True, equalised=True),
+)
+"""… which show dark faces and those of little contrast …"""
+BEST = 4
+"""… by the mean score of so many looks of all seven, those with the highest: some do not show a face of few pixels."""
+HOPE = 0.4
+"""Lowest mean score of the three best looks at which further looks can decide for a face."""
 TILT = 35.0
 """Degrees by which a proposal is rotated to both sides where upright it is no face: YuNet finds few faces that are
 tilted by more than 30 degrees."""
@@ -130,7 +144,8 @@ class YuNet:
                 continue
             searched.add(size)
             for face in self._search(photo_HW3 if factor == 1 else pyramid.shrunk(size)):
-                (certain if _is_certain(face) else proposals).append(face.scaled(factor))
+                if face.score >= PROPOSAL_SCORE or (side == SIDES[0] and max(face.box[2:]) < SMALL_SIDE):
+                    (certain if _is_certain(face) else proposals).append(face.scaled(factor))
         certain = merge(certain)
         # something large that is no face may contain a small face and have a higher score before it is looked at
         proposals = merge(proposals, max_inside=np.inf)
@@ -198,7 +213,7 @@ class YuNet:
                 row_N15[kept, 4:14].reshape(5, 2),
                 scores[kept],
             )
-            for kept in cv2.dnn.NMSBoxes(boxes, scores, PROPOSAL_SCORE, NMS_OVERLAP)
+            for kept in cv2.dnn.NMSBoxes(boxes, scores, LOWEST_SCORE, NMS_OVERLAP)
         ]
 
     def _look_closely(self, pyramid: Pyramid, proposals: list[Face]) -> list[Face]:
@@ -243,28 +258,42 @@ class YuNet:
         ]
 
     def _confirm(self, pyramid: Pyramid, proposals: list[Proposal]) -> list[Face | None]:
-        """For each proposal, the face in the last close look with the mean score of all of them.
+        """For each proposal, the face as a close look finds it, with the mean score of the close looks.
 
-        None where one of them shows none, or where the wide look does not and the last is not very clear.
+        Where that is not high, further looks are taken, and the best of all looks count. None where too few looks show
+        a face, or where it is shown neither with much around it nor very clearly.
         """
-        first = self._look(pyramid, [View.of(one.face, FIRST_LOOK, one.angle) for one in proposals])
-        likely = np.flatnonzero(_scores(first) >= FIRST_SCORE).tolist()
-        looks = (WIDE_LOOK, *LOOKS)
-        views = [
-            View.of(proposals[index].face, look, proposals[index].angle) for index in likely for look in looks
-        ]
-        others = self._look(pyramid, views)
+        first = [seen for (seen,) in self._looks(pyramid, proposals, (FIRST_LOOK,))]
+        preview_P = np.array([one.preview for one in proposals])
+        likely = np.flatnonzero(preview_P + _scores(first) >= 2 * FIRST_SCORE).tolist()
+        others = self._looks(pyramid, [proposals[index] for index in likely], (WIDE_LOOK, *LOOKS))
         confirmed: list[Face | None] = [None] * len(proposals)
-        for place, index in enumerate(likely):
-            end = len(looks) * (place + 1)
-            wide, *close = others[end - len(looks) : end]
-            seen = [face for face in (first[index], *close) if face is not None]
-            if len(seen) < 1 + len(LOOKS):
+        doubtful: dict[int, list[Face | None]] = {}
+        for index, (wide, *close) in zip(likely, others, strict=True):
+            preview = proposals[index].preview
+            around, *score_L = _scores([wide, first[index], *close]).tolist()
+            if around < WIDE_SCORE and score_L[-1] < CLEAR_SCORE:
                 continue
-            if seen[-1].score >= CLEAR_SCORE or (wide is not None and wide.score >= WIDE_SCORE):
-                face = views[end - 1].in_photograph(seen[-1])
-                confirmed[index] = replace(face, score=fmean(face.score for face in seen))
+            if fmean(score_L) >= SURE_SCORE:
+                confirmed[index] = replace(close[-1] or _best([first[index], *close]), score=fmean(score_L))
+            elif proposals[index].angle == 0 and fmean(sorted([preview, around, *score_L])[-3:]) >= HOPE:
+                doubtful[index] = [first[index], wide, *close]
+        further = self._looks(pyramid, [proposals[index] for index in doubtful], FURTHER_LOOKS)
+        for (index, seen), more in zip(doubtful.items(), further, strict=True):
+            scores = sorted([proposals[index].preview, *_scores([*seen, *more]).tolist()])
+            confirmed[index] = replace(_best([*seen, *more]), score=fmean(scores[-BEST:]))
         return confirmed
+
+    def _looks(
+        self, pyramid: Pyramid, proposals: Sequence[Proposal], looks: Sequence[Look]
+    ) -> list[list[Face | None]]:
+        """For each proposal the face in each look, in pixels of the photograph."""
+        views = [View.of(one.face, look, one.angle) for one in proposals for look in looks]
+        seen = [
+            None if face is None else view.in_photograph(face)
+            for view, face in zip(views, self._look(pyramid, views), strict=True)
+        ]
+        return [seen[start : start + len(looks)] for start in range(0, len(seen), len(looks))]
 
     def _look(self, pyramid: Pyramid, views: list[View]) -> list[Face | None]:
         """The face in the middle of each view, in its pixels; the squares share sheets."""
@@ -295,6 +324,11 @@ def _scores(seen: Sequence[Face | None]) -> NDArray[np.float64]:
     return np.array([0.0 if face is None else face.score for face in seen])
 
 
+def _best(seen: Sequence[Face | None]) -> Face:
+    """The face with the highest score; there is one."""
+    return max((face for face in seen if face is not None), key=lambda face: face.score)
+
+
 def _is_certain(face: Face) -> bool:
     return face.score >= CERTAIN_SCORE and max(face.box[2:]) >= CERTAIN_SIDE
 
@@ -308,7 +342,7 @@ def _rows(outputs: Sequence[NDArray[np.float32]], columns: int) -> NDArray[np.fl
     """
     classes, objects, boxes, points = (outputs[start : start + 3] for start in range(0, 12, 3))
     squares = [one[:, 0] * two[:, 0] for one, two in zip(classes, objects, strict=True)]  # from sigmoids
-    found = [np.flatnonzero(square_N >= PROPOSAL_SCORE**2) for square_N in squares]
+    found = [np.flatnonzero(square_N >= LOWEST_SCORE**2) for square_N in squares]
     count = [len(one) for one in found]
     step_F1 = np.repeat(STRIDES, count)[:, None]
     place_F2 = np.concatenate(

@@ -6,7 +6,7 @@ import pytest
 
 from fra.faces.crop import apply, invert
 from fra.faces.detect import Face
-from fra.faces.views import Look, Pyramid, View
+from fra.faces.views import GREY, Look, Pyramid, View, equalised
 
 PLACE = np.array([701.0, 411.0])
 POINTS_52 = np.array([[-20.0, -20.0], [20.0, -20.0], [0.0, 0.0], [-15.0, 20.0], [15.0, 20.0]])
@@ -59,3 +59,13 @@ def test_a_photograph_wider_than_opencv_can_warp() -> None:
     face = Face((39_890, 10, 40, 40), np.zeros((5, 2)), 0.9)
     square = Pyramid(photo).pixels(View.of(face, Look(80, 0.5)))
     np.testing.assert_allclose(centre_of(square[:, :, 0]), [39.5, 39.5], atol=0.6)
+
+
+def test_an_equalised_view_has_the_brightness_and_contrast_of_a_well_lit_face() -> None:
+    generator = np.random.default_rng(0)
+    dark = generator.normal(20, 5, (120, 120, 3)).clip(0, 255).astype(np.uint8)
+    middle = equalised(dark)[20:-20, 20:-20].mean(axis=2)
+    assert middle.mean() == pytest.approx(GREY, abs=3)
+    assert middle.std() > 4 * dark.mean(axis=2).std()
+    bright = np.repeat(generator.integers(0, 256, (120, 120, 1), np.uint8), 3, axis=2)
+    assert equalised(bright)[20:-20, 20:-20].std() == pytest.approx(bright.std(), rel=0.05)
