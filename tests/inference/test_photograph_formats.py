@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+import pillow_heif
 import pytest
 from PIL import Image
 from support.scenes import orl_photographs
@@ -73,6 +74,7 @@ def encode(photo: Pixels, suffix: str) -> bytes:
         case ".gif" | ".webp":
             image.save(stream, suffix[1:].upper(), save_all=True, append_images=[other, other], duration=100)
         case ".heic":
+            pillow_heif.register_heif_opener(thumbnails=False)
             image.save(stream, "HEIF", quality=90)
         case ".avif":
             image.save(stream, "AVIF", quality=90)
