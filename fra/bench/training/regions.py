@@ -53,7 +53,7 @@ def compare_regions(
             step()
         flops[name], calls[name] = counter.get_total_flops(), operations.calls
 
-    works = {name: partial(measure, setup.work(step)) for name, step in steps.items()}
+    works = {name: partial(measure, setup.work(step), release=False) for name, step in steps.items()}
     taken = alternate(works, rounds)
     seconds = {name: statistics.median(each.wall for each in found) for name, found in taken.items()}
     used = {name: statistics.median(each.cpu for each in found) for name, found in taken.items()}
