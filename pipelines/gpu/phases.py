@@ -295,11 +295,12 @@ def write_stopped(setup: Setup, views: Any, out: Path, provenance: dict[str, Any
     model = build(setup.model, setup.objective)
     model.load_state_dict(state["model"])
     save_networks(model, setup.model, views, state["image_size"], out, {**provenance, "step": state["step"]})
+    last = state["history"][-1] if state["history"] else {}  # stopped before the first row
     return {
         "step": state["step"],
         "images_per_second": state["step"] * setup.train.batch_size / state["seconds"],
         "loader_wait": state["seconds_waiting"] / state["seconds"],
-        **{name: value for name, value in state["history"][-1].items() if name != "images_per_second"},
+        **{name: value for name, value in last.items() if name != "images_per_second"},
     }
 
 
