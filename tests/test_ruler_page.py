@@ -156,6 +156,44 @@ def test_stored_intervals_of_the_adapted_weights_follow_from_the_predictions(
         np.testing.assert_allclose(found[column], adapted[column], rtol=1e-6, atol=1e-9)
 
 
+@pytest.fixture(scope="module")
+def compared() -> pd.DataFrame:
+    """Three seeds of FRA and of image level."""
+    return pd.read_csv(STORED / "compared.csv")
+
+
+@pytest.mark.parametrize("metric", ROWS)
+def test_a_page_compares_regions_and_image_level(metric: str, compared: pd.DataFrame) -> None:
+    label, scale, digits = ROWS[metric]
+    text = (ROOT / "docs/results/released-weights.md").read_text().replace("−", "-")
+    (line,) = [
+        line for line in text.splitlines() if line.startswith(f"| {label.replace('mean error', 'error')} ")
+    ]
+    cells = [[float(number) for number in re.findall(r"-?\d+\.\d+", cell)] for cell in line.split("|")[2:-1]]
+    table = (
+        compared[compared["metric"] == metric].set_index(["model", "labels"]).drop(columns="metric") * scale
+    )
+    close = 0.51 * 10**-digits
+    for model, cell in zip(("regions", "image_level"), cells, strict=False):
+        assert cell == pytest.approx(list(table.loc[model, "value"]), abs=close), model
+    for labels, cell in zip((400, 4000), cells[2:], strict=True):
+        row = table.loc[("regions - image_level", labels), ["low", "high", "seed_low", "seed_high"]]
+        assert cell == pytest.approx(list(row), abs=close), labels
+        assert row["seed_low"] < 0 < row["seed_high"]
+
+
+def test_stored_values_of_regions_and_image_level_follow_from_the_predictions(
+    compared: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(results, "RESAMPLES", 2)
+    found = computed(pd.read_parquet(STORED / "compared.parquet"))
+    keys = ["model", "metric", "labels", "seeds"]
+    assert found[keys].equals(compared[keys])
+    for column in ("value", "seed_low", "seed_high"):
+        np.testing.assert_allclose(found[column], compared[column], rtol=1e-6, atol=1e-9)
+
+
 def test_the_page_states_the_cross_test() -> None:
     """Computed from the stored predictions of the photographs."""
     table = results.table(cross.values(pd.read_parquet(STORED / "photographs.parquet")))
