@@ -182,6 +182,23 @@ def test_a_page_compares_regions_and_image_level(metric: str, compared: pd.DataF
         assert row["seed_low"] < 0 < row["seed_high"]
 
 
+def test_a_page_compares_a_balanced_and_a_random_list() -> None:
+    text = (ROOT / "docs/guides/curate.md").read_text().replace("−", "-")
+    table = pd.read_csv(STORED / "balanced.csv").set_index(["model", "metric", "labels"])
+    for metric in ("nme", "yaw", "open_mouth", "mouth_width"):
+        label, scale, digits = ROWS[metric]
+        (line,) = [
+            line
+            for line in text.splitlines()
+            if line.startswith(f"| {label.replace('mean error', 'error')} ")
+        ]
+        stated = [float(number) for number in re.findall(r"-?\d+\.\d+", line)]
+        difference = table.loc[("balanced - random_list", metric, 400)]
+        values = [table.loc[(model, metric, 400), "value"] for model in ("balanced", "random_list")]
+        expected = [value * scale for value in (*values, difference["low"], difference["high"])]
+        assert stated == pytest.approx(expected, abs=0.51 * 10**-digits), metric
+
+
 def test_stored_values_of_regions_and_image_level_follow_from_the_predictions(
     compared: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
