@@ -107,7 +107,7 @@ def test_a_query_is_cropped_as_the_gallery(photos: Path, tmp_path: Path) -> None
 def test_photographs_without_a_face_are_one_clear_error(photos: Path, gallery: Path, tmp_path: Path) -> None:
     landscape = photos / "p1/landscape.jpg"
     with pytest.raises(
-        ValueError, match=r"none of 1 files shows a face; .*landscape\.jpg: no face: none with"
+        ValueError, match=r"none of 1 file shows a face; .*landscape\.jpg: no face: none with"
     ):
         embed([str(landscape)], DEMO, tmp_path / "e.npz", detection=Detection())
     with pytest.raises(ValueError, match=r"landscape\.jpg: no face: none with a score"):
