@@ -49,7 +49,9 @@ module.embed([sys.argv[1]], Path("demo"), Path(sys.argv[2]), batch_size=3)
 """
 
 
-@pytest.mark.parametrize("suffix", [".arrow", ".parquet", ".npz"])
+@pytest.mark.parametrize(
+    "suffix", [".arrow", *(pytest.param(suffix, marks=pytest.mark.slow) for suffix in (".parquet", ".npz"))]
+)
 def test_a_killed_run_continues_with_the_same_bytes(
     suffix: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,11 +14,11 @@ from fra.method import backbone
         ("mini", 48, 128, 6),
         ("small", 64, 256, 8),
         ("resnet18", 64, 512, 2),
-        ("resnet34", 64, 512, 2),
-        ("resnet101", 32, 2048, 1),
+        pytest.param("resnet34", 64, 512, 2, marks=pytest.mark.slow),
+        pytest.param("resnet101", 32, 2048, 1, marks=pytest.mark.slow),
         ("timm:convnext_atto", 64, 320, 2),
         ("timm:vit_tiny_patch16_224", 64, 192, 4),
-        ("timm:swin_tiny_patch4_window7_224", 224, 768, 7),
+        pytest.param("timm:swin_tiny_patch4_window7_224", 224, 768, 7, marks=pytest.mark.slow),
     ],
 )
 def test_feature_map_and_gradients(name: str, size: int, channels: int, grid: int) -> None:

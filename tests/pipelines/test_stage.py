@@ -21,7 +21,7 @@ def stage(name: str, *arguments: str) -> tuple[str, ...]:
     ("command", "text"),
     [
         (stage("ingest", "--help"), "a key of `benchmarks`"),
-        (stage("params", "--help"), "or SECTION.NAME=VALUE"),
+        pytest.param(stage("params", "--help"), "or SECTION.NAME=VALUE", marks=pytest.mark.slow),
     ],
 )
 def test_help_names_the_arguments(workspace: Path, command: tuple[str, ...], text: str) -> None:
@@ -35,7 +35,9 @@ def test_help_names_the_arguments(workspace: Path, command: tuple[str, ...], tex
     [
         (stage("ingest", "orl", "--force"), "unrecognized arguments: --force"),
         pytest.param(stage("transfer"), "required: TASK", marks=pytest.mark.slow),
-        (stage("params", "-S", "train.lr=1"), "unrecognized arguments: -S"),
+        pytest.param(
+            stage("params", "-S", "train.lr=1"), "unrecognized arguments: -S", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_unknown_arguments_are_refused(workspace: Path, command: tuple[str, ...], text: str) -> None:
