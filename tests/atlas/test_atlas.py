@@ -21,6 +21,7 @@ from fra.atlas.annotations import Dataset, of_dataset, read_labels
 from fra.atlas.layout import arrange
 from fra.atlas.server import server
 from fra.atlas.write import make
+from fra.data.datasets.key_lists import read_keys
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WITHOUT_WEBGPU = {"Could not request WebGPU adapter", "Could not get WebGPU device"}
@@ -138,7 +139,9 @@ def test_server_refuses_other_names_of_this_machine(address: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: install Debian's package chromium")
-def test_browser_shows_points_and_pictures_and_saves_a_selection(address: str, tmp_path: Path) -> None:
+def test_browser_shows_points_and_pictures_and_saves_a_selection(
+    address: str, atlas: Path, tmp_path: Path
+) -> None:
     playwright = pytest.importorskip("playwright.sync_api")
     problems, elsewhere = [], []
     with playwright.sync_playwright() as driver:
@@ -165,7 +168,10 @@ def test_browser_shows_points_and_pictures_and_saves_a_selection(address: str, t
         download.value.save_as(tmp_path / "selection.parquet")
         refused = page.evaluate("fetch('http://127.0.0.2:9/').then(() => 'sent', (error) => 'refused')")
         browser.close()
-    assert len(pq.read_table(tmp_path / "selection.parquet", columns=["key"])) == 4
+    table = pq.read_table(atlas / viewer.DATASET, columns=["key"])
+    selected = read_keys(tmp_path / "selection.parquet")  # as dataset.exclude reads it
+    assert sorted(selected) == sorted(table["key"].to_pylist())
+    assert len(selected) == 4
     assert elsewhere in ([], ["http://127.0.0.2:9/"])
     assert refused == "refused"
     assert [
