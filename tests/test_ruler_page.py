@@ -27,6 +27,13 @@ ROWS = {
 }
 
 
+def row_of(page: str, label: str) -> list[list[float]]:
+    """The numbers in each cell of a table's row, without its label."""
+    text = (ROOT / "docs" / page).read_text().replace("−", "-")
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {label} ")]
+    return [[float(number) for number in re.findall(r"-?\d+\.\d+", cell)] for cell in line.split("|")[2:-1]]
+
+
 @pytest.fixture(scope="module")
 def stored() -> pd.DataFrame:
     """Without the rows of the cross test, which has predictions of its own."""
@@ -37,9 +44,7 @@ def stored() -> pd.DataFrame:
 @pytest.mark.parametrize("metric", ROWS)
 def test_the_page_states_the_stored_metrics(metric: str, stored: pd.DataFrame) -> None:
     label, scale, digits = ROWS[metric]
-    text = (ROOT / "docs/results/ruler.md").read_text().replace("−", "-")
-    (line,) = [line for line in text.splitlines() if line.startswith(f"| {label} ")]
-    cells = [[float(number) for number in re.findall(r"-?\d+\.\d+", cell)] for cell in line.split("|")[2:-1]]
+    cells = row_of("results/ruler.md", label)
     rows = stored[stored["metric"] == metric].set_index(["model", "labels"])
     table = rows[["value", "low", "high"]] * scale
     close = 0.51 * 10**-digits
@@ -101,9 +106,7 @@ def adapted() -> pd.DataFrame:
 @pytest.mark.parametrize("metric", SHORT)
 def test_the_page_states_the_metrics_of_the_adapted_weights(metric: str, adapted: pd.DataFrame) -> None:
     label, scale, digits, of_differences = SHORT[metric]
-    text = (ROOT / "docs/results/ruler.md").read_text().replace("−", "-")
-    (line,) = [line for line in text.splitlines() if line.startswith(f"| {label} ")]
-    cells = [[float(number) for number in re.findall(r"-?\d+\.\d+", cell)] for cell in line.split("|")[2:-1]]
+    cells = row_of("results/ruler.md", label)
     table = (
         adapted[adapted["metric"] == metric].set_index(["model", "labels"])[["value", "low", "high"]] * scale
     )
@@ -165,11 +168,7 @@ def compared() -> pd.DataFrame:
 @pytest.mark.parametrize("metric", ROWS)
 def test_a_page_compares_regions_and_image_level(metric: str, compared: pd.DataFrame) -> None:
     label, scale, digits = ROWS[metric]
-    text = (ROOT / "docs/results/released-weights.md").read_text().replace("−", "-")
-    (line,) = [
-        line for line in text.splitlines() if line.startswith(f"| {label.replace('mean error', 'error')} ")
-    ]
-    cells = [[float(number) for number in re.findall(r"-?\d+\.\d+", cell)] for cell in line.split("|")[2:-1]]
+    cells = row_of("results/released-weights.md", label.replace("mean error", "error"))
     table = (
         compared[compared["metric"] == metric].set_index(["model", "labels"]).drop(columns="metric") * scale
     )
@@ -183,20 +182,14 @@ def test_a_page_compares_regions_and_image_level(metric: str, compared: pd.DataF
 
 
 def test_a_page_compares_a_balanced_and_a_random_list() -> None:
-    text = (ROOT / "docs/guides/curate.md").read_text().replace("−", "-")
     table = pd.read_csv(STORED / "balanced.csv").set_index(["model", "metric", "labels"])
     for metric in ("nme", "yaw", "open_mouth", "mouth_width"):
         label, scale, digits = ROWS[metric]
-        (line,) = [
-            line
-            for line in text.splitlines()
-            if line.startswith(f"| {label.replace('mean error', 'error')} ")
-        ]
-        stated = [float(number) for number in re.findall(r"-?\d+\.\d+", line)]
+        cells = row_of("guides/curate.md", label.replace("mean error", "error"))
         difference = table.loc[("balanced - random_list", metric, 400)]
         values = [table.loc[(model, metric, 400), "value"] for model in ("balanced", "random_list")]
         expected = [value * scale for value in (*values, difference["low"], difference["high"])]
-        assert stated == pytest.approx(expected, abs=0.51 * 10**-digits), metric
+        assert [value for cell in cells for value in cell] == pytest.approx(expected, abs=0.51 * 10**-digits)
 
 
 def test_stored_values_of_regions_and_image_level_follow_from_the_predictions(
