@@ -80,7 +80,10 @@ def test_a_command_exists(command: str) -> None:
         assert shutil.which(words[0]) or words[0] == "pre-commit"
 
 
-def test_parameters_in_the_docs_compose(tmp_path: Path) -> None:
+def test_parameters_in_the_docs_compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("balanced.txt", "exclude.csv"):
+        Path(name).touch()
     conf = tmp_path / "conf"
     shutil.copytree(ROOT / "pipelines/conf", conf)
     lines = {command for _, command in COMMANDS if command.startswith("python -m pipelines.params")}
