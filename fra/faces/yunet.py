@@ -65,7 +65,7 @@ FURTHER_LOOKS = (
 """… which show dark faces and those of little contrast …"""
 BEST = 4
 """… by the mean score of so many looks of all seven, those with the highest: some do not show a face of few pixels."""
-HOPE = 0.4
+DOUBTFUL_SCORE = 0.4
 """Lowest mean score of the three best looks at which further looks can decide for a face."""
 TILT = 35.0
 """Degrees by which a proposal is rotated to both sides where upright it is no face: YuNet finds few faces that are
@@ -276,7 +276,10 @@ class YuNet:
                 continue
             if fmean(score_L) >= SURE_SCORE:
                 confirmed[index] = replace(close[-1] or _best([first[index], *close]), score=fmean(score_L))
-            elif proposals[index].angle == 0 and fmean(sorted([preview, around, *score_L])[-3:]) >= HOPE:
+            elif (
+                proposals[index].angle == 0
+                and fmean(sorted([preview, around, *score_L])[-3:]) >= DOUBTFUL_SCORE
+            ):
                 doubtful[index] = [first[index], wide, *close]
         further = self._looks(pyramid, [proposals[index] for index in doubtful], FURTHER_LOOKS)
         for (index, seen), more in zip(doubtful.items(), further, strict=True):
