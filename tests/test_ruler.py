@@ -16,7 +16,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from support.workspace import ROOT
 
-from fra.ruler import cross, fit, results
+from fra.ruler import cross, finetune, fit, results
 from fra.ruler.faces import OPEN_MOUTH, Faces
 from fra.transfer import align, metrics
 from pipelines.cli import ruler_tables
@@ -91,6 +91,36 @@ def test_shuffled_labels_are_not_found_in_features(faces: Faces, compared: Compa
     assert chance["jaw_drop"] < 0.05
 
 
+def test_fine_tuning_learns_all_labels(faces: Faces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From random weights, in a few steps; the predictions have the columns of those from frozen features."""
+    monkeypatch.setattr(finetune, "epochs", {40: 1, 200: 4}.get)
+    setting = fit.Setting("test", labels=(40, 200), draws=1, finetune=True)
+    predictions, table, _ = results.run(
+        [fit.Entry("random", 0, fit.load("demo-48", 0))], faces, setting, DEVICE
+    )
+    frozen = fit.predict(fit.load("demo-48", 0), faces, setting._replace(labels=(40,)), DEVICE)
+    assert set(predictions.columns) == {"model", "seed", *frozen.columns}
+    value = table.set_index(["metric", "labels"])["value"]
+    mean_face = np.tile(faces.point_NC[faces.rows("train")].mean(axis=0), (160, 1))
+    chance = fit.nme(mean_face, faces.point_NC[faces.rows("test")]).mean()
+    assert value["nme", 200] < chance / 2 < value["nme", 40]
+    assert value["open_mouth", 200] > 0.9
+    assert value["jaw_drop", 200] > 0.5 > value["jaw_drop", 40]
+
+
+def test_measures_count_equally_in_fine_tuning_and_unknown_labels_do_not() -> None:
+    truth_NO = np.array(
+        [[0.0, 0, 10, 1], [2, 2, 30, np.nan], [4, 4, 50, 0]]
+    )  # 2 coordinates, yaw, open mouth
+    aim = finetune.objective(features=9, grid=3, coordinates=2, truth_NO=truth_NO)
+    raw_BO = torch.tensor([[1.0, -1, 2, 0], [0, 0, 0, 7]])
+    wanted_BO = torch.from_numpy(truth_NO[[1, 1]]).float()  # the mean face
+    # By hand: squares of the coordinates (1 + 1 + 0 + 0) / 4, of yaw (4 + 0) / 2, of the mouth none.
+    assert float(aim.loss(raw_BO, wanted_BO)) == pytest.approx((0.5 + 2 + 0) / 3)
+    scores = aim.scores(torch.zeros(1, 4)).numpy()
+    assert scores == pytest.approx(np.array([[2, 2, 30, 0.5]]))
+
+
 def test_validation_faces_are_reported_at_the_penalty_of_the_other_half() -> None:
     split = np.repeat(["val", "test"], [4, 2])
     value_LM = np.array([[1.0] * 6, [2.0] * 6])
@@ -149,7 +179,12 @@ def test_wrong_weights_are_refused(weights: list[str], message: str) -> None:
 )
 def test_wrong_settings_are_refused(part: str, labels: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        fit.setting(part, labels, 1, 8, True)
+        fit.setting(part, labels, 1, 8, standardise=True, finetune=False)
+
+
+def test_settings_of_frozen_features_are_refused_with_fine_tuning() -> None:
+    with pytest.raises(ValueError, match="leave out --finetune"):
+        fit.setting("val", "100", 1, 8, standardise=False, finetune=True)
 
 
 def test_photographs_are_framed_like_the_synthetic_faces(

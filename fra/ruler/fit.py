@@ -1,4 +1,4 @@
-"""Ridge regression from a backbone's frozen feature maps to all labels of the synthetic faces at once."""
+"""How backbones are compared, and ridge regression from frozen feature maps to all labels of the synthetic faces."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ class Setting(NamedTuple):
         draws: Random choices of these faces that are averaged, where they are not all.
         grid: Largest side of a feature map; a larger map is averaged in cells.
         standardise: Whether each feature is divided by its standard deviation.
+        finetune: Whether the backbone is trained as well, see `fra.ruler.finetune`.
     """
 
     part: Part = "test"
@@ -46,20 +47,26 @@ class Setting(NamedTuple):
     draws: int = 3
     grid: int = 8
     standardise: bool = True
+    finetune: bool = False
 
 
-def setting(part: str, labels: str, draws: int, grid: int, standardise: bool) -> Setting:
+def setting(part: str, labels: str, draws: int, grid: int, standardise: bool, finetune: bool) -> Setting:
     """Return the setting that a command line gives; `labels` are numbers separated by commas.
 
     Raises:
-        ValueError: There is no such part, or the labels are not numbers of at least 10.
+        ValueError: There is no such part, the labels are not numbers of at least 10, or fine-tuning is asked for
+            without standardised features, which it always has.
     """
+    if finetune and not standardise:
+        raise ValueError("--no-standardise is for frozen features: leave out --finetune or --no-standardise")
     if part not in ("val", "test"):
         raise ValueError(f"--part is {part!r}: choose val or test")
     words = labels.split(",")
     if not all(word.strip().isdecimal() and int(word) >= 10 for word in words):
         raise ValueError(f"--labels is {labels!r}: give numbers of faces from 10 up, such as 100,400")
-    return Setting("val" if part == "val" else "test", tuple(map(int, words)), draws, grid, standardise)
+    return Setting(
+        "val" if part == "val" else "test", tuple(map(int, words)), draws, grid, standardise, finetune
+    )
 
 
 class Entry(NamedTuple):
@@ -102,12 +109,17 @@ def load_all(weights: Sequence[str]) -> list[Entry]:
     return found
 
 
+def resized(encoder: PretrainedBackbone, image_NHW3: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return images of the size that a backbone was trained with."""
+    return np.stack([images.resize(image, encoder.image_size) for image in image_NHW3])
+
+
 def feature_maps(
     encoder: PretrainedBackbone, image_NHW3: NDArray[np.uint8], grid: int, device: torch.device
 ) -> NDArray[np.float32]:
     """Return the feature maps of images: (N, C·H·W), at most `grid` × `grid` cells each."""
     encoder.to(device)
-    small = np.stack([images.resize(image, encoder.image_size) for image in image_NHW3])
+    small = resized(encoder, image_NHW3)
     with torch.inference_mode():
         parts = [
             pool(encoder.backbone(encoder.normalise(small[first : first + 64])).float(), "grid", grid).cpu()
@@ -144,6 +156,28 @@ def choices(faces: int, count: int, draws: int) -> Iterator[Array]:
         yield np.sort(np.random.default_rng([draw, 3]).permutation(faces)[:count])
 
 
+class Draw(NamedTuple):
+    """One choice of labelled faces: how many, which of the draws, and their numbers among the training faces."""
+
+    labels: int
+    draw: int
+    chosen: Array
+
+
+def drawn(faces: Faces, setting: Setting) -> Iterator[Draw]:
+    """Yield every choice of labelled faces.
+
+    Raises:
+        ValueError: More labels are wanted than there are training faces.
+    """
+    train = len(faces.rows("train"))
+    if max(setting.labels) > train:
+        raise ValueError(f"there are {train:,} labelled faces, not {max(setting.labels):,}")
+    for count in setting.labels:
+        for number, chosen in enumerate(choices(train, count, setting.draws)):
+            yield Draw(count, number, chosen)
+
+
 def predict(
     encoder: PretrainedBackbone, faces: Faces, setting: Setting, device: torch.device
 ) -> pd.DataFrame:
@@ -155,19 +189,17 @@ def predict(
     Raises:
         ValueError: More labels are wanted than there are training faces.
     """
+    draws = list(drawn(faces, setting))
     train, val, reported = faces.rows("train"), faces.rows("val"), faces.rows(setting.part)
-    if max(setting.labels) > len(train):
-        raise ValueError(f"there are {len(train):,} labelled faces, not {max(setting.labels):,}")
     rows = np.concatenate([train, val] if setting.part == "val" else [train, val, reported])
     x_ND = feature_maps(encoder, faces.image_NHW3[rows], setting.grid, device)
     if setting.standardise:
         x_ND = standardised(x_ND, len(train))
     x_train, x_eval, evaluated = x_ND[: len(train)], x_ND[len(train) :], rows[len(train) :]
     found = []
-    for count in setting.labels:
-        for draw, chosen in enumerate(choices(len(train), count, setting.draws)):
-            frame = _fit(x_train[chosen], train[chosen], x_eval, evaluated, faces, setting.part)
-            found.append(frame.assign(labels=count, draw=draw))
+    for count, draw, chosen in draws:
+        frame = _fit(x_train[chosen], train[chosen], x_eval, evaluated, faces, setting.part)
+        found.append(frame.assign(labels=count, draw=draw))
     return pd.concat(found, ignore_index=True)
 
 

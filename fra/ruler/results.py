@@ -14,9 +14,10 @@ from scipy import stats
 
 from fra.data.views.config import ViewsConfig
 from fra.data.views.views import Views
+from fra.ruler import finetune, fit
 from fra.ruler.cross import PHOTOGRAPHS
 from fra.ruler.faces import OPEN_MOUTH, Faces
-from fra.ruler.fit import MINUS, Entry, Setting, predict
+from fra.ruler.fit import MINUS, Entry, Setting
 from fra.train.monitoring.measure import Measures
 from fra.transfer import metrics
 from fra.transfer.metrics import Array
@@ -63,7 +64,7 @@ def compare(predictions: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
     """Return the metrics of all backbones, see `table`; means over draws and seeds.
 
     Args:
-        predictions: See `predict`; with columns `model` and, where a model has several pre-trainings, `seed`.
+        predictions: See `fit.predict`; with columns `model` and, where a model has several pre-trainings, `seed`.
         truth: See `Faces`.
     """
     if "seed" not in predictions:
@@ -180,7 +181,11 @@ def spearman_interval(correlation: float, count: int) -> tuple[float, float]:
 def run(
     entries: Sequence[Entry], faces: Faces, setting: Setting, device: torch.device
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Compare backbones; return predictions (see `predict`), metrics (see `compare`) and label-free measures."""
+    """Compare backbones; return predictions (see `fit.predict`), metrics (see `compare`) and label-free measures.
+
+    The measures are those of the backbone as it was given, also where it is fine-tuned.
+    """
+    predict = finetune.predict if setting.finetune else fit.predict
     found, measured = [], []
     for model, seed, encoder in entries:
         found.append(predict(encoder, faces, setting, device).assign(model=model, seed=seed))

@@ -1,4 +1,4 @@
-"""Fine-tuning of the whole backbone and a small head on images; keeps the epoch of lowest validation loss.
+"""Fine-tuning of the whole backbone and a small head on images; keeps the epoch of lowest validation loss, if any.
 
 The recipe is that of the official code: AdamW, learning rate 2e-4, weight decay 0.05, 100 epochs, batch size 256, 5
 warm-up epochs, then cosine; rotation by ±10°, translation, brightness and contrast jitter, random erasing. The official
@@ -193,7 +193,7 @@ class Finetuned:
         encoder: The backbone that was the start, with the preprocessing of images.
         model: Normalised images → feature map → raw outputs.
         objective: What turns raw outputs into scores.
-        epoch: Number of the epoch of lowest validation loss, from 1.
+        epoch: Number of the epoch that is kept, from 1.
     """
 
     encoder: PretrainedBackbone
@@ -212,12 +212,14 @@ def fit(
     encoder: PretrainedBackbone,
     objective: Objective,
     train: Examples,
-    val: Examples,
+    val: Examples | None,
     config: FinetuneConfig,
     seed: int,
     device: torch.device,
 ) -> Finetuned:
-    """Fine-tune a copy of the backbone; every row must have a known truth.
+    """Fine-tune a copy of the backbone; without validation images the last epoch is kept.
+
+    Every row must have a known truth, unless the objective's loss leaves out unknown ones.
 
     Raises:
         ValueError: The settings ask for a rate per layer or gradient checkpointing, which the backbone does not have.
@@ -254,10 +256,14 @@ def fit(
                 optimiser.step()
                 if average is not None:
                     average.update_parameters(model)
+            if val is None:
+                continue
             raw = torch.from_numpy(_outputs(evaluated, encoder, val.pixels))
             val_loss = float(loss_of(raw, torch.from_numpy(val.truth_NO).float()))
             if val_loss < best_loss:
                 best, best_loss, best_epoch = copy.deepcopy(evaluated.state_dict()), val_loss, epoch + 1
+        if val is None:
+            best, best_epoch = evaluated.state_dict(), config.epochs
         model.load_state_dict(best)
     return Finetuned(encoder, model.eval(), objective, best_epoch)
 

@@ -168,16 +168,23 @@ def ruler(
         typer.Option(help="The cross test as well: landmarks of the 400 embedded photographs"),
     ] = False,
     standardise: Annotated[bool, typer.Option(help="Divide each feature by its standard deviation")] = True,
+    finetune: Annotated[
+        bool,
+        typer.Option(
+            "--finetune", help="Train the whole backbone on the labelled faces; default: frozen features"
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder for predictions and the tables computed from them"),
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Compare frozen backbones on 7,319 synthetic faces: landmarks, head direction, facial actions, open mouth.
+    """Compare backbones on 7,319 synthetic faces: landmarks, head direction, facial actions, open mouth.
 
-    The faces are drawn at the first call (45 CPU seconds); a backbone then takes about half a minute. Values are means
-    over the choices of labelled faces; differences are those of the first weights and the others, with 95 % intervals.
+    The faces are drawn at the first call (45 CPU seconds); a frozen backbone then takes about half a minute. Values
+    are means over the choices of labelled faces; differences are those of the first weights and the others, with 95 %
+    intervals. --finetune trains the whole backbone: minutes each.
     Several pre-trainings of each recipe: fra=a.safetensors fra=b.safetensors byol=c.safetensors byol=d.safetensors.
     """
     import pandas as pd
@@ -188,7 +195,9 @@ def ruler(
     from fra.ruler import cross, faces, fit, results
     from pipelines.cli import ruler_tables
 
-    setting = fit.setting(part, labels, draws, grid, standardise)
+    if finetune and photographs:
+        raise ValueError("--photographs fits heads on frozen features: run it without --finetune")
+    setting = fit.setting(part, labels, draws, grid, standardise, finetune)
     entries = fit.load_all(weights)
     labelled = faces.read_faces(paths.WORK / "raw" / "synthetic")
     predictions, table, measured = results.run(entries, labelled, setting, choose_device(device))

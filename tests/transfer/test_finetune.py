@@ -178,7 +178,7 @@ def dots(count: int) -> Examples:
 
 
 def test_epoch_of_lowest_validation_loss_is_kept() -> None:
-    """With inverted validation labels longer training is worse, so the first epoch is kept."""
+    """With inverted validation labels longer training is worse, so the first epoch is kept; without, the last one."""
     encoder = untrained(16)
     val = bright_and_dark(20)
     wrong = Examples(val.pixels, val.truth_NO[:, ::-1].copy())
@@ -188,6 +188,9 @@ def test_epoch_of_lowest_validation_loss_is_kept() -> None:
         config = FinetuneConfig(epochs=epochs, warmup_epochs=0, batch_size=16, lr=1e-3, **STILL)
         scores[epochs] = finetune.fit(encoder, finetune.CLASSES, train, wrong, config, 0, device)(val.pixels)
     assert scores[6] == pytest.approx(scores[1], abs=1e-4)
+    last = finetune.fit(encoder, finetune.CLASSES, train, None, config, 0, device)
+    assert last.epoch == 6
+    assert (last(val.pixels).argmax(axis=1) == val.truth_NO.argmax(axis=1)).mean() > 0.9
 
 
 def test_settings_out_of_range_are_refused() -> None:
