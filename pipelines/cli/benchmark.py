@@ -239,6 +239,20 @@ def train(
 
 
 @bench.command()
+def busy(
+    loops: Annotated[int, typer.Option(min=1, help="Number of processes that keep the cores busy")] = 4,
+    images: Annotated[int, typer.Option(min=64, help="Number of synthetic JPEG files")] = 2048,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the training")] = 1,
+    rounds: Rounds = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Embedding and a small training next to other work, compared with what a fair share of the cores gives."""
+    from fra.bench.busy.compare import measure_busy
+
+    report(measure_busy(loops, images, epochs, rounds), as_json)
+
+
+@bench.command()
 def faces(
     count: Annotated[int, typer.Option(min=1, help="Number of synthetic photographs")] = 100,
     rounds: Rounds = 3,

@@ -1,0 +1,1 @@
+"""What other work on the machine costs."""
