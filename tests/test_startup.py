@@ -69,8 +69,9 @@ STARTS = {
 def test_slow_packages_are_imported_where_they_are_used(tmp_path: Path) -> None:
     gallery = tmp_path / "faces.arrow"
     write([Source("a.png"), Source("b.png")], np.eye(2, dtype=np.float32), {"weights": "0"}, gallery)
+    one = f"[Source('a.png')], np.ones((1, 2), np.float32), {{}}, Path({str(tmp_path / 'one.arrow')!r})"
     search = f"fra.gallery.search:search_entries(['a.png'], Path({str(gallery)!r}))"
-    starts = {search: []} | STARTS
+    starts = {f"fra.gallery.files:write({one})": [], search: []} | STARTS
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *starts],
         cwd=ROOT,

@@ -29,19 +29,39 @@ PLURAL = {"image": "images", "face": "faces", "box": "boxes", "score": "scores"}
 """Names of a .npz file's arrays, by column of a .parquet file."""
 
 
-BOX = pa.list_(pa.float64(), 4)
-
-
 def table_of(sources: Sequence[Source], embeddings_ND: NDArray[np.float32], faces: bool) -> pa.Table:
     """A table of embeddings; `faces`: each is of a face that was found in an image."""
-    types = {"image": pa.string()} | (
-        {"face": pa.int64(), "box": BOX, "score": pa.float64()} if faces else {}
-    )
-    found = columns(sources)
-    values = pa.FixedSizeListArray.from_arrays(pa.array(embeddings_ND.ravel()), embeddings_ND.shape[1])
-    return pa.table(
-        {name: pa.array(found.get(name, []), kind) for name, kind in types.items()} | {"embedding": values}
-    )
+    arrays = {"image": _strings([source.name for source in sources])}
+    if faces:
+        found = columns(sources)
+        arrays |= {
+            "face": _numbers(np.array(found.get("face", []), np.int64)),
+            "box": _lists(np.array(found.get("box", []), np.float64).reshape(-1, 4)),
+            "score": _numbers(np.array(found.get("score", []), np.float64)),
+        }
+    return pa.table(arrays | {"embedding": _lists(embeddings_ND)})
+
+
+# Arrays from their memory: `pyarrow.array` imports pandas, which takes longer than embedding a few images.
+
+
+def _numbers(values_N: NDArray[Any]) -> pa.Array:
+    values_N = np.ascontiguousarray(values_N)
+    kind = pa.from_numpy_dtype(values_N.dtype)
+    return pa.Array.from_buffers(kind, len(values_N), [None, pa.py_buffer(values_N)])
+
+
+def _lists(values_ND: NDArray[Any]) -> pa.FixedSizeListArray:
+    return pa.FixedSizeListArray.from_arrays(_numbers(values_ND.ravel()), values_ND.shape[1])
+
+
+def _strings(texts: Sequence[str]) -> pa.StringArray:
+    encoded = [text.encode() for text in texts]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+    if ends[-1] > np.iinfo(np.int32).max:
+        raise ValueError(f"the names of {len(texts)} images have more than 2 GiB")
+    buffers = (pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(b"".join(encoded)))
+    return pa.StringArray.from_buffers(len(texts), *buffers)
 
 
 def write(
@@ -83,7 +103,7 @@ def _write_npz(tables: Iterable[pa.Table], rows: int, origin: dict[str, Any], fi
         for table in tables:
             size = table["embedding"].type.list_size
             for batch in table.to_batches():
-                stream.write(batch.column("embedding").flatten().to_numpy())
+                stream.write(floats(batch.column("embedding").flatten()).data)
             for name in PLURAL:
                 if name in table.column_names:
                     others.setdefault(name, []).extend(table[name].to_pylist())
