@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from support.workspace import ROOT
 
 from fra.data.datasets.adapters import synthetic
@@ -27,11 +29,26 @@ ROWS = {
 }
 
 
-def row_of(page: str, label: str) -> list[list[float]]:
-    """The numbers in each cell of a table's row, without its label."""
+def cells_of(page: str, label: str, table: str = "") -> list[str]:
+    """The cells of a table's row, without its label.
+
+    Args:
+        page: File below docs.
+        label: First cell of the row.
+        table: First cell of the table's head, where several tables of the page have such a row.
+    """
     text = (ROOT / "docs" / page).read_text().replace("−", "-")
+    if table:
+        text = text.partition(f"\n| {table} |")[2].partition("\n\n")[0]
     (line,) = [line for line in text.splitlines() if line.startswith(f"| {label} ")]
-    return [[float(number) for number in re.findall(r"-?\d+\.\d+", cell)] for cell in line.split("|")[2:-1]]
+    return line.split("|")[2:-1]
+
+
+def row_of(page: str, label: str, table: str = "") -> list[list[float]]:
+    """The numbers in these cells, see `cells_of`."""
+    return [
+        [float(number) for number in re.findall(r"-?\d+\.\d+", cell)] for cell in cells_of(page, label, table)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -61,27 +78,6 @@ def computed(predictions: pd.DataFrame) -> pd.DataFrame:
     truth = pd.DataFrame([dict(row.measures) | dict(row.labels) for row in rows.values()], index=list(rows))
     assert OPEN_MOUTH in truth
     return results.compare(predictions, truth.astype(float))
-
-
-def test_stored_values_follow_from_the_predictions(
-    stored: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(results, "RESAMPLES", 2)
-    found = computed(pd.read_parquet(STORED / "predictions.parquet"))
-    keys = ["model", "metric", "labels"]
-    assert found[keys].equals(stored[keys])
-    np.testing.assert_allclose(found["value"], stored["value"], rtol=1e-6)
-
-
-@pytest.mark.slow
-def test_stored_intervals_follow_from_the_predictions(
-    stored: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(ROOT)
-    found = computed(pd.read_parquet(STORED / "predictions.parquet"))
-    for column in ("value", "low", "high"):
-        np.testing.assert_allclose(found[column], stored[column], rtol=1e-6, atol=1e-9)
 
 
 SHORT = {
@@ -127,58 +123,90 @@ def test_the_page_states_where_the_adapted_weights_are_better(adapted: pd.DataFr
     assert found["adapted - released", 400, "yaw"] == 1
 
 
-def of_adapted() -> pd.DataFrame:
-    """The metrics of the adapted weights and of those that they are compared with, from the stored predictions."""
-    others = pd.read_parquet(STORED / "predictions.parquet")
-    parts = [pd.read_parquet(STORED / "adapted.parquet")]
-    parts += [
-        others[(others["model"] == name) & others["labels"].isin([100, 400])].assign(model=model)
-        for model, name in ADAPTED_WITH.items()
-    ]
-    return computed(pd.concat(parts, ignore_index=True))
-
-
-def test_stored_values_of_the_adapted_weights_follow_from_the_predictions(
-    adapted: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(results, "RESAMPLES", 2)
-    keys = ["model", "metric", "labels"]
-    found = of_adapted()
-    assert found[keys].equals(adapted[keys])
-    np.testing.assert_allclose(found["value"], adapted["value"], rtol=1e-6)
-
-
-@pytest.mark.slow
-def test_stored_intervals_of_the_adapted_weights_follow_from_the_predictions(
-    adapted: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(ROOT)
-    found = of_adapted()
-    for column in ("value", "low", "high"):
-        np.testing.assert_allclose(found[column], adapted[column], rtol=1e-6, atol=1e-9)
-
-
 @pytest.fixture(scope="module")
 def compared() -> pd.DataFrame:
-    """Three seeds of FRA and of image level."""
+    """Three seeds of FRA (`regions`) and of image level: with equal CPU time (`image_level`) and with equal steps."""
     return pd.read_csv(STORED / "compared.csv")
 
 
+PAGE = "results/released-weights.md"
+OTHERS = ("image_level", "equal_steps")
+TITLES = {"frozen": "frozen", "finetuned": "fine-tuned"}
+
+
 @pytest.mark.parametrize("metric", ROWS)
-def test_a_page_compares_regions_and_image_level(metric: str, compared: pd.DataFrame) -> None:
+@pytest.mark.parametrize("protocol", TITLES)
+def test_a_page_compares_regions_and_image_level(protocol: str, metric: str, compared: pd.DataFrame) -> None:
+    """Means with 400 and 4,000 labels, then for each the intervals of both differences, bold where beyond chance."""
     label, scale, digits = ROWS[metric]
-    cells = row_of("results/released-weights.md", label.replace("mean error", "error"))
-    table = (
-        compared[compared["metric"] == metric].set_index(["model", "labels"]).drop(columns="metric") * scale
-    )
+    where = (PAGE, label.replace("mean error", "error"), TITLES[protocol])
+    texts, cells = cells_of(*where), row_of(*where)
+    rows = compared[
+        (compared["protocol"] == protocol) & (compared["part"] == "test") & (compared["metric"] == metric)
+    ]
+    conclusion = results.beyond_chance(rows).set_index(["model", "labels"])["conclusion"]
+    table = rows.set_index(["model", "labels"])[["value", "low", "high", "seed_low", "seed_high"]] * scale
     close = 0.51 * 10**-digits
-    for model, cell in zip(("regions", "image_level"), cells, strict=False):
-        assert cell == pytest.approx(list(table.loc[model, "value"]), abs=close), model
-    for labels, cell in zip((400, 4000), cells[2:], strict=True):
-        row = table.loc[("regions - image_level", labels), ["low", "high", "seed_low", "seed_high"]]
-        assert cell == pytest.approx(list(row), abs=close), labels
-        assert row["seed_low"] < 0 < row["seed_high"]
+    for model, cell in zip(("regions", *OTHERS), cells, strict=False):
+        assert cell == pytest.approx([table.loc[(model, n), "value"] for n in (400, 4000)], abs=close), model
+    pairs = [(f"regions - {other}", labels) for labels in (400, 4000) for other in OTHERS]
+    for pair, text, cell in zip(pairs, texts[3:], cells[3:], strict=True):
+        assert cell == pytest.approx(list(table.loc[pair].drop("value")), abs=close), pair
+        assert ("**" in text) == (conclusion[pair] != 0), pair
+
+
+def over_faces(compared: pd.DataFrame, part: str) -> pd.DataFrame:
+    """Differences of FRA and image level that are beyond chance over the faces, whatever the seeds."""
+    rows = results.beyond_chance(compared[compared["part"] == part].assign(seed_low=np.nan, seed_high=np.nan))
+    rows = rows[rows["model"].isin([f"regions - {other}" for other in OTHERS]) & (rows["conclusion"] != 0)]
+    return rows.set_index(["protocol", "model", "metric", "labels"])
+
+
+def test_a_page_counts_the_differences_of_regions_and_image_level(compared: pd.DataFrame) -> None:
+    text = " ".join((ROOT / "docs" / PAGE).read_text().split())
+    shown = compared[(compared["part"] == "test") & compared["labels"].isin([400, 4000])]
+    rows = results.beyond_chance(shown)
+    rows = rows[rows["model"].isin([f"regions - {other}" for other in OTHERS])]
+    beyond = rows[rows["conclusion"] != 0]
+    assert f"Of {len(rows)} differences two are beyond chance" in text
+    assert list(beyond["conclusion"]) == [1, 1]
+    assert set(beyond["protocol"]) == {"finetuned"}
+    assert set(beyond["labels"]) == {400}
+    found = over_faces(shown, "test")["conclusion"].groupby(["protocol", "model"]).value_counts()
+    assert found.to_dict() == {
+        ("frozen", "regions - image_level", -1): 9,
+        ("frozen", "regions - equal_steps", -1): 5,
+        ("finetuned", "regions - image_level", 1): 5,
+        ("finetuned", "regions - equal_steps", 1): 4,
+    }
+    assert (
+        "behind equal time in 9 of 16 differences and ahead in none; fine-tuned it is ahead in 5 and" in text
+    )
+    assert "(equal steps: behind in 5; ahead in 4)" in text
+
+
+def test_a_page_names_measures_by_validation_faces(compared: pd.DataFrame) -> None:
+    of_val = over_faces(compared, "val")["conclusion"]
+    named = of_val.index[of_val == 1]
+    assert set(named.get_level_values("model")) == {"regions - equal_steps"}
+    places = {(protocol, metric, labels) for protocol, _, metric, labels in named}
+    actions = ("lip_corner_pull", "jaw_drop", "mouth_width")
+    assert places == {("finetuned", "open_mouth", 400)} | {("frozen", action, 100) for action in actions}
+    of_test = over_faces(compared, "test")
+    assert [key in of_test.index and of_test.loc[key, "conclusion"] == 1 for key in named].count(True) == 3
+    rows = results.beyond_chance(compared[compared["part"] == "test"])
+    both = rows.set_index(["protocol", "model", "metric", "labels"])["conclusion"]
+    assert (both.loc[named] == 0).all()
+
+
+def test_a_page_says_how_many_seeds_would_decide(compared: pd.DataFrame) -> None:
+    """From the deviation of the seeds' differences: half the width of the interval of three and of five seeds."""
+    rows = compared[(compared["part"] == "test") & (compared["model"] == "regions - image_level")]
+    row = rows.set_index(["protocol", "metric", "labels"]).loc[("frozen", "nme", 400)]
+    margin = (row["seed_high"] - row["seed_low"]) / 2 * 100
+    deviation = margin * np.sqrt(3) / stats.t.ppf(0.975, 2)
+    assert margin == pytest.approx(0.1, abs=0.01)
+    assert deviation * stats.t.ppf(0.975, 4) / np.sqrt(5) == pytest.approx(0.05, abs=0.005)
 
 
 def test_a_page_compares_a_balanced_and_a_random_list() -> None:
@@ -192,16 +220,65 @@ def test_a_page_compares_a_balanced_and_a_random_list() -> None:
         assert [value for cell in cells for value in cell] == pytest.approx(expected, abs=0.51 * 10**-digits)
 
 
-def test_stored_values_of_regions_and_image_level_follow_from_the_predictions(
-    compared: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(results, "RESAMPLES", 2)
-    found = computed(pd.read_parquet(STORED / "compared.parquet"))
-    keys = ["model", "metric", "labels", "seeds"]
-    assert found[keys].equals(compared[keys])
-    for column in ("value", "seed_low", "seed_high"):
-        np.testing.assert_allclose(found[column], compared[column], rtol=1e-6, atol=1e-9)
+def of_released() -> pd.DataFrame:
+    return computed(pd.read_parquet(STORED / "predictions.parquet"))
+
+
+def of_adapted() -> pd.DataFrame:
+    """The adapted weights and those that they are compared with."""
+    others = pd.read_parquet(STORED / "predictions.parquet")
+    parts = [pd.read_parquet(STORED / "adapted.parquet")]
+    parts += [
+        others[(others["model"] == name) & others["labels"].isin([100, 400])].assign(model=model)
+        for model, name in ADAPTED_WITH.items()
+    ]
+    return computed(pd.concat(parts, ignore_index=True))
+
+
+def of_compared() -> pd.DataFrame:
+    """FRA and image level, frozen and fine-tuned."""
+    stored = pd.read_parquet(STORED / "compared.parquet")
+    return pd.concat(
+        [
+            computed(part.drop(columns="protocol")).assign(protocol=protocol)
+            for protocol, part in stored.groupby("protocol", sort=False)
+        ],
+        ignore_index=True,
+    )
+
+
+@pytest.fixture
+def tables(request: pytest.FixtureRequest) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """A stored table, and the same computed from the stored predictions."""
+    table: pd.DataFrame = request.getfixturevalue(request.param)
+    if "part" in table:  # predictions of validation faces are not stored
+        table = table[table["part"] == "test"].reset_index(drop=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        if request.node.get_closest_marker("slow") is None:
+            patch.setattr(results, "RESAMPLES", 2)
+        yield table, COMPUTED[request.param]()
+
+
+COMPUTED = {"stored": of_released, "adapted": of_adapted, "compared": of_compared}
+"""What computes each table, by the fixture that reads it."""
+
+
+@pytest.mark.parametrize("tables", COMPUTED, indirect=True)
+def test_stored_values_follow_from_the_predictions(tables: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    table, found = tables
+    keys = table.columns.intersection(["protocol", "model", "metric", "labels", "seeds"])
+    assert found[keys].equals(table[keys])
+    for column in table.columns.intersection(["value", "seed_low", "seed_high"]):
+        np.testing.assert_allclose(found[column], table[column], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tables", COMPUTED, indirect=True)
+def test_stored_intervals_follow_from_the_predictions(tables: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    table, found = tables
+    for column in ("value", "low", "high"):
+        np.testing.assert_allclose(found[column], table[column], rtol=1e-6, atol=1e-9)
 
 
 def test_the_page_states_the_cross_test() -> None:
