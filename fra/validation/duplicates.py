@@ -17,21 +17,25 @@ thousands of images are similar; each is then still compared with the next 2,000
 
 
 @njit(cache=True)
-def band_values(hash_N4: NDArray[np.uint64], band: int, bands: int) -> NDArray[np.int64]:
-    """Returns bits band, band + bands, band + 2 · bands … of each hash, as one number per hash."""
-    out = np.zeros(len(hash_N4), np.int64)
+def band_keys(hash_N4: NDArray[np.uint64], band: int, bands: int) -> NDArray[np.uint64]:
+    """Returns a key per hash: bits band, band + bands, … (at most 32) above its row, in 32 bits each.
+
+    Sorted keys are hashes by value, then by row. They sort several times faster than rows by their values, and are
+    then read in order.
+    """
+    out = np.zeros(len(hash_N4), np.uint64)
     for row in range(len(hash_N4)):
-        value = np.int64(0)
+        value = np.uint64(0)
         for bit in range(band, 64 * hash_N4.shape[1], bands):
             word = hash_N4[row, bit // 64] >> np.uint64(bit % 64)
-            value = (value << np.int64(1)) | np.int64(word & np.uint64(1))
-        out[row] = value
+            value = (value << np.uint64(1)) | (word & np.uint64(1))
+        out[row] = (value << np.uint64(32)) | np.uint64(row)
     return out
 
 
 @njit(cache=True)
-def hamming_distance(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> np.int64:
-    """Returns the number of bits in which two hashes differ."""
+def within(first: NDArray[np.uint64], second: NDArray[np.uint64], limit: int) -> bool:
+    """Whether two hashes differ in at most `limit` bits; chance pairs already differ in more in the first word."""
     total = np.int64(0)
     for word in range(len(first)):
         x = first[word] ^ second[word]
@@ -39,14 +43,15 @@ def hamming_distance(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> n
         x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
         x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
         total += np.int64((x * np.uint64(0x0101010101010101)) >> np.uint64(56))
-    return total
+        if total > limit:
+            return False
+    return True
 
 
 @njit(cache=True)
 def link_pairs(
     hash_G4: NDArray[np.uint64],
-    value_G: NDArray[np.int64],
-    order_G: NDArray[np.int64],
+    key_G: NDArray[np.uint64],
     limit: int,
     own_GS: NDArray[np.int64],
     near_GS: NDArray[np.int64],
@@ -55,19 +60,18 @@ def link_pairs(
 
     Args:
         hash_G4: The distinct hashes.
-        value_G: Their values in this band.
-        order_G: The hashes' positions, sorted by value.
+        key_G: Their keys in this band, sorted.
         limit: Maximum Hamming distance of near duplicates.
         own_GS: A row that has the hash, per side (split); -1 for none.
         near_GS: The lowest row that has a near hash, per side; -1 for none so far. Updated in place.
     """
-    for i in range(len(order_G)):
-        a = order_G[i]
-        for j in range(i + 1, min(i + 1 + BUCKET, len(order_G))):
-            b = order_G[j]
-            if value_G[b] != value_G[a]:
+    low = np.uint64(0xFFFFFFFF)
+    for i in range(len(key_G)):
+        for j in range(i + 1, min(i + 1 + BUCKET, len(key_G))):
+            if (key_G[i] ^ key_G[j]) > low:
                 break
-            if hamming_distance(hash_G4[a], hash_G4[b]) <= limit:
+            a, b = np.int64(key_G[i] & low), np.int64(key_G[j] & low)
+            if within(hash_G4[a], hash_G4[b], limit):
                 for side in range(own_GS.shape[1]):
                     if own_GS[b, side] >= 0 and (near_GS[a, side] < 0 or own_GS[b, side] < near_GS[a, side]):
                         near_GS[a, side] = own_GS[b, side]
@@ -77,9 +81,9 @@ def link_pairs(
 
 def first_rows(code_N: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     """Returns the first row of each code 0 … size - 1, -1 where there is none; negative codes are ignored."""
-    codes, rows = np.unique(code_N, return_index=True)
+    rows = np.flatnonzero(code_N >= 0)[::-1]
     first = np.full(size, -1, np.int64)
-    first[codes[codes >= 0]] = rows[codes >= 0]
+    first[code_N[rows]] = rows  # of several rows the last one that is assigned stays
     return first
 
 
@@ -125,8 +129,7 @@ def nearest(
     hash_G4 = unique.view(np.uint64).reshape(len(unique), -1)
     near_GS = np.full((len(unique), sides), -1, np.int64)
     for band in range(limit + 1):
-        value_G = band_values(hash_G4, band, limit + 1)
-        link_pairs(hash_G4, value_G, np.argsort(value_G, kind="stable"), limit, first_GS, near_GS)
+        link_pairs(hash_G4, np.sort(band_keys(hash_G4, band, limit + 1)), limit, first_GS, near_GS)
     found_NS = near_GS[group_N]
     for side in range(sides):
         equal = other_rows(group_N, first_GS[:, side], last_GS[:, side])
