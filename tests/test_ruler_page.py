@@ -199,6 +199,28 @@ def test_a_page_names_measures_by_validation_faces(compared: pd.DataFrame) -> No
     assert (both.loc[named] == 0).all()
 
 
+def test_a_page_compares_fine_tuned_random_weights(compared: pd.DataFrame) -> None:
+    text = " ".join((ROOT / "docs" / PAGE).read_text().split())
+    rows = compared[(compared["part"] == "test") & (compared["protocol"] == "finetuned")]
+    value = rows.set_index(["model", "metric", "labels"])["value"]["random"]
+    nme = [f"{100 * value['nme', labels]:.2f}" for labels in (400, 4000)]
+    yaw = [f"{value['yaw', labels]:.1f}" for labels in (400, 4000)]
+    assert f"reach NME {' / '.join(nme)} % and yaw {' / '.join(yaw)}°" in text
+    found = results.beyond_chance(rows[rows["model"] == "regions - random"])
+    found = found.set_index(["metric", "labels"])["conclusion"]
+    ahead = {
+        ("nme", 400),
+        ("nme", 4000),
+        ("yaw", 400),
+        ("yaw", 4000),
+        ("jaw_drop", 400),
+        ("open_mouth", 4000),
+    }
+    behind = {("brow_raise", 400), ("open_mouth", 400), ("lip_corner_pull", 4000)}
+    assert set(found.index[found == 1]) == ahead
+    assert set(found.index[found == -1]) == behind
+
+
 def test_a_page_says_how_many_seeds_would_decide(compared: pd.DataFrame) -> None:
     """From the deviation of the seeds' differences: half the width of the interval of three and of five seeds."""
     rows = compared[(compared["part"] == "test") & (compared["model"] == "regions - image_level")]
