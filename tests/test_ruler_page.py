@@ -155,6 +155,43 @@ def test_a_page_compares_regions_and_image_level(protocol: str, metric: str, com
         assert ("**" in text) == (conclusion[pair] != 0), pair
 
 
+@pytest.fixture(scope="module")
+def continued() -> pd.DataFrame:
+    """Three continuations of the released weights with regions, and three at image level."""
+    return pd.read_csv(STORED / "continued.csv")
+
+
+@pytest.mark.parametrize("metric", ROWS)
+def test_a_page_compares_continued_weights(metric: str, continued: pd.DataFrame) -> None:
+    """Means with 100, 400 and 4,000 labels, then the interval of each difference, bold where beyond chance."""
+    label, scale, digits = ROWS[metric]
+    where = (PAGE, label.replace("mean error", "error"), "continued")
+    rows = continued[(continued["part"] == "test") & (continued["metric"] == metric)]
+    conclusion = results.beyond_chance(rows).set_index(["model", "labels"])["conclusion"]
+    table = rows.set_index(["model", "labels"])[["value", "low", "high", "seed_low", "seed_high"]] * scale
+    texts, cells = cells_of(*where), row_of(*where)
+    for model, cell in zip(("regions", "image_level"), cells, strict=False):
+        assert cell == pytest.approx(list(table.loc[model, "value"]), abs=0.51 * 10**-digits), model
+    close = 0.51 * 10 ** -(2 if metric in ("nme", "yaw", "pitch") else 3)
+    for labels, text, cell in zip((100, 400, 4000), texts[2:], cells[2:], strict=True):
+        pair = ("regions - image_level", labels)
+        assert cell == pytest.approx(list(table.loc[pair].drop("value")), abs=close), labels
+        assert ("**" in text) == (conclusion[pair] != 0), labels
+
+
+def test_a_page_says_where_continued_weights_are_better(continued: pd.DataFrame) -> None:
+    """By the validation faces two measures were named; on the test faces both are better, and nothing is worse."""
+    better = {}
+    for part in ("val", "test"):
+        rows = results.beyond_chance(continued[continued["part"] == part])
+        rows = rows[rows["model"] == "regions - image_level"]
+        assert len(rows) == 24
+        assert (rows["conclusion"] >= 0).all()
+        better[part] = set(rows[rows["conclusion"] == 1].set_index(["metric", "labels"]).index)
+    assert better["val"] == {("nme", 100), ("yaw", 100)}
+    assert better["test"] == {*better["val"], ("pitch", 400)}
+
+
 def over_faces(compared: pd.DataFrame, part: str) -> pd.DataFrame:
     """Differences of FRA and image level that are beyond chance over the faces, whatever the seeds."""
     rows = results.beyond_chance(compared[compared["part"] == part].assign(seed_low=np.nan, seed_high=np.nan))
@@ -269,6 +306,10 @@ def of_compared() -> pd.DataFrame:
     )
 
 
+def of_continued() -> pd.DataFrame:
+    return computed(pd.read_parquet(STORED / "continued.parquet"))
+
+
 @pytest.fixture
 def tables(request: pytest.FixtureRequest) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
     """A stored table, and the same computed from the stored predictions."""
@@ -282,7 +323,12 @@ def tables(request: pytest.FixtureRequest) -> Iterator[tuple[pd.DataFrame, pd.Da
         yield table, COMPUTED[request.param]()
 
 
-COMPUTED = {"stored": of_released, "adapted": of_adapted, "compared": of_compared}
+COMPUTED = {
+    "stored": of_released,
+    "adapted": of_adapted,
+    "compared": of_compared,
+    "continued": of_continued,
+}
 """What computes each table, by the fixture that reads it."""
 
 
