@@ -192,6 +192,18 @@ def test_a_page_says_where_continued_weights_are_better(continued: pd.DataFrame)
     assert better["test"] == {*better["val"], ("pitch", 400)}
 
 
+def test_a_page_says_what_more_weight_on_regions_gives(continued: pd.DataFrame) -> None:
+    """On validation faces, compared with image level and with the weight of the recipe."""
+    rows = results.beyond_chance(continued[continued["part"] == "val"])
+    found = {
+        other: dict(one[one["conclusion"] != 0].set_index(["metric", "labels"])["conclusion"])
+        for other in ("image_level", "regions")
+        for one in [rows[rows["model"] == f"strong_regions - {other}"]]
+    }
+    assert found["image_level"] == {("nme", 100): 1, ("yaw", 100): 1}
+    assert found["regions"] == {("yaw", 100): 1, ("lip_corner_pull", 400): -1, ("jaw_drop", 400): -1}
+
+
 def over_faces(compared: pd.DataFrame, part: str) -> pd.DataFrame:
     """Differences of FRA and image level that are beyond chance over the faces, whatever the seeds."""
     rows = results.beyond_chance(compared[compared["part"] == part].assign(seed_low=np.nan, seed_high=np.nan))
