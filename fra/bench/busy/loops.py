@@ -23,9 +23,9 @@ while True:
 
 @contextmanager
 def busy_loops(count: int) -> Iterator[list[int]]:
-    """Keeps `count` processes busy in its block, and yields their numbers; Linux may share out cores by session.
+    """Keeps `count` processes busy in its block, and yields their process IDs.
 
-    They are of the session of this process.
+    They belong to the session of this process, since Linux may share out the cores by session.
     """
     loops: list[int] = []
     with ExitStack() as stack:
