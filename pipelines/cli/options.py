@@ -44,6 +44,6 @@ Compiled = Annotated[
 ]
 Hidden = Annotated[int, typer.Option(help="Like the parameter model.hidden_dim")]
 Projection = Annotated[int, typer.Option(help="Like the parameter model.projection_dim")]
-Rounds = Annotated[int, typer.Option(help="Rounds of both sides in turn; the median of each is used")]
+Rounds = Annotated[int, typer.Option(min=1, help="Rounds of both sides in turn; the median of each is used")]
 PEER_HELP = "Compare with this package instead; it is installed into .work/peers on the first use"
 AsJson = Annotated[bool, typer.Option("--json", help="Print only the result, as one JSON object")]
