@@ -39,7 +39,9 @@ def test_last_line_is_one_json_object_with_the_comparison(command: list[str], as
     assert (len(lines) == 1) == as_json
 
 
-@pytest.mark.parametrize("command", ["busy", "embed", "faces", "loader", "regions", "search", "step", "train"])
+@pytest.mark.parametrize(
+    "command", ["busy", "embed", "faces", "loader", "regions", "search", "step", "train"]
+)
 def test_no_rounds_are_refused(command: str) -> None:
     done = CliRunner().invoke(bench, [command, "--rounds", "0"])
     assert done.exit_code == 2
