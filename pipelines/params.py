@@ -13,6 +13,7 @@ import json
 import shlex
 import shutil
 import sys
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -51,7 +52,9 @@ EXAMPLES = """examples:
                                                                     "+" adds a name that is not in params.yaml
   python -m pipelines.params --list train                           the parameters of a section
 
-Each call starts from the defaults: give all overrides at once. To change one parameter for one run:
+Each call starts from the defaults and drops earlier overrides; --add keeps them:
+  python -m pipelines.params --add train.epochs=20
+To change a parameter for one run:
   dvc exp run -S train.epochs=20
 """
 T = TypeVar("T")
@@ -180,7 +183,7 @@ def check_sections(overrides: list[str], path: Path, conf: Path) -> None:
     """
     classes = {}
     for override in overrides:
-        key = override.lstrip("+").partition("=")[0]
+        key = name_of(override)
         section, _, rest = key.partition(".")
         if (conf / key).is_dir():
             continue  # a group's choice
@@ -262,9 +265,29 @@ def check_init(init: str | None, backbone: str) -> None:
 
 def command_with(*overrides: str, conf: Path = CONF) -> str:
     """Returns the shell command that adds overrides to those of the project."""
-    content = yaml.safe_load((conf / PROJECT).read_text(encoding="utf-8"))
+    return shlex.join(["python", "-m", "pipelines.params", *added(overrides, conf)])
+
+
+def chosen(conf: Path = CONF) -> list[str]:
+    """Returns the overrides of the project, as users write them; none without a file of them."""
+    try:
+        content = yaml.safe_load((conf / PROJECT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
     groups = content.pop("defaults")
-    return shlex.join(["python", "-m", "pipelines.params", *kept(content, groups), *overrides])
+    return kept(content, groups)
+
+
+def added(overrides: Iterable[str], conf: Path = CONF) -> list[str]:
+    """Returns the overrides of the project, then the given ones: later values count, and dictionaries are merged."""
+    overrides = list(overrides)
+    groups = {name for override in overrides if (conf / (name := name_of(override))).is_dir()}
+    return [override for override in chosen(conf) if name_of(override) not in groups] + overrides
+
+
+def name_of(override: str) -> str:
+    """Returns the group or parameter that an override sets."""
+    return override.partition("=")[0].lstrip("+")
 
 
 def as_project(overrides: list[str], conf: Path = CONF) -> str:
@@ -287,7 +310,8 @@ def as_project(overrides: list[str], conf: Path = CONF) -> str:
     )
 
 
-if __name__ == "__main__":
+def main(arguments: list[str] | None = None) -> None:
+    """The command `python -m pipelines.params`; writes to the project in the current folder."""
     parser = argparse.ArgumentParser(
         "python -m pipelines.params",
         description="Write params.yaml from the defaults and the given overrides, after validating them.",
@@ -301,15 +325,26 @@ if __name__ == "__main__":
         help="GROUP=CHOICE (dataset, model, objective, probe, recipe: see pipelines/conf) or SECTION.NAME=VALUE",
     )
     parser.add_argument(
+        "--add", action="store_true", help="keep the overrides of earlier calls, and add these to them"
+    )
+    parser.add_argument(
         "--list",
         metavar="SECTION",
         help="print the parameters of a section with defaults and ranges, and exit",
     )
-    arguments = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
-        if arguments.list:
-            print(*listing(arguments.list), sep="\n")
-        else:
-            choose(arguments.override)
+        if options.list:
+            print(*listing(options.list), sep="\n")
+            return
+        before = chosen()
+        choose(added(options.override) if options.add else options.override)
     except ParamsError as error:
         sys.exit(f"error: {error}")
+    names = {name_of(override) for override in chosen()}
+    if dropped := [override for override in before if name_of(override) not in names]:
+        print(f"dropped from the overrides (--add keeps them): {shlex.join(dropped)}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

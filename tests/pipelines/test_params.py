@@ -318,6 +318,24 @@ def test_a_command_adds_overrides_to_those_of_the_project(conf: Path, tmp_path: 
     assert again == kept
 
 
+def test_add_keeps_earlier_overrides_and_dropped_ones_are_named(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project)
+    params.main(["dataset=folder", "dataset.name=mine", "dataset.root=/d", "train.epochs=3"])
+    params.main(["--add", "probe=knn", "train.epochs=4"])
+    params.main(["--add", "probe=none", "dataset.name=yours"])
+    assert capsys.readouterr().err == ""
+    values = params.read()
+    assert (values["dataset"]["name"], values["dataset"]["root"]) == ("yours", "/d")
+    assert (values["train"]["epochs"], values["probe"]["labels"]) == (4, [])
+    params.main(["train.epochs=5"])
+    assert capsys.readouterr().err == (
+        "dropped from the overrides (--add keeps them): "
+        "dataset=folder probe=none dataset.name=yours dataset.root=/d\n"
+    )
+
+
 def test_null_is_no_text(conf: Path, tmp_path: Path) -> None:
     params.choose(["dataset=folder", "dataset.root=null"], tmp_path / "params.yaml", conf)
     assert params.read(tmp_path / "params.yaml")["dataset"]["root"] is None
