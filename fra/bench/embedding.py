@@ -16,13 +16,19 @@ from fra.gallery.embed import embed
 from fra.inference.encoder import FaceEncoder, load
 from fra.method.backbone import build
 from fra.weights.files import save_weights
-
-IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+from fra.weights.layouts import IMAGENET
 
 
 def write_untrained_backbone(backbone: str, image_size: int, path: Path) -> Path:
     """Writes a weights file with random weights and returns its path; speed does not depend on the values."""
-    metadata = {"contents": "backbone", "backbone": backbone, "image_size": image_size, **IMAGENET}
+    mean, std = IMAGENET
+    metadata = {
+        "contents": "backbone",
+        "backbone": backbone,
+        "image_size": image_size,
+        "mean": list(mean),
+        "std": list(std),
+    }
     save_weights(path, build(backbone).state_dict(), metadata)
     return path
 

@@ -16,7 +16,14 @@ import numpy as np
 from PIL import Image
 
 from fra.bench.detection import generated_faces
-from fra.bench.measure import alternate, comparison, cpu_seconds_per_item, items_per_second, measure
+from fra.bench.measure import (
+    alternate,
+    comparison,
+    cpu_seconds_per_item,
+    items_per_second,
+    measure,
+    process_memory,
+)
 from fra.bench.scenes import random_side, scene
 from fra.data.images import decode, read_file
 from fra.faces.config import MIN_SCORE, FacesConfig
@@ -78,21 +85,15 @@ def in_processes(pool: ProcessPoolExecutor, count: int, paths: Sequence[Path]) -
     return pool.map(_process, [paths[start::count] for start in range(count)])
 
 
-def resident_mib() -> float:
-    """The memory of this process in MiB."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
-
-
 def memory_growth(paths: Sequence[Path], count: int) -> tuple[float, float]:
     """Memory in MiB after a tenth of `count` photographs, and at the end; the files are read repeatedly."""
     loop = our_loop([paths[index % len(paths)] for index in range(count)])
     for _ in range(max(1, count // 10)):
         next(loop)
-    early = resident_mib()
+    early = process_memory("VmRSS") / 2**20
     for _ in loop:
         pass
-    return early, resident_mib()
+    return early, process_memory("VmRSS") / 2**20
 
 
 def compare_faces(count: int, rounds: int, processes: int, memory: int) -> dict[str, Any]:

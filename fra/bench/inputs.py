@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,11 @@ def list_images(root: Path, out: Path) -> pd.DataFrame:
 def write_shards(records: pd.DataFrame, root: Path, out: Path, config: ShardConfig) -> pd.DataFrame:
     """Writes tar shards and manifest into `out`, only what changed if they exist; returns the manifest."""
     return write.write(records, root, out / "shards", out / "manifest.parquet", config, out / "state")
+
+
+def fastest_loader() -> LoaderName:
+    """Returns "ffcv", or "webdataset" where FFCV is not installed."""
+    return "ffcv" if importlib.util.find_spec("ffcv") else "webdataset"
 
 
 @contextmanager

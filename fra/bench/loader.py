@@ -8,7 +8,6 @@ crops by FFCV, compiled views. Both deliver two normalised float32 views per ima
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -40,7 +39,7 @@ from fra.data.loader.build import build_loader
 from fra.data.loader.config import DataConfig
 from fra.data.views.config import ViewsConfig
 from fra.data.views.views import Views
-from fra.parallel import torch_threads
+from fra.parallel import cores, torch_threads
 
 CPU = torch.device("cpu")
 
@@ -92,8 +91,6 @@ def compare_loaders(
     batch_size: int = 64,
     images: int = 1024,
     rounds: int = 3,
-    workers: int = 0,
-    views: ViewsConfig | None = None,
     peer: Peer | None = None,
 ) -> dict[str, Any]:
     """Compares both loaders in alternating rounds of one epoch each.
@@ -104,8 +101,6 @@ def compare_loaders(
         batch_size: Images per batch.
         images: Number of synthetic images.
         rounds: Number of alternating rounds.
-        workers: Processes or threads; 0 is one per core.
-        views: The recipe of the views; None takes the default.
         peer: The baseline; None is the plain loader.
 
     Returns:
@@ -113,8 +108,7 @@ def compare_loaders(
         GPU that makes the photometric changes itself (`crops`, `crops_ratio`); `decode`, images/s of bare decoding,
         the upper limit, and `of_decode`, the share of it that ours reaches; CPU seconds per image of each.
     """
-    config = views or ViewsConfig()
-    count = workers or len(os.sched_getaffinity(0))
+    config, count = ViewsConfig(), cores()
     with (
         images_and_source(root, images, count) as (folder, source),
         torch_threads(count),

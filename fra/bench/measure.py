@@ -16,6 +16,7 @@ from fra.train.memory import free_memory
 Work: TypeAlias = Callable[[], Iterable[int]]
 """Work to be measured; it yields the number of items (images) of each part, such as a batch."""
 T = TypeVar("T")
+CPU = torch.device("cpu")
 
 
 class Measurement(NamedTuple):
@@ -25,7 +26,7 @@ class Measurement(NamedTuple):
         items: Number of items.
         wall: Wall seconds.
         cpu: CPU seconds of this process and of its children that have ended.
-        memory: Bytes of this process's memory at its peak beyond those before.
+        memory: Bytes of memory at its peak beyond those before: of this process, or on the GPU of those allocated.
     """
 
     items: int
@@ -40,24 +41,38 @@ def cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
-def measure(work: Work, release: bool = True) -> Measurement:
+def measure(work: Work, device: torch.device = CPU, release: bool = True) -> Measurement:
     """Runs `work` to its end.
 
     Args:
-        work: The work.
-        release: Whether unused memory is returned to the system before, without which the peak is not that of the
-            work. Getting it back takes part of the time of a small training step, which in training keeps its memory.
+        work: The work; on a GPU it ends when the GPU has finished.
+        device: Where memory is measured.
+        release: Whether unused memory of the CPU is returned to the system before, without which the peak is not that
+            of the work. Getting it back takes part of the time of a small training step, which in training keeps it.
     """
-    before = reset_peak_memory() if release else process_memory("VmRSS")
+    before = _start_of_memory(device, release)
     wall, cpu = time.perf_counter(), cpu_seconds()
     items = sum(work())
     wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
-    return Measurement(items, wall, cpu, process_memory("VmHWM") - before)
+    return Measurement(items, wall, cpu, _peak_memory(device) - before)
+
+
+def _start_of_memory(device: torch.device, release: bool) -> int:
+    """Starts a new peak where that is wanted, and returns the bytes in use."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    return reset_peak_memory() if release else process_memory("VmRSS")
+
+
+def _peak_memory(device: torch.device) -> int:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else process_memory("VmHWM")
 
 
 def reset_peak_memory() -> int:
     """Returns unused memory to the system, resets the process's peak (Linux) and returns its memory in bytes."""
-    free_memory(torch.device("cpu"))
+    free_memory(CPU)
     Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
     return process_memory("VmRSS")
 

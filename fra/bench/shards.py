@@ -69,20 +69,14 @@ def seconds_of_sharding(root: Path, out: Path) -> float:
     return seconds_of(lambda: write_shards(records, root, out, ShardConfig()))
 
 
-def seconds_of_webdataset(root: Path, out: Path) -> float:
-    """Returns the seconds of webdataset's ShardWriter on the same images, used as its documentation shows."""
-    import webdataset  # imports torch, which must not count as memory of sharding
+def seconds_of_webdataset(root: Path) -> float:
+    """Returns the seconds of webdataset's ShardWriter in one process on the same images."""
+    from fra.bench.peers.webdataset import (
+        prepare,
+    )  # imports torch, which must not count as memory of sharding
 
-    out.mkdir()
     os.sync()
-
-    def run() -> None:
-        with webdataset.ShardWriter(f"{out}/%06d.tar", maxcount=1000, verbose=0) as writer:
-            for path in sorted(root.rglob("*.jpg")):
-                key = str(path.relative_to(root).with_suffix(""))
-                writer.write({"__key__": key, "jpg": path.read_bytes()})
-
-    return seconds_of(run)
+    return seconds_of(lambda: sum(prepare(str(root), 1)()))
 
 
 def compare_with_peer(peer: Peer, images: int, processes: int, rounds: int = 3) -> dict[str, Any]:
@@ -159,7 +153,7 @@ def compare_sharding(images: int = 100_000, few: int = 10_000) -> dict[str, Any]
         for repeat in range(REPEATS):
             copy_images(folder / "many", distinct, images + repeat * (images // 100), images // 100)
             seconds_new.append(seconds_of_sharding(folder / "many", folder / "out-many"))
-        seconds_webdataset = seconds_of_webdataset(folder / "few", folder / "webdataset")
+        seconds_webdataset = seconds_of_webdataset(folder / "few")
         after = _modification_times(folder / "out-many" / "shards")
     return {
         **comparison(few / seconds_webdataset, few / seconds_few),

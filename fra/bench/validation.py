@@ -1,7 +1,5 @@
 """Time and memory that validation of a large manifest takes.
 
-    python -m fra.bench.validation 1000000    the number of rows; the last line of output is JSON
-
 The rows are copies of the embedded set's, each with its own name, person, bytes and perceptual hash; one in a thousand
 is a near copy of another. The manifest, landmarks included, is written and read as parquet. Rules, result, quarantine
 list and pages are those of the stage. Decoding of the images is not included: `fra.validation.measure` shows its rate
@@ -10,14 +8,13 @@ in a progress bar.
 
 from __future__ import annotations
 
-import json
 import resource
-import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -79,9 +76,19 @@ def prepare(data: DatasetFiles, rows: int, large: Path) -> Measures:
     return Measures(columns, hashes_like(measured, rows), measured.files.iloc[:0], {})
 
 
-def main(rows: int, name: str = "orl") -> None:
-    """Validates a manifest of `rows` rows made from the data set `name`, and prints the result as JSON."""
+def measure_validation(rows: int, name: str = "orl") -> dict[str, Any]:
+    """Validates a manifest of `rows` rows made from the data set `name` of the project in the current folder.
+
+    Returns:
+        `seconds` of wall and CPU time, those of reading, peak memory in GiB, the numbers of rules and of quarantined
+        rows, and the rules that did not pass with the number of rows that break them.
+
+    Raises:
+        FileNotFoundError: The project has no manifest of the data set.
+    """
     data = DatasetFiles(name, Path("data/manifest") / f"{name}.parquet", Path("data/shards") / name)
+    if not data.manifest.is_file():
+        raise FileNotFoundError(f"{data.manifest}: missing: run `dvc repro validate`, which writes it")
     config = ValidateConfig()
     with tempfile.TemporaryDirectory() as folder:
         large = Path(folder) / "large.parquet"
@@ -93,25 +100,15 @@ def main(rows: int, name: str = "orl") -> None:
         case = ValidationInputs(data, listed, measured, {large.as_posix(): sha256(large)})
         result, quarantined = validate.evaluate(case, suite(config, listed.labels), Path(folder), config)
         end, cpu = time.perf_counter(), time.process_time() - cpu
-    print(
-        json.dumps(
-            {
-                "rows": result.rows,
-                "rules": len(result.expectations),
-                "seconds": round(end - start, 1),
-                "cpu_seconds": round(cpu, 1),
-                "seconds_reading": round(read - start, 1),
-                "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
-                "quarantined": len(quarantined),
-                "failed_rules": {
-                    rule["name"]: rule["unexpected_count"]
-                    for rule in result.expectations
-                    if not rule["success"]
-                },
-            }
-        )
-    )
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)
+    return {
+        "rows": result.rows,
+        "rules": len(result.expectations),
+        "seconds": round(end - start, 1),
+        "cpu_seconds": round(cpu, 1),
+        "seconds_reading": round(read - start, 1),
+        "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "quarantined": len(quarantined),
+        "failed_rules": {
+            rule["name"]: rule["unexpected_count"] for rule in result.expectations if not rule["success"]
+        },
+    }

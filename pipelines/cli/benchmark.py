@@ -15,6 +15,7 @@ from pipelines.cli.options import (
     Backbone,
     Batch,
     Compiled,
+    Count,
     Device,
     Faces,
     Hidden,
@@ -34,8 +35,8 @@ bench = typer.Typer(help="Benchmarks against what you would use instead.", no_ar
 def loader(
     images: Faces = None,
     image_size: Pixels = 224,
-    batch_size: Annotated[int, typer.Option(help="Images per batch")] = 64,
-    count: Annotated[int, typer.Option(help="Number of synthetic JPEG files")] = 1024,
+    batch_size: Batch = 64,
+    count: Count = 1024,
     rounds: Rounds = 3,
     peer: Annotated[Literal["albumentations"] | None, typer.Option(help=PEER_HELP)] = None,
     as_json: AsJson = False,
@@ -57,7 +58,7 @@ def loader(
 @bench.command()
 def shards(
     images: Annotated[
-        int, typer.Option(help="Number of synthetic JPEG files (16 kB each on disk, twice)")
+        int, typer.Option(min=1, help="Number of synthetic JPEG files (16 kB each on disk, twice)")
     ] = 100_000,
     peer: Annotated[
         Literal["webdataset"] | None,
@@ -80,9 +81,9 @@ def bench_embed(
         Path | None, typer.Option("--weights", "-w", help="Weights file; an untrained backbone without it")
     ] = None,
     backbone: Backbone = "resnet50",
-    image_size: Annotated[int, typer.Option(help="Side of the images in pixels")] = 224,
-    images: Annotated[int, typer.Option(help="Number of synthetic JPEG files")] = 256,
-    batch_size: Annotated[int, typer.Option(help="Images per forward pass")] = 64,
+    image_size: Pixels = 224,
+    images: Count = 256,
+    batch_size: Batch = 64,
     rounds: Rounds = 3,
     as_json: AsJson = False,
 ) -> None:
@@ -178,7 +179,7 @@ def step(
     peer: Annotated[
         Literal["lightly", "plain-autocast"] | None,
         typer.Option(
-            help="Compare with lightly's BYOL (ours at image level) or the plain step, both with autocast "
+            help="Compare with lightly's BYOL (ours without regions) or the plain step, both with autocast "
             "and channels-last; packages are installed into .work/peers on the first use"
         ),
     ] = None,
@@ -207,12 +208,32 @@ def regions(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """A training step of FRA compared with one at image level (objective=byol): what regions cost."""
+    """A training step of FRA compared with one without regions (objective=byol): what regions cost."""
     from fra.bench.training.regions import compare_regions
     from fra.method.config import ModelConfig
 
     model = ModelConfig(backbone, hidden_dim=hidden_dim, projection_dim=projection_dim)
     report(compare_regions(model, image_size, batch_size, rounds, device), as_json)
+
+
+@bench.command()
+def profile(
+    backbone: Backbone = "resnet18",
+    hidden_dim: Hidden = 4096,
+    projection_dim: Projection = 256,
+    image_size: Pixels = 112,
+    batch_size: Batch = 32,
+    as_json: AsJson = False,
+) -> None:
+    """What our training step and the plain one spend their time on, on one core, as a Markdown table and JSON."""
+    from fra.bench.training.profile import markdown, profile_steps
+    from fra.method.config import ModelConfig
+
+    model = ModelConfig(backbone, hidden_dim=hidden_dim, projection_dim=projection_dim)
+    rows = profile_steps(model, image_size, batch_size)
+    if not as_json:
+        print(markdown(rows))
+    print(json.dumps(rows))
 
 
 @bench.command()
@@ -223,7 +244,7 @@ def train(
     projection_dim: Projection = 256,
     image_size: Pixels = 224,
     batch_size: Batch = 16,
-    count: Annotated[int, typer.Option(help="Number of synthetic JPEG files")] = 64,
+    count: Count = 64,
     rounds: Rounds = 2,
     device: Device = "auto",
     compiled: Compiled = False,
@@ -236,6 +257,18 @@ def train(
     model = ModelConfig(backbone, hidden_dim=hidden_dim, projection_dim=projection_dim)
     result = compare_training(images, model, image_size, batch_size, count, rounds, device, compiled=compiled)
     report(result, as_json)
+
+
+@bench.command()
+def validate(
+    rows: Annotated[int, typer.Option(min=1000, help="Rows of the manifest")] = 1_000_000,
+    as_json: AsJson = False,
+) -> None:
+    """Time and memory of the rules of `validate` on a large manifest, made from the one of the embedded faces."""
+    from fra.bench.validation import measure_validation
+
+    require_root()
+    report(measure_validation(rows), as_json)
 
 
 @bench.command()

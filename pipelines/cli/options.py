@@ -37,8 +37,9 @@ CropOrDefault = Annotated[
 # Options of benchmarks.
 Backbone = Annotated[str, typer.Option(help="Like the parameter model.backbone")]
 Faces = Annotated[Path | None, typer.Argument(help="A folder of folders of images; default: synthetic JPEGs")]
-Pixels = Annotated[int, typer.Option(help="Width and height of a view in pixels")]
-Batch = Annotated[int, typer.Option(help="Images per step")]
+Pixels = Annotated[int, typer.Option(min=1, help="Width and height of the images in pixels")]
+Batch = Annotated[int, typer.Option(min=2, help="Images per batch")]
+Count = Annotated[int, typer.Option(min=1, help="Number of synthetic JPEG files")]
 Compiled = Annotated[
     bool, typer.Option("--compile", help="Use torch.compile for our side, like train.compile")
 ]

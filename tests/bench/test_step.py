@@ -79,7 +79,7 @@ def test_comparison() -> None:
         found["flops_per_step"] > 4 * 8 * 20e6
     )  # four images; eight forward passes' worth of a 20 MFLOP network
     assert 0 < found["ours_mfu"] < 1
-    assert found["baseline_step_bytes"] > 0
+    assert found["baseline_peak_mib"] > 0
 
 
 @pytest.mark.slow

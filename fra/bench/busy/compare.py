@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +11,10 @@ from statistics import fmean, median
 
 from fra.bench.busy.loops import busy_loops, cpu_seconds_of, fair_loss, runnable_threads
 from fra.bench.embedding import write_untrained_backbone
-from fra.bench.inputs import images_and_source, write_images
+from fra.bench.inputs import fastest_loader, images_and_source, write_images
 from fra.bench.measure import Measurement, Work, alternate, measure
 from fra.data.loader.build import build_loader
-from fra.data.loader.config import DataConfig, LoaderName
+from fra.data.loader.config import DataConfig
 from fra.data.views.config import ViewsConfig
 from fra.data.views.views import Views
 from fra.gallery.embed import embed
@@ -46,8 +45,7 @@ def measure_busy(
         For each work, from medians over the rounds: wall seconds `alone` and `busy`; `lost` = busy / alone; `threads`,
         the average number of runnable threads alone; `lost_over_fair`, `lost` over what `fair_loss` gives, which needs
         a machine without other work; `lost_over_share`, how many times longer it took than it would have with the CPU
-        time that a loop got meanwhile for each of its threads, which other work does not disturb. Loaders that are
-        processes (webdataset) are not counted.
+        time that a loop got meanwhile for each of its threads, which other work does not disturb.
     """
     found: dict[str, float | str] = {}
     with _works(images, epochs) as works:
@@ -92,7 +90,7 @@ def _next_to(count: int, work: Work, shares: list[float]) -> Measurement:
 @contextmanager
 def _works(images: int, epochs: int) -> Iterator[dict[str, Work]]:
     """Yields both works by name."""
-    reader: LoaderName = "ffcv" if importlib.util.find_spec("ffcv") else "webdataset"
+    reader = fastest_loader()
     data, views = DataConfig(reader, image_size=IMAGE_SIZE), ViewsConfig()
     recipe = TrainConfig(
         epochs=epochs, batch_size=BATCH_SIZE, optimizer="adamw", lr=1e-3, warmup_epochs=0, device="cpu"

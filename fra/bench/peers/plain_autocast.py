@@ -13,21 +13,15 @@ import torch
 
 from fra.bench.measure import Work
 from fra.bench.peers.serve import serve
-from fra.bench.training.plain_step import PlainLARS, plain_step
+from fra.bench.training.contenders import plain
 from fra.bench.training.setup import Setup
-from fra.method.config import ObjectiveConfig
-from fra.method.networks import build
-from fra.train import optim
 
 
 def prepare(**settings: Any) -> Work:
     """Returns a step on a fixed pair of views; the settings are those of `Setup`."""
     setup = Setup.from_settings(**settings)
-    torch.manual_seed(0)
-    model = build(setup.model, ObjectiveConfig()).to(setup.device).train()
-    model.to(memory_format=torch.channels_last)
-    lars = PlainLARS(optim.adaptation_groups(model.trained_parameters()))
-    step = partial(plain_step, model, lars, *setup.views(torch.channels_last), precision=setup.precision)
+    layout = torch.channels_last
+    step = partial(plain(setup, layout, setup.precision), *setup.views(layout))
     step()
     return setup.work(step)
 

@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Callable
 
+import torch
+
 from fra.bench.measure import Work, measure
 
 
@@ -18,7 +20,9 @@ def serve(prepare: Callable[..., Work]) -> None:
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what packages print is no answer
-    work = prepare(**json.loads(sys.argv[1]))
+    settings = json.loads(sys.argv[1])
+    device = torch.device(settings.get("device", "cpu"))
+    work = prepare(**settings)
     print(json.dumps("ready"), file=answers, flush=True)
     for _ in sys.stdin:
-        print(json.dumps(measure(work)), file=answers, flush=True)
+        print(json.dumps(measure(work, device)), file=answers, flush=True)

@@ -6,40 +6,28 @@ train on the same files with the same recipe, cores and device, an epoch each in
 
 from __future__ import annotations
 
-import importlib.util
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from fra import dist
-from fra.bench.inputs import images_and_source
+from fra.bench.inputs import fastest_loader, images_and_source
 from fra.bench.loader import plain_pairs
-from fra.bench.measure import (
-    Work,
-    alternate,
-    check_rounds,
-    comparison,
-    device_name,
-    items_per_second,
-    measure,
-)
-from fra.bench.training.step import both_steps
+from fra.bench.measure import Work, alternate, check_rounds, compared, device_name, measure
+from fra.bench.training.contenders import OurStep, PlainStep, our_step, plain
+from fra.bench.training.setup import Setup
 from fra.data.loader.build import build_loader
-from fra.data.loader.config import DataConfig, LoaderName
+from fra.data.loader.config import DataConfig
 from fra.data.loader.protocol import Loader
 from fra.data.views.config import ViewsConfig
 from fra.data.views.views import Views
 from fra.method.config import ModelConfig
-from fra.parallel import torch_threads
+from fra.parallel import cores, torch_threads
 from fra.train.prefetch import StepTimer, prefetch
-from fra.train.step import AsyncCopy, StepOutput, choose_precision
+from fra.train.step import AsyncCopy
 
 H100 = "NVIDIA H100 80GB HBM3"
 MLPERF = 7006
@@ -71,47 +59,43 @@ def compare_training(
         compiled: Ours with torch.compile.
 
     Returns:
-        `baseline` and `ours` in images/s, medians over the rounds, `ratio`; `waiting_share`, the largest share of an
-        epoch in which our steps waited for data, the first batch left out; `loader`, "ffcv" or, where it is not
-        installed, "webdataset"; on an H100 with ResNet-50 at 224 pixels
-        `of_mlperf`, the share of the rate that MLPerf implies.
+        `baseline` and `ours` in images/s, medians over the rounds, `ratio` and `cpu_ratio`; `waiting_share`, the
+        largest share of an epoch in which our steps waited for data, the first batch left out; `loader`, "ffcv" or,
+        where it is not installed, "webdataset"; on an H100 with ResNet-50 at 224 pixels `of_mlperf`, the share of the
+        rate that MLPerf implies.
 
     Raises:
         ValueError: Fewer images than a batch has, or no rounds.
     """
     check_rounds(rounds, batch_size)
-    chosen, cores = dist.choose_device(device), len(os.sched_getaffinity(0))
-    dtype = choose_precision("auto", chosen)
-    plain_step, our_step = both_steps(model, chosen, dtype, compiled)
-    reader: LoaderName = "ffcv" if importlib.util.find_spec("ffcv") else "webdataset"
-    data, views = DataConfig(reader, image_size=image_size, workers=cores), ViewsConfig()
-    with images_and_source(root, images, cores, reader) as (folder, source), torch_threads(cores):
+    setup, workers = Setup.of(model, image_size, batch_size, device), cores()
+    reader = fastest_loader()
+    data, views = DataConfig(reader, image_size=image_size, workers=workers), ViewsConfig()
+    with images_and_source(root, images, workers, reader) as (folder, source), torch_threads(workers):
         loader = build_loader(data, views, source=source, exclude=frozenset(), batch_size=batch_size, seed=0)
-        pairs = plain_pairs(folder, views, image_size, batch_size, cores, persistent_workers=True)
-        ours = OurEpochs(loader, Views(views, seed=0), our_step, chosen)
-        contenders: dict[str, Work] = {"baseline": plain_epochs(pairs, plain_step, chosen), "ours": ours}
-        taken = alternate({name: partial(measure, work) for name, work in contenders.items()}, 1 + rounds)
-    rate = {name: items_per_second(measurements[1:]) for name, measurements in taken.items()}
+        pairs = plain_pairs(folder, views, image_size, batch_size, workers, persistent_workers=True)
+        ours = OurEpochs(loader, Views(views, seed=0), our_step(setup, compiled=compiled), setup.device)
+        contenders: dict[str, Work] = {
+            "baseline": plain_epochs(pairs, plain(setup), setup.device),
+            "ours": ours,
+        }
+        works = {name: partial(measure, work, setup.device) for name, work in contenders.items()}
+        rounds_taken = alternate(works, 1 + rounds)
+        description = setup.description()
+    taken = compared({name: measurements[1:] for name, measurements in rounds_taken.items()})
     return {
-        **comparison(rate["baseline"], rate["ours"]),
+        **taken,
         "waiting_share": max(ours.waiting_shares[1:]),
-        **of_mlperf(rate["ours"], device_name(chosen), model.backbone, image_size),
+        **of_mlperf(float(taken["ours"]), device_name(setup.device), model.backbone, image_size),
         "loader": reader,
-        **asdict(model),
-        "image_size": image_size,
-        "batch_size": batch_size,
-        "images": taken["ours"][-1].items,
+        **description,
+        "images": rounds_taken["ours"][-1].items,
         "rounds": rounds,
-        "device": device_name(chosen),
-        "cores": cores,
-        "precision": str(dtype).removeprefix("torch."),
         "compiled": compiled,
     }
 
 
-def plain_epochs(
-    pairs: Iterable[Any], step: Callable[[Tensor, Tensor], dict[str, float]], device: torch.device
-) -> Work:
+def plain_epochs(pairs: Iterable[Any], step: PlainStep, device: torch.device) -> Work:
     """Returns an epoch of plain steps on the batches of a DataLoader."""
 
     def run() -> Iterator[int]:
@@ -133,7 +117,7 @@ class OurEpochs:
         self,
         loader: Loader,
         views: Views,
-        step: Callable[[Tensor, Tensor], StepOutput],
+        step: OurStep,
         device: torch.device,
     ) -> None:
         self.loader, self.views, self.step, self.device = loader, views, step, device

@@ -1,4 +1,4 @@
-"""What a training step spends its time on: `python -m fra.bench.training.profile resnet18 112 32`.
+"""What a training step spends its time on, by kind of operation.
 
 Two steps from the same weights on one thread: ours, and the plain one in the channels-last layout, which is the peer
 `plain-autocast` of `fra bench step` where autocast computes in float32.
@@ -6,23 +6,20 @@ Two steps from the same weights on one thread: ours, and the plain one in the ch
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from fra.bench.training.plain_step import PlainLARS, plain_step
+from fra.bench.training.contenders import our_step, plain
 from fra.bench.training.setup import Setup
-from fra.bench.training.step import our_step
-from fra.method.config import ModelConfig, ObjectiveConfig
-from fra.method.networks import build
+from fra.method.config import ModelConfig
 from fra.parallel import torch_threads
-from fra.train import optim
 
 KINDS = {
     "convolutions": ("aten::mkldnn_convolution", "aten::convolution_backward"),
@@ -71,34 +68,34 @@ def profile_step(step: Callable[[], object], repeats: int = 2) -> tuple[float, i
 def steps(model: ModelConfig, image_size: int, batch_size: int) -> dict[str, Callable[[], object]]:
     """Returns our step and the plain one in the channels-last layout, on the CPU, each on networks of its own."""
     setup = Setup.of(model, image_size, batch_size, "cpu", "float32")
-    torch.manual_seed(0)
-    ours, plain = (build(model, ObjectiveConfig()).train() for _ in range(2))
-    plain.load_state_dict(ours.state_dict())
-    plain.to(memory_format=torch.channels_last)
-    lars = PlainLARS(optim.adaptation_groups(plain.trained_parameters()))
+    channels_last = torch.channels_last
     return {
-        "ours": partial(our_step(ours, setup.device, setup.precision, False), *setup.views()),
-        "plain, channels-last": partial(plain_step, plain, lars, *setup.views(torch.channels_last)),
+        "ours": partial(our_step(setup), *setup.views()),
+        "plain, channels-last": partial(plain(setup, channels_last), *setup.views(channels_last)),
     }
 
 
-def main() -> None:
-    """Prints a Markdown table with a row for each step."""
-    parser = argparse.ArgumentParser(prog="python -m fra.bench.training.profile")
-    parser.add_argument("backbone")
-    parser.add_argument("image_size", type=int)
-    parser.add_argument("batch_size", type=int)
-    asked = parser.parse_args()
-    print("| Step | CPU s | GFLOP | of the peak |", " | ".join((*KINDS, "everything else")), "|")
-    print("| --- " * (5 + len(KINDS)) + "|")
-    compared = steps(ModelConfig(backbone=asked.backbone), asked.image_size, asked.batch_size)
+def profile_steps(model: ModelConfig, image_size: int, batch_size: int) -> list[dict[str, Any]]:
+    """Returns a row for each step: CPU seconds, GFLOP, rate as a share of the peak, and the share of each kind."""
+    rows = []
     with torch_threads(1):
-        for name, step in compared.items():
+        for name, step in steps(model, image_size, batch_size).items():
             seconds, flops, parts = profile_step(step)
             of_peak = flops / seconds / peak_flops_per_cpu_second()
-            shown = [f"{seconds:.2f}", f"{flops / 1e9:.0f}", f"{of_peak:.0%}"]
-            print(f"| {name} |", " | ".join([*shown, *(f"{part:.1%}" for part in parts.values())]), "|")
+            rows.append(
+                {"step": name, "cpu_seconds": seconds, "gflop": flops / 1e9, "of_peak": of_peak, **parts}
+            )
+    return rows
 
 
-if __name__ == "__main__":
-    main()
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """Returns the rows as a Markdown table."""
+    kinds = [*KINDS, "everything else"]
+    lines = [
+        f"| Step | CPU s | GFLOP | of the peak | {' | '.join(kinds)} |",
+        "| --- " * (4 + len(kinds)) + "|",
+    ]
+    for row in rows:
+        numbers = [f"{row['cpu_seconds']:.2f}", f"{row['gflop']:.0f}", f"{row['of_peak']:.0%}"]
+        lines.append(f"| {row['step']} | {' | '.join([*numbers, *(f'{row[kind]:.1%}' for kind in kinds)])} |")
+    return "\n".join(lines)

@@ -46,7 +46,7 @@ class Setup:
             "model": asdict(self.model),
             "image_size": self.image_size,
             "batch_size": self.batch_size,
-            "device": self.device.type,
+            "device": str(self.device),
             "precision": str(self.precision).removeprefix("torch."),
         }
 
