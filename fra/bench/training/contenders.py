@@ -29,7 +29,7 @@ LARS: Optimise = partial(optim.lars, **RECIPE)  # type: ignore[arg-type]
 ADAMW: Optimise = partial(optim.adamw, lr=1e-3, weight_decay=0.01)
 
 
-def networks(setup: Setup, objective: ObjectiveConfig) -> FRA:
+def networks(setup: Setup, objective: ObjectiveConfig = FRA_OBJECTIVE) -> FRA:
     """Returns the networks of a setup, with the same initial weights in each call."""
     torch.manual_seed(0)
     return build(setup.model, objective)
@@ -58,7 +58,7 @@ def plain(
     precision: torch.dtype = torch.float32,
 ) -> PlainStep:
     """Returns the plain step (`plain_step`) with its networks in a memory format, under autocast to a precision."""
-    model = networks(setup, FRA_OBJECTIVE).to(setup.device).train()
+    model = networks(setup).to(setup.device).train()
     model.to(memory_format=memory_format)
     lars = PlainLARS(optim.adaptation_groups(model.trained_parameters()))
     return partial(plain_step, model, lars, precision=precision)

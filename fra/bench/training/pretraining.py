@@ -17,7 +17,7 @@ import torch
 from fra.bench.inputs import fastest_loader, images_and_source
 from fra.bench.loader import plain_pairs
 from fra.bench.measure import Work, alternate, check_rounds, compared, device_name, measure
-from fra.bench.training.contenders import OurStep, PlainStep, our_step, plain
+from fra.bench.training.contenders import OurStep, PlainStep, networks, our_step, plain
 from fra.bench.training.setup import Setup
 from fra.data.loader.build import build_loader
 from fra.data.loader.config import DataConfig
@@ -27,6 +27,7 @@ from fra.data.views.views import Views
 from fra.method.config import ModelConfig
 from fra.parallel import cores, torch_threads
 from fra.train.prefetch import StepTimer, prefetch
+from fra.train.pretrain import step_threads
 from fra.train.step import AsyncCopy
 
 H100 = "NVIDIA H100 80GB HBM3"
@@ -74,7 +75,8 @@ def compare_training(
     with images_and_source(root, images, workers, reader) as (folder, source), torch_threads(workers):
         loader = build_loader(data, views, source=source, exclude=frozenset(), batch_size=batch_size, seed=0)
         pairs = plain_pairs(folder, views, image_size, batch_size, workers, persistent_workers=True)
-        ours = OurEpochs(loader, Views(views, seed=0), our_step(setup, compiled=compiled), setup.device)
+        step, threads = our_step(setup, compiled=compiled), step_threads(networks(setup), setup.device)
+        ours = OurEpochs(loader, Views(views, seed=0), step, setup.device, threads)
         contenders: dict[str, Work] = {
             "baseline": plain_epochs(pairs, plain(setup), setup.device),
             "ours": ours,
@@ -89,6 +91,7 @@ def compare_training(
         **of_mlperf(float(taken["ours"]), device_name(setup.device), model.backbone, image_size),
         "loader": reader,
         **description,
+        "ours_threads": threads,
         "images": rounds_taken["ours"][-1].items,
         "rounds": rounds,
         "compiled": compiled,
@@ -119,15 +122,17 @@ class OurEpochs:
         views: Views,
         step: OurStep,
         device: torch.device,
+        threads: int,
     ) -> None:
-        self.loader, self.views, self.step, self.device = loader, views, step, device
+        self.loader, self.views, self.step, self.device, self.threads = loader, views, step, device, threads
         self.waiting_shares: list[float] = []
 
     def __call__(self) -> Iterator[int]:
         """Runs the next epoch; yields the number of images of each step."""
         timer = StepTimer(0)
         pending: list[AsyncCopy] = []
-        with closing(prefetch(self.loader, self.views, len(self.waiting_shares), 0, self.device)) as feed:
+        feeding = prefetch(self.loader, self.views, len(self.waiting_shares), 0, self.device)
+        with torch_threads(self.threads), closing(feeding) as feed:
             for number, batch in enumerate(timer.time_waiting(feed)):
                 if number == 0:
                     timer.lap(0)
