@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
 import re
 import shlex
 import shutil
@@ -92,6 +94,27 @@ def test_parameters_in_the_docs_compose(tmp_path: Path, monkeypatch: pytest.Monk
     for line in sorted(lines):
         print(line)
         params.choose(shlex.split(line)[3:], tmp_path / "params.yaml", conf)
+
+
+def test_messages_in_troubleshooting_are_in_the_code() -> None:
+    """Every part of a quoted message between variable parts ("…"), which are fields of templates in the code."""
+    page = (ROOT / "docs/guides/troubleshooting.md").read_text(encoding="utf-8")
+    table = page.partition("## Messages of FRA")[2].partition("\n## ")[0]
+    messages = [
+        message
+        for row in table.splitlines()
+        if row.startswith("| `")
+        for message in re.findall("`([^`]+)`", row.split(" | ")[0])
+    ]
+    sources = [path.read_text("utf-8") for room in ("fra", "pipelines") for path in (ROOT / room).rglob("*.py")]
+    joined = re.sub(r'"\s*\n\s*f?"', "", "\n".join(sources))  # texts over several lines
+    code = re.sub(r"\{[^{}\n]*\}|%[.\d]*[sdf]", "…", joined)
+    system = [os.strerror(number) for number in (errno.EADDRINUSE, errno.ENOSPC, errno.EROFS, errno.EACCES)]
+    parts = [(message, part.strip(" ,;")) for message in messages for part in re.split("…|: ", message)]
+    fixed = [(message, part) for message, part in parts if " " in part]
+    assert len(messages) > 20
+    assert {message for message, _ in fixed} == set(messages)
+    assert [(message, part) for message, part in fixed if part not in code and part not in system] == []
 
 
 @pytest.mark.slow
