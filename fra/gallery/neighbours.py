@@ -352,6 +352,6 @@ def _faiss() -> Any:
         import faiss
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
-            "the index of neighbours needs Faiss: pip install 'fra[index]'", name="faiss"
+            "the index of neighbours needs Faiss: pip install faiss-cpu", name="faiss"
         ) from None
     return faiss

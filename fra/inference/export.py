@@ -237,7 +237,7 @@ def onnx(model: PretrainedBackbone, images: Tensor) -> Iterator[Candidate]:
         import onnxruntime  # noqa: F401  the recipe needs it
         import onnxscript  # noqa: F401  torch.onnx needs it
     except ImportError as error:
-        raise ValueError(f"the package {error.name} is not installed: pip install 'fra[export]'") from None
+        raise ValueError(f"the package {error.name} is not installed: pip install onnx onnxscript") from None
     output = output_of(model)
 
     def write(path: Path) -> None:

@@ -27,7 +27,7 @@ WITHOUT_FACE = [
     "china.jpg", "flower.jpg",
 ]  # fmt: skip
 """All that come with the packages: a cat, things, textures, and buildings among them. A lamp in the garage of the
-motorcycle resembles a face at some sizes (docs/reference/face-detection.md)."""
+motorcycle resembles a face at some sizes (docs/results/face-detection.md)."""
 
 
 def photograph(name: str) -> np.ndarray:
