@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fra.files import read_csv, read_parquet
+from fra.gallery.label_table import COLUMNS, rows_of
 from fra.validation.verdict import QUARANTINE_TYPES
 
 NOT_QUARANTINED = "no"
@@ -103,8 +104,7 @@ def read_labels(labels: Path, names: Sequence[str], keys: Sequence[str]) -> pd.D
     """The columns of a CSV file with one line per image, in the order of `names`.
 
     Args:
-        labels: The file: a column `image` (as in the file of embeddings: path, or file name where that is unique) or
-            `key`, and any others.
+        labels: The file: a column `image` or `key`, see `fra.gallery.label_table.rows_of`, and any others.
         names: Names of the images.
         keys: Their keys in the data set.
 
@@ -118,26 +118,13 @@ def read_labels(labels: Path, names: Sequence[str], keys: Sequence[str]) -> pd.D
         table = pd.read_csv(labels, dtype={"image": "string", "key": "string"}, encoding="utf-8-sig")
     except (ValueError, OSError) as error:
         raise ValueError(f"{labels}: not a CSV table: {' '.join(str(error).split())}") from None
-    by = next((column for column in ("image", "key") if column in table), None)
+    by = next((column for column in COLUMNS if column in table), None)
     others = [column for column in table if column not in RESERVED]
     if by is None or not others:
         raise ValueError(
             f"{labels}: its columns are {', '.join(map(str, table))}; it needs `image` (or `key`) and at least one "
             "other column"
         )
-    if repeated := table[by][table[by].duplicated()].tolist():
-        raise ValueError(f"{labels}: {by} {repeated[0]!r} has several lines")
-    wanted = list(keys) if by == "key" else list(names)
-    indexed = table.set_index(by)
-    if by == "image" and not set(wanted) & set(indexed.index):
-        wanted = [Path(name).name for name in names]  # labels made next to the images
-        if len(set(wanted)) < len(set(names)):
-            raise ValueError(
-                f"{labels}: it names images without their folders, but file names are not unique here"
-            )
-    columns = indexed.reindex(pd.Index(wanted, dtype=object))[others].reset_index(drop=True)
-    if not set(wanted) & set(indexed.index):
-        raise ValueError(
-            f"{labels}: lists none of the images; it has {by} {table[by].iloc[0]!r}, wanted is {wanted[0]!r}"
-        )
+    rows = rows_of(labels, by, table[by].tolist(), names, keys)
+    columns = table[others].reindex([-1 if row is None else row for row in rows]).reset_index(drop=True)
     return columns.rename(columns=lambda name: re.sub(r"\W", "_", str(name)))

@@ -162,8 +162,9 @@ def curate(
         int | None, typer.Option("--count", "-n", help="balanced: number of images", min=1)
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="labels: a CSV file with the columns key, label")
+        Path | None, typer.Option(help="labels: a CSV file with a column image (or key) and the labels")
     ] = None,
+    label: Annotated[str, typer.Option(help="labels: the column of the labels")] = "label",
     root: Annotated[
         Path | None, typer.Option(help="Folder that keys are relative to; else the one with all images")
     ] = None,
@@ -185,7 +186,7 @@ def curate(
     check_output(out)
     if table is not None:
         check_output(table, (".parquet",))
-    found = suggest(gallery, rule, threshold, count, labels, root, pixels)
+    found = suggest(gallery, rule, threshold, count, labels, label, root, pixels)
     found.write(out)
     if table is not None:
         write_parquet(found.table, table)

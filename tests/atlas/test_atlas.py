@@ -122,6 +122,16 @@ def test_wrong_labels_are_refused(tmp_path: Path, content: str, message: str) ->
         read_labels(path, ["/faces/a.jpg"], ["/faces/a.jpg"])
 
 
+def test_labels_name_images_below_the_folder_of_all(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("image,mood\nb/1.jpg,glad\na/1.jpg,sad\n")
+    names = [f"/faces/{name}" for name in ("a/1.jpg", "a/2.jpg", "b/1.jpg")]
+    assert read_labels(path, names, names)["mood"].fillna("").tolist() == ["sad", "", "glad"]
+    path.write_text("image,mood\n1.jpg,glad\n")
+    with pytest.raises(ValueError, match="file names are not unique here"):
+        read_labels(path, names, names)
+
+
 def test_other_folders_are_not_replaced(model: Path, faces: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="holds something else"):

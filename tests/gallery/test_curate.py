@@ -55,6 +55,15 @@ def test_rules_find_what_was_planted(planted: Path) -> None:
         f"strange/{row}" for row in range(4)
     }
     assert suggested(planted, "labels", labels=planted / "labels.csv") == {"p0/000", "p1/040", "p2/080"}
+    (planted / "table.csv").write_text(
+        "image,person,mood\n"
+        + (planted / "labels.csv").read_text().partition("\n")[2].replace(",", ".png,nan,")
+    )
+    assert suggested(planted, "labels", labels=planted / "table.csv", label="mood") == {
+        "p0/000",
+        "p1/040",
+        "p2/080",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -117,5 +126,7 @@ def test_a_missing_value_is_one_clear_error(planted: Path) -> None:
     with pytest.raises(ValueError, match="--rule balanced needs --count, from 1 to 128"):
         curate(planted / "g.arrow", "balanced")
     (planted / "other.csv").write_text("key,label\nnobody,1\n")
-    with pytest.raises(ValueError, match=r"labels none of the images; their keys are like 'p0/000'"):
+    with pytest.raises(ValueError, match=r"lists none of the images; it has key 'nobody', wanted is 'p0/000'"):
         curate(planted / "g.arrow", "labels", labels=planted / "other.csv")
+    with pytest.raises(ValueError, match=r"columns are key, label; .* name their column with --label"):
+        curate(planted / "g.arrow", "labels", labels=planted / "labels.csv", label="mood")

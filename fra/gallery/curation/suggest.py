@@ -5,7 +5,6 @@ A list has one key per line, for `dataset.exclude` (or `dataset.only`); its comm
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Literal
 
 import pandas as pd
 
+from fra.data.datasets.annotation_files import is_missing
 from fra.data.datasets.record_table import keys_of
 from fra.files import read_csv, sha256, write_text
 from fra.gallery.curation.balance import SEED, balanced, crowded
@@ -20,6 +20,7 @@ from fra.gallery.curation.duplicates import duplicates
 from fra.gallery.curation.labels import label_errors
 from fra.gallery.curation.outliers import face_scores, outliers
 from fra.gallery.files import read
+from fra.gallery.label_table import COLUMNS, places, rows_of
 from fra.gallery.neighbours import among, mean_of, open_index, unit
 
 Rule = Literal["duplicates", "outliers", "labels", "clusters", "balanced"]
@@ -65,6 +66,7 @@ def curate(
     threshold: float | None = None,
     count: int | None = None,
     labels: Path | None = None,
+    label: str = "label",
     root: Path | None = None,
     pixels: bool = True,
 ) -> Suggestions:
@@ -75,7 +77,8 @@ def curate(
         rule: Near-duplicates, outliers, likely label errors, over-represented clusters, or a balanced subset.
         threshold: See `DEFAULTS`.
         count: Images of the balanced subset.
-        labels: A CSV file with the columns `key` and `label`.
+        labels: A CSV file of labels, see `read_labels`.
+        label: Its column of labels.
         root: The folder to which keys are relative; by default the one that contains all images.
         pixels: Whether duplicates and outliers are found by the images, too, not by embeddings alone.
 
@@ -99,9 +102,9 @@ def curate(
         values = values | {"threshold": "none", "count": str(count), "seed": str(SEED)}
     elif rule == "labels":
         if labels is None:
-            raise ValueError("--rule labels needs --labels, a CSV file with the columns key and label")
-        found = label_errors(unit_ND, read_labels(labels, keys), limit)
-        values["labels_sha256"] = sha256(labels)
+            raise ValueError("--rule labels needs --labels, a CSV file with a column image (or key) and the labels")
+        found = label_errors(unit_ND, read_labels(labels, label, names, keys, root), limit)
+        values |= {"label": label, "labels_sha256": sha256(labels)}
     elif rule == "clusters":
         found = crowded(unit_ND, limit)
     elif rule == "outliers":
@@ -118,29 +121,41 @@ def curate(
 
 
 def image_keys(names: Sequence[str], root: Path | None = None) -> list[str]:
-    """The keys of images by which a data set knows them: in a tar the member, else the path below `root`; no suffix."""
-    inside = [name.partition(".tar/")[2] for name in names]
-    folders = {str(Path(name).parent) for name, member in zip(names, inside, strict=True) if not member}
-    folder = os.path.commonpath(folders) if folders and root is None else str(root or "")
-    places = [
-        member or os.path.relpath(name, folder or ".") for name, member in zip(names, inside, strict=True)
-    ]
-    unique = list(dict.fromkeys(places))
+    """The keys of images by which a data set knows them: their places (see `places`) without the suffix."""
+    found = places(names, root)
+    unique = list(dict.fromkeys(found))
     key_of = dict(zip(unique, keys_of(unique), strict=True))
-    return [key_of[place] for place in places]
+    return [key_of[place] for place in found]
 
 
-def read_labels(path: Path, keys: Sequence[str]) -> list[str]:
-    """The label of each key; an empty text where it has none.
+def read_labels(
+    path: Path, label: str, names: Sequence[str], keys: Sequence[str], root: Path | None = None
+) -> list[str]:
+    """The label of each image; an empty text where it has none.
+
+    Args:
+        path: A CSV file: a column `image` or `key`, see `rows_of`, and the labels.
+        label: The column of the labels.
+        names: Names of the images in the gallery.
+        keys: Their keys in the data set.
+        root: The folder of the images; by default the one that contains all.
 
     Raises:
-        ValueError: The file has other columns, or labels none of the keys.
+        FileNotFoundError: The file is missing.
+        ValueError: The file has other columns, or labels none of the images.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file of labels")
     try:
-        table = read_csv(path, {"key": "str", "label": "str"}, others="str")
+        table = read_csv(path, {}, others="str")
     except ValueError as error:
-        raise ValueError(f"{path}: {error}; it needs the columns key and label") from None
-    found = dict(zip(table["key"], table["label"], strict=True))
-    if not any(key in found for key in keys):
-        raise ValueError(f"{path}: labels none of the images; their keys are like {keys[0]!r}")
-    return [found.get(key, "") for key in keys]
+        raise ValueError(f"{path}: {error}") from None
+    by = next((name for name in COLUMNS if name in table), None)
+    if by is None or label not in table:
+        raise ValueError(
+            f"{path}: its columns are {', '.join(table)}; --rule labels needs `image` (or `key`) and the labels: name "
+            "their column with --label"
+        )
+    rows = rows_of(path, by, table[by].tolist(), names, keys, root)
+    values = ["" if is_missing(value) else value for value in table[label]]
+    return ["" if row is None else values[row] for row in rows]
