@@ -284,7 +284,7 @@ def test_a_page_compares_a_balanced_and_a_random_list() -> None:
     table = pd.read_csv(STORED / "balanced.csv").set_index(["model", "metric", "labels"])
     for metric in ("nme", "yaw", "open_mouth", "mouth_width"):
         label, scale, digits = ROWS[metric]
-        cells = row_of("guides/curate.md", label.replace("mean error", "error"))
+        cells = row_of("results/curation.md", label.replace("mean error", "error"))
         difference = table.loc[("balanced - random_list", metric, 400)]
         values = [table.loc[(model, metric, 400), "value"] for model in ("balanced", "random_list")]
         expected = [value * scale for value in (*values, difference["low"], difference["high"])]
