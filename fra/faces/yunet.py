@@ -52,7 +52,7 @@ LOOKS = (Look(160, 0.5), Look(256, 0.25))
 """The other close looks. Scores of faces differ little between them, scores of what only resembles a face differ much:
 their mean separates both better than one look."""
 WIDE_LOOK, WIDE_SCORE, CLEAR_SCORE = Look(128, 0.85, mirrored=True), 0.3, 0.84
-"""The look with much around the face. A proposal is dropped where its score there is below `WIDE_SCORE` and its score in
+"""The look with much around the face. A proposal is dropped where its score there is below `WIDE_SCORE` and that in
 the last close look is below `CLEAR_SCORE`: both are low for things that resemble a face, such as a lamp."""
 SURE_SCORE, DOUBTFUL_SCORE = 0.6, 0.4
 """Lowest mean score of the close looks that needs no further looks, and lowest mean score of the three best looks at
@@ -73,7 +73,7 @@ TILTED_PROPOSAL_SCORE = 0.12
 """Lowest score of a proposal that is also previewed rotated: of a face tilted by 45 degrees, the upright preview has no
 score."""
 TILTED_SCORE, UPRIGHT_SCORE = 0.5, 0.6
-"""Lowest score in a rotated preview at which close looks follow, unless the face has at least `UPRIGHT_SCORE` upright."""
+"""Lowest score in a rotated preview at which close looks follow, unless the face has `UPRIGHT_SCORE` upright."""
 STEADY_LOOK, STEADY_SCORE = Look(112, 0.5), 0.8
 """The look at a rotated proposal at each of `ROLL_ANGLES` about its angle, and the lowest mean score at three adjacent
 angles."""

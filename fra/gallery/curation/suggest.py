@@ -102,7 +102,9 @@ def curate(
         values = values | {"threshold": "none", "count": str(count), "seed": str(SEED)}
     elif rule == "labels":
         if labels is None:
-            raise ValueError("--rule labels needs --labels, a CSV file with a column image (or key) and the labels")
+            raise ValueError(
+                "--rule labels needs --labels, a CSV file with a column image (or key) and the labels"
+            )
         found = label_errors(unit_ND, read_labels(labels, label, names, keys, root), limit)
         values |= {"label": label, "labels_sha256": sha256(labels)}
     elif rule == "clusters":
@@ -153,8 +155,8 @@ def read_labels(
     by = next((name for name in COLUMNS if name in table), None)
     if by is None or label not in table:
         raise ValueError(
-            f"{path}: its columns are {', '.join(table)}; --rule labels needs `image` (or `key`) and the labels: name "
-            "their column with --label"
+            f"{path}: its columns are {', '.join(map(str, table))}; --rule labels needs `image` (or `key`) and the "
+            "labels: name their column with --label"
         )
     rows = rows_of(path, by, table[by].tolist(), names, keys, root)
     values = ["" if is_missing(value) else value for value in table[label]]
