@@ -16,7 +16,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from support.workspace import ROOT
 
-from fra.ruler import cross, finetune, fit, results
+from fra.ruler import cross, finetune, fit, forest, results
 from fra.ruler.faces import OPEN_MOUTH, Faces
 from fra.transfer import align, metrics
 from pipelines.cli import ruler_tables
@@ -297,3 +297,44 @@ def test_tables_name_what_differs_beyond_chance(compared: Compared) -> None:
     assert all(word in printed for word in ("Landmarks, NME", "200 labels", "RankMe", "random:0"))
     (line,) = ruler_tables.conclusions(results.beyond_chance(table))
     assert line.startswith("demo compared with random:0")
+
+
+def test_a_forest_plot_shows_differences_in_per_cent_of_the_error() -> None:
+    """By hand: of an error, and of 1 − R², where a higher value is a lower error."""
+    rows = [
+        ("byol", "nme", 0.1, 0.09, 0.11),
+        ("byol", "jaw_drop", 0.6, 0.5, 0.7),
+        ("fra - byol", "nme", -0.002, -0.003, -0.001),
+        ("fra - byol", "jaw_drop", 0.02, -0.01, 0.03),
+    ]
+    table = pd.DataFrame(rows, columns=["model", "metric", "value", "low", "high"])
+    table = table.assign(labels=100, seeds=1, seed_low=np.nan, seed_high=np.nan)
+    found = forest.relative(table).set_index("metric")
+    assert found.loc["nme", ["value", "low", "high"]].tolist() == pytest.approx([-2, -3, -1])
+    assert found.loc["jaw_drop", ["value", "low", "high"]].tolist() == pytest.approx([-5, 2.5, -7.5])
+    assert found["conclusion"].to_dict() == {"nme": 1, "jaw_drop": 0}
+    drawn = forest.draw(found.reset_index(), {"nme": "Landmarks", "jaw_drop": "Jaw drop"})
+    for text in (
+        "Landmarks",
+        "Jaw drop",
+        "100 labels",
+        "better beyond chance",
+        "Error of fra compared with byol",
+    ):
+        assert f">{text}" in drawn
+    assert "worse" not in drawn
+
+
+def test_a_forest_plot_of_ambiguous_or_missing_rows_is_refused(tmp_path: Path) -> None:
+    stored, other = ROOT / "docs/results/evidence/ruler/continued.csv", tmp_path / "other.csv"
+    other.write_text("key\na\n")
+    with pytest.raises(ValueError, match="choose some by --where part=VALUE"):
+        forest.read(stored)
+    with pytest.raises(ValueError, match="no row with part=train"):
+        forest.read(stored, ["part=train"])
+    with pytest.raises(ValueError, match="they have: regions - image_level"):
+        forest.relative(forest.read(stored, ["part=test"]), "a - b")
+    with pytest.raises(ValueError, match=r"other.csv: .*results.csv of `fra transfer ruler`"):
+        forest.read(other)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        forest.read(tmp_path / "none.csv")

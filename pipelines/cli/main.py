@@ -18,7 +18,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-ANYWHERE = ("check", "pool")
+ANYWHERE = ("check", "forest", "pool")
 """Commands of the groups below that need no project: all their files are named on the command line."""
 
 

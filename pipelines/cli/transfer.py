@@ -1,4 +1,4 @@
-"""`fra transfer`: baselines, stored metrics and region quality."""
+"""`fra transfer`: baselines, stored metrics, region quality, comparisons of backbones."""
 
 from __future__ import annotations
 
@@ -221,3 +221,30 @@ def ruler(
         for name, frame in written.items():
             write_text(frame.to_csv(index=False), out / f"{name}.csv")
         print(out)
+
+
+@transfer.command()
+def forest(
+    results: Annotated[Path, typer.Argument(help="The results.csv of `fra transfer ruler -o FOLDER`")],
+    difference: Annotated[
+        str, typer.Option(help="The difference to draw, such as 'fra - byol'; default: the first")
+    ] = "",
+    where: Annotated[
+        list[str] | None, typer.Option(help="COLUMN=VALUE: these rows alone (may be repeated)")
+    ] = None,
+    title: Annotated[str, typer.Option(help="Title of the axis; default: the names of the two models")] = "",
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .svg file to write")] = Path("forest.svg"),
+) -> None:
+    """Draw a difference of two backbones as a forest plot: change of the error in per cent, with 95 % intervals.
+
+    Wide bars are intervals over test faces, thin lines over seeds. The error of open mouth is 1 − ROC AUC, that of a
+    facial action 1 − R².
+    """
+    from fra.files import check_output, write_text
+    from fra.ruler import forest
+    from pipelines.cli.ruler_tables import METRICS
+
+    check_output(out, (".svg",))
+    rows = forest.relative(forest.read(results, where or []), difference)
+    write_text(forest.draw(rows, {name: metric.label for name, metric in METRICS.items()}, title), out)
+    print(out)
