@@ -1,4 +1,4 @@
-"""docs/results/ruler.md states what follows from the stored predictions."""
+"""The pages of results on synthetic faces state what follows from the stored predictions."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from scipy import stats
 from support.workspace import ROOT
 
 from fra.data.datasets.adapters import synthetic
-from fra.ruler import cross, results
+from fra.ruler import cross, forest, results
 from fra.ruler.faces import OPEN_MOUTH
 from fra.train.monitoring.representation import MEASURES
+from pipelines.cli import ruler_tables
 
 STORED = ROOT / "docs/results/evidence/ruler"
 ROWS = {
@@ -29,26 +30,26 @@ ROWS = {
 }
 
 
-def cells_of(page: str, label: str, table: str = "") -> list[str]:
-    """The cells of a table's row, without its label.
-
-    Args:
-        page: File below docs.
-        label: First cell of the row.
-        table: First cell of the table's head, where several tables of the page have such a row.
-    """
+def cells_of(page: str, label: str) -> list[str]:
+    """The cells of a table's row, without its label, which is the first cell or its beginning."""
     text = (ROOT / "docs" / page).read_text().replace("−", "-")
-    if table:
-        text = text.partition(f"\n| {table} |")[2].partition("\n\n")[0]
     (line,) = [line for line in text.splitlines() if line.startswith(f"| {label} ")]
     return line.split("|")[2:-1]
 
 
-def row_of(page: str, label: str, table: str = "") -> list[list[float]]:
+def row_of(page: str, label: str) -> list[list[float]]:
     """The numbers in these cells, see `cells_of`."""
-    return [
-        [float(number) for number in re.findall(r"-?\d+\.\d+", cell)] for cell in cells_of(page, label, table)
-    ]
+    return [[float(number) for number in re.findall(r"-?\d+\.\d+", cell)] for cell in cells_of(page, label)]
+
+
+OF_DIFFERENCES = {"nme": 2, "yaw": 2, "pitch": 2, "open_mouth": 3}
+"""Digits of a difference; 2 for R²."""
+RULER, BYOL = "results/ruler.md", "results/compared-with-byol.md"
+
+
+def words_of(page: str) -> str:
+    """The text of a page in one line, with a hyphen for each minus."""
+    return " ".join((ROOT / "docs" / page).read_text().replace("−", "-").split())
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +59,33 @@ def stored() -> pd.DataFrame:
     return table[table["metric"].isin(ROWS)].reset_index(drop=True)
 
 
+@pytest.fixture(scope="module")
+def adapted() -> pd.DataFrame:
+    return pd.read_csv(STORED / "adapted.csv")
+
+
 @pytest.mark.parametrize("metric", ROWS)
-def test_the_page_states_the_stored_metrics(metric: str, stored: pd.DataFrame) -> None:
+def test_the_page_states_the_stored_metrics(metric: str, stored: pd.DataFrame, adapted: pd.DataFrame) -> None:
     label, scale, digits = ROWS[metric]
-    cells = row_of("results/ruler.md", label)
-    rows = stored[stored["metric"] == metric].set_index(["model", "labels"])
+    ours = adapted[adapted["model"].str.startswith("adapted")]
+    rows = pd.concat([stored, ours]).set_index(["metric", "labels"]).loc[[(metric, 400)]].set_index("model")
     table = rows[["value", "low", "high"]] * scale
-    close = 0.51 * 10**-digits
-    for model, cell in zip(("demo", "demo-48", "random:0", "random:1"), cells, strict=False):
-        assert cell == pytest.approx(list(table.loc[model]["value"]), abs=close), model
-    for other, cell in zip(("demo-48", "random:0", "random:1"), cells[4:], strict=True):
-        difference = table.loc[(f"demo - {other}", 400)]
-        assert cell == pytest.approx([difference["low"], difference["high"]], abs=close), other
+    cells = row_of(RULER, label)
+    models = ("demo", "adapted", "demo-48", "random:0", "random:1")
+    for model, cell in zip(models, cells[:5], strict=True):
+        assert cell == pytest.approx([table.loc[model, "value"]], abs=0.51 * 10**-digits), model
+    close = 0.51 * 10 ** -OF_DIFFERENCES.get(metric, 2)
+    for difference, cell in zip(("demo - random:0", "adapted - released"), cells[5:], strict=True):
+        assert cell == pytest.approx(list(table.loc[difference, ["low", "high"]]), abs=close), difference
+
+
+def test_the_page_states_where_the_released_weights_are_better(stored: pd.DataFrame) -> None:
+    found = results.beyond_chance(stored).set_index(["model", "labels", "metric"])["conclusion"]
+    assert (found["demo - demo-48"] == 1).all()
+    assert (found["demo - random:0"] == 1).all()
+    second = found["demo - random:1"].unstack()
+    assert (second.drop(columns="open_mouth") == 1).all(axis=None)
+    assert (second.loc[[400, 1600, 4000], "open_mouth"] < 1).all()
 
 
 def computed(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -80,36 +96,8 @@ def computed(predictions: pd.DataFrame) -> pd.DataFrame:
     return results.compare(predictions, truth.astype(float))
 
 
-SHORT = {
-    "nme": ("NME of landmarks in %", 100, 2, 2),
-    "yaw": ("yaw error in °", 1, 1, 2),
-    "pitch": ("pitch error in °", 1, 1, 2),
-    "open_mouth": ("open mouth, AUC", 1, 3, 3),
-    "brow_raise": ("R² of brow raise", 1, 2, 2),
-    "lip_corner_pull": ("R² of lip corner pull", 1, 2, 2),
-    "jaw_drop": ("R² of jaw drop", 1, 2, 2),
-    "mouth_width": ("R² of mouth width", 1, 2, 2),
-}
 ADAPTED_WITH = {"released": "demo", "random:0": "random:0", "random:1": "random:1"}
 """Models that the adapted weights are compared with, and their names in the predictions of the released weights."""
-
-
-@pytest.fixture(scope="module")
-def adapted() -> pd.DataFrame:
-    return pd.read_csv(STORED / "adapted.csv")
-
-
-@pytest.mark.parametrize("metric", SHORT)
-def test_the_page_states_the_metrics_of_the_adapted_weights(metric: str, adapted: pd.DataFrame) -> None:
-    label, scale, digits, of_differences = SHORT[metric]
-    cells = row_of("results/ruler.md", label)
-    table = (
-        adapted[adapted["metric"] == metric].set_index(["model", "labels"])[["value", "low", "high"]] * scale
-    )
-    assert cells[0] == pytest.approx(list(table.loc["adapted", "value"]), abs=0.51 * 10**-digits)
-    for other, cell in zip(ADAPTED_WITH, cells[1:], strict=True):
-        row = table.loc[(f"adapted - {other}", 400)]
-        assert cell == pytest.approx([row["low"], row["high"]], abs=0.51 * 10**-of_differences), other
 
 
 def test_the_page_states_where_the_adapted_weights_are_better(adapted: pd.DataFrame) -> None:
@@ -118,65 +106,66 @@ def test_the_page_states_where_the_adapted_weights_are_better(adapted: pd.DataFr
     for other in ("random:0", "random:1"):
         assert (found[f"adapted - {other}", 100] == 1).all()
         assert (found[f"adapted - {other}", 400].drop("open_mouth") == 1).all()
-        assert found[f"adapted - {other}", 400, "open_mouth"] < 1
+    assert found["adapted - random:0", 400, "open_mouth"] == 0
+    assert found["adapted - random:1", 400, "open_mouth"] == -1
     assert set(found["adapted - released", 400].drop("yaw")) == {-1}
     assert found["adapted - released", 400, "yaw"] == 1
 
 
 @pytest.fixture(scope="module")
 def compared() -> pd.DataFrame:
-    """Three seeds of FRA (`regions`) and of image level: with equal CPU time (`image_level`) and with equal steps."""
+    """Three seeds of FRA (`regions`) and of BYOL: with equal CPU time (`image_level`) and with equal steps."""
     return pd.read_csv(STORED / "compared.csv")
-
-
-PAGE = "results/released-weights.md"
-OTHERS = ("image_level", "equal_steps")
-TITLES = {"frozen": "frozen", "finetuned": "fine-tuned"}
-
-
-@pytest.mark.parametrize("metric", ROWS)
-@pytest.mark.parametrize("protocol", TITLES)
-def test_a_page_compares_regions_and_image_level(protocol: str, metric: str, compared: pd.DataFrame) -> None:
-    """Means with 400 and 4,000 labels, then for each the intervals of both differences, bold where beyond chance."""
-    label, scale, digits = ROWS[metric]
-    where = (PAGE, label.replace("mean error", "error"), TITLES[protocol])
-    texts, cells = cells_of(*where), row_of(*where)
-    rows = compared[
-        (compared["protocol"] == protocol) & (compared["part"] == "test") & (compared["metric"] == metric)
-    ]
-    conclusion = results.beyond_chance(rows).set_index(["model", "labels"])["conclusion"]
-    table = rows.set_index(["model", "labels"])[["value", "low", "high", "seed_low", "seed_high"]] * scale
-    close = 0.51 * 10**-digits
-    for model, cell in zip(("regions", *OTHERS), cells, strict=False):
-        assert cell == pytest.approx([table.loc[(model, n), "value"] for n in (400, 4000)], abs=close), model
-    pairs = [(f"regions - {other}", labels) for labels in (400, 4000) for other in OTHERS]
-    for pair, text, cell in zip(pairs, texts[3:], cells[3:], strict=True):
-        assert cell == pytest.approx(list(table.loc[pair].drop("value")), abs=close), pair
-        assert ("**" in text) == (conclusion[pair] != 0), pair
 
 
 @pytest.fixture(scope="module")
 def continued() -> pd.DataFrame:
-    """Three continuations of the released weights with regions, and three at image level."""
+    """Three continuations of the released weights by FRA (`regions`), and three by BYOL (`image_level`)."""
     return pd.read_csv(STORED / "continued.csv")
 
 
-@pytest.mark.parametrize("metric", ROWS)
-def test_a_page_compares_continued_weights(metric: str, continued: pd.DataFrame) -> None:
-    """Means with 100, 400 and 4,000 labels, then the interval of each difference, bold where beyond chance."""
-    label, scale, digits = ROWS[metric]
-    where = (PAGE, label.replace("mean error", "error"), "continued")
-    rows = continued[(continued["part"] == "test") & (continued["metric"] == metric)]
-    conclusion = results.beyond_chance(rows).set_index(["model", "labels"])["conclusion"]
-    table = rows.set_index(["model", "labels"])[["value", "low", "high", "seed_low", "seed_high"]] * scale
-    texts, cells = cells_of(*where), row_of(*where)
-    for model, cell in zip(("regions", "image_level"), cells, strict=False):
-        assert cell == pytest.approx(list(table.loc[model, "value"]), abs=0.51 * 10**-digits), model
-    close = 0.51 * 10 ** -(2 if metric in ("nme", "yaw", "pitch") else 3)
-    for labels, text, cell in zip((100, 400, 4000), texts[2:], cells[2:], strict=True):
-        pair = ("regions - image_level", labels)
-        assert cell == pytest.approx(list(table.loc[pair].drop("value")), abs=close), labels
-        assert ("**" in text) == (conclusion[pair] != 0), labels
+OTHERS = ("image_level", "equal_steps")
+BEYOND_CHANCE = {
+    "landmarks, NME in %, 100 labels": ("nme", 100),
+    "yaw, error in °, 100 labels": ("yaw", 100),
+    "pitch, error in °, 400 labels": ("pitch", 400),
+}
+"""Rows of the table of continued weights: metric and number of labels."""
+NAMED = {
+    "lip corner pull, R², frozen, 100 labels": ("frozen", "lip_corner_pull", 100),
+    "jaw drop, R², frozen, 100 labels": ("frozen", "jaw_drop", 100),
+    "mouth width, R², frozen, 100 labels": ("frozen", "mouth_width", 100),
+    "open mouth, ROC AUC, fine-tuned, 400 labels": ("finetuned", "open_mouth", 400),
+}
+"""Rows of the table of measures that validation faces named with equal steps: protocol, metric and number of labels."""
+
+
+def bounds(table: pd.DataFrame, models: tuple[str, str], scale: float) -> list[list[float]]:
+    """The cells of a row: the value of each model, the interval of their difference over faces, and over seeds."""
+    rows = table.set_index("model")
+    difference = rows.loc[" - ".join(models)]
+    cells = [[rows.loc[model, "value"]] for model in models]
+    cells += [[difference[f"{of}low"], difference[f"{of}high"]] for of in ("", "seed_")]
+    return [[value * scale for value in cell] for cell in cells]
+
+
+@pytest.mark.parametrize("row", BEYOND_CHANCE)
+def test_a_page_compares_continued_weights(row: str, continued: pd.DataFrame) -> None:
+    _, scale, digits = ROWS[BEYOND_CHANCE[row][0]]
+    rows = continued[continued["part"] == "test"].set_index(["metric", "labels"])
+    table = rows.loc[[BEYOND_CHANCE[row]]]
+    wanted = bounds(table, ("regions", "image_level"), scale)
+    for cell, values, to in zip(row_of(BYOL, row)[1:], wanted, (digits, digits, 2, 2), strict=True):
+        assert cell == pytest.approx(values, abs=0.51 * 10**-to)
+
+
+@pytest.mark.parametrize("row", NAMED)
+def test_a_page_compares_the_measures_named_with_equal_steps(row: str, compared: pd.DataFrame) -> None:
+    rows = compared[compared["part"] == "test"].set_index(["protocol", "metric", "labels"])
+    table = rows.loc[[NAMED[row]]]
+    wanted = bounds(table, ("regions", "equal_steps"), 1)
+    for cell, values in zip(row_of(BYOL, row), wanted, strict=True):
+        assert cell == pytest.approx(values, abs=0.00051)
 
 
 def test_a_page_says_where_continued_weights_are_better(continued: pd.DataFrame) -> None:
@@ -188,12 +177,31 @@ def test_a_page_says_where_continued_weights_are_better(continued: pd.DataFrame)
         assert len(rows) == 24
         assert (rows["conclusion"] >= 0).all()
         better[part] = set(rows[rows["conclusion"] == 1].set_index(["metric", "labels"]).index)
-    assert better["val"] == {("nme", 100), ("yaw", 100)}
-    assert better["test"] == {*better["val"], ("pitch", 400)}
+    assert better["test"] == set(BEYOND_CHANCE.values())
+    assert better["val"] == {
+        place for row, place in BEYOND_CHANCE.items() if cells_of(BYOL, row)[0].strip() == "yes"
+    }
+
+
+def test_the_gain_of_regions_is_one_to_two_per_cent(continued: pd.DataFrame) -> None:
+    rows = forest.relative(continued[continued["part"] == "test"])
+    assert set(rows["model"]) == {"regions - image_level"}
+    better = rows[rows["conclusion"] == 1]["value"]
+    assert [round(-value) for value in better] == [1, 2, 1]
+
+
+def test_the_picture_is_drawn_from_the_stored_results() -> None:
+    """By the command on the page."""
+    drawn = forest.draw(
+        forest.relative(forest.read(STORED / "continued.csv", ["part=test"])),
+        {name: metric.label for name, metric in ruler_tables.METRICS.items()},
+        "Error of FRA compared with BYOL, in %",
+    )
+    assert drawn == (ROOT / "docs/images/compared-with-byol.svg").read_text()
 
 
 def test_a_page_says_what_more_weight_on_regions_gives(continued: pd.DataFrame) -> None:
-    """On validation faces, compared with image level and with the weight of the recipe."""
+    """On validation faces, compared with BYOL and with the weight of the recipe."""
     rows = results.beyond_chance(continued[continued["part"] == "val"])
     found = {
         other: dict(one[one["conclusion"] != 0].set_index(["metric", "labels"])["conclusion"])
@@ -205,20 +213,24 @@ def test_a_page_says_what_more_weight_on_regions_gives(continued: pd.DataFrame) 
 
 
 def over_faces(compared: pd.DataFrame, part: str) -> pd.DataFrame:
-    """Differences of FRA and image level that are beyond chance over the faces, whatever the seeds."""
+    """Differences of FRA and BYOL that are beyond chance over the faces, whatever the seeds."""
     rows = results.beyond_chance(compared[compared["part"] == part].assign(seed_low=np.nan, seed_high=np.nan))
     rows = rows[rows["model"].isin([f"regions - {other}" for other in OTHERS]) & (rows["conclusion"] != 0)]
     return rows.set_index(["protocol", "model", "metric", "labels"])
 
 
-def test_a_page_counts_the_differences_of_regions_and_image_level(compared: pd.DataFrame) -> None:
-    text = " ".join((ROOT / "docs" / PAGE).read_text().split())
+def test_a_page_counts_the_differences_from_random_weights(compared: pd.DataFrame) -> None:
+    text = words_of(BYOL)
     shown = compared[(compared["part"] == "test") & compared["labels"].isin([400, 4000])]
     rows = results.beyond_chance(shown)
     rows = rows[rows["model"].isin([f"regions - {other}" for other in OTHERS])]
     beyond = rows[rows["conclusion"] != 0]
     assert f"Of {len(rows)} differences two are beyond chance" in text
-    assert list(beyond["conclusion"]) == [1, 1]
+    assert set(beyond["conclusion"]) == {1}
+    assert set(zip(beyond["model"], beyond["metric"], strict=True)) == {
+        ("regions - image_level", "jaw_drop"),
+        ("regions - equal_steps", "lip_corner_pull"),
+    }
     assert set(beyond["protocol"]) == {"finetuned"}
     assert set(beyond["labels"]) == {400}
     found = over_faces(shown, "test")["conclusion"].groupby(["protocol", "model"]).value_counts()
@@ -239,8 +251,7 @@ def test_a_page_names_measures_by_validation_faces(compared: pd.DataFrame) -> No
     named = of_val.index[of_val == 1]
     assert set(named.get_level_values("model")) == {"regions - equal_steps"}
     places = {(protocol, metric, labels) for protocol, _, metric, labels in named}
-    actions = ("lip_corner_pull", "jaw_drop", "mouth_width")
-    assert places == {("finetuned", "open_mouth", 400)} | {("frozen", action, 100) for action in actions}
+    assert places == set(NAMED.values())
     of_test = over_faces(compared, "test")
     assert [key in of_test.index and of_test.loc[key, "conclusion"] == 1 for key in named].count(True) == 3
     rows = results.beyond_chance(compared[compared["part"] == "test"])
@@ -249,7 +260,7 @@ def test_a_page_names_measures_by_validation_faces(compared: pd.DataFrame) -> No
 
 
 def test_a_page_compares_fine_tuned_random_weights(compared: pd.DataFrame) -> None:
-    text = " ".join((ROOT / "docs" / PAGE).read_text().split())
+    text = words_of(BYOL)
     rows = compared[(compared["part"] == "test") & (compared["protocol"] == "finetuned")]
     value = rows.set_index(["model", "metric", "labels"])["value"]["random"]
     nme = [f"{100 * value['nme', labels]:.2f}" for labels in (400, 4000)]
@@ -307,7 +318,7 @@ def of_adapted() -> pd.DataFrame:
 
 
 def of_compared() -> pd.DataFrame:
-    """FRA and image level, frozen and fine-tuned."""
+    """FRA and BYOL, frozen and fine-tuned."""
     stored = pd.read_parquet(STORED / "compared.parquet")
     return pd.concat(
         [
@@ -365,47 +376,58 @@ def test_the_page_states_the_cross_test() -> None:
     """Computed from the stored predictions of the photographs."""
     table = results.table(cross.values(pd.read_parquet(STORED / "photographs.parquet")))
     table = table.set_index(["model", "labels"])[["value", "low", "high"]] * 100
-    text = " ".join((ROOT / "docs/results/ruler.md").read_text().replace("−", "-").split())
-    values = {
-        model: " / ".join(f"{value:.1f}" for value in table.loc[model, "value"])
-        for model in ("demo", "random:0", "random:1")
-    }
-    mean_face = table.loc[(cross.MEAN_FACE, 100), "value"]
+    text = words_of(RULER)
+    demo, first, second = (table.loc[model, "value"].round(1) for model in ("demo", "random:0", "random:1"))
+    mean_face = table.loc[(cross.MEAN_FACE, 400), "value"]
     assert (
-        f"the mean synthetic face {mean_face:.1f}, released {values['demo']}, random weights {values['random:0']} and "
-        f"{values['random:1']}."
+        f"the mean synthetic face {mean_face:.1f}, `demo` {demo[400]}, random weights {first[400]} and {second[400]};"
     ) in text
-    bounds = [table.loc[(f"demo - random:{seed}", 400)] for seed in (0, 1)]
-    intervals = " and ".join(f"{row['low']:.1f} … {row['high']:.1f}" for row in bounds)
-    assert f"with 400 labels (95 %, over 40 people): {intervals} points" in text
+    assert f"(`demo` {demo[4000]}, random weights {first[4000]} and {second[4000]})" in text
+    rows = [table.loc[(f"demo - random:{seed}", 400)] for seed in (0, 1)]
+    intervals = " and ".join(f"{row['low']:.1f} … {row['high']:.1f}" for row in rows)
+    assert f"`demo` - random {intervals} points (95 % over 40 people)" in text
 
 
 LABEL_FREE = ROOT / "docs/results/evidence/label-free"
+KINDS = {"all": ("none",), "trained": ("random",), "long": ("random", "short")}
+"""Rows of the table of label-free measures, and the beginnings of the names of models that each leaves out."""
 
 
-@pytest.mark.parametrize(
-    ("kind", "without"), [("all", ()), ("trained", ("random",)), ("long", ("random", "short"))]
-)
-def test_the_page_states_what_label_free_measures_predict(kind: str, without: tuple[str, ...]) -> None:
-    """Rank correlations over the stored runs, computed from their measures and metrics."""
+def correlations(kind: str) -> pd.DataFrame:
+    """Rank correlations over the stored runs of a kind, computed from their measures and metrics."""
     measured, table = (pd.read_csv(LABEL_FREE / f"{name}.csv") for name in ("measures", "results"))
     assert list(pd.read_csv(LABEL_FREE / "runs.csv")["model"]) == list(measured["model"])
     measured, table = (
-        (part[~part["model"].str.startswith(without)] for part in (measured, table))
-        if without
-        else (measured, table)
+        part[~part["model"].str.startswith(KINDS[kind])].reset_index(drop=True) for part in (measured, table)
     )
-    found = results.correlations(measured, table).set_index("metric")
-    text = (ROOT / "docs/results/ruler.md").read_text().replace("−", "-")
-    for metric, label in {"nme": "landmarks", "yaw": "yaw", "open_mouth": "open mouth"}.items():
-        start = f"| {label}, {kind} {len(measured)} |"
-        (line,) = [line for line in text.splitlines() if line.startswith(start)]
-        cells = [
-            [float(number) for number in re.findall(r"-?\d+\.\d+", cell)] for cell in line.split("|")[2:-1]
-        ]
-        for measure, cell in zip(MEASURES, cells, strict=True):
-            wanted = found.loc[metric, [measure, f"{measure}_low", f"{measure}_high"]]
-            assert cell == pytest.approx(list(wanted), abs=0.0051), (metric, measure)
+    return results.correlations(measured, table).set_index("metric")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_page_states_what_label_free_measures_predict(kind: str) -> None:
+    row = correlations(kind).loc["nme"]
+    for measure, cell in zip(MEASURES, row_of(RULER, f"{kind} {row['models']:.0f}"), strict=True):
+        wanted = row[[measure, f"{measure}_low", f"{measure}_high"]]
+        assert cell == pytest.approx(list(wanted), abs=0.0051), measure
+
+
+def test_the_page_states_what_label_free_measures_do_not_predict() -> None:
+    """By whether intervals of rank correlations exclude 0."""
+    orders = {
+        kind: pd.DataFrame({name: found[f"{name}_low"] > 0 for name in MEASURES})
+        for kind in KINDS
+        for found in [correlations(kind)]
+    }
+    metrics = ["nme", "yaw", "open_mouth"]
+    assert orders["trained"].loc[metrics].all().to_dict() == {
+        "rankme": True,
+        "alignment": True,
+        "uniformity": True,
+        "alpha_req": False,
+    }
+    assert not orders["trained"].loc[metrics, "alpha_req"].any()
+    assert not orders["long"].loc[["nme", "yaw"]].any(axis=None)
+    assert not orders["all"].loc["open_mouth"].any()
 
 
 def test_the_page_states_that_short_training_is_worse_than_none() -> None:
@@ -413,7 +435,7 @@ def test_the_page_states_that_short_training_is_worse_than_none() -> None:
     value = table[table["metric"] == "nme"].set_index("model")["value"] * 100
     kind = value.index.str.extract("^(short|random)")[0].fillna("long").to_numpy()
     low, high = value.groupby(kind).min(), value.groupby(kind).max()
-    text = " ".join((ROOT / "docs/results/ruler.md").read_text().split())
+    text = words_of(RULER)
     assert (
         f"the short ones have {low['short']:.1f} to {high['short']:.1f} % NME, random networks {low['random']:.1f} to "
         f"{high['random']:.1f} %, the long ones {low['long']:.1f} to {high['long']:.1f} %."

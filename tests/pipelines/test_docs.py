@@ -27,6 +27,7 @@ NOT_RUN = {
     "fra transfer baseline": "needs an experiment of that name; tests/pipelines",
     "fra transfer pool": "needs several pre-trainings; tests/transfer/test_pool.py",
     "fra transfer ruler": "takes minutes, and needs files of trainings; tests/test_ruler.py",
+    "fra transfer forest seeds/": "needs a comparison of seeds; tests/test_ruler.py",
     "fra curate faces.arrow --rule balanced --count 10000": "needs as many faces; tests/gallery/test_curate.py",
     "fra export onnx": "tests/inference/test_export.py",
     "fra push": "needs an account; tests/inference/test_huggingface.py",

@@ -16,106 +16,167 @@ from pipelines.cli import summary
 
 README = Path(__file__).parents[2] / "README.md"
 DOCS = README.parent / "docs/results"
-FROZEN = {
-    "expression, balanced accuracy": ("expression", "balanced_accuracy"),
-    "expression, ROC AUC": ("expression", "roc_auc"),
-    "attributes, average precision": ("attributes", "average_precision"),
-    "alignment, NME (less is better)": ("alignment", "nme"),
-    "verification, ROC AUC": ("verification", "roc_auc"),
+PRIMARY = {
+    "expression": "balanced_accuracy",
+    "attributes": "average_precision",
+    "alignment": "nme",
+    "verification": "roc_auc",
 }
-TENTH = {row: metric for row, metric in FROZEN.items() if "ROC" not in row}
-EQUAL = {
-    row.replace(",", ", shorter,"): metric for row, metric in FROZEN.items() if "expression, ROC" not in row
+TENTH = {
+    "expression, balanced accuracy": "expression",
+    "attributes, average precision": "attributes",
+    "alignment, NME (less is better)": "alignment",
 }
-FOLDERS = {"frozen": FROZEN, "tenth": TENTH, "equal": EQUAL}
-PAGES = {"frozen": "released-weights.md", "tenth": "recipe-search.md", "equal": "released-weights.md"}
-OTHERS = {
-    "frozen": ("random", "image_level"),
-    "tenth": ("random", "image_level"),
-    "equal": ("random", "image_level", "equal_steps"),
+FOLDERS = {"frozen": PRIMARY, "tenth": TENTH.values(), "equal": PRIMARY}
+"""Stored trainings, and their tasks."""
+ROWS = {
+    "expression, balanced accuracy": "expression",
+    "attributes, average precision": "attributes",
+    "NME of landmarks in": "alignment",
+    "verification, ROC AUC": "verification",
 }
-"""Models that FRA is compared with, in the order of the columns."""
+"""Beginnings of rows of the pages on released weights and on BYOL."""
 
 
-def stated(row: str, folder: str) -> list[list[float]]:
-    """The numbers in each cell of a row of the page that shows the folder's metrics."""
-    lines = (DOCS / PAGES[folder]).read_text().splitlines()
-    (line,) = [line for line in lines if line.startswith(f"| {row} |")]
-    cells = line.replace("−", "-").split("|")[2:-1]
-    return [[float(number) for number in re.findall(r"-?\d+\.\d+", cell)] for cell in cells]
-
-
-@pytest.mark.parametrize(("folder", "row"), [(folder, row) for folder in FOLDERS for row in FOLDERS[folder]])
-def test_the_pages_state_what_was_predicted(folder: str, row: str) -> None:
-    task, metric = FOLDERS[folder][row]
-    scale, rough, close = (
-        (100, 0.051, 0.051) if metric == "nme" else (1, 0.0051, 0.00051)
-    )  # per cent, or a share
+def metrics_of(folder: str, task: str) -> dict[str, dict[str, float]]:
+    """The primary metric of a task by model or difference; of landmarks in per cent."""
     content = json.loads((DOCS / "evidence" / folder / task / "metrics.json").read_text())
-    found = {name: value[metric] for name, value in content.items() if name != "test"}
-    ours, *cells = stated(row, folder)
-    released, others = cells[: -len(OTHERS[folder])], cells[-len(OTHERS[folder]) :]
+    metric, scale = PRIMARY[task], 100 if task == "alignment" else 1
+    return {
+        model: {name: value * scale for name, value in found[metric].items()}
+        for model, found in content.items()
+        if model != "test"
+    }
+
+
+def stated(page: str, row: str) -> list[list[float]]:
+    """The numbers in each cell of a row, whose label or its beginning is given."""
+    lines = (DOCS / page).read_text().replace("−", "-").splitlines()
+    (line,) = [line for line in lines if line.startswith(f"| {row} ")]
+    return [[float(number) for number in re.findall(r"-?\d+\.\d+", cell)] for cell in line.split("|")[2:-1]]
+
+
+def words_of(page: str) -> str:
+    """The text of a page in one line."""
+    return " ".join((DOCS / page).read_text().split())
+
+
+@pytest.mark.parametrize("row", TENTH)
+def test_a_page_states_what_few_labels_give(row: str) -> None:
+    found = metrics_of("tenth", TENTH[row])
+    rough, close = (0.051, 0.051) if TENTH[row] == "alignment" else (0.0051, 0.00051)
+    ours, *others = stated("recipe-search.md", row)
     for number, wanted in zip(ours, ("mean", "std"), strict=False):  # not every row gives the deviation
-        assert number == pytest.approx(found["pretrained"][wanted] * scale, abs=close)
-    for (seed_0,) in released:
-        table = pd.read_csv(DOCS / "evidence" / folder / task / "results.csv")
-        first = table.query("model == 'pretrained' and metric == @metric and seed < 3")["value"]
-        assert seed_0 == pytest.approx(first.mean() * scale, abs=close)
-    for name, cell in zip(OTHERS[folder], others, strict=True):
+        assert number == pytest.approx(found["pretrained"][wanted], abs=close)
+    for name, cell in zip(("random", "image_level"), others, strict=True):
         difference = found[f"pretrained - {name}"]
-        assert cell[0] == pytest.approx(found[name]["mean"] * scale, abs=close), name
-        assert cell[1:] == pytest.approx(
-            [difference["low"] * scale, difference["high"] * scale], abs=rough
-        ), name
+        assert cell[0] == pytest.approx(found[name]["mean"], abs=close), name
+        assert cell[1:] == pytest.approx([difference["low"], difference["high"]], abs=rough), name
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_page_compares_regions_and_byol(row: str) -> None:
+    """Intervals of the differences, bold where they exclude 0."""
+    task = ROWS[row]
+    differences = [
+        metrics_of(folder, task)[f"pretrained - {other}"]
+        for folder, other in (("frozen", "image_level"), ("equal", "image_level"), ("equal", "equal_steps"))
+    ]
+    page = "compared-with-byol.md"
+    cells = stated(page, row)
+    for cell, found in zip(cells, differences, strict=True):
+        assert cell == pytest.approx(
+            [found["low"], found["high"]], abs=0.051 if task == "alignment" else 0.0051
+        )
+    (line,) = [line for line in (DOCS / page).read_text().splitlines() if line.startswith(f"| {row} ")]
+    assert ["**" in cell for cell in line.split("|")[2:-1]] == [
+        found["low"] > 0 or found["high"] < 0 for found in differences
+    ]
+
+
+def test_a_page_compares_longer_trainings_with_random_weights() -> None:
+    """Differences exclude 0 in landmarks and verification only."""
+    found = {task: metrics_of("frozen", task)["pretrained - random"] for task in PRIMARY}
+    assert {task for task, one in found.items() if one["low"] > 0 or one["high"] < 0} == {
+        "alignment",
+        "verification",
+    }
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_the_page_states_the_metrics_of_the_released_weights(row: str) -> None:
+    task = ROWS[row]
+    found = metrics_of("released", task)
+    table = pd.read_csv(DOCS / "evidence/frozen" / task / "results.csv")
+    first = table[(table["model"] == "pretrained") & (table["metric"] == PRIMARY[task]) & (table["seed"] < 3)]
+    scale, close = (100, 0.051) if task in ("expression", "alignment") else (1, 0.00051)
+    known = 1 if task == "alignment" else scale  # `metrics_of` gives landmarks in per cent
+    ours, smaller, untrained, bounds = stated("released-weights.md", f"photographs: {row}")
+    assert ours == pytest.approx([found["pretrained"]["mean"] * known], abs=close)
+    assert smaller == pytest.approx([first["value"].mean() * scale], abs=close)
+    assert untrained == pytest.approx([found["random"]["mean"] * known], abs=close)
+    difference = found["pretrained - random"]
+    assert bounds == pytest.approx([difference["low"] * known, difference["high"] * known], abs=close)
+
+
+@pytest.mark.parametrize(
+    ("row", "metric", "scale", "close"),
+    [("NME of landmarks in", "nme", 100, 0.0051), ("yaw, error in", "yaw", 1, 0.051)],
+)
+def test_the_page_states_the_metrics_of_synthetic_faces(
+    row: str, metric: str, scale: int, close: float
+) -> None:
+    table = pd.read_csv(DOCS / "evidence/ruler/results.csv")
+    table = table[(table["metric"] == metric) & (table["labels"] == 400)].set_index("model")
+    wanted = [[table.loc[model, "value"]] for model in ("demo", "demo-48", "random:0")]
+    wanted.append([table.loc["demo - random:0", bound] for bound in ("low", "high")])
+    for cell, values in zip(stated("released-weights.md", f"synthetic: {row}"), wanted, strict=True):
+        assert cell == pytest.approx([value * scale for value in values], abs=close)
 
 
 @pytest.mark.parametrize(
     "folder", [*FOLDERS, *(pytest.param(name, marks=pytest.mark.slow) for name in ("demo", "released"))]
 )
 def test_stored_metrics_follow_from_the_predictions(folder: str) -> None:
-    tasks = {task for task, _ in FOLDERS.get(folder, FROZEN).values()}
+    tasks = set(FOLDERS.get(folder, PRIMARY))
     assert {path.name for path in (DOCS / "evidence" / folder).iterdir()} == tasks
     for task in tasks:
         assert differences(task, DOCS / "evidence" / folder / task) == []
 
 
-def test_the_pages_state_the_region_quality() -> None:
+def test_a_page_compares_masks_with_clusters() -> None:
+    """Means of three seeds."""
     found = [json.loads((DOCS / f"evidence/regions-{seed}.json").read_text()) for seed in (0, 1, 2)]
-    page = (DOCS / PAGES["tenth"]).read_text()
-    for name, row in {
-        "pretrained": "heatmaps (released: the first)",
-        "features": "k-means of these features",
-        "features of data/baselines/image_level.safetensors": "k-means of the image-level features",
-    }.items():
-        assert f"| {row} | " + ", ".join(f"{seed[name]['nmi']:.3f}" for seed in found) in page
-    summary = (DOCS / PAGES["frozen"]).read_text()
-    for name, words in {
-        "pretrained": "heatmaps {:.3f} (mean of three seeds)",
-        "features": "k-means of the features under the heatmaps {:.3f}",
-        "features of data/baselines/image_level.safetensors": "of image-level features {:.3f}",
-    }.items():
-        assert words.format(sum(seed[name]["nmi"] for seed in found) / len(found)) in summary.replace(
-            "\n", " "
+    byol, masks, own, colours, grid = (
+        f"{sum(seed[name]['nmi'] for seed in found) / len(found):.3f}"
+        for name in (
+            "features of data/baselines/image_level.safetensors",
+            "pretrained",
+            "features",
+            "colours",
+            "place",
         )
-
-
-def test_the_page_states_the_metrics_of_the_released_weights() -> None:
-    found = {
-        task: json.loads((DOCS / "evidence/released" / task / "metrics.json").read_text())["pretrained"][
-            metric
-        ]["mean"]
-        for task, metric in FROZEN.values()
-        if metric != "roc_auc" or task == "verification"
-    }
-    words = (
-        (
-            f"attributes {found['attributes']:.3f} (0.521), landmarks {found['alignment']:.1%} (6.7 %), verification "
-            f"{found['verification']:.3f} (0.923); **expression {found['expression']:.1%} (58.1 %)**"
-        )
-        .replace("%", " %")
-        .replace("  %", " %")
     )
-    assert words in " ".join((DOCS / PAGES["frozen"]).read_text().split())
+    assert (
+        f"NMI {byol} compared with {masks} (k-means of FRA's own features {own}, of pixel colours {colours}, "
+        f"a fixed grid {grid}; means of three seeds)"
+    ) in words_of("compared-with-byol.md")
+
+
+def test_the_page_states_the_masks_of_the_released_weights() -> None:
+    """In `make demo` they are what training started from."""
+    found = json.loads((DOCS / "evidence/regions-demo.json").read_text())
+    iou = found["start"]["iou"]
+    text = words_of("released-weights.md")
+    assert (
+        f"(NMI {found['start']['nmi']:.3f}) than k-means of pixel colours ({found['colours']['nmi']:.3f}), a fixed "
+        f"grid of cells ({found['place']['nmi']:.3f}) and an untrained network ({found['random']['nmi']:.3f})"
+    ) in text
+    assert (
+        f"background {iou['background']:.2f}, skin {iou['skin']:.2f}, nose {iou['nose']:.2f}), not brows "
+        f"({iou['brows']:.2f}), mouth ({iou['mouth']:.2f}) or eyes (below 0.001)"
+    ) in text
+    assert iou["eyes"] < 0.001
 
 
 def test_the_readme_shows_the_table_of_the_demo() -> None:
