@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import sys
+import tomllib
 from pathlib import Path
 
 import click
@@ -132,10 +133,26 @@ def test_fra_commands_in_the_docs_run(workspace: Path) -> None:
     for line in dict.fromkeys(lines):
         if line.startswith(tuple(NOT_RUN)):
             continue
-        if "image_level.safetensors" in line:
-            shutil.copy(workspace / "artifacts/pretrain/backbone.safetensors", workspace / line.split()[-1])
+        if other := re.search(r"data/baselines/(image_level|theirs)\.safetensors", line):
+            shutil.copy(workspace / "artifacts/pretrain/backbone.safetensors", workspace / other[0])
         words = shlex.split(FACES.sub(str(faces), line))
         if words[1] == "atlas":
             words.append("--no-serve")  # it would show the map until Ctrl-C
         done = run(workspace, sys.executable, "-m", "pipelines.cli", *words[1:])
         assert done.returncode == 0, f"{line}: {done.stdout}"
+
+
+@pytest.mark.parametrize("package", ["fra", "pipelines"])
+def test_the_page_on_architecture_has_the_layers_of_the_contracts(package: str) -> None:
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = config["tool"]["importlinter"]["contracts"]
+    (layers,) = [
+        contract["layers"]
+        for contract in contracts
+        if contract["type"] == "layers" and contract["name"].startswith(f"{package}:")
+    ]
+    contract = [{name.strip().removeprefix(f"{package}.") for name in layer.split("|")} for layer in layers]
+    page = (ROOT / "docs/reference/architecture.md").read_text(encoding="utf-8")
+    table = page.partition(f"| Layer of `{package}` |")[2].partition("\n\n")[0]
+    rows = [line.split("|")[1] for line in table.splitlines()[2:]]
+    assert [set(re.findall(r"`(\w+)`", row)) for row in rows] == contract

@@ -125,7 +125,7 @@ def test_adapted_weights_and_region_quality_are_named(run: dict[str, Any]) -> No
     run["provenance"]["params"]["train"] = {"init": "demo"}
     row = {"nmi": 0.25, "view_kappa": 0.5, "people_kappa": 0.625}
     text = page_of(run | {"region_quality": {"place": row, "pretrained": row}}).text
-    assert "Adapted: a backbone that started from the existing weights demo" in text
+    assert "Adapted: a backbone that started from demo and was trained further without labels." in text
     assert "Adapted compared with random weights: better on average in" in text
     assert "heatmaps of this run 0.250 0.500 0.625 fixed cells, the same on every face 0.250" in text
 

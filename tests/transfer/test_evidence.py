@@ -195,6 +195,28 @@ def test_the_readme_shows_the_table_of_the_demo() -> None:
 
 def test_the_readme_states_the_region_quality_of_the_demo() -> None:
     found = json.loads((DOCS / "evidence/regions-demo.json").read_text())
-    heatmaps, colours = (found[name]["nmi"] for name in ("pretrained", "colours"))
-    words = f"{heatmaps / colours:.1f} times as well as colours do (NMI {heatmaps:.3f} compared with {colours:.3f})"
-    assert words in " ".join(README.read_text(encoding="utf-8").split())
+    heatmaps, colours, cells = (found[name]["nmi"] for name in ("pretrained", "colours", "place"))
+    eyes, mouth = (found["pretrained"]["iou"][part] for part in ("eyes", "mouth"))
+    assert eyes < 0.001
+    text = " ".join(README.read_text(encoding="utf-8").split())
+    assert f"not eyes or mouth** (IoU below 0.001 and {mouth:.2f})" in text
+    assert f"{heatmaps / colours:.1f} times as well as k-means of pixel colours (NMI {heatmaps:.3f} and {colours:.3f};" in text
+    assert f"cells at fixed positions {cells:.3f}" in text
+
+
+def test_the_readme_states_where_the_released_weights_are_better() -> None:
+    """Without adaptation to the photographs: the intervals of the differences from random weights."""
+    text = " ".join(README.read_text(encoding="utf-8").split())
+    words = {
+        ("attributes", "average_precision"): ("attributes", 1, 3),
+        ("alignment", "nme"): ("landmarks", 100, 1),
+        ("verification", "roc_auc"): ("verification", 1, 3),
+    }
+    for (task, metric), (word, scale, digits) in words.items():
+        found = json.loads((DOCS / f"evidence/released/{task}/metrics.json").read_text())
+        bounds = [found["pretrained - random"][metric][end] * scale for end in ("low", "high")]
+        written = "…".join(f"{bound:+.{digits}f}" for bound in bounds).replace("-", "−")
+        assert f"{word} ({written}" in text
+    expression = json.loads((DOCS / "evidence/released/expression/metrics.json").read_text())
+    row = expression["pretrained - random"]["balanced_accuracy"]
+    assert row["low"] < 0 < row["high"]
