@@ -118,7 +118,7 @@ def test_fault_is_survived_or_reported(
     undisturbed(command, workspace)
     assert contents(workspace, command.writes) == expected
     shutil.rmtree(workspace / "data/withdrawn/orl", ignore_errors=True)
-    assert verify(workspace) == []
+    assert verify(workspace).problems == []
     assert left(workspace) == []
     record_property("seen", ", ".join(sorted(set(found))))
 
