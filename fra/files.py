@@ -284,12 +284,20 @@ def naming_full_disk(folders: Mapping[Path, Path]) -> Iterator[None]:
 
 @contextmanager
 def locked_folder(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock on a folder."""
+    """Holds an exclusive lock on a folder.
+
+    Raises:
+        ValueError: Another process holds the lock, or has removed the folder since it was opened.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked = os.path.samestat(os.fstat(descriptor), path.stat())
+        except (BlockingIOError, FileNotFoundError):
+            locked = False
+        if not locked:
+            raise ValueError(f"{path}: another process is writing to this folder")
         yield
-    except BlockingIOError:
-        raise ValueError(f"{path}: another process is writing to this folder") from None
     finally:
         os.close(descriptor)

@@ -7,8 +7,8 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,49 +32,24 @@ PART = 2048
 """Files whose embeddings are stored as one part until all are finished: what a killed run computes again at most."""
 
 
-@dataclass(frozen=True)
-class PartJob:
-    """Files whose embeddings are stored as one file.
+def write_part(
+    encoder: FaceEncoder, files: Sequence[File], out: Path, batch_size: int, detection: Detection | None
+) -> None:
+    """Writes the embeddings of some files to `out`, an .arrow file.
 
-    Attributes:
-        files: The files.
-        weights: Weights file.
-        out: The file to write, `.arrow`; its metadata `skipped` lists the files that gave no row.
-        batch_size: Images per batch.
-        device: "cpu", "cuda" or "auto".
-        detection: How faces are found and cropped.
+    Its metadata `skipped` lists the files that gave no row.
     """
-
-    files: list[File]
-    weights: Path
-    out: Path
-    batch_size: int
-    device: str
-    detection: Detection | None
-
-
-@lru_cache(maxsize=1)
-def _encoder(weights: Path, device: str) -> FaceEncoder:
-    from fra.dist import choose_device
-    from fra.inference.encoder import load  # imports PyTorch: not before the files are found
-
-    return load(weights).to(choose_device(device))
-
-
-def write_part(job: PartJob) -> int:
-    """Writes the embeddings of a part; returns the number of its files."""
-    encoder, skipped = _encoder(job.weights, job.device), Skipped()
+    skipped = Skipped()
     sources: list[Source] = []
     parts = [np.zeros((0, encoder.feature_dim), np.float32)]
-    found = batches(job.files, encoder.image_size, job.batch_size, skipped, job.detection)
+    found = batches(files, encoder.image_size, batch_size, skipped, detection)
     for batch_sources, part in map_batches(partial(_embed, encoder), found, encoder.device):
         sources += batch_sources
         parts.append(part)
-    table = table_of(sources, np.concatenate(parts), job.detection is not None)
+    table = table_of(sources, np.concatenate(parts), detection is not None)
     table = table.replace_schema_metadata({"skipped": json.dumps(asdict(skipped))})
-    with atomic(job.out) as file, pa.ipc.new_file(file, table.schema) as stream:
+    with atomic(out) as file, pa.ipc.new_file(file, table.schema) as stream:
         stream.write_table(table)
-    return len(job.files)
 
 
 def _embed(encoder: FaceEncoder, batch: Batch) -> tuple[list[Source], NDArray[np.float32]]:
@@ -119,28 +94,33 @@ def embed(
     if out.suffix == ".parquet":
         check_names(paths)
     file = released.find(weights)
-    encoder = _encoder(file, device)
+    from fra.dist import choose_device
+    from fra.inference.encoder import load  # imports PyTorch: not before the files are found
+
+    encoder = load(file).to(choose_device(device))
     origin = {"weights": sha256(file), **description(encoder)}
     if detection is not None:
         origin["faces"] = detection.description()
     plan = {"origin": origin, "batch_size": batch_size, "part": PART, "files": fingerprint(paths)}
-    parts = out.with_name(f".{out.name}.parts")
-    with resumable(parts, plan):
-        jobs = [
-            PartJob(files, file, parts / f"{number:06d}.arrow", batch_size, device, detection)
-            for number, files in enumerate(in_parts(find(paths)))
-        ]
-        compute(jobs)
+    folder = out.with_name(f".{out.name}.parts")
+    with resumable(folder, plan):
+        parts = {folder / f"{number:06d}.arrow": files for number, files in enumerate(in_parts(find(paths)))}
+        missing = [part for part in parts if not part.is_file()]
+        total, left = (sum(len(parts[part]) for part in some) for some in (parts, missing))
+        with tqdm(total=total, initial=total - left, desc="embed", unit="image", mininterval=1) as bar:
+            for part in missing:
+                write_part(encoder, parts[part], part, batch_size, detection)
+                bar.update(len(parts[part]))
         skipped = Skipped()
-        for job in jobs:
-            for kind, names in _part_skipped(job.out).items():
+        for part in parts:
+            for kind, names in _part_skipped(part).items():
                 getattr(skipped, kind).update(names)
-        rows = sum(_open_part(job.out).read_all().num_rows for job in jobs)
+        rows = sum(_open_part(part).read_all().num_rows for part in parts)
         if rows == 0:
-            shutil.rmtree(parts)
+            shutil.rmtree(folder)
             raise skipped.nothing_left()
-        write_tables((_open_part(job.out).read_all() for job in jobs), rows, origin, out)
-        shutil.rmtree(parts)
+        write_tables((_open_part(part).read_all() for part in parts), rows, origin, out)
+        shutil.rmtree(folder)
     return skipped
 
 
@@ -162,32 +142,26 @@ def in_parts(files: Iterator[File]) -> Iterator[list[File]]:
 
 
 @contextmanager
-def resumable(parts: Path, plan: dict[str, Any]) -> Iterator[None]:
+def resumable(folder: Path, plan: dict[str, Any]) -> Iterator[None]:
     """Holds the folder of finished parts, which is emptied if it was made by another plan.
 
     If the block fails, a folder with finished parts is kept for the next run, an empty one is removed.
+
+    Raises:
+        ValueError: Another process writes to the folder.
     """
-    parts.mkdir(parents=True, exist_ok=True)
-    try:
-        with locked_folder(parts):
-            path = parts / "plan.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked_folder(folder):
+        try:
+            path = folder / "plan.json"
             if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != plan:
-                shutil.rmtree(parts)
-                parts.mkdir()
+                for other in folder.iterdir():  # the folder itself stays: it is what is locked
+                    other.unlink()
                 write_json(plan, path)
             yield
-    finally:
-        if parts.is_dir() and not any(parts.glob("[0-9]*.arrow")):
-            shutil.rmtree(parts)
-
-
-def compute(jobs: Sequence[PartJob]) -> None:
-    """Computes the parts that are missing, with a progress bar over all files."""
-    missing = [job for job in jobs if not job.out.is_file()]
-    total, left = (sum(len(job.files) for job in some) for some in (jobs, missing))
-    with tqdm(total=total, initial=total - left, desc="embed", unit="image", mininterval=1) as bar:
-        for job in missing:
-            bar.update(write_part(job))
+        finally:
+            if folder.is_dir() and not any(folder.glob("[0-9]*.arrow")):
+                shutil.rmtree(folder)
 
 
 def _open_part(path: Path) -> pa.RecordBatchFileReader:

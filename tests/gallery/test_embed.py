@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from fra.gallery.embed import embed
 from fra.gallery.files import read, write
 from fra.gallery.search import nearest, search
 from fra.inference.image_files import Skipped, Source, batches, expand, find
+from fra.weights import released
 
 
 def names(*places: str) -> list[str]:
@@ -71,6 +73,15 @@ def test_file_of_embeddings_equals_the_encoder(suffix: str, faces: Path, model: 
     expected = fra.load(model).embed([Path(name) for name in gallery.names])
     assert len(gallery.names) == 20
     torch.testing.assert_close(torch.from_numpy(np.array(gallery.embeddings_ND)), expected)
+
+
+def test_weights_that_were_replaced_are_read_again(faces: Path, model: Path, tmp_path: Path) -> None:
+    image, weights, out = faces / "a/00.png", tmp_path / "model.safetensors", tmp_path / "out.npz"
+    for source in (model, released.find("demo")):
+        shutil.copy(source, weights)
+        embed([str(image)], weights, out)
+        found, expected = read(out).embeddings_ND, fra.load(source).embed([image])
+        torch.testing.assert_close(torch.from_numpy(np.array(found)), expected)
 
 
 def test_a_face_is_nearest_to_itself(faces: Path, model: Path, tmp_path: Path) -> None:

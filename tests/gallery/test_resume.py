@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +20,8 @@ from PIL import Image
 from fra.gallery import embed as module
 from fra.gallery.embed import embed
 from fra.gallery.files import read
+from fra.inference.encoder import FaceEncoder
+from fra.inference.image_files import File
 
 
 @pytest.fixture
@@ -38,12 +43,12 @@ from pathlib import Path
 from fra.gallery import embed as module
 module.PART = 8
 write, done = module.write_part, []
-def kill_in_the_fourth(job):
+def kill_in_the_fourth(encoder, files, out, *others):
     if len(done) == 3:
-        job.out.with_name(f".{job.out.name}.partial").write_text("half")
+        out.with_name(f".{out.name}.partial").write_text("half")
         os.kill(os.getpid(), signal.SIGKILL)
-    done.append(job)
-    return write(job)
+    done.append(out)
+    write(encoder, files, out, *others)
 module.write_part = kill_in_the_fourth
 module.embed([sys.argv[1]], Path("demo"), Path(sys.argv[2]), batch_size=3)
 """
@@ -68,9 +73,7 @@ def test_a_killed_run_continues_with_the_same_bytes(
     parts = tmp_path / f".out{suffix}.parts"
     assert not out.exists()
     assert len(list(parts.glob("[0-9]*.arrow"))) == (3 if suffix == ".arrow" else 2)
-    written: list[Path] = []
-    write = module.write_part
-    monkeypatch.setattr(module, "write_part", lambda job: written.append(job.out) or write(job))
+    written = parts_written(monkeypatch)
     assert len(embed([str(pictures)], Path("demo"), out, batch_size=3).unreadable) == 1
     assert parts / "000000.arrow" not in written
     assert out.read_bytes() == whole.read_bytes()
@@ -78,20 +81,50 @@ def test_a_killed_run_continues_with_the_same_bytes(
     assert not parts.exists()
 
 
+def parts_written(monkeypatch: pytest.MonkeyPatch, most: int | None = None) -> list[Path]:
+    """The parts that runs write from now on; a run is interrupted before it writes more than `most` of them."""
+    write, done = module.write_part, list[Path]()
+
+    def record(encoder: FaceEncoder, files: Sequence[File], out: Path, *others: Any) -> None:
+        if len(done) == most:
+            raise KeyboardInterrupt
+        done.append(out)
+        write(encoder, files, out, *others)
+
+    monkeypatch.setattr(module, "write_part", record)
+    return done
+
+
 def stop_after(count: int, monkeypatch: pytest.MonkeyPatch, pictures: Path, out: Path) -> None:
     """Interrupts a run after some parts."""
-    write, done = module.write_part, []
-
-    def interrupt(job: module.PartJob) -> int:
-        if len(done) == count:
-            raise KeyboardInterrupt
-        done.append(job)
-        return write(job)
-
     with monkeypatch.context() as patch:
-        patch.setattr(module, "write_part", interrupt)
+        parts_written(patch, count)
         with pytest.raises(KeyboardInterrupt):
             embed([str(pictures)], Path("demo"), out, batch_size=3)
+
+
+FIRST = """
+import sys
+from pathlib import Path
+from fra.gallery.embed import resumable
+with resumable(Path(sys.argv[1]), {"run": 1}):
+    print("started", flush=True)
+    sys.stdin.read()
+    print((Path(sys.argv[1]) / "plan.json").read_text())
+"""
+
+
+def test_a_second_process_leaves_the_parts_of_a_new_run_alone(tmp_path: Path) -> None:
+    parts = tmp_path / "parts"
+    command = [sys.executable, "-c", FIRST, str(parts)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "started\n"
+        with pytest.raises(ValueError, match="parts: another process is writing"), module.resumable(parts, {}):
+            pass
+        output, _ = first.communicate("")
+    assert json.loads(output) == {"run": 1}
+    assert not parts.exists()
 
 
 def test_parts_of_other_files_are_not_used(
