@@ -16,18 +16,9 @@ from numpy.typing import NDArray
 
 from fra.bench.measure import comparison
 from fra.gallery.embed import PART
+from fra.gallery.exact import Neighbours, nearer, nothing_near
 from fra.gallery.files import Gallery, read, table_of, write_tables
-from fra.gallery.neighbours import (
-    Neighbours,
-    by_index,
-    index_path,
-    mean_of,
-    nearer,
-    nothing_near,
-    open_index,
-    unit,
-    write_index,
-)
+from fra.gallery.neighbours import by_index, index_path, mean_of, open_index, unit, write_index
 from fra.inference.image_files import Source
 
 PER_PERSON = 20

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from fra.bench.measure import alternate, compared, measure
 from fra.bench.neighbours import BLOCK, clustered
 from fra.bench.peers.process import Peer, running
+from fra.gallery.exact import by_comparison
 from fra.gallery.files import read, write
 from fra.gallery.neighbours import mean_of, unit
-from fra.gallery.search import by_comparison
 from fra.inference.image_files import Source
 
 

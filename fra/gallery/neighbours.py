@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fra.files import atomic, sha256
+from fra.gallery.exact import Neighbours, among_all, best, by_comparison, nearer, nothing_near
 from fra.gallery.files import Gallery, read
 
 if TYPE_CHECKING:
@@ -54,20 +55,9 @@ ADDED = 20_000
 """Rows added to an index at a time."""
 QUERIES = 256
 """Queries compared with all rows at a time."""
+DAMAGED = "%s: damaged or of another version, so it is not used: run `fra index` again"
 MARK = b"\nfra-neighbours\n"
 """Ends the description at the end of an index file, after its length in 8 bytes."""
-
-
-class Neighbours(NamedTuple):
-    """The nearest rows of each query, in descending order.
-
-    Attributes:
-        row_QK: Numbers of rows.
-        cosine_QK: Their cosines with the query.
-    """
-
-    row_QK: NDArray[np.int64]
-    cosine_QK: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -222,7 +212,7 @@ def open_index(gallery: Path) -> OpenIndex | None:
         return None
     about = describe(path)
     if about is None:
-        logger.warning("%s: damaged or of another version, so it is not used: run `fra index` again", path)
+        logger.warning(DAMAGED, path)
         return None
     status = gallery.stat()
     unchanged = (status.st_size, status.st_mtime_ns) == (about.size, about.modified)
@@ -231,7 +221,11 @@ def open_index(gallery: Path) -> OpenIndex | None:
             "%s: made of another content of %s, so it is not used: run `fra index` again", path, gallery.name
         )
         return None
-    return OpenIndex(_faiss().read_index(str(path)), np.array(about.mean, np.float32))
+    try:
+        return OpenIndex(_faiss().read_index(str(path)), np.array(about.mean, np.float32))
+    except RuntimeError:
+        logger.warning(DAMAGED, path)
+        return None
 
 
 def describe(path: Path) -> Description | None:
@@ -245,20 +239,30 @@ def describe(path: Path) -> Description | None:
         if stream.read() != MARK or length > end - tail:
             return None
         stream.seek(end - tail - length)
-        content = json.loads(stream.read(length))
-    return Description(**content) if content.keys() == Description.__annotations__.keys() else None
+        content = stream.read(length)
+    try:
+        return Description(**json.loads(content))
+    except (ValueError, TypeError):  # no JSON, or other names
+        return None
 
 
 def by_index(opened: OpenIndex, gallery: Gallery, query_QD: NDArray[np.float32], count: int) -> Neighbours:
-    """The rows that an index proposes for queries of length 1, in the order of their exact cosines."""
+    """The rows that an index proposes for queries of length 1, in the order of their exact cosines.
+
+    A query for which it proposes too few, because the lists that it is searched in are short, is compared with all rows.
+    """
     count = min(count, gallery.rows.num_rows)
     row_QC = candidates(opened.lists, query_QD, count)
-    found = []
-    for row_C, query_D in zip(row_QC, query_QD, strict=True):
-        proposed_C = row_C[row_C >= 0]
-        rows_CD = unit(take(gallery, proposed_C) - opened.mean_D)
-        found.append(best(proposed_C[None], (rows_CD @ query_D)[None], count))
-    return Neighbours(*map(np.concatenate, zip(*found, strict=True)))
+    few_Q = (row_QC < 0).any(axis=1)
+    found = Neighbours(np.empty((len(query_QD), count), np.int64), np.empty((len(query_QD), count), np.float32))
+    for query in np.flatnonzero(~few_Q):
+        rows_CD = unit(take(gallery, row_QC[query]) - opened.mean_D)
+        near = best(row_QC[query][None], (rows_CD @ query_QD[query])[None], count)
+        found.row_QK[query], found.cosine_QK[query] = near.row_QK[0], near.cosine_QK[0]
+    if few_Q.any():
+        near = by_comparison(gallery, query_QD[few_Q], count, opened.mean_D)
+        found.row_QK[few_Q], found.cosine_QK[few_Q] = near
+    return found
 
 
 def candidates(index: IndexIVF, query_QD: NDArray[np.float32], count: int) -> NDArray[np.int64]:
@@ -301,43 +305,17 @@ def among(unit_ND: NDArray[np.float32], count: int, index: IndexIVF | None = Non
         query_QD = unit_ND[first : first + QUERIES]
         own_Q = np.arange(first, first + len(query_QD))
         if index is None:
-            cosine_QN = query_QD @ unit_ND.T
-            cosine_QN[np.arange(len(query_QD)), own_Q] = -np.inf
-            near_QK = (
-                np.argpartition(-cosine_QN, count - 1, axis=1)[:, :count] if count else own_Q[:, None][:, :0]
-            )
-            parts.append(best(near_QK, np.take_along_axis(cosine_QN, near_QK, axis=1), count))
-        else:
-            row_QC = candidates(index, query_QD, count + 1)
-            cosine_QC = np.einsum("qcd,qd->qc", unit_ND[row_QC], query_QD)
-            cosine_QC[(row_QC == own_Q[:, None]) | (row_QC < 0)] = -np.inf
-            parts.append(best(row_QC, cosine_QC, count))
+            parts.append(among_all(unit_ND, own_Q, count))
+            continue
+        row_QC = candidates(index, query_QD, count + 1)
+        cosine_QC = np.einsum("qcd,qd->qc", unit_ND[row_QC], query_QD)
+        cosine_QC[(row_QC == own_Q[:, None]) | (row_QC < 0)] = -np.inf
+        near = best(row_QC, cosine_QC, count)
+        few_Q = np.isneginf(near.cosine_QK).any(axis=1)  # the lists that were searched hold fewer rows
+        if few_Q.any():
+            near.row_QK[few_Q], near.cosine_QK[few_Q] = among_all(unit_ND, own_Q[few_Q], count)
+        parts.append(near)
     return Neighbours(*map(np.concatenate, zip(*parts, strict=True)))
-
-
-def nothing_near(queries: int) -> Neighbours:
-    """No neighbours of some queries."""
-    return Neighbours(np.zeros((queries, 0), np.int64), np.zeros((queries, 0), np.float32))
-
-
-def nearer(
-    known: Neighbours, block_ND: NDArray[np.float32], first: int, query_QD: NDArray[np.float32], count: int
-) -> Neighbours:
-    """The nearest of the rows that are known and those of a further block, whose first row is number `first`."""
-    cosine_QN = query_QD @ block_ND.T
-    near_QC = np.argpartition(-cosine_QN, min(count, len(block_ND)) - 1, axis=1)[:, :count]
-    row_QC = np.concatenate([known.row_QK, near_QC + first], axis=1)
-    cosine_QC = np.concatenate([known.cosine_QK, np.take_along_axis(cosine_QN, near_QC, axis=1)], axis=1)
-    return best(row_QC, cosine_QC, count)
-
-
-def best(row_QC: NDArray[Any], cosine_QC: NDArray[np.float32], count: int) -> Neighbours:
-    """The rows of the largest cosines, in descending order; of equal ones the lowest row first."""
-    order_QK = np.lexsort((row_QC, -cosine_QC), axis=1)[:, :count]
-    return Neighbours(
-        np.take_along_axis(row_QC, order_QK, axis=1).astype(np.int64),
-        np.take_along_axis(cosine_QC, order_QK, axis=1),
-    )
 
 
 def unit(vectors_ND: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -16,8 +16,9 @@ from fra.data.images import ImageError, decode, read_file
 from fra.faces.crop import CropKind
 from fra.faces.detect import Face, Pixels
 from fra.files import sha256
+from fra.gallery.exact import by_comparison
 from fra.gallery.files import Gallery, Match, read
-from fra.gallery.neighbours import Neighbours, OpenIndex, by_index, mean_of, open_index, unit
+from fra.gallery.neighbours import OpenIndex, by_index, mean_of, open_index, unit
 from fra.inference.detection import Detection, FaceFinder
 from fra.weights import released
 
@@ -214,31 +215,3 @@ def nearest_rows(
         [known.match(row, cosine) for row, cosine in zip(rows.tolist(), cosines.tolist(), strict=True)]
         for rows, cosines in zip(*found, strict=True)
     ]
-
-
-def by_comparison(
-    known: Gallery, query_QD: NDArray[np.float32], count: int, mean_D: NDArray[np.float32]
-) -> Neighbours:
-    """The nearest rows of a gallery with mean `mean_D`, by comparing queries of length 1 with all of them."""
-    cosine_NQ = np.concatenate([_cosines(block, mean_D, query_QD) for block in known.blocks()])
-    rows = [largest(cosine_N, count) for cosine_N in cosine_NQ.T]
-    return Neighbours(np.stack(rows), np.stack([cosine_NQ[row, query] for query, row in enumerate(rows)]))
-
-
-def _cosines(
-    rows_ND: NDArray[np.float32], mean_D: NDArray[np.float32], query_QD: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Return the cosines (N, Q) of rows minus the mean with queries of length 1; 0 for rows that are the mean."""
-    centred_ND = rows_ND - mean_D
-    length_N = np.sqrt(np.einsum("nd,nd->n", centred_ND, centred_ND))
-    cosine_NQ: NDArray[np.float32] = centred_ND @ query_QD.T / np.maximum(length_N, 1e-12)[:, None]
-    return cosine_NQ
-
-
-def largest(values_N: NDArray[np.float32], count: int) -> NDArray[np.intp]:
-    """Return the indices of the largest values, in descending order; equal values keep their order."""
-    if count < len(values_N):
-        candidates = np.flatnonzero(values_N >= np.partition(values_N, -count)[-count])
-    else:
-        candidates = np.arange(len(values_N))
-    return candidates[np.argsort(-values_N[candidates], kind="stable")][:count]

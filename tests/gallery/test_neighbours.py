@@ -13,6 +13,7 @@ from PIL import Image
 from fra.faces.detect import Face
 from fra.gallery import neighbours
 from fra.gallery.embed import embed
+from fra.gallery.exact import by_comparison
 from fra.gallery.files import read, table_of, write, write_tables
 from fra.gallery.neighbours import (
     RECALL,
@@ -101,6 +102,21 @@ def test_the_index_searches_as_many_lists_as_its_recall_needs(gallery: Path) -> 
     np.testing.assert_array_equal(take(known, np.array([2999, 0, 700, 1])), rows_ND[[2999, 0, 700, 1]])
 
 
+def test_more_results_than_the_searched_lists_have_rows(gallery: Path) -> None:
+    """Lists of the index have about fifty rows: queries for more are compared with all rows."""
+    known, opened = read(gallery), open_index(gallery)
+    assert opened is not None
+    opened.lists.nprobe = 1
+    query_QD = unit(known.embeddings_ND[:3] - opened.mean_D)
+    found = by_index(opened, known, query_QD, 300)
+    exact = by_comparison(known, query_QD, 300, opened.mean_D)
+    np.testing.assert_array_equal(found.row_QK, exact.row_QK)
+    assert found.cosine_QK == pytest.approx(exact.cosine_QK, abs=1e-6)
+    unit_ND = unit(known.embeddings_ND - opened.mean_D)
+    near = among(unit_ND, 150, opened.lists)
+    np.testing.assert_array_equal(near.row_QK, among(unit_ND, 150).row_QK)
+
+
 def test_entries_of_the_gallery_are_queries(tmp_path: Path) -> None:
     """Equal to cosines in double precision; all faces of an image are queries; an unknown name is one clear error."""
     rows_ND, path = clustered(60, 16), tmp_path / "faces.npz"
@@ -133,9 +149,18 @@ def test_an_index_of_another_content_is_not_used(
     write([Source("a.png"), Source("b.png")], clustered(12, 128)[:2], {"weights": "0"}, copy)
     assert open_index(copy) is None
     assert "made of another content of faces.arrow" in caplog.text
-    index_path(copy).write_bytes(index_path(gallery).read_bytes()[:-5])
-    assert open_index(copy) is None
-    assert "damaged" in caplog.text
+
+
+def test_a_damaged_index_is_not_used(
+    gallery: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy, whole = tmp_path / gallery.name, index_path(gallery).read_bytes()
+    shutil.copy(gallery, copy)
+    for damaged in (whole[:-5], whole[:-25] + b"?" + whole[-24:], b"none" + whole[4:]):
+        index_path(copy).write_bytes(damaged)
+        caplog.clear()
+        assert open_index(copy) is None
+        assert "damaged" in caplog.text
 
 
 def test_a_sheet_shows_each_query_and_its_results(faces: Path, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from fra.bench.growth.table import Cost, Costs
 from fra.bench.measure import Work, measure, process_memory
 from fra.bench.neighbours import clustered
 from fra.bench.probe import synthetic_features
+from fra.gallery.exact import by_comparison
 from fra.gallery.files import read, write
 from fra.gallery.neighbours import mean_of, unit, write_index
-from fra.gallery.search import by_comparison
 from fra.inference.image_files import Source
 from fra.transfer.heads import SIGMOIDS
 from fra.validation.config import ValidateConfig

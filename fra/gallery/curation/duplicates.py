@@ -17,8 +17,8 @@ from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from fra.faces.detect import Pixels
+from fra.gallery.exact import Neighbours
 from fra.gallery.files import Gallery
-from fra.gallery.neighbours import Neighbours
 from fra.gallery.pixels import seen
 from fra.inference.detection import opencv_in_one_thread
 from fra.parallel import map_ahead
