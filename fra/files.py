@@ -13,7 +13,7 @@ import tarfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -244,7 +244,8 @@ def new_folder(path: Path, last: str = "") -> Iterator[Path]:
         if opened:
             shutil.rmtree(partial, ignore_errors=True)
         if created:
-            path.rmdir()
+            with suppress(OSError):  # something else was written to it
+                path.rmdir()
 
 
 def _move(path: Path, last: str) -> None:

@@ -58,25 +58,46 @@ def predict(
         The files that cannot be decoded, and those in which no face was found.
 
     Raises:
-        ValueError: `out` has another suffix, `model` holds no task model, no image could be decoded, or no face was
-            found. FileNotFoundError: A path or pattern matches nothing, or the model is missing. OSError: `out` cannot
-            be written.
+        ValueError: `out` has another suffix, `model` holds no task model, `drawings` is not empty, no image could be
+            decoded, or no face was found.
+        FileNotFoundError: A path or pattern matches nothing, or the model is missing.
+        OSError: `out` or `drawings` cannot be written.
     """
     check_output(out, (".parquet",))
     paths = resolve(patterns)
     predictor = load_task(model).to(choose_device(device))
     detection = Detection() if detect else None
+    origin = {"model": sha256(model), "task": predictor.metadata["task"], "crop": predictor.metadata["crop"]}
+    if detection is not None:
+        framed = predictor.model.framing is not None
+        origin["faces"] = detection.description() | {"crop": "framing" if framed else "box"}
+    skipped = Skipped()
+    with nullcontext() if drawings is None else new_folder(drawings) as folder:
+        sources, table = _predict(predictor, paths, batch_size, detection, skipped)
+        write(sources, table, origin, out)
+        if folder is not None:
+            draw(patterns, sources, table, predictor.metadata["task"], folder)
+    return skipped
+
+
+def _predict(
+    predictor: TaskPredictor,
+    paths: Sequence[str],
+    batch_size: int,
+    detection: Detection | None,
+    skipped: Skipped,
+) -> tuple[list[Source], pd.DataFrame]:
+    """The images, or the faces in them, and a row of predictions for each; other files are added to `skipped`."""
     load = (
         partial(_load, predictor)
         if detection is None
         else partial(_load_faces, predictor, FaceFinder(detection))
     )
-    skipped = Skipped()
     sources: list[Source] = []
     tables: list[pd.DataFrame] = []
     with (
-        opencv_in_one_thread() if detect else nullcontext(),
-        tqdm(desc="predict", unit="face" if detect else "image", mininterval=1) as bar,
+        nullcontext() if detection is None else opencv_in_one_thread(),
+        tqdm(desc="predict", unit="image" if detection is None else "face", mininterval=1) as bar,
     ):
         found = batches_of(paths, load, batch_size, skipped)
         for batch_sources, part in map_batches(partial(_table, predictor), found, predictor.model.device):
@@ -85,15 +106,7 @@ def predict(
             bar.update(len(batch_sources))
     if not tables:
         raise skipped.nothing_left()
-    table = pd.concat(tables, ignore_index=True)
-    if drawings is not None:
-        draw(patterns, sources, table, predictor.metadata["task"], drawings)
-    origin = {"model": sha256(model), "task": predictor.metadata["task"], "crop": predictor.metadata["crop"]}
-    if detection is not None:
-        framed = predictor.model.framing is not None
-        origin["faces"] = detection.description() | {"crop": "framing" if framed else "box"}
-    write(sources, table, origin, out)
-    return skipped
+    return sources, pd.concat(tables, ignore_index=True)
 
 
 def _table(predictor: TaskPredictor, batch: Batch) -> tuple[list[Source], pd.DataFrame]:
@@ -131,25 +144,24 @@ def write(sources: Sequence[Source], table: pd.DataFrame, origin: dict[str, Any]
 
 
 def draw(
-    patterns: Sequence[str], sources: Sequence[Source], table: pd.DataFrame, task: str, out: Path
+    patterns: Sequence[str], sources: Sequence[Source], table: pd.DataFrame, task: str, folder: Path
 ) -> None:
-    """Write each image that has predictions, with these drawn in, as JPEG into a new or empty folder.
+    """Write each image that has predictions, with these drawn in, as JPEG into a folder.
 
     The images are decoded again, so that they need not all be kept in memory.
     """
     rows_of: dict[str, list[int]] = {}
     for row, source in enumerate(sources):
         rows_of.setdefault(source.name, []).append(row)
-    folder = common_folder(patterns)
+    common = common_folder(patterns)
     files = [file for file in find(patterns) if file.name in rows_of]
-    keys = keys_of([os.path.relpath(file.name, folder) for file in files])
-    with new_folder(out) as drawn:
+    keys = keys_of([os.path.relpath(file.name, common) for file in files])
 
-        def process(number: int) -> None:
-            file, rows = files[number], rows_of[files[number].name]
-            faces = [sources[row].face for row in rows]
-            picture = draw_predictions(decode(file.read()), task, table.iloc[rows], faces)
-            write_jpeg(picture, drawn / f"{keys[number]}.jpg")
+    def process(number: int) -> None:
+        file, rows = files[number], rows_of[files[number].name]
+        faces = [sources[row].face for row in rows]
+        picture = draw_predictions(decode(file.read()), task, table.iloc[rows], faces)
+        write_jpeg(picture, folder / f"{keys[number]}.jpg")
 
-        for _ in map_ahead(process, range(len(files)), 32):
-            pass
+    for _ in map_ahead(process, range(len(files)), 32):
+        pass

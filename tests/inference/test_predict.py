@@ -206,6 +206,25 @@ def test_whole_images_give_the_predictions_of_python(faces: Path, tmp_path: Path
     assert table[["gaze_pitch", "gaze_yaw"]].to_numpy() == pytest.approx(wanted, abs=1e-3)
 
 
+def test_a_folder_of_drawings_in_use_is_refused_before_the_work(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drawing that fails leaves the table of predictions."""
+    model, out = saved(predictor("gaze", ["gaze_pitch", "gaze_yaw"]), tmp_path), tmp_path / "out.parquet"
+    (tmp_path / "words.jpg").write_text("no image, which is seen when it is read")
+    with pytest.raises(ValueError, match="the folder is not empty; give a new or an empty one"):
+        predictions.predict([str(tmp_path / "words.jpg")], model, out, drawings=faces)
+
+    def full(picture: np.ndarray, path: Path) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(predictions, "write_jpeg", full)
+    with pytest.raises(OSError, match="No space left"):
+        predictions.predict([str(faces / "a/00.png")], model, out, drawings=tmp_path / "drawn")
+    assert len(pd.read_parquet(out)) == 1
+    assert not (tmp_path / "drawn").exists()
+
+
 def test_weights_without_head_and_other_suffixes_are_refused(
     model: Path, faces: Path, tmp_path: Path
 ) -> None:
