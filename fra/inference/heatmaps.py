@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from fra.data.images import resize
 from fra.dist import choose_device
 from fra.files import atomic, check_output
 from fra.inference.detection import Detection
 from fra.inference.drawing import assign, paint, palette, shares
 from fra.inference.encoder import load
-from fra.inference.image_files import Skipped, batches, resolve
+from fra.inference.image_files import Skipped, read_images, resolve
 
 TILE = 160
 """Side of a face in pixels."""
 GAP = 8
+AHEAD = 8
+"""Images that are decoded before their turn, in their own size."""
 PER_ROW = 4
 """Faces in a row, each next to its regions."""
 LINE = 26
@@ -31,6 +36,7 @@ def draw(
     out: Path,
     *,
     limit: int = 24,
+    batch_size: int = 64,
     device: str = "auto",
     detection: Detection | None = None,
 ) -> tuple[NDArray[np.float64], Skipped]:
@@ -41,6 +47,7 @@ def draw(
         patterns: Files, folders, glob patterns or tar shards.
         out: The PNG file.
         limit: Largest number of faces; the first ones are drawn.
+        batch_size: Images per batch.
         device: "cpu", "cuda" or "auto".
         detection: How faces are found and cropped; None: each image is one face.
 
@@ -57,21 +64,20 @@ def draw(
     paths = resolve(patterns)
     encoder = load(weights).to(choose_device(device))
     skipped = Skipped()
-    faces: list[NDArray[np.uint8]] = []
-    labels: list[NDArray[np.intp]] = []
-    for batch in batches(paths, TILE, min(limit, 16), skipped, detection):
-        pixels = batch.pixels_N3HW[: limit - len(faces)]
-        for face, heatmaps in zip(pixels, encoder.heatmaps(pixels), strict=True):
-            faces.append(face.permute(1, 2, 0).numpy())
-            labels.append(assign(heatmaps, TILE, TILE))
-        if len(faces) == limit:
-            break
-    if not faces:
+    tiles: list[NDArray[np.uint8]] = []
+    pixels: list[NDArray[np.uint8]] = []
+    with closing(read_images(paths, None, AHEAD, skipped, detection)) as images:
+        for _, image_HW3 in islice(images, limit):
+            tiles.append(resize(image_HW3, TILE))
+            pixels.append(resize(image_HW3, encoder.image_size))
+    if not tiles:
         raise skipped.nothing_left()
+    heatmaps_NKHW = encoder.heatmaps(pixels, batch_size)
+    labels = [assign(heatmaps_KHW, TILE, TILE) for heatmaps_KHW in heatmaps_NKHW]
     masks = int(encoder.metadata["num_masks"])
     share = shares(np.stack(labels), masks)
     with atomic(out) as partial:
-        sheet(faces, labels, palette(masks), share).save(partial, "PNG")
+        sheet(tiles, labels, palette(masks), share).save(partial, "PNG")
     return share, skipped
 
 

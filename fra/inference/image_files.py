@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -252,34 +253,53 @@ def batches(
         skipped: Files that cannot be read or decoded, or in which no face is found, are added to it.
         detection: How faces are found and cropped; None: whole images are used.
     """
+    yield from batched(read_images(files, size, 3 * batch_size, skipped, detection), batch_size)
+
+
+def read_images(
+    files: Sequence[str] | Sequence[File],
+    size: int | None,
+    ahead: int,
+    skipped: Skipped,
+    detection: Detection | None = None,
+) -> Iterator[tuple[Source, Pixels]]:
+    """Yield all images, or the faces in them, one by one; see `batches`.
+
+    Args:
+        files: As for `batches`.
+        size: Side of the images in pixels; None: each as it is.
+        ahead: Files that are decoded before their turn.
+        skipped: As for `batches`.
+        detection: As for `batches`.
+    """
     if detection is None:
-        yield from batches_of(files, partial(_load_image, size), batch_size, skipped)
+        yield from images_of(files, partial(_load_image, size), ahead, skipped)
         return
     finder = FaceFinder(detection)
     with opencv_in_one_thread():
-        yield from batches_of(files, partial(_load_faces, size, finder), batch_size, skipped)
+        yield from images_of(files, partial(_load_faces, size, finder), ahead, skipped)
 
 
-def _load_image(size: int, name: str, image_HW3: Pixels) -> Loaded:
-    return Loaded(name, [(Source(name), resize(image_HW3, size))])
+def _load_image(size: int | None, name: str, image_HW3: Pixels) -> Loaded:
+    return Loaded(name, [(Source(name), image_HW3 if size is None else resize(image_HW3, size))])
 
 
-def _load_faces(size: int, finder: FaceFinder, name: str, photo_HW3: Pixels) -> Loaded:
+def _load_faces(size: int | None, finder: FaceFinder, name: str, photo_HW3: Pixels) -> Loaded:
     found = finder(photo_HW3)
     faces = [
-        (Source(name, number, crop.face, crop.transform_23), resize(crop.pixels_HW3, size))
+        (
+            Source(name, number, crop.face, crop.transform_23),
+            crop.pixels_HW3 if size is None else resize(crop.pixels_HW3, size),
+        )
         for number, crop in enumerate(found.crops)
     ]
     return Loaded(name, faces, no_face=found.reason)
 
 
-def batches_of(
-    files: Sequence[str] | Sequence[File],
-    load: Callable[[str, Pixels], Loaded],
-    batch_size: int,
-    skipped: Skipped,
-) -> Iterator[Batch]:
-    """Batches of what `load` makes of the name and pixels of each file; several threads call it at a time."""
+def images_of(
+    files: Sequence[str] | Sequence[File], load: Callable[[str, Pixels], Loaded], ahead: int, skipped: Skipped
+) -> Iterator[tuple[Source, Pixels]]:
+    """Yield what `load` makes of the name and pixels of each file; several threads call it, `ahead` files at most."""
 
     def read(file: File) -> Loaded:
         try:
@@ -287,16 +307,16 @@ def batches_of(
         except (ImageError, OSError) as error:
             return Loaded(file.name, unreadable=str(error))
 
-    waiting: list[tuple[Source, Pixels]] = []
     found = (one for name in files for one in ([name] if isinstance(name, File) else find([name])))
-    for loaded in map_ahead(read, found, 3 * batch_size):
+    for loaded in map_ahead(read, found, ahead):
         skipped.add(loaded.name, loaded.unreadable, loaded.no_face)
-        waiting += loaded.images
-        while len(waiting) >= batch_size:
-            yield batch_of(waiting[:batch_size])
-            waiting = waiting[batch_size:]
-    if waiting:
-        yield batch_of(waiting)
+        yield from loaded.images
+
+
+def batched(images: Iterator[tuple[Source, Pixels]], batch_size: int) -> Iterator[Batch]:
+    """Images of one size, `batch_size` at a time; the last batch may have fewer."""
+    while some := list(islice(images, batch_size)):
+        yield batch_of(some)
 
 
 def batch_of(images: Sequence[tuple[Source, Pixels]]) -> Batch:

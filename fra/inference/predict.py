@@ -23,7 +23,17 @@ from fra.faces.detect import Pixels
 from fra.files import atomic, check_output, new_folder, sha256
 from fra.inference.detection import Detection, FaceFinder, opencv_in_one_thread
 from fra.inference.faces import common_folder, write_jpeg
-from fra.inference.image_files import Batch, Loaded, Skipped, Source, batches_of, columns, find, resolve
+from fra.inference.image_files import (
+    Batch,
+    Loaded,
+    Skipped,
+    Source,
+    batched,
+    columns,
+    find,
+    images_of,
+    resolve,
+)
 from fra.inference.task import TaskPredictor, load_task
 from fra.inference.task_drawing import draw_predictions
 from fra.parallel import map_ahead, map_batches
@@ -99,7 +109,7 @@ def _predict(
         nullcontext() if detection is None else opencv_in_one_thread(),
         tqdm(desc="predict", unit="image" if detection is None else "face", mininterval=1) as bar,
     ):
-        found = batches_of(paths, load, batch_size, skipped)
+        found = batched(images_of(paths, load, 3 * batch_size, skipped), batch_size)
         for batch_sources, part in map_batches(partial(_table, predictor), found, predictor.model.device):
             sources += batch_sources
             tables.append(part)
