@@ -32,7 +32,8 @@ QUALITY = 85
 """JPEG quality of thumbnails."""
 GRID = 32
 """Side of the grid on which the pixels of each mask are counted."""
-BATCH = 64
+AHEAD = 128
+"""Images that are read before their turn."""
 MIN_SCORE = 0.5
 """Lowest score of a face whose yaw is measured, the default of `validate.min_face_score`."""
 
@@ -71,12 +72,13 @@ class Seen(NamedTuple):
 MEASURED = ("brightness", "sharpness", "face_score", "yaw")
 
 
-def look(rows: Sequence[Row], encoder: FaceEncoder | None) -> Pictures:
+def look(rows: Sequence[Row], encoder: FaceEncoder | None, batch_size: int = 64) -> Pictures:
     """Read the image of each face.
 
     Args:
         rows: The faces; those of one image follow each other.
         encoder: Finds the regions; None, or one without regions: no `mask_` columns.
+        batch_size: Faces per batch of the encoder.
     """
     masks = 0 if encoder is None or encoder.neck is None else int(encoder.metadata["num_masks"])
     size = encoder.image_size if encoder is not None and masks else None
@@ -88,14 +90,14 @@ def look(rows: Sequence[Row], encoder: FaceEncoder | None) -> Pictures:
     def count_masks() -> None:
         if encoder is not None and waiting:
             places, pixels = zip(*waiting, strict=True)
-            numbers_NM[list(places), len(MEASURED) :] = mask_shares(encoder, pixels, masks)
+            numbers_NM[list(places), len(MEASURED) :] = mask_shares(encoder, pixels, masks, batch_size)
             waiting.clear()
 
     see = partial(look_at_image, FaceFinder(MIN_SCORE), size)
     images = ((name, [row.box for row in group]) for name, group in groupby(rows, key=lambda row: row.name))
     with (
         opencv_in_one_thread(),
-        closing(map_ahead(see, with_content(images), 2 * BATCH)) as found,
+        closing(map_ahead(see, with_content(images), AHEAD)) as found,
         tqdm(total=len(rows), desc="thumbnails", unit="face", mininterval=1) as bar,
     ):
         for name, faces, problem in found:
@@ -107,7 +109,7 @@ def look(rows: Sequence[Row], encoder: FaceEncoder | None) -> Pictures:
                     if face.pixels_HW3 is not None:
                         waiting.append((len(thumbnails), face.pixels_HW3))
                 thumbnails.append(face and face.thumbnail)
-            if len(waiting) >= BATCH:
+            if len(waiting) >= batch_size:
                 count_masks()
             bar.update(len(faces))
         count_masks()
@@ -144,9 +146,11 @@ def thumbnail(face_HW3: Pixels) -> bytes:
     return stream.getvalue()
 
 
-def mask_shares(encoder: FaceEncoder, pixels: Sequence[Pixels], masks: int) -> NDArray[np.float32]:
+def mask_shares(
+    encoder: FaceEncoder, pixels: Sequence[Pixels], masks: int, batch_size: int
+) -> NDArray[np.float32]:
     """Each mask's share of each face's pixels, (N, masks); a pixel belongs to its most probable mask."""
-    heatmaps_NKHW = encoder.heatmaps(list[Any](pixels))
+    heatmaps_NKHW = encoder.heatmaps(list[Any](pixels), batch_size)
     large = functional.interpolate(heatmaps_NKHW, (GRID, GRID), mode="bilinear", align_corners=False)
     one_hot = functional.one_hot(large.argmax(dim=1).flatten(1), masks).to(torch.float32)
     shares: NDArray[np.float32] = one_hot.mean(dim=1).cpu().numpy()

@@ -15,6 +15,7 @@ from fra.atlas import viewer
 from fra.atlas.annotations import Dataset, of_dataset, read_labels
 from fra.atlas.layout import Layout, arrange
 from fra.atlas.pictures import Pictures, Row, look
+from fra.dist import choose_device
 from fra.files import sha256
 from fra.gallery.embed import embed
 from fra.gallery.files import SUFFIXES, Gallery, read
@@ -56,9 +57,12 @@ def make(
     detection: Detection | None = None,
     clusters: int = 10,
     seed: int = 0,
+    batch_size: int = 64,
     device: str = "auto",
 ) -> Written:
     """Write the atlas of faces to a folder.
+
+    A run that was killed while it computed embeddings continues where it stopped.
 
     Args:
         places: Images (files, folders, glob patterns or tar shards), or one file that `fra embed` wrote.
@@ -69,16 +73,21 @@ def make(
         detection: How faces are found in images; None: each image is one face.
         clusters: Number of clusters.
         seed: Seed of the map.
+        batch_size: Images per batch.
         device: "cpu", "cuda" or "auto".
 
     Raises:
-        ValueError: `out` holds other files; a file is not as it should be; or no image could be decoded.
+        ValueError: `out` holds other files; a file is not as it should be; no image could be decoded; or faces are to
+            be found where `places` are embeddings.
         FileNotFoundError: A path matches nothing, or the viewer, the weights or the labels are missing.
     """
     viewer.bundle()
+    if detection is not None and is_embeddings(places):
+        raise ValueError(f"{places[0]}: holds embeddings, which are used as they are: faces are only found in images")
     if out.exists() and not (out.is_dir() and (viewer.is_atlas(out) or not any(out.iterdir()))):
-        raise ValueError(f"{out}: holds something else than an atlas; give a new folder with -o")
+        raise ValueError(f"{out}: holds something else than an atlas; give a new folder")
     partial = out.absolute().with_name(f".{out.name}.partial")
+    made = partial.with_name(f".{out.name}.parquet")  # next to it `embed` keeps the parts of a run that was killed
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
@@ -86,14 +95,19 @@ def make(
         if is_embeddings(places):
             gallery = Path(places[0])
         else:
-            gallery = partial / "embeddings.parquet"
-            skipped = embed(places, weights, gallery, device=device, detection=detection)
-        written = write(gallery, weights, partial / "atlas", labels, dataset, clusters, seed, out.name)
+            gallery = made
+            skipped = embed(
+                places, weights, made, batch_size=batch_size, device=device, detection=detection
+            )
+        written = write(
+            gallery, weights, partial / "atlas", labels, dataset, clusters, seed, out.name, device, batch_size
+        )
         if out.exists():
             shutil.rmtree(out)
         (partial / "atlas").rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        made.unlink(missing_ok=True)
     return Written(written.faces, skipped, written.unreadable, written.notes)
 
 
@@ -106,6 +120,8 @@ def write(
     clusters: int,
     seed: int,
     title: str,
+    device: str,
+    batch_size: int,
 ) -> Written:
     """Write the atlas of a file of embeddings to a new folder; see `make`."""
     known = read(gallery)
@@ -119,9 +135,9 @@ def write(
     if labels is not None:
         added = read_labels(labels, names, keys)
         columns = pd.concat([columns.drop(columns=set(columns) & set(added)), added], axis=1)
-    encoder = encoder_of(known, weights, notes)
+    encoder = encoder_of(known, weights, device, notes)
     boxes = known.rows["box"].to_pylist() if known.faces is not None else [None] * len(names)
-    pictures = look([Row(*row) for row in zip(names, boxes, strict=True)], encoder)
+    pictures = look([Row(*row) for row in zip(names, boxes, strict=True)], encoder, batch_size)
     if pictures.unreadable:
         name, reason = next(iter(pictures.unreadable.items()))
         notes.append(f"{len(pictures.unreadable):,} images have no thumbnail; {name}: {reason}")
@@ -131,16 +147,16 @@ def write(
     return Written(len(names), unreadable=pictures.unreadable, notes=notes)
 
 
-def encoder_of(known: Gallery, weights: Path, notes: list[str]) -> FaceEncoder | None:
+def encoder_of(known: Gallery, weights: Path, device: str, notes: list[str]) -> FaceEncoder | None:
     """The model that the embeddings come from, for the shares of its masks; None, and a note, where it is another."""
     try:
         if known.weights != sha256(released.find(weights)):
             notes.append(f"no shares of masks: the embeddings were made with other weights than {weights}")
             return None
     except FileNotFoundError:
-        notes.append(f"no shares of masks: {weights} is missing; give the weights with -w")
+        notes.append(f"no shares of masks: {weights} is missing: give the weights that they were made with")
         return None
-    encoder = load(weights)
+    encoder = load(weights).to(choose_device(device))
     if encoder.neck is None:
         notes.append(f"no shares of masks: {weights} holds the backbone only, or was trained without regions")
     return encoder

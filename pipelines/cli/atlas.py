@@ -10,17 +10,28 @@ import typer
 
 from fra.wording import counted
 from pipelines.cli.inference import detection_of, report_skipped
-from pipelines.cli.options import WEIGHTS, CropOrDefault, Detect, Device, Weights
+from pipelines.cli.options import (
+    WEIGHTS,
+    BatchSize,
+    CropOrDefault,
+    Detect,
+    Device,
+    Weights,
+    refuse_options,
+)
 from pipelines.project.root import find_root
 
 if TYPE_CHECKING:
     from fra.atlas.annotations import Dataset
 
 app = typer.Typer()
+WRITING = ["weights", "out", "labels", "clusters", "seed", "batch_size", "device", "detect", "crop"]
+"""Options that are used only when an atlas is made."""
 
 
 @app.command()
 def atlas(
+    context: typer.Context,
     places: Annotated[
         list[str] | None,
         typer.Argument(
@@ -40,6 +51,7 @@ def atlas(
     ] = None,
     clusters: Annotated[int, typer.Option(help="Number of clusters", min=1)] = 10,
     seed: Annotated[int, typer.Option(help="Seed of the map", min=0)] = 0,
+    batch_size: BatchSize = 64,
     device: Device = "auto",
     detect: Detect = False,
     crop: CropOrDefault = None,
@@ -63,7 +75,13 @@ def atlas(
 
     if places is not None and len(places) == 1 and viewer.is_atlas(Path(places[0])):
         out = Path(places[0])
+        shown = f"{out} is an atlas, which is shown as it is; give its images or embeddings to make it again"
+        refuse_options(context, WRITING, shown)
+        if not serve:
+            raise typer.BadParameter(f"--no-serve leaves nothing to do: {shown}")
     else:
+        if not serve:
+            refuse_options(context, ["port"], "--no-serve starts no server")
         dataset = dataset_of_project()
         if not places and dataset is None:
             raise typer.BadParameter(
@@ -78,6 +96,7 @@ def atlas(
             detection=detection_of(detect, crop),
             clusters=clusters,
             seed=seed,
+            batch_size=batch_size,
             device=device,
         )
         print(f"{out}: {counted(written.faces, 'face')}", flush=True)

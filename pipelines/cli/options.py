@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,10 @@ Images = Annotated[
     typer.Argument(help='Files, folders (at any depth), patterns ("faces/**/*.jpg") or tar shards'),
 ]
 Weights = Annotated[Path, typer.Option("--weights", "-w", help="model.safetensors or backbone.safetensors")]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: a GPU if one is available")]
+Device = Annotated[
+    str, typer.Option("--device", help="cpu, cuda, cuda:<number>, or auto: a GPU if one is available")
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", help="Images per batch of the network", min=1)]
 Crop = Annotated[
     CropKind,
     typer.Option("--crop", help="The square around a face (box), or aligned by eyes, nose and mouth"),
@@ -48,3 +52,20 @@ Projection = Annotated[int, typer.Option(help="Like the parameter model.projecti
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds of both sides in turn; the median of each is used")]
 PEER_HELP = "Compare with this package instead; it is installed into .work/peers on the first use"
 AsJson = Annotated[bool, typer.Option("--json", help="Print only the result, as one JSON object")]
+
+
+def refuse_options(context: typer.Context, names: Sequence[str], reason: str) -> None:
+    """Refuses options that would have no effect.
+
+    Args:
+        context: The command.
+        names: The names of their parameters.
+        reason: Why they have no effect.
+
+    Raises:
+        typer.BadParameter: One of them is on the command line.
+    """
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(f"--{name.replace('_', '-')} has no effect: {reason}")

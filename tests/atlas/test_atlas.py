@@ -15,6 +15,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from support.parts import parts_written
+from typer.testing import CliRunner
 
 from fra.atlas import viewer
 from fra.atlas.annotations import Dataset, of_dataset, read_labels
@@ -22,6 +24,8 @@ from fra.atlas.layout import arrange
 from fra.atlas.server import server
 from fra.atlas.write import make
 from fra.data.datasets.key_lists import read_keys
+from fra.inference.detection import Detection
+from pipelines.cli.main import app
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WITHOUT_WEBGPU = {"Could not request WebGPU adapter", "Could not get WebGPU device"}
@@ -137,6 +141,40 @@ def test_other_folders_are_not_replaced(model: Path, faces: Path, tmp_path: Path
     with pytest.raises(ValueError, match="holds something else"):
         make([str(faces)], model, tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_killed_run_keeps_its_embeddings(
+    model: Path, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both runs are interrupted before their second part of the embeddings; the first run's one is not made again."""
+    monkeypatch.setattr("fra.gallery.embed.PART", 5)
+    for numbers in (["000000"], ["000001"]):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            written = parts_written(patch, 1)
+            make([str(faces)], model, tmp_path / "map")
+        assert [part.stem for part in written] == numbers
+    assert [path.name for path in tmp_path.iterdir()] == [".map.parquet.parts"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--labels", "labels.csv"), "--labels has no effect: "),
+        (("--device", "cpu"), "--device has no effect: "),
+        (("--no-serve",), "--no-serve leaves nothing to do: "),
+    ],
+)
+def test_options_without_effect_are_refused(atlas: Path, options: tuple[str, ...], message: str) -> None:
+    done = CliRunner().invoke(app, ["atlas", str(atlas), *options], env={"COLUMNS": "400"})
+    assert done.exit_code == 2
+    assert message in done.output
+    assert "is an atlas, which is shown as it is" in done.output
+
+
+def test_faces_are_not_searched_for_in_embeddings(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "gallery.parquet").touch()
+    with pytest.raises(ValueError, match="holds embeddings, which are used as they are"):
+        make([str(tmp_path / "gallery.parquet")], model, tmp_path / "map", detection=Detection())
 
 
 def test_server_refuses_other_names_of_this_machine(address: str) -> None:

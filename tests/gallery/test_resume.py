@@ -9,19 +9,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.parts import parts_written
 
 from fra.gallery import embed as module
 from fra.gallery.embed import embed
 from fra.gallery.files import read
-from fra.inference.encoder import FaceEncoder
-from fra.inference.image_files import File
 
 
 @pytest.fixture
@@ -79,20 +76,6 @@ def test_a_killed_run_continues_with_the_same_bytes(
     assert out.read_bytes() == whole.read_bytes()
     assert len(read(out).names) == 39
     assert not parts.exists()
-
-
-def parts_written(monkeypatch: pytest.MonkeyPatch, most: int | None = None) -> list[Path]:
-    """The parts that runs write from now on; a run is interrupted before it writes more than `most` of them."""
-    write, done = module.write_part, list[Path]()
-
-    def record(encoder: FaceEncoder, files: Sequence[File], out: Path, *others: Any) -> None:
-        if len(done) == most:
-            raise KeyboardInterrupt
-        done.append(out)
-        write(encoder, files, out, *others)
-
-    monkeypatch.setattr(module, "write_part", record)
-    return done
 
 
 def stop_after(count: int, monkeypatch: pytest.MonkeyPatch, pictures: Path, out: Path) -> None:
