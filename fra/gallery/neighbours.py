@@ -242,7 +242,7 @@ def describe(path: Path) -> Description | None:
         content = stream.read(length)
     try:
         return Description(**json.loads(content))
-    except (ValueError, TypeError):  # no JSON, or other names
+    except (ValueError, TypeError, RecursionError):  # no JSON, or other names
         return None
 
 
