@@ -40,7 +40,7 @@ WITH_HEAD = ("onnx", "program")
 
 
 class Candidate(NamedTuple):
-    """One way to export: a function that writes the file, and the recipe that uses it ("{path}" is the file)."""
+    """One way to export: a function that writes the file, and the recipe that uses it (`{path!r}` is the file)."""
 
     write: Callable[[Path], None]
     recipe: str
@@ -73,7 +73,7 @@ def export(weights: str | Path, form: str, out: Path) -> str:
         for candidate in FORMS[form](model, cases[0][0].float() / 255):
             try:
                 candidate.write(partial)
-                recipe = candidate.recipe.format(path=partial)
+                recipe = candidate.recipe.format(path=str(partial))
                 deviation = max(
                     relative_deviation(run(recipe, images.float() / 255), wanted) for images, wanted in cases
                 )
@@ -85,9 +85,10 @@ def export(weights: str | Path, form: str, out: Path) -> str:
                 footer = f"# differs from the encoder by at most {deviation:.1e} of the largest value"
                 if isinstance(model, TaskModel):
                     meaning = OUTPUTS[model.metadata["task"]]
-                    header += f"\n# outputs: {', '.join(model.metadata['columns'])}: {meaning}"
+                    columns = " ".join(", ".join(model.metadata["columns"]).split())  # one line of a comment
+                    header += f"\n# outputs: {columns}: {meaning}"
                     footer = f"# differs from fra predict by at most {deviation:.1e}"
-                return "\n".join([header, candidate.recipe.format(path=out), footer])
+                return "\n".join([header, candidate.recipe.format(path=str(out)), footer])
             problems.append(f"its {output_of(model)} differ by {deviation:.1e} of the largest value")
         raise ValueError(
             f"{backbone!r} cannot be exported to {form}, nothing is written: {'; '.join(problems)}"
@@ -159,7 +160,7 @@ def torchvision_weights(model: PretrainedBackbone, images: Tensor) -> Iterator[C
         "import torch, torchvision\n"
         f"model = torchvision.models.{name}()\n"
         "model.fc = torch.nn.Identity()\n"
-        'model.load_state_dict(torch.load("{path}", weights_only=True))\n'
+        'model.load_state_dict(torch.load({path!r}, weights_only=True))\n'
         f"{normalisation(model)}\n"
         "embeddings = model.eval()((images - mean) / std)",
     )
@@ -183,8 +184,8 @@ def timm_weights(model: PretrainedBackbone, images: Tensor) -> Iterator[Candidat
         return (
             "import timm, torch\n"
             "from safetensors.torch import load_file\n"
-            f'model = timm.create_model("{name}", {options}{dynamic})\n'
-            f'model.load_state_dict(load_file("{{path}}"){load})\n'
+            f'model = timm.create_model({name!r}, {options}{dynamic})\n'
+            f'model.load_state_dict(load_file({{path!r}}){load})\n'
             f"{normalisation(model)}\n"
             f"features = model.eval(){features}\n"
             "embeddings = features.mean((2, 3))"
@@ -262,7 +263,7 @@ def onnx(model: PretrainedBackbone, images: Tensor) -> Iterator[Candidate]:
         "import os\n"
         'os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: it sends telemetry otherwise\n'
         "import onnxruntime\n"
-        'session = onnxruntime.InferenceSession("{path}", providers=["CPUExecutionProvider"])\n'
+        'session = onnxruntime.InferenceSession({path!r}, providers=["CPUExecutionProvider"])\n'
         f'{output} = session.run(["{output}"], dict(images=images.numpy()))[0]',
     )
 
@@ -281,7 +282,7 @@ def program(model: PretrainedBackbone, images: Tensor) -> Iterator[Candidate]:
     yield Candidate(
         write,
         "import torch\n"
-        'with open("{path}", "rb") as file:\n'
+        'with open({path!r}, "rb") as file:\n'
         "    model = torch.export.load(file).module()\n"
         f"{output_of(model)} = model(images)",
     )
@@ -293,7 +294,7 @@ def safetensors(model: PretrainedBackbone, images: Tensor) -> Iterator[Candidate
     def write(path: Path) -> None:
         write_weights(path, model.backbone.state_dict(), model.metadata | {"contents": "backbone"})
 
-    yield Candidate(write, 'import fra\nembeddings = fra.load("{path}").embed((images * 255).round().byte())')
+    yield Candidate(write, 'import fra\nembeddings = fra.load({path!r}).embed((images * 255).round().byte())')
 
 
 FORMS: dict[str, Callable[[PretrainedBackbone, Tensor], Iterator[Candidate]]] = {

@@ -166,7 +166,7 @@ def export_folder(weights: str | Path, out: Path, licence: str | None = None) ->
     size = model.image_size
     recipe = (
         "from fra.inference.huggingface import HubModel\n"
-        'model = HubModel.from_pretrained("{path}")  # or OWNER/NAME, once it is pushed\n'
+        'model = HubModel.from_pretrained({path!r})  # or OWNER/NAME, once it is pushed\n'
         f"{output_of(model)} = model(images).detach()"
     )
     with new_folder(out, last=WEIGHTS) as folder:
@@ -175,7 +175,7 @@ def export_folder(weights: str | Path, out: Path, licence: str | None = None) ->
         write_text(card(model, licence), folder / CARD)
         deviation = max(
             relative_deviation(
-                run(recipe.format(path=folder), images.float() / 255), reference(model, images)
+                run(recipe.format(path=str(folder)), images.float() / 255), reference(model, images)
             )
             for images in random_images(size)
         )
@@ -186,7 +186,7 @@ def export_folder(weights: str | Path, out: Path, licence: str | None = None) ->
     return "\n".join(
         [
             f"# images: float32 (N, 3, {size}, {size}), RGB in 0…1; of files: model.{_call(model)}([...])",
-            recipe.format(path=out),
+            recipe.format(path=str(out)),
             f"# differs by at most {deviation:.1e} of the largest value",
         ]
     )

@@ -6,6 +6,7 @@ branch. Both read files with `read` and fill modules with `restore`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -28,6 +29,9 @@ online network have none."""
 
 IMAGES = ("backbone", "image_size", "mean", "std")
 """Metadata of every weights file: the architecture, and the images that it takes."""
+
+NAME = re.compile(r"[\w.:-]+")
+"""What the name of a backbone consists of: an export prints it as a part of Python code."""
 
 REQUIRED = {
     "backbone": IMAGES,
@@ -109,6 +113,8 @@ def read(path: str | Path) -> Stored:
         raise ValueError(
             f"{path}: its metadata lacks {', '.join(missing)}; load a file that pre-training wrote"
         )
+    if not NAME.fullmatch(str(metadata["backbone"])):
+        raise ValueError(f"{path}: its backbone {metadata['backbone']!r} is no name of an architecture")
     return Stored(Path(path), weights, metadata)
 
 

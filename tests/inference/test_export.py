@@ -53,7 +53,9 @@ def check_recipe(recipe: str, weights: Path, pixels: torch.Tensor) -> None:
 def test_recipe_gives_the_embeddings_of_twenty_faces(
     form: str, faces: Path, model: Path, tmp_path: Path
 ) -> None:
-    check_recipe(export(model, form, tmp_path / "exported"), model, pixels_of(faces))
+    """Whatever characters the path has."""
+    out = tmp_path / 'ex"por\'ted\\n'
+    check_recipe(export(model, form, out), model, pixels_of(faces))
 
 
 def test_torchvision_recipe_gives_the_embeddings(faces: Path, tmp_path: Path) -> None:
@@ -84,7 +86,7 @@ def test_timm_recipe_gives_the_embeddings(backbone: str, faces: Path, tmp_path: 
     size = BACKBONES[backbone]
     weights = weights_of(backbone, tmp_path, size)
     recipe = export(weights, "timm", tmp_path / "weights.safetensors")
-    assert f'create_model("{backbone.removeprefix("timm:")}"' in recipe
+    assert f"create_model({backbone.removeprefix('timm:')!r}" in recipe
     assert len(load_file(tmp_path / "weights.safetensors")) > 50
     check_recipe(recipe, weights, pixels_of(faces, size)[:3])
 
@@ -188,6 +190,14 @@ def test_unsupported_exports_write_nothing(model: Path, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             export(model, form, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_backbone_whose_name_is_code_is_refused(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    name = 'resnet18"); print("'
+    save_weights(weights, {"a": torch.zeros(1)}, {"contents": "backbone", "backbone": name, **METADATA})
+    with pytest.raises(ValueError, match=r"its backbone .* is no name of an architecture"):
+        export(weights, "timm", tmp_path / "out")
 
 
 def test_export_that_gives_other_embeddings_is_refused_by_name(

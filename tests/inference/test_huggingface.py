@@ -49,19 +49,19 @@ def test_from_pretrained_gives_the_predictions(folder: Path) -> None:
 
 def test_a_backbone_and_a_copy_of_the_library(model: Path, tmp_path: Path) -> None:
     """A whole model with its region branch; `save_pretrained` writes the same folder again."""
-    recipe = export_folder(model, tmp_path / "folder")
+    recipe = export_folder(model, folder := tmp_path / 'a "folder"')
     names: dict[str, Any] = {"images": IMAGES.float() / 255}
     exec(recipe, names)
     expected = fra.load(model).embed(IMAGES)
     torch.testing.assert_close(names["embeddings"], expected, atol=1e-5, rtol=1e-4)
-    loaded = HubModel.from_pretrained(str(tmp_path / "folder"))
+    loaded = HubModel.from_pretrained(str(folder))
     assert torch.equal(loaded.embed(IMAGES), expected)
     with pytest.raises(ValueError, match="no head of a task: use embed"):
         loaded.predict(IMAGES)
     loaded.save_pretrained(tmp_path / "copy")
     assert torch.equal(HubModel.from_pretrained(str(tmp_path / "copy")).embed(IMAGES), expected)
     for name in ("model.safetensors", "README.md"):
-        assert (tmp_path / "copy" / name).read_bytes() == (tmp_path / "folder" / name).read_bytes()
+        assert (tmp_path / "copy" / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_a_folder_in_use_and_wrong_licences_are_refused(folder: Path, model: Path, tmp_path: Path) -> None:
