@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,12 +16,11 @@ from PIL import Image
 from torch.nn import functional
 from tqdm import tqdm
 
-from fra.data.images import ImageError, decode, resize
+from fra.data.images import ImageError, resize
+from fra.faces.config import FACE_SCORE
 from fra.faces.detect import Pixels
-from fra.gallery.pixels import Box, Content, crop_box, with_content
-from fra.inference.detection import opencv_in_one_thread
+from fra.gallery.pixels import Box, map_pixels
 from fra.inference.encoder import FaceEncoder
-from fra.parallel import map_ahead
 from fra.validation.face_stats import FaceFinder
 from fra.validation.image_stats import measure
 
@@ -32,10 +30,6 @@ QUALITY = 85
 """JPEG quality of thumbnails."""
 GRID = 32
 """Side of the grid on which the pixels of each mask are counted."""
-AHEAD = 128
-"""Images that are read before their turn."""
-MIN_SCORE = 0.5
-"""Lowest score of a face whose yaw is measured, the default of `validate.min_face_score`."""
 
 
 class Row(NamedTuple):
@@ -93,45 +87,30 @@ def look(rows: Sequence[Row], encoder: FaceEncoder | None, batch_size: int = 64)
             numbers_NM[list(places), len(MEASURED) :] = mask_shares(encoder, pixels, masks, batch_size)
             waiting.clear()
 
-    see = partial(look_at_image, FaceFinder(MIN_SCORE), size)
-    images = ((name, [row.box for row in group]) for name, group in groupby(rows, key=lambda row: row.name))
+    see = partial(look_at_face, FaceFinder(FACE_SCORE), size)
     with (
-        opencv_in_one_thread(),
-        closing(map_ahead(see, with_content(images), AHEAD)) as found,
+        closing(map_pixels(see, rows)) as found,
         tqdm(total=len(rows), desc="thumbnails", unit="face", mininterval=1) as bar,
     ):
-        for name, faces, problem in found:
-            if problem is not None:
-                unreadable[name] = problem
-            for face in faces:
-                if face is not None:
-                    numbers_NM[len(thumbnails), : len(MEASURED)] = face.measured
-                    if face.pixels_HW3 is not None:
-                        waiting.append((len(thumbnails), face.pixels_HW3))
-                thumbnails.append(face and face.thumbnail)
-            if len(waiting) >= batch_size:
+        for number, ((name, _), face) in enumerate(zip(rows, found, strict=True)):
+            if isinstance(face, ImageError):
+                unreadable[name] = str(face)
+                thumbnails.append(None)
+            else:
+                numbers_NM[number, : len(MEASURED)] = face.measured
+                if face.pixels_HW3 is not None:
+                    waiting.append((number, face.pixels_HW3))
+                thumbnails.append(face.thumbnail)
+            if len(waiting) == batch_size:
                 count_masks()
-            bar.update(len(faces))
+            bar.update()
         count_masks()
     names = [*MEASURED, *(f"mask_{mask}" for mask in range(masks))]
     return Pictures(thumbnails, dict(zip(names, numbers_NM.T, strict=True)), unreadable)
 
 
-def look_at_image(
-    finder: FaceFinder, size: int | None, image: tuple[str, list[Box | None], Content]
-) -> tuple[str, list[Seen | None], str | None]:
-    """The faces of one image; None for each, and the reason, where it cannot be read."""
-    name, boxes, read = image
-    try:
-        photo_HW3 = decode(read())
-    except (ImageError, OSError) as error:
-        return name, [None] * len(boxes), str(error)
-    return name, [look_at_face(finder, size, photo_HW3, box) for box in boxes], None
-
-
-def look_at_face(finder: FaceFinder, size: int | None, photo_HW3: Pixels, box: Box | None) -> Seen:
+def look_at_face(finder: FaceFinder, size: int | None, face_HW3: Pixels) -> Seen:
     """Thumbnail and measurements of one face."""
-    face_HW3 = photo_HW3 if box is None else crop_box(photo_HW3, box)
     stats, face = measure(face_HW3), finder.find(face_HW3).stats
     measured = (stats.brightness, stats.sharpness, face.face_score, face.face_yaw)
     return Seen(thumbnail(face_HW3), measured, None if size is None else resize(face_HW3, size))

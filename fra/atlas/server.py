@@ -53,5 +53,5 @@ def server(folder: Path, port: int) -> ThreadingHTTPServer:
         if error.errno != errno.EADDRINUSE:
             raise
         raise OSError(
-            errno.EADDRINUSE, f"port {port} is in use: choose another with --port, or --port 0 for a free one"
+            errno.EADDRINUSE, f"port {port} is in use: choose another, or 0 for a free one"
         ) from None

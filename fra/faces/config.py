@@ -19,6 +19,8 @@ Keep = Literal["all", "largest"]
 """Which of the selected faces of a photograph are cropped."""
 MIN_SCORE = 0.3
 """Detections below this score are not even remembered: `score` cannot be lower."""
+FACE_SCORE = 0.5
+"""Lowest score of a face where a crop is measured, the default of `validate.min_face_score`."""
 
 
 @dataclass(frozen=True, config=CHECKED)

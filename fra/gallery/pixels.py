@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import groupby
@@ -27,20 +27,58 @@ AHEAD = 64
 Content = Callable[[], bytes]
 
 
+def map_pixels(
+    see: Callable[[Pixels], T], rows: Iterable[tuple[str, Box | None]]
+) -> Generator[T | ImageError, None, None]:
+    """Yield what `see` returns for each row of a gallery, or the reason why its image cannot be read.
+
+    Args:
+        see: Called by several threads, with an image or with the square around the face in it.
+        rows: The name of the image, and the box of the face, or None where the image is one. An image, and a tar shard,
+            is read once for all rows that follow each other.
+    """
+    images = ((name, [box for _, box in group]) for name, group in groupby(rows, key=lambda row: row[0]))
+    with (
+        opencv_in_one_thread(),
+        closing(map_ahead(partial(_see, see), with_content(images), AHEAD)) as results,
+    ):
+        for result in results:
+            yield from result
+
+
+def _see(
+    see: Callable[[Pixels], T], image: tuple[str, list[Box | None], Content]
+) -> Sequence[T | ImageError]:
+    _, boxes, read = image
+    try:
+        photo_HW3 = decode(read())
+    except (ImageError, OSError) as error:
+        return [ImageError(str(error))] * len(boxes)
+    return [see(photo_HW3 if box is None else crop_box(photo_HW3, box)) for box in boxes]
+
+
 def with_content(
-    images: Iterator[tuple[str, list[Box | None]]],
+    images: Iterable[tuple[str, list[Box | None]]],
 ) -> Iterator[tuple[str, list[Box | None], Content]]:
     """Yield each image with a function that reads it; of a tar shard each is opened once for all its images."""
-    opened: tuple[str, dict[str, Content]] = ("", {})
+    opened, contents, problem = "", dict[str, Content](), ""
     for name, boxes in images:
         shard, inside, _ = name.partition(".tar/")
         shard += ".tar"
         if not inside or not Path(shard).is_file():
             yield name, boxes, partial(read_file, name)
             continue
-        if opened[0] != shard:
-            opened = (shard, {file.name: file.read for file in members(Path(shard))})
-        yield name, boxes, opened[1].get(name, partial(read_file, name))
+        if opened != shard:
+            opened, contents, problem = shard, {}, f"{shard} has no such image"
+            try:
+                contents = {file.name: file.read for file in members(Path(shard))}
+            except (OSError, ValueError) as error:
+                problem = str(error)
+        yield name, boxes, contents.get(name, partial(_unreadable, problem))
+
+
+def _unreadable(reason: str) -> bytes:
+    raise ImageError(reason)
 
 
 def crop_box(photo_HW3: Pixels, box: Box) -> Pixels:
@@ -63,24 +101,15 @@ def seen(gallery: Gallery, rows: Sequence[int], see: Callable[[Pixels], T], titl
     """
     chosen = gallery.rows.select([name for name in ("image", "box") if name in gallery.rows.column_names])
     listed = chosen.take(list(rows)).to_pydict()
-    pairs = zip(listed["image"], listed.get("box", [None] * len(rows)), strict=True)
-    images = ((name, [box for _, box in group]) for name, group in groupby(pairs, key=lambda pair: pair[0]))
+    places = list(zip(listed["image"], listed.get("box", [None] * len(rows)), strict=True))
     found: list[T] = []
     with (
-        opencv_in_one_thread(),
-        closing(map_ahead(partial(_see, see), with_content(images), AHEAD)) as results,
+        closing(map_pixels(see, places)) as results,
         tqdm(total=len(rows), desc=title, unit="image", mininterval=1, disable=None) as bar,
     ):
-        for result in results:
-            found += result
-            bar.update(len(result))
+        for (name, _), result in zip(places, results, strict=True):
+            if isinstance(result, ImageError):
+                raise ValueError(f"{name}: cannot be read ({result}); without pixels, embeddings alone are used")
+            found.append(result)
+            bar.update()
     return found
-
-
-def _see(see: Callable[[Pixels], T], image: tuple[str, list[Box | None], Content]) -> list[T]:
-    name, boxes, read = image
-    try:
-        photo_HW3 = decode(read())
-    except (ImageError, OSError) as error:
-        raise ValueError(f"{name}: cannot be read ({error}); --no-pixels uses embeddings alone") from None
-    return [see(photo_HW3 if box is None else crop_box(photo_HW3, box)) for box in boxes]

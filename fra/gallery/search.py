@@ -47,7 +47,7 @@ class Result:
         return None if self.face is None else [float(value) for value in self.face.box]
 
     def as_json(self) -> dict[str, Any]:
-        """What is printed by `--json`: the query, its box, and the matches."""
+        """The query, its box and the matches as plain values."""
         box = self.box
         return {"image": str(self.image), "box": box, "matches": [one._asdict() for one in self.matches]}
 
@@ -84,7 +84,7 @@ def search_images(
     ]
     if detect:
         if kind is not None and known.crop not in (None, kind):
-            raise ValueError(f"{gallery} was made with --crop {known.crop}: use the same for the query")
+            raise ValueError(f"{gallery} was made with the crop {known.crop!r}: use the same for the query")
         finder = FaceFinder(Detection(kind or known.crop or "box"))
         faces = [face for image, photo, _ in faces for face in _faces_in(image, photo, finder)]
     pixels = [pixels_HW3 for _, pixels_HW3, _ in faces]

@@ -320,7 +320,7 @@ def _licence(card_file: Path) -> str:
     if not licence:
         raise ValueError(
             f"{card_file}: states no licence: add the line `license: apache-2.0` (or another one) between the two "
-            "lines `---` at its start, or export with --license; nothing is uploaded without"
+            "lines `---` at its start, or export the model with one; nothing is uploaded without"
         )
     if licence == "other" and not data.get("license_name"):
         raise ValueError(f"{card_file}: `license: other` needs the lines license_name and license_link too")

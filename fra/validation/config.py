@@ -10,7 +10,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from fra.config import CHECKED, Ascending, Share
-from fra.faces.config import MIN_SCORE
+from fra.faces.config import FACE_SCORE, MIN_SCORE
 from fra.validation.image_stats import NEAR_COPY_BITS
 
 Severity = Literal["error", "warn", "quarantine"]
@@ -64,7 +64,7 @@ class ValidateConfig:
     """Degrees by which the line between the eyes may be turned."""
     faces: bool = True
     """Whether faces are searched in the images (2 to 6 ms per image and core), as the following limits need."""
-    min_face_score: Annotated[float, Ge(MIN_SCORE), Le(1)] = 0.5
+    min_face_score: Annotated[float, Ge(MIN_SCORE), Le(1)] = FACE_SCORE
     """YuNet's score of a face, at least."""
     min_face_share: Share = 0.2
     """Longer side of the largest face, as a share of the image's longer side, at least."""

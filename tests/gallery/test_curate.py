@@ -99,7 +99,7 @@ def test_an_image_that_is_gone_is_one_clear_error(photographs: Path) -> None:
     content = (photographs / "p/6.jpg").read_bytes()
     (photographs / "p/6.jpg").unlink()
     try:
-        with pytest.raises(ValueError, match=r"p/6\.jpg: cannot be read .*--no-pixels uses embeddings alone"):
+        with pytest.raises(ValueError, match=r"p/6\.jpg: cannot be read .*without pixels, embeddings alone are used"):
             curate(photographs / "g.arrow", "outliers")
     finally:
         (photographs / "p/6.jpg").write_bytes(content)
@@ -123,7 +123,7 @@ def test_shares_are_even_and_bounded_by_sizes() -> None:
 
 
 def test_a_missing_value_is_one_clear_error(planted: Path) -> None:
-    with pytest.raises(ValueError, match="--rule balanced needs --count, from 1 to 128"):
+    with pytest.raises(ValueError, match="the rule balanced needs a count, from 1 to 128"):
         curate(planted / "g.arrow", "balanced")
     (planted / "other.csv").write_text("key,label\nnobody,1\n")
     with pytest.raises(

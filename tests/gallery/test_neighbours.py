@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from fra.data.images import resize
 from fra.faces.detect import Face
-from fra.gallery import neighbours
+from fra.gallery import neighbours, pixels
 from fra.gallery.embed import embed
 from fra.gallery.exact import by_comparison
-from fra.gallery.files import read, table_of, write, write_tables
+from fra.gallery.files import Match, read, table_of, write, write_tables
 from fra.gallery.neighbours import (
     RECALL,
     among,
@@ -27,9 +29,9 @@ from fra.gallery.neighbours import (
     unit,
     write_index,
 )
-from fra.gallery.search import nearest, search_entries, search_images
+from fra.gallery.search import Result, nearest, search_entries, search_images
 from fra.gallery.sheet import EMPTY, MARGIN, SIDE, TEXT, draw_sheet
-from fra.inference.image_files import Source
+from fra.inference.image_files import Source, members
 
 
 def clustered(rows: int, size: int) -> NDArray[np.float32]:
@@ -179,14 +181,36 @@ def test_a_sheet_shows_each_query_and_its_results(faces: Path, tmp_path: Path) -
     draw_sheet(entries[:1], tmp_path / "entry.png")
     draw_sheet(found, tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
-        pixels = np.asarray(sheet)
+        drawn = np.asarray(sheet)
     step = SIDE + TEXT + MARGIN
     left = 4 * MARGIN + SIDE
-    first, second = (pixels[MARGIN + row * step :, left:][:SIDE, :SIDE] for row in (0, 1))
-    query = pixels[MARGIN : MARGIN + SIDE, MARGIN : MARGIN + SIDE]
+    first, second = (drawn[MARGIN + row * step :, left:][:SIDE, :SIDE] for row in (0, 1))
+    query = drawn[MARGIN : MARGIN + SIDE, MARGIN : MARGIN + SIDE]
     np.testing.assert_array_equal(first, query)
     assert (second == EMPTY).all()
     with Image.open(tmp_path / "entry.png") as sheet:
-        np.testing.assert_array_equal(np.asarray(sheet)[: SIDE + MARGIN], pixels[: SIDE + MARGIN])
+        np.testing.assert_array_equal(np.asarray(sheet)[: SIDE + MARGIN], drawn[: SIDE + MARGIN])
     with pytest.raises(ValueError, match=r"must end in \.png or \.jpg"):
         draw_sheet(found, tmp_path / "sheet.gif")
+
+
+def test_pictures_of_a_sheet_are_the_crops_of_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the margin of crops; a tar is opened once for all of them, and a missing picture is grey."""
+    photo = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    shard = tmp_path / "shard.tar"
+    with tarfile.open(shard, "w") as tar:
+        for name in "ab":
+            tar.add(tmp_path / "photo.png", f"x/{name}.png")
+    opened: list[Path] = []
+    monkeypatch.setattr(pixels, "members", lambda path: opened.append(path) or members(path))
+    matches = [Match(f"{shard}/x/{name}.png", 1.0, 0, [20, 10, 30, 30]) for name in "abc"]
+    draw_sheet([Result(Path("query.png"), photo, None, matches)], tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        row = np.asarray(sheet)[MARGIN : MARGIN + SIDE]
+    starts = [3 * MARGIN + column * (SIDE + MARGIN) for column in (1, 2, 3)]
+    first, second, missing = (row[:, start : start + SIDE] for start in starts)
+    np.testing.assert_array_equal(first, resize(pixels.crop_box(photo, (20, 10, 30, 30)), SIDE))
+    np.testing.assert_array_equal(second, first)
+    assert (missing == EMPTY).all()
+    assert opened == [shard]

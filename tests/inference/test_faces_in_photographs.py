@@ -100,7 +100,7 @@ def test_a_query_is_cropped_as_the_gallery(photos: Path, tmp_path: Path) -> None
     embed([str(photos)], DEMO, tmp_path / "a.parquet", detection=Detection("aligned"))
     _, matches = search_faces(photos / "p1/0.jpg", tmp_path / "a.parquet", DEMO)[0]
     assert matches[0].cosine == pytest.approx(1, abs=1e-5)
-    with pytest.raises(ValueError, match="was made with --crop aligned"):
+    with pytest.raises(ValueError, match="was made with the crop 'aligned'"):
         search_faces(photos / "p1/0.jpg", tmp_path / "a.parquet", DEMO, kind="box")
 
 

@@ -8,14 +8,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fra.faces.config import FACE_SCORE
 from fra.faces.detect import Pixels
 from fra.gallery.files import Gallery
 from fra.gallery.neighbours import unit
 from fra.gallery.pixels import seen
 from fra.validation.face_stats import FaceFinder
-
-MIN_SCORE = 0.5
-"""Lowest score of a face, the default of `validate.min_face_score`."""
 
 
 def outliers(
@@ -35,12 +33,12 @@ def outliers(
     found = pd.DataFrame({"score": score_N})
     if face_score_N is not None:
         found["face_score"] = face_score_N
-        reason_N = np.where(face_score_N < MIN_SCORE, "no face", reason_N)
+        reason_N = np.where(face_score_N < FACE_SCORE, "no face", reason_N)
     return found.assign(suggested=reason_N != "", reason=reason_N)
 
 
 def face_scores(gallery: Gallery) -> NDArray[np.float32]:
     """The highest score of a face (YuNet) in each image, also of a rotated one; 0 where none is found."""
-    finder = FaceFinder(MIN_SCORE)
+    finder = FaceFinder(FACE_SCORE)
     see: Callable[[Pixels], float] = lambda pixels_HW3: finder.find(pixels_HW3).stats.face_score  # noqa: E731
     return np.array(seen(gallery, range(gallery.rows.num_rows), see, "faces"), np.float32)

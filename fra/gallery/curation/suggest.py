@@ -97,13 +97,13 @@ def curate(
     values = {"gallery": gallery.name, "sha256": sha256(gallery), "threshold": f"{limit:g}"}
     if rule == "balanced":
         if count is None or not 0 < count < len(names):
-            raise ValueError(f"--rule balanced needs --count, from 1 to {len(names) - 1}")
+            raise ValueError(f"the rule balanced needs a count, from 1 to {len(names) - 1}")
         found = balanced(unit_ND, count)
         values = values | {"threshold": "none", "count": str(count), "seed": str(SEED)}
     elif rule == "labels":
         if labels is None:
             raise ValueError(
-                "--rule labels needs --labels, a CSV file with a column image (or key) and the labels"
+                "the rule labels needs a CSV file of labels, with a column image (or key) and the labels"
             )
         found = label_errors(unit_ND, read_labels(labels, label, names, keys, root), limit)
         values |= {"label": label, "labels_sha256": sha256(labels)}
