@@ -59,6 +59,9 @@ def search_images(
     count: int = 5,
     detect: bool = False,
     kind: CropKind | None = None,
+    *,
+    batch_size: int = 64,
+    device: str = "auto",
 ) -> list[Result]:
     """Return the images of the gallery that are most similar to each of several faces.
 
@@ -72,6 +75,8 @@ def search_images(
         count: Images of the gallery for each face.
         detect: Whether faces are found in the images first; the largest face of an image comes first.
         kind: How found faces are cropped; None: as those of the gallery, or "box" where it has whole images.
+        batch_size: Images per batch of the network.
+        device: "cpu", "cuda" or "auto".
 
     Raises:
         FileNotFoundError: An image, the gallery or the weights are missing.
@@ -88,7 +93,8 @@ def search_images(
         finder = FaceFinder(Detection(kind or known.crop or "box"))
         faces = [face for image, photo, _ in faces for face in _faces_in(image, photo, finder)]
     pixels = [pixels_HW3 for _, pixels_HW3, _ in faces]
-    near = nearest(pixels, known, weights, count, open_index(gallery))
+    index = open_index(gallery)
+    near = nearest(pixels, known, weights, count, index, batch_size=batch_size, device=device)
     return [Result(*face, matches) for face, matches in zip(faces, near, strict=True)]
 
 
@@ -137,19 +143,6 @@ def rows_of(name: str, known: Gallery, gallery: Path) -> list[int]:
     return rows
 
 
-def search(image: Path, gallery: Path, weights: Path, count: int = 5) -> list[Match]:
-    """Return what `search_images` finds for one image of a face."""
-    return search_images([image], gallery, weights, count)[0].matches
-
-
-def search_faces(
-    image: Path, gallery: Path, weights: Path, count: int = 5, kind: CropKind | None = None
-) -> list[tuple[Face, list[Match]]]:
-    """Return what `search_images` finds for each face in one photograph."""
-    found = search_images([image], gallery, weights, count, detect=True, kind=kind)
-    return [(one.face, one.matches) for one in found if one.face is not None]
-
-
 def read_query(image: Path) -> Pixels:
     """The pixels of a query.
 
@@ -182,7 +175,14 @@ def read_gallery(gallery: Path, weights: Path) -> Gallery:
 
 
 def nearest(
-    queries: Sequence[Pixels], known: Gallery, weights: Path, count: int, index: OpenIndex | None = None
+    queries: Sequence[Pixels],
+    known: Gallery,
+    weights: Path,
+    count: int,
+    index: OpenIndex | None = None,
+    *,
+    batch_size: int = 64,
+    device: str = "auto",
 ) -> list[list[Match]]:
     """The entries of the gallery that are most similar to each query, the most similar first.
 
@@ -192,12 +192,16 @@ def nearest(
         weights: The weights that the gallery was made with.
         count: Entries for each query.
         index: The gallery's index; None: each query is compared with all entries.
+        batch_size: Queries per batch of the network.
+        device: "cpu", "cuda" or "auto".
     """
     with ThreadPoolExecutor(1) as pool:
         mean = pool.submit(lambda: mean_of(known) if index is None else index.mean_D)
+        from fra.dist import choose_device
         from fra.inference.encoder import load  # imports PyTorch, meanwhile
 
-        embedding_QD = load(weights).embed(queries).numpy()
+        encoder = load(weights).to(choose_device(device))
+        embedding_QD = encoder.embed(queries, batch_size).cpu().numpy()
     return nearest_rows(embedding_QD, mean.result(), known, count, index)
 
 

@@ -64,11 +64,6 @@ class Batch(NamedTuple):
     sources: list[Source]
     pixels_N3HW: Tensor
 
-    @property
-    def names(self) -> list[str]:
-        """The name of each image's file."""
-        return [source.name for source in self.sources]
-
 
 class Loaded(NamedTuple):
     """What a file contains: images with their pixels, or why there are none (`unreadable` or `no_face`)."""

@@ -6,13 +6,25 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fra.faces.config import CropKind
+from fra.gallery.curation import Rule
+from fra.inference import Form
 from fra.wording import counted
-from pipelines.cli.options import WEIGHTS, AsJson, CropOrDefault, Detect, Device, Images, Weights
+from pipelines.cli.options import (
+    WEIGHTS,
+    AsJson,
+    BatchSize,
+    CropOrDefault,
+    Detect,
+    Device,
+    Images,
+    Weights,
+    refuse_options,
+)
 
 if TYPE_CHECKING:
     from fra.gallery.search import Result
@@ -20,8 +32,6 @@ if TYPE_CHECKING:
     from fra.inference.image_files import Skipped
 
 app = typer.Typer()
-Rule = Literal["duplicates", "outliers", "labels", "clusters", "balanced"]
-"""Rules of `fra.gallery.curation`."""
 Channels = tuple[float, float, float]
 """One number each for red, green and blue."""
 
@@ -34,7 +44,7 @@ def embed(
         typer.Option("--out", "-o", help="The file to write: .parquet, .arrow (quick to search) or .npz"),
     ],
     weights: Weights = WEIGHTS,
-    batch_size: Annotated[int, typer.Option(help="Images per batch", min=1)] = 64,
+    batch_size: BatchSize = 64,
     device: Device = "auto",
     detect: Detect = False,
     crop: CropOrDefault = None,
@@ -59,7 +69,7 @@ def predict(
     model: Annotated[Path, typer.Argument(help="A task model that `fra transfer fit` wrote")],
     images: Images,
     out: Annotated[Path, typer.Option("--out", "-o", help="The .parquet file to write")],
-    batch_size: Annotated[int, typer.Option(help="Images per batch", min=1)] = 64,
+    batch_size: BatchSize = 64,
     device: Device = "auto",
     detect: Detect = False,
     draw: Annotated[
@@ -82,6 +92,7 @@ def predict(
 
 @app.command()
 def search(
+    context: typer.Context,
     gallery: Annotated[Path, typer.Option("--in", help="Embeddings that `fra embed` wrote")],
     images: Annotated[list[Path] | None, typer.Argument(help="Images of a face each")] = None,
     like: Annotated[
@@ -95,6 +106,8 @@ def search(
     ] = None,
     weights: Weights = WEIGHTS,
     count: Annotated[int, typer.Option("--count", "-n", help="Number of results", min=1)] = 5,
+    batch_size: BatchSize = 64,
+    device: Device = "auto",
     detect: Detect = False,
     crop: CropOrDefault = None,
     as_json: AsJson = False,
@@ -104,17 +117,22 @@ def search(
     With --detect, they are listed for each face in the images, the largest first, cropped as the faces in the file.
     With --like, the embedding in the file is used: this needs no weights and takes the least time.
     """
+    from fra.files import check_output
     from fra.gallery.search import search_entries, search_images
 
     detection_of(detect, crop)
     if bool(images) == bool(like):
         raise typer.BadParameter("give either images or --like")
-    if like and detect:
-        raise typer.BadParameter("--detect is used with images only")
+    if like:
+        refuse_options(context, ["weights", "batch_size", "device", "detect"], "--like uses no network")
+    if out is not None:
+        check_output(out, (".png", ".jpg"))
     if like:
         found = search_entries(like, gallery, count)
     else:
-        found = search_images(images or [], gallery, weights, count, detect, crop)
+        found = search_images(
+            images or [], gallery, weights, count, detect, crop, batch_size=batch_size, device=device
+        )
     if as_json:
         print(json.dumps([result.as_json() for result in found]))
     else:
@@ -202,13 +220,15 @@ def heatmaps(
     limit: Annotated[int, typer.Option(help="Largest number of faces", min=1)] = 24,
     detect: Detect = False,
     crop: CropOrDefault = None,
+    batch_size: BatchSize = 64,
     device: Device = "auto",
 ) -> None:
     """Draw the regions that a model finds in faces, one colour per mask, and print each mask's share of all pixels."""
     from fra.inference.heatmaps import draw
 
+    detection = detection_of(detect, crop)
     shares, skipped = draw(
-        weights, images, out, limit=limit, device=device, detection=detection_of(detect, crop)
+        weights, images, out, limit=limit, batch_size=batch_size, device=device, detection=detection
     )
     for mask, share in enumerate(shares):
         print(f"mask {mask}: {100 * share:.1f} %")
@@ -219,9 +239,9 @@ def heatmaps(
 @app.command()
 def export(
     form: Annotated[
-        str,
+        Form,
         typer.Argument(
-            help="torchvision, timm, onnx, program (torch.export), safetensors, or huggingface (a folder)"
+            help="Format: program is one of torch.export; huggingface is a folder, the others are files"
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write; for huggingface a new folder")],

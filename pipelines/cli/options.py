@@ -19,7 +19,12 @@ Images = Annotated[
     list[str],
     typer.Argument(help='Files, folders (at any depth), patterns ("faces/**/*.jpg") or tar shards'),
 ]
-Weights = Annotated[Path, typer.Option("--weights", "-w", help="model.safetensors or backbone.safetensors")]
+Weights = Annotated[
+    Path,
+    typer.Option(
+        "--weights", "-w", help="model.safetensors, backbone.safetensors, or the name of released weights (demo)"
+    ),
+]
 Device = Annotated[
     str, typer.Option("--device", help="cpu, cuda, cuda:<number>, or auto: a GPU if one is available")
 ]
@@ -51,7 +56,7 @@ Hidden = Annotated[int, typer.Option(help="Like the parameter model.hidden_dim")
 Projection = Annotated[int, typer.Option(help="Like the parameter model.projection_dim")]
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds of both sides in turn; the median of each is used")]
 PEER_HELP = "Compare with this package instead; it is installed into .work/peers on the first use"
-AsJson = Annotated[bool, typer.Option("--json", help="Print only the result, as one JSON object")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print only the result, as JSON")]
 
 
 def refuse_options(context: typer.Context, names: Sequence[str], reason: str) -> None:

@@ -14,7 +14,7 @@ import fra
 from fra.bench.embedding import compare_embedding
 from fra.gallery.embed import embed
 from fra.gallery.files import read, write
-from fra.gallery.search import nearest, search
+from fra.gallery.search import nearest, search_images
 from fra.inference.image_files import Skipped, Source, batches, expand, find
 from fra.weights import released
 
@@ -39,8 +39,8 @@ def test_batches_keep_order_and_report_unreadable_files(faces: Path, tmp_path: P
     (tmp_path / "words.jpg").write_text("no image")
     skipped = Skipped()
     found = list(batches([str(faces / "a"), str(tmp_path)], 32, 4, skipped))
-    assert [len(batch.names) for batch in found] == [4, 4, 2]
-    assert [name for batch in found for name in batch.names] == sorted(names(str(faces / "a")))
+    assert [len(batch.sources) for batch in found] == [4, 4, 2]
+    assert [source.name for batch in found for source in batch.sources] == sorted(names(str(faces / "a")))
     assert list(skipped.unreadable) == [str(tmp_path / "words.jpg")]
 
 
@@ -54,7 +54,8 @@ def test_a_pipe_is_never_read(faces: Path, tmp_path: Path) -> None:
 def test_released_weights_are_used_by_name(faces: Path, tmp_path: Path) -> None:
     embed([str(faces)], Path("demo"), tmp_path / "out.parquet")
     assert read(tmp_path / "out.parquet").embeddings_ND.shape == (20, 128)
-    assert len(search(faces / "a/00.png", tmp_path / "out.parquet", Path("demo"))) == 5
+    (found,) = search_images([faces / "a/00.png"], tmp_path / "out.parquet", Path("demo"))
+    assert len(found.matches) == 5
 
 
 def test_missing_weights_are_one_clear_error(faces: Path, tmp_path: Path) -> None:
@@ -87,7 +88,7 @@ def test_weights_that_were_replaced_are_read_again(faces: Path, model: Path, tmp
 def test_a_face_is_nearest_to_itself(faces: Path, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "faces.parquet"
     embed([str(faces)], model, out)
-    near = search(faces / "a/04.png", out, model, count=3)
+    near = search_images([faces / "a/04.png"], out, model, count=3)[0].matches
     assert len(near) == 3
     assert near[0].name == str(faces / "a/04.png")
     assert near[0].cosine == pytest.approx(1, abs=1e-5)
@@ -124,7 +125,7 @@ def test_embeddings_of_other_weights_are_refused(faces: Path, model: Path, tmp_p
     content[-1] ^= 1
     other.write_bytes(content)
     with pytest.raises(ValueError, match="was made with other weights"):
-        search(faces / "a/04.png", out, other)
+        search_images([faces / "a/04.png"], out, other)
     with pytest.raises(ValueError, match="not a file of embeddings"):
         read(other)
     with pytest.raises(ValueError, match="must end in"):
@@ -169,9 +170,9 @@ def test_search_refuses_an_unreadable_query_before_the_model_is_loaded(
     embed([str(faces)], model, out)
     (tmp_path / "text.jpg").write_text("no image")
     with pytest.raises(FileNotFoundError, match=r"absent\.png: no such image file"):
-        search(tmp_path / "absent.png", out, model)
+        search_images([tmp_path / "absent.png"], out, model)
     with pytest.raises(ValueError, match=r"text\.jpg: not an image"):
-        search(tmp_path / "text.jpg", out, model)
+        search_images([tmp_path / "text.jpg"], out, model)
 
 
 def test_benchmark_reports_its_settings_and_ratio() -> None:

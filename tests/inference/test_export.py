@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnxruntime
@@ -14,7 +15,8 @@ from safetensors.torch import load_file
 from support.task_models import ALIGNED, LANDMARKS, predictor, saved
 
 import fra
-from fra.inference.export import export
+from fra.inference import Form
+from fra.inference.export import FORMS, export
 from fra.inference.image_files import Skipped, batches
 from fra.inference.network import averages, network_of
 from fra.method.backbone import build
@@ -178,6 +180,10 @@ def test_outputs_that_training_did_not_vary_are_constant(faces: Path) -> None:
         )
         found = network_of(model)(pixels.float() / 255).detach().numpy()
         np.testing.assert_allclose(found, model.scores(pixels.permute(0, 2, 3, 1).numpy()), atol=1e-5)
+
+
+def test_the_command_lists_every_format() -> None:
+    assert get_args(Form) == (*FORMS, "huggingface")
 
 
 def test_unsupported_exports_write_nothing(model: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from fra.data.images import decode
 from fra.faces.extract import crop_faces
 from fra.gallery.embed import embed
 from fra.gallery.files import read
-from fra.gallery.search import search, search_faces
+from fra.gallery.search import search_images
 from fra.inference.detection import Detection
 from fra.inference.heatmaps import draw
 
@@ -88,20 +88,22 @@ def test_without_detection_the_files_are_as_before(photos: Path, tmp_path: Path)
 
 def test_every_face_of_a_query_finds_itself(photos: Path, gallery: Path) -> None:
     group = photos / "p0/group.jpg"
-    found = search_faces(group, gallery, DEMO, count=2)
-    assert [(matches[0].name, matches[0].face) for _, matches in found] == [(str(group), n) for n in range(3)]
-    assert all(matches[0].cosine == pytest.approx(1, abs=1e-5) for _, matches in found)
-    sides = [max(face.box[2:]) for face, _ in found]
+    found = search_images([group], gallery, DEMO, count=2, detect=True)
+    first = [result.matches[0] for result in found]
+    assert [(match.name, match.face) for match in first] == [(str(group), n) for n in range(3)]
+    assert all(match.cosine == pytest.approx(1, abs=1e-5) for match in first)
+    sides = [max(result.face.box[2:]) for result in found if result.face is not None]
+    assert len(sides) == 3
     assert sides == sorted(sides, reverse=True)
-    assert search(group, gallery, DEMO)[0].face is not None
+    assert search_images([group], gallery, DEMO)[0].matches[0].face is not None
 
 
 def test_a_query_is_cropped_as_the_gallery(photos: Path, tmp_path: Path) -> None:
     embed([str(photos)], DEMO, tmp_path / "a.parquet", detection=Detection("aligned"))
-    _, matches = search_faces(photos / "p1/0.jpg", tmp_path / "a.parquet", DEMO)[0]
-    assert matches[0].cosine == pytest.approx(1, abs=1e-5)
+    (found,) = search_images([photos / "p1/0.jpg"], tmp_path / "a.parquet", DEMO, detect=True)
+    assert found.matches[0].cosine == pytest.approx(1, abs=1e-5)
     with pytest.raises(ValueError, match="was made with the crop 'aligned'"):
-        search_faces(photos / "p1/0.jpg", tmp_path / "a.parquet", DEMO, kind="box")
+        search_images([photos / "p1/0.jpg"], tmp_path / "a.parquet", DEMO, detect=True, kind="box")
 
 
 def test_photographs_without_a_face_are_one_clear_error(photos: Path, gallery: Path, tmp_path: Path) -> None:
@@ -111,7 +113,7 @@ def test_photographs_without_a_face_are_one_clear_error(photos: Path, gallery: P
     ):
         embed([str(landscape)], DEMO, tmp_path / "e.npz", detection=Detection())
     with pytest.raises(ValueError, match=r"landscape\.jpg: no face: none with a score"):
-        search_faces(landscape, gallery, DEMO)
+        search_images([landscape], gallery, DEMO, detect=True)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 
 from fra.data.datasets.annotation_files import is_missing
 from fra.data.datasets.record_table import keys_of
 from fra.files import read_csv, sha256, write_text
+from fra.gallery.curation import Rule
 from fra.gallery.curation.balance import SEED, balanced, crowded
 from fra.gallery.curation.duplicates import duplicates
 from fra.gallery.curation.labels import label_errors
@@ -23,7 +23,6 @@ from fra.gallery.files import read
 from fra.gallery.label_table import COLUMNS, places, rows_of
 from fra.gallery.neighbours import among, mean_of, open_index, unit
 
-Rule = Literal["duplicates", "outliers", "labels", "clusters", "balanced"]
 NEIGHBOURS = 10
 """Nearest images that an image may be a duplicate of."""
 DEFAULTS: Mapping[Rule, float] = {"duplicates": 0.98, "outliers": 6.0, "labels": 0.0, "clusters": 3.0}
