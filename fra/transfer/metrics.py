@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from fra.faces.landmarks import EYES
 
-OUTER_EYES = {68: (36, 45), 98: (60, 72), 5: (0, 1)}
-"""Outer eye corners by number of landmarks: iBUG 300-W, WFLW; the eye centres for five points."""
+Array = NDArray[Any]
 
 
 def ratio(part: Array, whole: Array) -> Array:
@@ -131,11 +130,11 @@ def normalised_mean_error(pred_NL2: Array, truth_NL2: Array) -> Array:
     if pred_NL2.shape != truth_NL2.shape:
         raise ValueError(f"prediction {pred_NL2.shape} and truth {truth_NL2.shape} differ in shape")
     points = truth_NL2.shape[1]
-    if points not in OUTER_EYES:
+    if points not in EYES:
         raise ValueError(
-            f"no outer eye corners are known for {points} landmarks; known: {sorted(OUTER_EYES)}"
+            f"no outer eye corners are known for {points} landmarks; known: {sorted(EYES)}"
         )
-    left, right = OUTER_EYES[points]
+    left, right = EYES[points]
     eyes_N = np.linalg.norm(truth_NL2[:, left] - truth_NL2[:, right], axis=-1)
     error_N: Array = np.linalg.norm(pred_NL2 - truth_NL2, axis=-1).mean(axis=1) / eyes_N
     return error_N

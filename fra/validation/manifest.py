@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from fra.faces.landmarks import EYES
+
 REQUIRED: dict[str, type] = {
     "key": str,
     "split": str,
@@ -28,9 +30,6 @@ REQUIRED: dict[str, type] = {
 """The columns of every manifest and their types."""
 BATCH = 65_536
 """Number of rows read at a time."""
-EYES = {5: (0, 1), 68: (36, 45), 98: (60, 72)}
-"""Indices of the outer corners of the left and right eye as seen in the image (of 5 landmarks: the eyes' centres), by
-number of landmarks: 5 of CelebA and RetinaFace, 68 of iBUG 300-W, 98 of WFLW."""
 
 
 @dataclass(frozen=True)
