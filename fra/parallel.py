@@ -21,11 +21,15 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
+def available_cores() -> int:
+    """Returns the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cores() -> int:
-    """Returns the number of cores that this process may use, at most OMP_NUM_THREADS where it is set."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Returns the number of threads for computing: `available_cores`, at most OMP_NUM_THREADS where it is set."""
     limit = os.environ.get("OMP_NUM_THREADS", "")
-    return min(available, int(limit)) if limit.isdecimal() and int(limit) else available
+    return min(available_cores(), int(limit)) if limit.isdecimal() and int(limit) else available_cores()
 
 
 @contextmanager
@@ -41,6 +45,19 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def opencv_in_one_thread() -> Iterator[None]:
+    """Lets OpenCV compute in the calling threads only: several images are processed in parallel instead."""
+    import cv2
+
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
 def map_ahead(
     function: Callable[[T], U], items: Iterable[T], count: int, threads: int | None = None
 ) -> Generator[U, None, None]:
@@ -48,7 +65,7 @@ def map_ahead(
 
     Close it (`contextlib.closing`) where `function` writes: it then waits for the items that threads are working on.
     """
-    with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(threads or available_cores()) as pool:
         source = iter(items)
         waiting: deque[Future[U]] = deque(pool.submit(function, item) for item in islice(source, count))
         try:

@@ -5,10 +5,11 @@ import subprocess
 import sys
 import threading
 
+import cv2
 import pytest
 import torch
 
-from fra.parallel import cores, map_batches, torch_threads
+from fra.parallel import cores, map_batches, opencv_in_one_thread, torch_threads
 
 CPU = torch.device("cpu")
 
@@ -39,6 +40,15 @@ def test_cores_are_limited_by_the_environment(monkeypatch: pytest.MonkeyPatch) -
     assert cores() == 1
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert cores() == len(os.sched_getaffinity(0))
+
+
+def test_opencv_has_its_threads_again() -> None:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    with opencv_in_one_thread():
+        assert cv2.getNumThreads() == 1
+    assert cv2.getNumThreads() == 2
+    cv2.setNumThreads(before)
 
 
 @pytest.mark.slow

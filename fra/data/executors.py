@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,6 +10,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from itertools import islice
 from multiprocessing import Lock
 from typing import Protocol, Self, TypeVar
+
+from fra.parallel import available_cores
 
 
 class Job(Protocol):
@@ -59,7 +60,7 @@ def check_locks() -> None:
 
 def worker_count(workers: int) -> int:
     """The number of workers that a setting means: 0 is one for each core that this process may use."""
-    return workers or len(os.sched_getaffinity(0))
+    return workers or available_cores()
 
 
 def local(workers: int) -> Executor:

@@ -16,9 +16,8 @@ from fra.faces.config import FacesConfig
 from fra.faces.crop import box_transform, crop
 from fra.faces.detect import Pixels
 from fra.gallery.files import Gallery
-from fra.inference.detection import opencv_in_one_thread
 from fra.inference.image_files import members
-from fra.parallel import map_ahead
+from fra.parallel import map_ahead, opencv_in_one_thread
 
 T = TypeVar("T")
 Box = tuple[float, float, float, float]

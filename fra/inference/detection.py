@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
-
-import cv2
 
 from fra.faces.config import MIN_SCORE, FacesConfig
 from fra.faces.crop import CropKind
@@ -73,14 +69,3 @@ class FaceFinder:
             self._local.detector = detector(self.detection.config.detector, MIN_SCORE)
         model: Detector = self._local.detector
         return model
-
-
-@contextmanager
-def opencv_in_one_thread() -> Iterator[None]:
-    """Lets OpenCV compute in the calling threads only: several photographs are processed in parallel instead."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)

@@ -20,12 +20,12 @@ from fra.data.images import ImageError, decode, to_jpeg
 from fra.faces import select
 from fra.faces.detect import Pixels
 from fra.faces.extract import FaceCrop
-from fra.inference.detection import Detection, FaceFinder, FacesFound, opencv_in_one_thread
+from fra.inference.detection import Detection, FaceFinder, FacesFound
 from fra.inference.face_drawing import draw_faces
 from fra.inference.image_files import File, Skipped, check_names, expand, find
 from fra.inference.journal import Entry, stamp_of
 from fra.inference.results_folder import Header, Photograph, Results, updated_folders
-from fra.parallel import map_ahead
+from fra.parallel import map_ahead, opencv_in_one_thread
 
 TABLE = "faces.parquet"
 COLUMNS = pa.schema(

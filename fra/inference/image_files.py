@@ -19,8 +19,8 @@ from fra.data.datasets.tar_images import image_members
 from fra.data.images import ImageError, decode, read_file, resize
 from fra.faces.crop import Transform
 from fra.faces.detect import Face, Pixels
-from fra.inference.detection import Detection, FaceFinder, opencv_in_one_thread
-from fra.parallel import map_ahead
+from fra.inference.detection import Detection, FaceFinder
+from fra.parallel import map_ahead, opencv_in_one_thread
 from fra.wording import counted
 
 if TYPE_CHECKING:

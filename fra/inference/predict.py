@@ -21,7 +21,7 @@ from fra.dist import choose_device
 from fra.faces.crop import crop
 from fra.faces.detect import Pixels
 from fra.files import atomic, check_output, new_folder, sha256
-from fra.inference.detection import Detection, FaceFinder, opencv_in_one_thread
+from fra.inference.detection import Detection, FaceFinder
 from fra.inference.faces import common_folder, write_jpeg
 from fra.inference.image_files import (
     Batch,
@@ -36,7 +36,7 @@ from fra.inference.image_files import (
 )
 from fra.inference.task import TaskPredictor, load_task
 from fra.inference.task_drawing import draw_predictions
-from fra.parallel import map_ahead, map_batches
+from fra.parallel import map_ahead, map_batches, opencv_in_one_thread
 
 
 def predict(

@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -29,6 +28,7 @@ from fra.data.images import ImageError, decode
 from fra.data.shards.beton_reader import Beton, BetonError
 from fra.data.shards.tar import SUFFIX, annotation_json
 from fra.files import sha256_each
+from fra.parallel import opencv_in_one_thread
 from fra.validation import image_stats
 from fra.validation.face_stats import FaceFinder, FaceStats
 from fra.validation.image_stats import HASH_WORDS
@@ -113,7 +113,6 @@ def measure(
         workers: Number of threads; 0 for one per core.
         finder: Finds the faces in the images; None where they are not searched.
     """
-    cv2.setNumThreads(1)  # the shards are the parallel part
     opened = {path.stem: open_beton(path) for path in betons}
     readable = {split: beton for split, beton in opened.items() if isinstance(beton, Beton)}
     columns = Columns.blank(len(manifest.table))
@@ -126,6 +125,7 @@ def measure(
 
     total = sum(map(len, present.values()))
     with (
+        opencv_in_one_thread(),  # the shards are the parallel part
         ThreadPoolExecutor(worker_count(workers)) as pool,
         tqdm(total=total, unit="image", desc="measure", mininterval=1) as bar,
     ):
@@ -284,7 +284,7 @@ def hash_images(
         except (tarfile.TarError, EOFError, OSError, ImageError):
             return  # reported when that data set is validated
 
-    with ThreadPoolExecutor(worker_count(workers)) as pool:
+    with opencv_in_one_thread(), ThreadPoolExecutor(worker_count(workers)) as pool:
         list(pool.map(work, places))
     return hashes, readable
 

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-import cv2
 import pandas as pd
 from tqdm import tqdm
 
@@ -22,6 +21,7 @@ from fra.faces.detect import Detector
 from fra.faces.detectors import DetectorName, detector
 from fra.faces.select import find
 from fra.files import read_parquet, write_parquet
+from fra.parallel import opencv_in_one_thread
 
 PHOTOS_PER_JOB = 100
 """Photographs that one job searches: what an interrupted run repeats at most, for each worker."""
@@ -125,10 +125,10 @@ def read_cache(cache: Path) -> pd.DataFrame:
 
 def search(job: PhotoJob) -> int:
     """Searches the photographs of a job and writes what was found; returns their number."""
-    cv2.setNumThreads(1)  # photographs are the parallel part
     model = detector(job.detector, MIN_SCORE)
     files = read_images(job.root, rows_to_read(job.photos))
-    rows = [describe(photo, file, model) for photo, file in zip(job.photos["photo"], files, strict=True)]
+    with opencv_in_one_thread():  # photographs are the parallel part
+        rows = [describe(photo, file, model) for photo, file in zip(job.photos["photo"], files, strict=True)]
     job.out.parent.mkdir(parents=True, exist_ok=True)
     write_parquet(table_of(rows), job.out)
     return len(rows)

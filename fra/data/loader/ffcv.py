@@ -35,6 +35,7 @@ from fra.data.views.config import ViewsConfig
 from fra.data.views.crops import crop_box
 from fra.data.views.rng import epoch_key
 from fra.data.views.views import Crops
+from fra.parallel import available_cores
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +169,7 @@ def ffcv_threads(workers: int) -> int:
             f"data.workers is {workers}, but Numba has {limit} threads here: set data.workers to 0 (one per core), or "
             "NUMBA_NUM_THREADS to more"
         )
-    return workers or min(limit, len(os.sched_getaffinity(0)))
+    return workers or min(limit, available_cores())
 
 
 class Epoch(EpochIterator):  # type: ignore[misc]

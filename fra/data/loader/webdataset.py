@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 from collections import deque
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from fra.data.views.config import ViewsConfig
 from fra.data.views.crops import crop_box
 from fra.data.views.rng import epoch_key
 from fra.data.views.views import Crops
+from fra.parallel import available_cores
 
 
 def image_of(sample: dict[str, Any]) -> bytes:
@@ -92,7 +92,7 @@ class WebDatasetPairs:
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Crops]:
         """The batches of an epoch from `start_step` on; equal arguments give equal batches."""
         key = epoch_key(self.seed, epoch)
-        workers = self.config.workers or len(os.sched_getaffinity(0))
+        workers = self.config.workers or available_cores()
         ahead = self.batch_size * self.config.batches_ahead
         with ThreadPoolExecutor(workers) as pool:
             waiting: deque[tuple[int, Future[NDArray[np.uint8]]]] = deque()

@@ -20,8 +20,7 @@ from fra.faces.detect import Pixels
 from fra.gallery.exact import Neighbours
 from fra.gallery.files import Gallery
 from fra.gallery.pixels import seen
-from fra.inference.detection import opencv_in_one_thread
-from fra.parallel import map_ahead
+from fra.parallel import map_ahead, opencv_in_one_thread
 
 PROPOSED = 0.7
 """Least cosine of a pair whose pixels are compared."""
