@@ -16,7 +16,7 @@ from fra.atlas.annotations import Dataset, of_dataset, read_labels
 from fra.atlas.layout import Layout, arrange
 from fra.atlas.pictures import Pictures, Row, look
 from fra.dist import choose_device
-from fra.files import sha256
+from fra.files import locked_folder, sha256
 from fra.gallery.embed import embed
 from fra.gallery.files import SUFFIXES, Gallery, read
 from fra.inference.detection import Detection
@@ -77,8 +77,8 @@ def make(
         device: "cpu", "cuda" or "auto".
 
     Raises:
-        ValueError: `out` holds other files; a file is not as it should be; no image could be decoded; or faces are to
-            be found where `places` are embeddings.
+        ValueError: `out` holds other files; a file is not as it should be; no image could be decoded; faces are to be
+            found where `places` are embeddings; or another process writes the same atlas.
         FileNotFoundError: A path matches nothing, or the viewer, the weights or the labels are missing.
     """
     viewer.bundle()
@@ -88,26 +88,36 @@ def make(
         raise ValueError(f"{out}: holds something else than an atlas; give a new folder")
     partial = out.absolute().with_name(f".{out.name}.partial")
     made = partial.with_name(f".{out.name}.parquet")  # next to it `embed` keeps the parts of a run that was killed
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        skipped = Skipped()
-        if is_embeddings(places):
-            gallery = Path(places[0])
-        else:
-            gallery = made
-            skipped = embed(
-                places, weights, made, batch_size=batch_size, device=device, detection=detection
+    partial.mkdir(parents=True, exist_ok=True)
+    with locked_folder(partial):
+        try:
+            shutil.rmtree(partial / "atlas", ignore_errors=True)  # of a run that was killed
+            skipped = Skipped()
+            if is_embeddings(places):
+                gallery = Path(places[0])
+            else:
+                gallery = made
+                skipped = embed(
+                    places, weights, made, batch_size=batch_size, device=device, detection=detection
+                )
+            written = write(
+                gallery,
+                weights,
+                partial / "atlas",
+                labels,
+                dataset,
+                clusters,
+                seed,
+                out.name,
+                device,
+                batch_size,
             )
-        written = write(
-            gallery, weights, partial / "atlas", labels, dataset, clusters, seed, out.name, device, batch_size
-        )
-        if out.exists():
-            shutil.rmtree(out)
-        (partial / "atlas").rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        made.unlink(missing_ok=True)
+            if out.exists():
+                shutil.rmtree(out)
+            (partial / "atlas").rename(out)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            made.unlink(missing_ok=True)
     return Written(written.faces, skipped, written.unreadable, written.notes)
 
 

@@ -24,6 +24,7 @@ from fra.atlas.layout import arrange
 from fra.atlas.server import server
 from fra.atlas.write import make
 from fra.data.datasets.key_lists import read_keys
+from fra.files import locked_folder
 from fra.inference.detection import Detection
 from pipelines.cli.main import app
 
@@ -169,6 +170,14 @@ def test_options_without_effect_are_refused(atlas: Path, options: tuple[str, ...
     assert done.exit_code == 2
     assert message in done.output
     assert "is an atlas, which is shown as it is" in done.output
+
+
+def test_a_second_process_leaves_the_first_one_alone(model: Path, faces: Path, tmp_path: Path) -> None:
+    partial = tmp_path / ".map.partial"
+    partial.mkdir()
+    with locked_folder(partial), pytest.raises(ValueError, match="another process is writing"):
+        make([str(faces)], model, tmp_path / "map")
+    assert partial.is_dir()
 
 
 def test_faces_are_not_searched_for_in_embeddings(model: Path, tmp_path: Path) -> None:
