@@ -83,11 +83,15 @@ def make(
     """
     viewer.bundle()
     if detection is not None and is_embeddings(places):
-        raise ValueError(f"{places[0]}: holds embeddings, which are used as they are: faces are only found in images")
+        raise ValueError(
+            f"{places[0]}: holds embeddings, which are used as they are: faces are only found in images"
+        )
     if out.exists() and not (out.is_dir() and (viewer.is_atlas(out) or not any(out.iterdir()))):
         raise ValueError(f"{out}: holds something else than an atlas; give a new folder")
     partial = out.absolute().with_name(f".{out.name}.partial")
-    made = partial.with_name(f".{out.name}.parquet")  # next to it `embed` keeps the parts of a run that was killed
+    made = partial.with_name(
+        f".{out.name}.parquet"
+    )  # next to it `embed` keeps the parts of a run that was killed
     partial.mkdir(parents=True, exist_ok=True)
     with locked_folder(partial):
         try:

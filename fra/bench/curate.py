@@ -16,7 +16,8 @@ import pandas as pd
 from fra.bench.scenes import background
 from fra.data.images import decode, read_file, to_jpeg
 from fra.faces.detect import Pixels
-from fra.gallery.curation.suggest import Rule, curate
+from fra.gallery.curation import Rule
+from fra.gallery.curation.suggest import curate
 from fra.gallery.embed import embed
 from fra.inference.image_files import find
 

@@ -106,7 +106,7 @@ def embed(
     with resumable(folder, plan):
         parts = {folder / f"{number:06d}.arrow": files for number, files in enumerate(in_parts(find(paths)))}
         missing = [part for part in parts if not part.is_file()]
-        total, left = (sum(len(parts[part]) for part in some) for some in (parts, missing))
+        total, left = sum(map(len, parts.values())), sum(len(parts[part]) for part in missing)
         with tqdm(total=total, initial=total - left, desc="embed", unit="image", mininterval=1) as bar:
             for part in missing:
                 write_part(encoder, parts[part], part, batch_size, detection)

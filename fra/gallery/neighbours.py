@@ -249,12 +249,14 @@ def describe(path: Path) -> Description | None:
 def by_index(opened: OpenIndex, gallery: Gallery, query_QD: NDArray[np.float32], count: int) -> Neighbours:
     """The rows that an index proposes for queries of length 1, in the order of their exact cosines.
 
-    A query for which it proposes too few, because the lists that it is searched in are short, is compared with all rows.
+    A query for which it proposes too few, because the lists that it is searched in are short, is compared with all.
     """
     count = min(count, gallery.rows.num_rows)
     row_QC = candidates(opened.lists, query_QD, count)
     few_Q = (row_QC < 0).any(axis=1)
-    found = Neighbours(np.empty((len(query_QD), count), np.int64), np.empty((len(query_QD), count), np.float32))
+    found = Neighbours(
+        np.empty((len(query_QD), count), np.int64), np.empty((len(query_QD), count), np.float32)
+    )
     for query in np.flatnonzero(~few_Q):
         rows_CD = unit(take(gallery, row_QC[query]) - opened.mean_D)
         near = best(row_QC[query][None], (rows_CD @ query_QD[query])[None], count)

@@ -108,7 +108,9 @@ def seen(gallery: Gallery, rows: Sequence[int], see: Callable[[Pixels], T], titl
     ):
         for (name, _), result in zip(places, results, strict=True):
             if isinstance(result, ImageError):
-                raise ValueError(f"{name}: cannot be read ({result}); without pixels, embeddings alone are used")
+                raise ValueError(
+                    f"{name}: cannot be read ({result}); without pixels, embeddings alone are used"
+                )
             found.append(result)
             bar.update()
     return found

@@ -160,7 +160,7 @@ def torchvision_weights(model: PretrainedBackbone, images: Tensor) -> Iterator[C
         "import torch, torchvision\n"
         f"model = torchvision.models.{name}()\n"
         "model.fc = torch.nn.Identity()\n"
-        'model.load_state_dict(torch.load({path!r}, weights_only=True))\n'
+        "model.load_state_dict(torch.load({path!r}, weights_only=True))\n"
         f"{normalisation(model)}\n"
         "embeddings = model.eval()((images - mean) / std)",
     )
@@ -184,8 +184,8 @@ def timm_weights(model: PretrainedBackbone, images: Tensor) -> Iterator[Candidat
         return (
             "import timm, torch\n"
             "from safetensors.torch import load_file\n"
-            f'model = timm.create_model({name!r}, {options}{dynamic})\n'
-            f'model.load_state_dict(load_file({{path!r}}){load})\n'
+            f"model = timm.create_model({name!r}, {options}{dynamic})\n"
+            f"model.load_state_dict(load_file({{path!r}}){load})\n"
             f"{normalisation(model)}\n"
             f"features = model.eval(){features}\n"
             "embeddings = features.mean((2, 3))"
@@ -294,7 +294,7 @@ def safetensors(model: PretrainedBackbone, images: Tensor) -> Iterator[Candidate
     def write(path: Path) -> None:
         write_weights(path, model.backbone.state_dict(), model.metadata | {"contents": "backbone"})
 
-    yield Candidate(write, 'import fra\nembeddings = fra.load({path!r}).embed((images * 255).round().byte())')
+    yield Candidate(write, "import fra\nembeddings = fra.load({path!r}).embed((images * 255).round().byte())")
 
 
 FORMS: dict[str, Callable[[PretrainedBackbone, Tensor], Iterator[Candidate]]] = {

@@ -166,7 +166,7 @@ def export_folder(weights: str | Path, out: Path, licence: str | None = None) ->
     size = model.image_size
     recipe = (
         "from fra.inference.huggingface import HubModel\n"
-        'model = HubModel.from_pretrained({path!r})  # or OWNER/NAME, once it is pushed\n'
+        "model = HubModel.from_pretrained({path!r})  # or OWNER/NAME, once it is pushed\n"
         f"{output_of(model)} = model(images).detach()"
     )
     with new_folder(out, last=WEIGHTS) as folder:

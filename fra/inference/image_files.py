@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -257,7 +257,7 @@ def read_images(
     ahead: int,
     skipped: Skipped,
     detection: Detection | None = None,
-) -> Iterator[tuple[Source, Pixels]]:
+) -> Generator[tuple[Source, Pixels], None, None]:
     """Yield all images, or the faces in them, one by one; see `batches`.
 
     Args:

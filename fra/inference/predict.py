@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,8 @@ def predict(
         framed = predictor.model.framing is not None
         origin["faces"] = detection.description() | {"crop": "framing" if framed else "box"}
     skipped = Skipped()
-    with nullcontext() if drawings is None else new_folder(drawings) as folder:
+    with ExitStack() as stack:
+        folder = None if drawings is None else stack.enter_context(new_folder(drawings))
         sources, table = _predict(predictor, paths, batch_size, detection, skipped)
         write(sources, table, origin, out)
         if folder is not None:

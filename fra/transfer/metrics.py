@@ -131,9 +131,7 @@ def normalised_mean_error(pred_NL2: Array, truth_NL2: Array) -> Array:
         raise ValueError(f"prediction {pred_NL2.shape} and truth {truth_NL2.shape} differ in shape")
     points = truth_NL2.shape[1]
     if points not in EYES:
-        raise ValueError(
-            f"no outer eye corners are known for {points} landmarks; known: {sorted(EYES)}"
-        )
+        raise ValueError(f"no outer eye corners are known for {points} landmarks; known: {sorted(EYES)}")
     left, right = EYES[points]
     eyes_N = np.linalg.norm(truth_NL2[:, left] - truth_NL2[:, right], axis=-1)
     error_N: Array = np.linalg.norm(pred_NL2 - truth_NL2, axis=-1).mean(axis=1) / eyes_N

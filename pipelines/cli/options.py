@@ -22,7 +22,9 @@ Images = Annotated[
 Weights = Annotated[
     Path,
     typer.Option(
-        "--weights", "-w", help="model.safetensors, backbone.safetensors, or the name of released weights (demo)"
+        "--weights",
+        "-w",
+        help="model.safetensors, backbone.safetensors, or the name of released weights (demo)",
     ),
 ]
 Device = Annotated[

@@ -99,7 +99,9 @@ def test_an_image_that_is_gone_is_one_clear_error(photographs: Path) -> None:
     content = (photographs / "p/6.jpg").read_bytes()
     (photographs / "p/6.jpg").unlink()
     try:
-        with pytest.raises(ValueError, match=r"p/6\.jpg: cannot be read .*without pixels, embeddings alone are used"):
+        with pytest.raises(
+            ValueError, match=r"p/6\.jpg: cannot be read .*without pixels, embeddings alone are used"
+        ):
             curate(photographs / "g.arrow", "outliers")
     finally:
         (photographs / "p/6.jpg").write_bytes(content)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from typer.testing import CliRunner
 
 from fra.data.images import resize
 from fra.faces.detect import Face
@@ -20,6 +21,7 @@ from fra.gallery.files import Match, read, table_of, write, write_tables
 from fra.gallery.neighbours import (
     RECALL,
     among,
+    build,
     by_index,
     describe,
     index_path,
@@ -32,6 +34,7 @@ from fra.gallery.neighbours import (
 from fra.gallery.search import Result, nearest, search_entries, search_images
 from fra.gallery.sheet import EMPTY, MARGIN, SIDE, TEXT, draw_sheet
 from fra.inference.image_files import Source, members
+from pipelines.cli.main import app
 
 
 def clustered(rows: int, size: int) -> NDArray[np.float32]:
@@ -114,9 +117,10 @@ def test_more_results_than_the_searched_lists_have_rows(gallery: Path) -> None:
     exact = by_comparison(known, query_QD, 300, opened.mean_D)
     np.testing.assert_array_equal(found.row_QK, exact.row_QK)
     assert found.cosine_QK == pytest.approx(exact.cosine_QK, abs=1e-6)
-    unit_ND = unit(known.embeddings_ND - opened.mean_D)
-    near = among(unit_ND, 150, opened.lists)
-    np.testing.assert_array_equal(near.row_QK, among(unit_ND, 150).row_QK)
+    unit_ND = unit(known.embeddings_ND[:300] - opened.mean_D)
+    small, _ = build(lambda: iter([unit_ND]), len(unit_ND))
+    small.nprobe = 1
+    np.testing.assert_array_equal(among(unit_ND, 250, small).row_QK, among(unit_ND, 250).row_QK)
 
 
 def test_entries_of_the_gallery_are_queries(tmp_path: Path) -> None:
@@ -141,6 +145,12 @@ def test_entries_of_the_gallery_are_queries(tmp_path: Path) -> None:
         search_entries(["7.png", "99.png"], path)
 
 
+def test_options_without_effect_are_refused(gallery: Path) -> None:
+    done = CliRunner().invoke(app, ["search", "--in", str(gallery), "--like", "1.png", "--device", "cpu"])
+    assert done.exit_code == 2
+    assert "--device has no effect: --like uses no network" in done.output
+
+
 def test_an_index_of_another_content_is_not_used(
     gallery: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -153,9 +163,7 @@ def test_an_index_of_another_content_is_not_used(
     assert "made of another content of faces.arrow" in caplog.text
 
 
-def test_a_damaged_index_is_not_used(
-    gallery: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_index_is_not_used(gallery: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     copy, whole = tmp_path / gallery.name, index_path(gallery).read_bytes()
     shutil.copy(gallery, copy)
     for damaged in (whole[:-5], whole[:-25] + b"?" + whole[-24:], b"none" + whole[4:]):

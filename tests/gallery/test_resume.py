@@ -103,7 +103,10 @@ def test_a_second_process_leaves_the_parts_of_a_new_run_alone(tmp_path: Path) ->
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None
         assert first.stdout.readline() == "started\n"
-        with pytest.raises(ValueError, match="parts: another process is writing"), module.resumable(parts, {}):
+        with (
+            pytest.raises(ValueError, match="parts: another process is writing"),
+            module.resumable(parts, {}),
+        ):
             pass
         output, _ = first.communicate("")
     assert json.loads(output) == {"run": 1}

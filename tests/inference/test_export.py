@@ -56,7 +56,7 @@ def test_recipe_gives_the_embeddings_of_twenty_faces(
     form: str, faces: Path, model: Path, tmp_path: Path
 ) -> None:
     """Whatever characters the path has."""
-    out = tmp_path / 'ex"por\'ted\\n'
+    out = tmp_path / "ex\"por'ted\\n"
     check_recipe(export(model, form, out), model, pixels_of(faces))
 
 

@@ -14,11 +14,12 @@ HABITS: dict[str, tuple[str | None, type, set[object]]] = {
     "--out": ("-o", Path, set()),
     "--weights": ("-w", Path, set()),
     "--device": (None, str, {"auto"}),
+    "--batch-size": (None, int, set()),
     "--json": (None, bool, {False}),
     "--detect": (None, bool, {False}),
 }
 """Short form, type, and (where there is only one) default of each option that several commands have."""
-HELP = {"--device": "cpu, cuda, or auto", "--json": "Print only the result, as one JSON object"}
+HELP = {"--device": "cpu, cuda, cuda:<number>, or auto", "--json": "Print only the result, as JSON"}
 FORMER = {("transfer", "regions", "--weights"): ["--model"]}
 """Further names of an option, which are kept for those who use them."""
 
