@@ -154,7 +154,7 @@ def read_labels(
     by = next((name for name in COLUMNS if name in table), None)
     if by is None or label not in table:
         raise ValueError(
-            f"{path}: its columns are {', '.join(map(str, table))}; --rule labels needs `image` (or `key`) and the "
+            f"{path}: its columns are {', '.join(map(str, table))}; the rule labels needs `image` (or `key`) and the "
             "labels: name their column with --label"
         )
     rows = rows_of(path, by, table[by].tolist(), names, keys, root)
