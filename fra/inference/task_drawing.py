@@ -41,7 +41,7 @@ def draw_predictions(
         values = row.to_numpy(dtype=float)
         match task:
             case "alignment":
-                draw_points(canvas, canvas.factor * values.reshape(-1, 2), line)
+                draw_points(canvas, canvas.factor * values.reshape(-1, 2), box)
             case "gaze":
                 draw_arrow(canvas, box, (values[0], values[1]), line)
             case "expression":
@@ -51,10 +51,11 @@ def draw_predictions(
     return np.asarray(canvas.image)
 
 
-def draw_points(canvas: Canvas, points_L2: NDArray[np.float64], line: int) -> None:
-    """Draw landmarks as filled circles."""
+def draw_points(canvas: Canvas, points_L2: NDArray[np.float64], box: Box) -> None:
+    """Draw landmarks as filled circles with a dark edge, which shows them on light skin, too."""
+    radius = max(2, round(max(box[2:]) / 120))
     for x, y in points_L2:
-        canvas.draw.ellipse((x - line, y - line, x + line, y + line), fill=CROPPED)
+        canvas.draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=CROPPED, outline="black")
 
 
 def draw_arrow(canvas: Canvas, box: Box, direction: tuple[float, float], line: int) -> None:
