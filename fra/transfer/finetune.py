@@ -223,6 +223,7 @@ def fit(
 
     Raises:
         ValueError: The settings ask for a rate per layer or gradient checkpointing, which the backbone does not have.
+        RuntimeError: Training diverged: no epoch has a finite validation loss, or the last weights are not finite.
     """
     loss_of = LANDMARK_LOSSES[config.landmark_loss] if objective.landmarks else objective.loss
     encoder.to(device)
@@ -264,6 +265,11 @@ def fit(
                 best, best_loss, best_epoch = copy.deepcopy(evaluated.state_dict()), val_loss, epoch + 1
         if val is None:
             best, best_epoch = evaluated.state_dict(), config.epochs
+        if best_epoch == 0 or not all(bool(value.isfinite().all()) for value in best.values()):
+            found = "no epoch has a finite validation loss" if best_epoch == 0 else "weights are not finite"
+            raise RuntimeError(
+                f"fine-tuning diverged: {found}; lower transfer.finetune.lr (here {config.lr:g})"
+            )
         model.load_state_dict(best)
     return Finetuned(encoder, model.eval(), objective, best_epoch)
 

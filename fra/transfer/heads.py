@@ -293,10 +293,16 @@ def unit(x_ND: Array) -> Array:
 def choose(
     head: Head, train: tuple[Array, Array], val: tuple[Array, Array], loss: Loss
 ) -> tuple[Predict, float]:
-    """Return the fit of lowest validation loss (the most regularised of equals) and its regularisation parameter."""
+    """Return the fit of lowest validation loss (the most regularised of equals) and its regularisation parameter.
+
+    Raises:
+        RuntimeError: No fit has a finite validation loss.
+    """
     fits = head.fit(*train, head.grid)
     losses = [loss(predict(val[0]), val[1]) for predict in fits]
-    best = int(np.argmin(losses))
+    if not np.isfinite(losses).any():
+        raise RuntimeError("no head has a finite validation loss: are the backbone's features finite?")
+    best = int(np.nanargmin(losses))
     return fits[best], head.grid[best]
 
 
@@ -309,8 +315,9 @@ def log_loss(p_NO: Array, y_NO: Array) -> float:
 
 
 def squared_loss(pred_NO: Array, y_NO: Array) -> float:
-    """Return the mean squared error over known truths."""
-    return float(np.nanmean((pred_NO - y_NO) ** 2))
+    """Return the mean squared error over known truths; NaN where a prediction of one is NaN."""
+    known = ~np.isnan(y_NO)
+    return float(np.mean((pred_NO[known] - y_NO[known]) ** 2))
 
 
 def powers(low: float, high: float, count: int) -> tuple[float, ...]:

@@ -193,6 +193,16 @@ def test_epoch_of_lowest_validation_loss_is_kept() -> None:
     assert (last(val.pixels).argmax(axis=1) == val.truth_NO.argmax(axis=1)).mean() > 0.9
 
 
+def test_divergence_is_an_error_instead_of_an_untrained_head() -> None:
+    """At a learning rate far too high no validation loss is finite; without validation images the weights are not."""
+    config = FinetuneConfig(epochs=2, warmup_epochs=0, batch_size=8, lr=1e30, **STILL)
+    for val, reason in ((bright_and_dark(8), "no epoch has a finite"), (None, "weights are not finite")):
+        with pytest.raises(RuntimeError, match=rf"diverged: {reason}.*lower transfer\.finetune\.lr"):
+            finetune.fit(
+                untrained(16), finetune.CLASSES, bright_and_dark(16), val, config, 0, torch.device("cpu")
+            )
+
+
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="batch_size"):
         FinetuneConfig(batch_size=1)

@@ -158,6 +158,21 @@ def test_the_inverse_penalty_of_lowest_validation_loss_is_chosen() -> None:
     assert heads.RIDGE.grid[0] < inverse_penalty < heads.RIDGE.grid[-1]
 
 
+def test_a_fit_without_a_finite_loss_is_never_chosen() -> None:
+    """A fit that predicts NaN for one known truth is worse than any other; if all do, there is no head."""
+
+    def fit_constants(x: np.ndarray, y: np.ndarray, grid: tuple[float, ...]) -> list[heads.Predict]:
+        return [lambda x, value=value: np.array([[value]] + [[1.0]] * (len(x) - 1)) for value in grid]
+
+    x, y = np.zeros((3, 1)), np.ones((3, 1))
+    head = heads.Head(fit_constants, (np.nan, 2.0, 1.5))
+    assert heads.choose(head, (x, y), (x, y), heads.squared_loss)[1] == 1.5
+    with pytest.raises(RuntimeError, match="no head has a finite validation loss"):
+        heads.choose(heads.Head(fit_constants, (np.nan,)), (x, y), (x, y), heads.squared_loss)
+    y[1] = np.nan  # an unknown truth is left out
+    assert heads.squared_loss(np.array([[3.0], [np.nan], [1.0]]), y) == 2.0
+
+
 def test_log_loss_is_scikit_learns_and_skips_unknowns() -> None:
     y = (RNG.random(100) < 0.3).astype(float)
     p = RNG.random(100)
