@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,15 @@ def results() -> dict[str, dict[str, Any]]:
 def report() -> None:
     """Write the report page, the region quality and the headline metrics."""
     from fra.region_quality.compare import measure_regions
+    from fra.region_quality.evaluate import NotMeasurable
+    from fra.report.elements import Missing
     from fra.report.page import write
     from fra.weights.files import read_weights
 
     tasks = params.read()["tasks"]
     labelled = tasks["alignment"]["dataset"]
     quarantined = Path(tasks["alignment"]["validation"]) / "quarantine.csv"
-    region_quality = None
+    region_quality: Mapping[str, Any] | Missing
     try:
         region_quality = measure_regions(
             paths.PRETRAIN / "model.safetensors",
@@ -54,7 +57,8 @@ def report() -> None:
             paths.shards(labelled),
             paths.REPORT / "regions.json",
         )
-    except ValueError as error:
+    except NotMeasurable as error:
+        region_quality = Missing(str(error))
         logger.info("region quality is not measured: %s", error)
     page = write(
         paths.REPORT / "index.html",

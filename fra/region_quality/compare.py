@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+from fra.files import write_json
 from fra.inference import encoder as inference
-from fra.region_quality import clusters, evaluate
-from fra.region_quality.evaluate import Heatmaps
+from fra.region_quality import clusters
+from fra.region_quality.evaluate import Heatmaps, NotMeasurable, evaluate, read_test_images
 from fra.weights import released
 
 RANDOM_NETWORKS = 3
@@ -40,20 +41,24 @@ def measure_regions(
         Metrics by row, as `fra.region_quality.evaluate.evaluate` returns them.
 
     Raises:
-        ValueError: No test image has 68 or 98 landmarks, or the model was trained without regions.
+        NotMeasurable: The model was trained without regions, no test image has 68 or 98 landmarks, or they show fewer
+            than two people.
+        ValueError: A file is damaged, or some test images have 68 landmarks and others 98.
     """
     encoder = inference.load(model)
     if encoder.neck is None:
-        raise ValueError(f"{model}: trained without regions, so it has no heatmaps to evaluate")
+        raise NotMeasurable(f"{model}: trained without regions, so it has no heatmaps to evaluate")
+    size, count = encoder.image_size, int(encoder.metadata["num_masks"])
+    test = read_test_images(manifest, quarantined, shards, size)
     untrained = [inference.load(model, seed) for seed in range(RANDOM_NETWORKS)]
     rows: dict[str, list[Heatmaps]] = {"pretrained": [encoder], "random": [*untrained]}
     start = encoder.metadata.get("provenance", {}).get("init", {}).get("source")
     if start in released.names() and (before := inference.load(Path(start))).neck is not None:
         rows["start"] = [before]
-    size, count = encoder.image_size, int(encoder.metadata["num_masks"])
-    if images := evaluate.read_images(manifest, quarantined, shards, size):
-        rows["colours"] = [clusters.fit_colours(images, size, count)]
-        rows["features"] = [clusters.fit_features(encoder, images, count)]
-        for path in others:
-            rows[f"features of {path}"] = [clusters.fit_features(inference.load(path), images, count)]
-    return evaluate.evaluate(rows, manifest, quarantined, shards, out)
+    rows["colours"] = [clusters.fit_colours(test.whole, size, count)]
+    rows["features"] = [clusters.fit_features(encoder, test.whole, count)]
+    for path in others:
+        rows[f"features of {path}"] = [clusters.fit_features(inference.load(path), test.whole, count)]
+    metrics = evaluate(rows, test)
+    write_json(metrics, out)
+    return metrics

@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from fra.data import images
-from fra.files import write_json
 from fra.transfer.metrics import Array
 from fra.transfer.splits import people, read_manifest
 
@@ -63,60 +62,8 @@ class Heatmaps(Protocol):
         """Return heatmaps (N, K, h, w), which sum to 1 over K."""
 
 
-def rows_with_landmarks(manifest: Path, quarantined: Set[str]) -> pd.DataFrame:
-    """Return the manifest's rows of usable test images with 68 or 98 landmarks; may be empty."""
-    frame = read_manifest(manifest, quarantined)
-    points = frame["landmarks"].map(lambda row: 0 if row is None else len(row) // 2)
-    return frame[points.isin(PARTS) & (frame["split"] == "test")].reset_index(drop=True)
-
-
-def read_images(manifest: Path, quarantined: Set[str], shards: Path, size: int) -> list[Pixels]:
-    """Return the images of `rows_with_landmarks`, resized to (size, size, 3) each."""
-    frame = rows_with_landmarks(manifest, quarantined)
-    return list(images.read(frame, shards, size)) if len(frame) else []
-
-
-def evaluate(
-    models: Mapping[str, Sequence[Heatmaps]],
-    manifest: Path,
-    quarantined: Set[str],
-    shards: Path,
-    out: Path,
-    seed: int = 0,
-) -> dict[str, Metrics]:
-    """Compute the region quality of models on the test images that have landmarks, and write it to a JSON file.
-
-    Args:
-        models: Models by row, such as "pretrained" and "random"; metrics are means over the models of a row. All
-            models have the same `image_size`.
-        manifest: Manifest of the labelled set.
-        quarantined: Keys of images that are left out.
-        shards: Folder with the shards of the labelled set.
-        out: The JSON file.
-        seed: Seed of the views and of the baseline `place`.
-
-    Returns:
-        Metrics by row, including the row "place": `nmi`, the normalised mutual information of masks and parts over all
-        pixels; `iou` of each part and `matched_iou`, their mean; `view_kappa` and `people_kappa` (see the functions of
-        these names). The best value of each is 1; chance level of `nmi` and both kappas is 0.
-
-    Raises:
-        ValueError: No test image has 68 or 98 landmarks.
-    """
-    frame = rows_with_landmarks(manifest, quarantined)
-    if not len(frame):
-        raise ValueError(
-            f"{manifest}: no test image has 68 or 98 landmarks, from which the facial parts are drawn"
-        )
-    size = next(iter(models.values()))[0].image_size
-    test = _read(frame, shards, size, seed)
-    masks = {name: [_masks(model, test) for model in row] for name, row in models.items()}
-    count = next(iter(masks.values()))[0].num_masks
-    cell_NHW = np.broadcast_to(position_cells(count, size, seed), test.part_NHW.shape)
-    masks["place"] = [Masks(cell_NHW, cell_NHW, count)]
-    metrics = {name: _mean([_metrics(test, found) for found in row]) for name, row in masks.items()}
-    write_json(metrics, out)
-    return metrics
+class NotMeasurable(ValueError):
+    """Region quality is not defined for a model or a labelled set; the message has the reason."""
 
 
 class TestImages(NamedTuple):
@@ -138,7 +85,35 @@ class Masks(NamedTuple):
     num_masks: int
 
 
-def _read(frame: pd.DataFrame, shards: Path, size: int, seed: int) -> TestImages:
+def read_test_images(
+    manifest: Path, quarantined: Set[str], shards: Path, size: int, seed: int = 0
+) -> TestImages:
+    """Read the test images with 68 or 98 landmarks.
+
+    Args:
+        manifest: Manifest of the labelled set.
+        quarantined: Keys of images that are left out.
+        shards: Folder with the shards of the labelled set.
+        size: Side in pixels to which images are resized.
+        seed: Seed of the views.
+
+    Raises:
+        NotMeasurable: No test image has 68 or 98 landmarks.
+        ValueError: Some test images have 68 landmarks and others 98, or the manifest is damaged.
+    """
+    frame = read_manifest(manifest, quarantined)
+    points = frame["landmarks"].map(lambda row: 0 if row is None else len(row) // 2)
+    usable = points.isin(PARTS) & (frame["split"] == "test")
+    if not usable.any():
+        raise NotMeasurable(
+            f"{manifest}: no test image has 68 or 98 landmarks, from which the facial parts are drawn"
+        )
+    if points[usable].nunique() > 1:
+        raise ValueError(f"{manifest}: some test images have 68 landmarks, others 98: leave out one kind")
+    return _prepare(frame[usable].reset_index(drop=True), shards, size, seed)
+
+
+def _prepare(frame: pd.DataFrame, shards: Path, size: int, seed: int) -> TestImages:
     whole = list(images.read(frame, shards, size))
     point_NL2 = np.stack(frame["landmarks"].to_list()).reshape(len(frame), -1, 2)
     point_NL2 = point_NL2 * (size / frame[["width", "height"]].to_numpy(dtype=float))[:, None]
@@ -151,6 +126,32 @@ def _read(frame: pd.DataFrame, shards: Path, size: int, seed: int) -> TestImages
         point_NL2=point_NL2,
         person_N=people(frame).to_numpy(dtype=str),
     )
+
+
+def evaluate(
+    models: Mapping[str, Sequence[Heatmaps]], test: TestImages, seed: int = 0
+) -> dict[str, Metrics]:
+    """Compute the region quality of models.
+
+    Args:
+        models: Models by row, such as "pretrained" and "random"; metrics are means over the models of a row. All
+            models have the `image_size` to which the images are resized.
+        test: The test images.
+        seed: Seed of the baseline `place`.
+
+    Returns:
+        Metrics by row, including the row "place": `nmi`, the normalised mutual information of masks and parts over all
+        pixels; `iou` of each part and `matched_iou`, their mean; `view_kappa` and `people_kappa` (see the functions of
+        these names). The best value of each is 1; chance level of `nmi` and both kappas is 0.
+
+    Raises:
+        NotMeasurable: The test images show fewer than two people.
+    """
+    masks = {name: [_masks(model, test) for model in row] for name, row in models.items()}
+    count, size = next(iter(masks.values()))[0].num_masks, test.part_NHW.shape[1]
+    cell_NHW = np.broadcast_to(position_cells(count, size, seed), test.part_NHW.shape)
+    masks["place"] = [Masks(cell_NHW, cell_NHW, count)]
+    return {name: _mean([_metrics(test, found) for found in row]) for name, row in masks.items()}
 
 
 def _masks(model: Heatmaps, test: TestImages) -> Masks:
@@ -271,7 +272,7 @@ def people_kappa(mask_NHW: Array, point_NL2: Array, person_N: NDArray[np.str_], 
     face. Landmarks outside the image are moved to its edge.
 
     Raises:
-        ValueError: There are fewer than two people.
+        NotMeasurable: There are fewer than two people.
     """
     size = mask_NHW.shape[1]
     x_NL, y_NL = np.clip(np.round(point_NL2).astype(int), 0, size - 1).transpose(2, 0, 1)
@@ -279,7 +280,7 @@ def people_kappa(mask_NHW: Array, point_NL2: Array, person_N: NDArray[np.str_], 
     share_NLK = np.eye(count)[mask_NL]
     names = np.unique(person_N)
     if len(names) < 2:
-        raise ValueError("consistency over people requires at least two test subjects with landmarks")
+        raise NotMeasurable("consistency over people requires at least two test subjects with landmarks")
     share_PLK = np.stack([share_NLK[person_N == name].mean(axis=0) for name in names])
     pairs = len(names) * (len(names) - 1)
     agree = ((share_PLK.sum(axis=0) ** 2 - (share_PLK**2).sum(axis=0)).sum(axis=-1) / pairs).mean()

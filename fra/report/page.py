@@ -47,7 +47,7 @@ def write(
     quarantined: Path,
     shards: Path,
     provenance: dict[str, Any],
-    region_quality: Mapping[str, Any] | None = None,
+    region_quality: Mapping[str, Any] | Missing,
 ) -> Path:
     """Write the report page of a run.
 
@@ -64,7 +64,7 @@ def write(
         shards: Folder with the shards of the labelled set.
         provenance: Inputs of the run, as scalars and nested mappings; `params.views` are the parameters of the views
             that the page draws, if recorded.
-        region_quality: Metrics by row, as `fra.region_quality.evaluate.evaluate` returns them; None if not measured.
+        region_quality: Metrics by row, as `fra.region_quality.evaluate.evaluate` returns them, or why there are none.
 
     Returns:
         The path `out`.
@@ -95,7 +95,7 @@ def write(
     return out
 
 
-def context(run: Run, out: Path, region_quality: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def context(run: Run, out: Path, region_quality: Mapping[str, Any] | Missing) -> dict[str, Any]:
     """Return the variables of the template, by section; a part that cannot be made is a `Missing`."""
     tables = [headline.table(task) for task in run.tasks]
     tasks = {task.name: task for task in run.tasks}
@@ -115,7 +115,9 @@ def context(run: Run, out: Path, region_quality: Mapping[str, Any] | None = None
         "training_facts": training_facts(run.metrics),
         "regions": attempt(lambda: regions(run)),
         "features": attempt(lambda: compared_faces(run)),
-        "region_quality": None if region_quality is None else region_table(region_quality),
+        "region_quality": (
+            region_quality if isinstance(region_quality, Missing) else region_table(region_quality)
+        ),
         "errors": per_task(tasks.get("alignment"), error_curve),
         "landmarks": per_task(tasks.get("alignment"), lambda task: landmarks(task, run)),
         "confusions": per_task(tasks.get("expression"), lambda task: confusions(task, run.manifest)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +102,7 @@ def test_people_kappa_is_high_for_equal_masks_and_zero_for_noise() -> None:
     assert abs(evaluate.people_kappa(noise, points, person, 6)) < 0.05
     private = masks + 6 * np.repeat(np.arange(4), 3)[:, None, None]  # each person has different masks
     assert evaluate.people_kappa(private, points, person, 24) < 0
-    with pytest.raises(ValueError, match="at least two test subjects"):
+    with pytest.raises(evaluate.NotMeasurable, match="at least two test subjects"):
         evaluate.people_kappa(masks, points, np.repeat(["a"], 12), 6)
 
 
@@ -157,22 +156,16 @@ def test_the_98_landmarks_of_wflw_draw_the_same_parts() -> None:
     assert min(evaluate.matched_iou(other[None], one[None]).values()) > 0.6
 
 
-def test_metrics_of_models_and_of_the_baseline_place_are_written(faces: Set, tmp_path: Path) -> None:
+def test_metrics_of_models_and_of_the_baseline_place(faces: Set) -> None:
     models = {"pretrained": [Quarters()], "random": [Noise(0), Noise(1)]}
-    metrics = evaluate.evaluate(models, faces.manifest, frozenset(), faces.shards, tmp_path / "regions.json")
+    test = evaluate.read_test_images(faces.manifest, frozenset(), faces.shards, Quarters.image_size)
+    metrics = evaluate.evaluate(models, test)
     assert set(metrics) == {"pretrained", "random", "place"}
     for found in metrics.values():
         assert set(found) == {"nmi", "matched_iou", "view_kappa", "people_kappa", "iou"}
-    assert json.loads((tmp_path / "regions.json").read_text()) == metrics
-    second = evaluate.evaluate(models, faces.manifest, frozenset(), faces.shards, tmp_path / "second.json")
-    assert second == metrics
+    assert evaluate.evaluate(models, test) == metrics
     assert abs(metrics["random"]["view_kappa"]) < 0.1 < metrics["pretrained"]["view_kappa"]
-    single = [
-        evaluate.evaluate(
-            {"one": [Noise(seed)]}, faces.manifest, frozenset(), faces.shards, tmp_path / "one.json"
-        )["one"]
-        for seed in (0, 1)
-    ]
+    single = [evaluate.evaluate({"one": [Noise(seed)]}, test)["one"] for seed in (0, 1)]
     assert metrics["random"]["iou"]["mouth"] == pytest.approx(
         np.mean([row["iou"]["mouth"] for row in single])
     )
@@ -190,26 +183,32 @@ def test_quarantined_images_are_left_out(faces: Set, tmp_path: Path) -> None:
     frame.to_parquet(mirrored)
     frame.drop(index=rows).to_parquet(removed)
 
-    def metrics(manifest: Path, quarantined: frozenset[str]) -> object:
-        models = {"pretrained": [Quarters()]}
-        return evaluate.evaluate(models, manifest, quarantined, faces.shards, tmp_path / "regions.json")
+    def read(manifest: Path, quarantined: frozenset[str]) -> evaluate.TestImages:
+        return evaluate.read_test_images(manifest, quarantined, faces.shards, Quarters.image_size)
+
+    def metrics(test: evaluate.TestImages) -> object:
+        return evaluate.evaluate({"pretrained": [Quarters()]}, test)
 
     keys = frozenset(frame.loc[rows, "key"])
-    assert metrics(mirrored, keys) == metrics(removed, frozenset())
-    assert metrics(mirrored, keys) != metrics(mirrored, frozenset())
-    images = evaluate.read_images(mirrored, keys, faces.shards, SIZE)
-    assert len(images) == (frame["split"] == "test").sum() - 2
+    without = read(mirrored, keys)
+    assert len(without.whole) == (frame["split"] == "test").sum() - 2
+    assert metrics(without) == metrics(read(removed, frozenset()))
+    assert metrics(without) != metrics(read(mirrored, frozenset()))
 
 
-def test_a_set_without_landmarks_is_one_error_with_its_reason(faces: Set, tmp_path: Path) -> None:
+def test_sets_without_landmarks_and_with_two_kinds_are_errors_with_their_reasons(
+    faces: Set, tmp_path: Path
+) -> None:
+    """Only the first is a reason to leave out the region quality."""
+    path = tmp_path / "manifest.parquet"
     frame = pd.read_parquet(faces.manifest)
+    row = frame.index[frame["split"] == "test"][0]
+    frame.at[row, "landmarks"] = np.zeros(2 * 98)
+    frame.to_parquet(path)
+    with pytest.raises(ValueError, match="some test images have 68 landmarks, others 98") as mixed:
+        evaluate.read_test_images(path, frozenset(), faces.shards, SIZE)
+    assert not isinstance(mixed.value, evaluate.NotMeasurable)
     frame["landmarks"] = None
-    frame.to_parquet(tmp_path / "manifest.parquet")
-    with pytest.raises(ValueError, match="no test image has 68 or 98 landmarks"):
-        evaluate.evaluate(
-            {"pretrained": [Quarters()]},
-            tmp_path / "manifest.parquet",
-            frozenset(),
-            faces.shards,
-            tmp_path / "r.json",
-        )
+    frame.to_parquet(path)
+    with pytest.raises(evaluate.NotMeasurable, match="no test image has 68 or 98 landmarks"):
+        evaluate.read_test_images(path, frozenset(), faces.shards, SIZE)

@@ -246,6 +246,7 @@ def write_run(folder: Path) -> dict[str, Any]:
     quarantined = folder / "quarantine.csv"
     verdict.write_quarantine(pd.DataFrame(columns=list(verdict.QUARANTINE_TYPES)), quarantined)
     tasks = ("expression", "attributes", "alignment", "verification")
+    quality = {"nmi": 0.25, "view_kappa": 0.5, "people_kappa": 0.625}
     return {
         "validation": folder / "validation",
         "pretrain": folder / "pretrain",
@@ -254,6 +255,7 @@ def write_run(folder: Path) -> dict[str, Any]:
         "quarantined": quarantined,
         "shards": shards,
         "provenance": json.loads(json.dumps(PROVENANCE)),
+        "region_quality": {"place": quality, "pretrained": quality},
     }
 
 

@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 
 from fra.report.artifacts import TaskResult
+from fra.report.elements import Missing
 from fra.report.page import write
 from fra.report.sections.tasks import group_tables, matching_label
 from fra.validation import verdict
 from fra.validation.verdict import ValidationFailed
+from pipelines import report as stage
 
 from .conftest import MARKUP_IN_NAME
 
@@ -123,11 +125,32 @@ def test_small_sets_are_labelled(outline: Outline) -> None:
 
 def test_adapted_weights_and_region_quality_are_named(run: dict[str, Any]) -> None:
     run["provenance"]["params"]["train"] = {"init": "demo"}
-    row = {"nmi": 0.25, "view_kappa": 0.5, "people_kappa": 0.625}
-    text = page_of(run | {"region_quality": {"place": row, "pretrained": row}}).text
+    text = page_of(run).text
     assert "Adapted: a backbone that started from demo and was trained further without labels." in text
     assert "Adapted compared with random weights: better on average in" in text
     assert "heatmaps of this run 0.250 0.500 0.625 fixed cells, the same on every face 0.250" in text
+
+
+def test_why_region_quality_is_not_measured_is_on_the_page(run: dict[str, Any]) -> None:
+    text = page_of(run | {"region_quality": Missing("no test image has landmarks")}).text
+    assert "facial parts is not measured: no test image has landmarks" in text
+    assert "heatmaps of this run" not in text
+
+
+def test_a_damaged_labelled_set_stops_the_stage(run: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no reason to leave out the region quality."""
+    root = run["validation"].parent
+    monkeypatch.chdir(root)
+    (root / "artifacts").symlink_to(root)
+    (root / "data/manifest").mkdir(parents=True)
+    (root / "data/shards").mkdir()
+    (root / "data/shards/toy").symlink_to(run["shards"])
+    (root / "params.yaml").write_text("tasks: {alignment: {dataset: toy, validation: .}}\n")
+    manifest = pd.read_parquet(run["manifest"])
+    manifest.loc[manifest["person"] == "p07", "person"] = "p00"
+    manifest.to_parquet(root / "data/manifest/toy.parquet")
+    with pytest.raises(ValueError, match="person 'p00' is in 2 splits"):
+        stage.report()
 
 
 def test_all_sections_have_their_content(outline: Outline) -> None:
