@@ -32,6 +32,7 @@ from pipelines.sections import (
     SECTIONS,
     ParamsError,
     check_lists,
+    check_task_sets,
     listing,
     resolve,
 )
@@ -179,7 +180,8 @@ def check_sections(overrides: list[str], path: Path, conf: Path) -> None:
 
     Raises:
         ParamsError: A value has the wrong type or is out of range, no stage reads it, the backbone does not take images
-            of data.image_size, train.init has another backbone, or a list of keys is missing.
+            of data.image_size, train.init has another backbone, a list of keys is missing, or validation does not
+            depend on the set of a task.
     """
     classes = {}
     for override in overrides:
@@ -199,6 +201,7 @@ def check_sections(overrides: list[str], path: Path, conf: Path) -> None:
     for name, dotted in classes.items():
         parse(name, resolve(dotted), subsection(name, values))
     check_names(values)
+    check_task_sets(values)
     check_lists(values["dataset"], values["benchmarks"])
     check_init(values["train"]["init"], values["model"]["backbone"])
     name, size = str(values["model"]["backbone"]), values["data"]["image_size"]

@@ -119,6 +119,26 @@ def check_lists(dataset: Mapping[str, Any], benchmarks: Mapping[str, Any]) -> No
                 )
 
 
+COMPARED = ("expression", "attributes", "alignment", "verification")
+"""Tasks on whose sets the stage `validate` depends in dvc.yaml, besides `ruler.name`: DVC has no lists in `deps`."""
+
+
+def check_task_sets(values: Mapping[str, Any]) -> None:
+    """Raises ParamsError where the stage `validate` does not depend on the set of a task.
+
+    It compares the images of pre-training with the test images of every task's set, which must exist by then.
+    """
+    tasks, further = values["tasks"], values["ruler"]["name"]
+    named = {values["dataset"]["name"], further, *(tasks[task]["dataset"] for task in COMPARED)}
+    for task, config in tasks.items():
+        if (name := config["dataset"]) not in named:
+            raise ParamsError(
+                f"tasks.{task}.dataset is {name}, with whose test images validation could not compare: in dvc.yaml it "
+                f"depends on {', '.join(sorted(named))} only. Add ruler.name={name}, for one further set "
+                f"(here ruler.name is {further})"
+            )
+
+
 def listing(name: str) -> Iterator[str]:
     """Yields a line per parameter of a section: its name, default, range and meaning.
 

@@ -14,6 +14,7 @@ from fra.validation.verdict import ValidationFailed, ValidationResult, exclusion
 from pipelines import params
 from pipelines.project import paths
 from pipelines.project.dataset import selected_dataset, validation_folder
+from pipelines.sections import check_task_sets
 from pipelines.stage import logger, main
 
 if TYPE_CHECKING:
@@ -45,12 +46,15 @@ def validate() -> None:
     """Validates the selected data set.
 
     Raises:
+        ParamsError: The stage does not depend on the set of a task, with whose test images it compares.
         ValidationFailed: The data set did not pass.
     """
     dataset, config = selected_dataset(), params.section("validate", ValidateConfig)
     out = validation_folder(dataset.name)
     values = params.read()
     trained = dataset.name == values["dataset"]["name"]
+    if trained:
+        check_task_sets(values)
     others = sorted({str(task["dataset"]) for task in values["tasks"].values()} - {dataset.name})
     training = (params.section("data", DataConfig), params.section("views", ViewsConfig))
     from fra.validation import terminal  # imports Great Expectations: not before the parameters are checked

@@ -10,9 +10,18 @@ import yaml
 from support.serving import commit
 from support.workspace import run
 
-from pipelines import params
+from pipelines import params, validate
 from pipelines.overrides import expand_home
-from pipelines.sections import FAMILIES, RENAMED, SECTIONS, ParamsError, defaults, listing, resolve
+from pipelines.sections import (
+    COMPARED,
+    FAMILIES,
+    RENAMED,
+    SECTIONS,
+    ParamsError,
+    defaults,
+    listing,
+    resolve,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,6 +90,28 @@ def test_a_set_that_two_stages_would_write_is_refused(
     with pytest.raises(ParamsError, match="whose files two stages would write: pre-train on another one"):
         params.choose(overrides, tmp_path / "params.yaml", conf)
     params.choose(["dataset=generated", "ruler=synthetic"], tmp_path / "params.yaml", conf)
+
+
+def test_a_set_that_validation_does_not_depend_on_is_refused(
+    conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its test images could be trained on: without the edge, validation may run before the set is there."""
+    deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["validate"]["deps"]
+    names = [f"tasks.{task}.dataset" for task in COMPARED]
+    assert {f"data/shards/${{{name}}}/index.json" for name in [*names, "ruler.name"]} <= set(deps)
+    path = tmp_path / "params.yaml"
+    gaze = ["+benchmarks.mine={name: mine, adapter: table, root: /data}", "+tasks.gaze.dataset=mine"]
+    gaze.append("+tasks.gaze.validation=artifacts/validation/mine")
+    with pytest.raises(ParamsError, match=r"^tasks\.gaze\.dataset is mine, .* Add ruler\.name=mine"):
+        params.choose(gaze, path, conf)
+    params.choose([*gaze, "ruler.name=mine"], path, conf)
+    chosen = yaml.safe_load(path.read_text())
+    chosen["ruler"]["name"] = "orl"  # as `dvc exp run -S` may write it, without the check above
+    path.write_text(yaml.safe_dump(chosen))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["validate"])
+    with pytest.raises(ParamsError, match=r"Add ruler\.name=mine"):
+        validate.validate()
 
 
 def test_what_cannot_be_kept_is_refused(conf: Path, tmp_path: Path) -> None:
