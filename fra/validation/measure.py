@@ -12,6 +12,7 @@ import json
 import tarfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -279,10 +280,11 @@ def hash_images(
     def work(shard: str) -> None:
         try:
             for key, content in images.members(shards / shard, set(places[shard])):
-                hashes[places[shard][key]] = image_stats.perceptual_hash(decode(content))
-                readable[places[shard][key]] = True
-        except (tarfile.TarError, EOFError, OSError, ImageError):
-            return  # reported when that data set is validated
+                with suppress(ImageError):
+                    hashes[places[shard][key]] = image_stats.perceptual_hash(decode(content))
+                    readable[places[shard][key]] = True
+        except (tarfile.TarError, EOFError, OSError):
+            return  # the rest of a damaged shard
 
     with opencv_in_one_thread(), ThreadPoolExecutor(worker_count(workers)) as pool:
         list(pool.map(work, places))

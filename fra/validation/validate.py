@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ from fra.validation.rules.rule import Rule, Table
 from fra.validation.rules.suite import suite
 from fra.validation.tables import NO_IMAGES, HeldOutImages
 from fra.validation.verdict import ValidationResult, quarantined_indices, write, write_quarantine
+
+logger = logging.getLogger(__name__)
 
 EXAMPLES = 5
 """The number of rows named in each reason and for each rule of `verdict.json`."""
@@ -123,7 +126,7 @@ def face_finder(config: ValidateConfig) -> FaceFinder | None:
 
 
 def held_out_images(other: DatasetFiles, workers: int) -> HeldOutImages:
-    """Returns the hashes of the test images of another data set.
+    """Returns the hashes of the test images of another data set; the number of unreadable ones is logged.
 
     Raises:
         ValueError: Its manifest cannot be read.
@@ -131,6 +134,11 @@ def held_out_images(other: DatasetFiles, workers: int) -> HeldOutImages:
     listed = manifest.read(other.manifest)
     rows = np.flatnonzero(((listed.table["split"] == "test") & listed.table["shard"].notna()).to_numpy(bool))
     hashes, readable = measure.hash_images(listed.table.iloc[rows], other.shards, workers)
+    if not readable.all():
+        logger.warning(
+            "%s: %s of %s test images cannot be read, so no image is compared with them: validate that set",
+            *(other.name, f"{np.sum(~readable):,}", f"{len(rows):,}"),
+        )
     table = listed.table.iloc[rows[readable]]
     names = [f"{other.name}/{source}" for source in table["source"]]
     return HeldOutImages(table["sha256"].to_numpy(dtype=object), hashes[readable], names)

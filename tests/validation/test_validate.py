@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from support import data_faults as faults
 from support.data_faults import CONFIG, Prepared, validated
 from support.workspace import ROOT, environment
 
-from fra.validation import manifest, verdict
+from fra.validation import manifest, validate, verdict
 from fra.validation.config import ValidateConfig
+from fra.validation.page import sheet
 from fra.validation.verdict import ValidationFailed, ValidationResult
 from pipelines import params
 from pipelines.validate import remedy
@@ -35,6 +37,22 @@ RULES = [
 def checked(clean: Prepared, clean_result: ValidationResult) -> Prepared:
     assert clean_result.success
     return clean
+
+
+def test_a_damaged_test_image_of_another_set_leaves_out_itself_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The images after it in the same shard are compared with the pre-training images, and shown in Data Docs."""
+    other = faults.other_set(tmp_path)
+    (shard,) = other.shards.glob("*.tar")
+    with tarfile.open(shard) as tar:
+        first = next(member for member in tar if not member.name.endswith(".json"))
+    content = bytearray(shard.read_bytes())
+    content[first.offset_data : first.offset_data + first.size] = bytes(first.size)
+    shard.write_bytes(content)
+    assert len(validate.held_out_images(other, workers=1).sources) == 2
+    assert "theirs: 1 of 3 test images cannot be read" in caplog.text
+    assert len(sheet.thumbnails(manifest.read(other.manifest).table, range(3), other.shards)) == 2
 
 
 def own(folder: Path, severity: str = "quarantine", column: str = "bytes") -> str:

@@ -76,9 +76,10 @@ def thumbnails(
         row_of = dict(zip(wanted["key"], wanted.index.tolist(), strict=True))
         try:
             for key, content in members(shards / str(shard), set(row_of)):
-                pixels = decode(content)
-                found[row_of[key]] = thumbnail(pixels, finder.find(pixels).corners if finder else ())
-        except (OSError, EOFError, tarfile.TarError, ImageError):
+                with suppress(ImageError):
+                    pixels = decode(content)
+                    found[row_of[key]] = thumbnail(pixels, finder.find(pixels).corners if finder else ())
+        except (OSError, EOFError, tarfile.TarError):
             continue
     return found
 
