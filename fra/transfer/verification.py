@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -128,21 +127,18 @@ def draw_pairs(
     generator = np.random.default_rng([seed, 3])
     _, person_N = np.unique(person_N, return_inverse=True)
     rows_of = [np.flatnonzero(person_N == p) for p in range(person_N.max() + 1)]
-    same = np.array([pair for rows in rows_of for pair in combinations(rows, 2)], dtype=np.intp).reshape(
-        -1, 2
-    )
-    copied = copies.are_copies(same[:, 0], same[:, 1])
-    same_person, same = len(same), same[~copied]
-    if copied.any():
+    same = np.concatenate([_pairs_without_copies(rows, copies) for rows in rows_of])
+    same_person = sum(len(rows) * (len(rows) - 1) // 2 for rows in rows_of)
+    if copied := same_person - len(same):
         logger.warning(
             "verification: %s of %s pairs of one person are copies of one image and are left out",
-            *(f"{int(copied.sum()):,}", f"{same_person:,}"),
+            *(f"{copied:,}", f"{same_person:,}"),
         )
     different = (len(person_N) * (len(person_N) - 1)) // 2 - same_person
     if not len(same) or not different:
         raise ValueError(
             f"verification needs people with several images and at least two people; "
-            f"here {len(rows_of)} people have {len(person_N)} images, and {int(copied.sum())} pairs are copies"
+            f"here {len(rows_of)} people have {len(person_N)} images, and {copied} pairs are copies"
         )
     count = min(limit, len(same), different)
     same = same[generator.choice(len(same), count, replace=False)]
@@ -160,6 +156,12 @@ def draw_pairs(
     count = len(others)
     pairs = np.concatenate([same[:count], np.array(list(others), dtype=np.intp)])
     return pairs[:, 0], pairs[:, 1], np.arange(2 * count) < count
+
+
+def _pairs_without_copies(rows: Index, copies: Copies) -> NDArray[np.intp]:
+    """Return all pairs (P, 2) of one person's rows that are not copies, in order."""
+    pairs_P2 = rows[np.stack(np.triu_indices(len(rows), 1), axis=1)]
+    return pairs_P2[~copies.are_copies(pairs_P2[:, 0], pairs_P2[:, 1])]
 
 
 def read_pairs(path: Path) -> pd.DataFrame:
