@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from fra.files import read_parquet
+from fra.transfer.config import PRETRAINED
 from fra.transfer.results import write
 
 
@@ -26,7 +27,8 @@ def aggregate(folders: Sequence[Path], out: Path) -> dict[str, dict[str, Any]]:
 
     Raises:
         FileNotFoundError: The first folder holds no predictions.
-        ValueError: There are fewer than two folders, or their tasks, test images, models, protocols or seeds differ.
+        ValueError: There are fewer than two folders, or their tasks, test images, models, protocols or seeds differ; or
+            two of them are of the same pre-training run, whose seeds would count twice.
     """
     if len(folders) < 2:
         raise ValueError("aggregation needs the artifacts/transfer of at least two pre-training runs")
@@ -52,12 +54,19 @@ def _join(task: str, folders: Sequence[Path]) -> pd.DataFrame:
                 )
         if parts and set(part["key"]) != set(parts[0]["key"]):
             raise ValueError(f"{path}: its test images differ from those of {folders[0]}")
+        for other, seen in zip(folders, parts, strict=False):
+            if _of_pretrained(part).equals(_of_pretrained(seen)):
+                raise ValueError(f"{path}: the same predictions as in {other}: give different pre-training runs")
         parts.append(part)
     seeds = parts[0]["seed"].max() + 1
     return pd.concat(
         [part.assign(seed=part["seed"] + seeds * number) for number, part in enumerate(parts)],
         ignore_index=True,
     )
+
+
+def _of_pretrained(predictions: pd.DataFrame) -> pd.DataFrame:
+    return predictions[predictions["model"] == PRETRAINED].reset_index(drop=True)
 
 
 def _listed(values: pd.Series) -> str:

@@ -57,6 +57,15 @@ def test_command_prints_a_line_per_model(one: Path, other: Path, tmp_path: Path)
     assert (tmp_path / "out/verification/curves/roc.csv").is_file()
 
 
+def test_one_run_given_twice_is_refused(one: Path, other: Path, tmp_path: Path) -> None:
+    """Its seeds would count as those of two pre-trainings; a copy of the folder is the same run."""
+    shutil.copytree(one, tmp_path / "copy")
+    for again in (one, one / ".", tmp_path / "copy"):
+        with pytest.raises(ValueError, match=r"the same predictions as in .*one.*: give different"):
+            aggregate([one, other, again], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_runs_that_were_evaluated_differently_are_refused(one: Path, other: Path, tmp_path: Path) -> None:
     path = other / "verification/predictions.parquet"
     found = pd.read_parquet(path)
