@@ -1,5 +1,8 @@
 """The terms of the FRA objective (arXiv 2403.02138, CVPR 2024), one pure function each.
 
+The paper's semantic consistency loss is `global_consistency` of whole faces and `region_consistency` of facial regions;
+its semantic relation loss is `semantic_relation`. `FRA.forward` weights and adds them.
+
 Shapes: B images, K masks, D projection channels, an H×W feature map, N = B·H·W pixels. Every function computes in
 float32 (float64 for float64 inputs), whatever the precision of its inputs, and does not change its inputs. With
 several ranks, Sinkhorn's sums over pixels and the mean assignment span all ranks.
@@ -80,6 +83,9 @@ def region_consistency(pred_BKD: Tensor, target_BKD: Tensor, decorrelation_weigh
         target_BKD: Region embeddings of the target network for the other view.
         decorrelation_weight: Weight of the decorrelation term.
 
+    Returns:
+        Scalar.
+
     Raises:
         ValueError: The shapes differ.
     """
@@ -105,7 +111,15 @@ def sinkhorn(probs_NK: Tensor, iterations: int = 3) -> Tensor:
     Args:
         probs_NK: Probabilities of masks for each pixel.
         iterations: Number of iterations; 0 returns a copy.
+
+    Returns:
+        Assignments (N, K); each row sums to 1.
+
+    Raises:
+        ValueError: The probabilities do not have two axes.
     """
+    if probs_NK.ndim != 2:
+        raise ValueError(f"sinkhorn: expected (pixels, masks), got shape {tuple(probs_NK.shape)}")
     assigned_NK = full_precision(probs_NK).clone()
     tiny = torch.finfo(assigned_NK.dtype).tiny
     for _ in range(iterations):
@@ -140,6 +154,9 @@ def semantic_relation(
         student_temp: Temperature of the student's softmax.
         teacher_temp: Temperature of the teacher's softmax.
         iterations: Number of Sinkhorn–Knopp iterations.
+
+    Returns:
+        Scalar, the mean over all pixels.
 
     Raises:
         ValueError: The shapes differ.

@@ -64,6 +64,11 @@ class MLP(nn.Module):
     """1×1 convolution → batch norm → ReLU → 1×1 convolution, both without bias: (..., C) → (..., D).
 
     A 1×1 convolution over pixels or masks is computed as a linear layer over rows.
+
+    Args:
+        in_dim: Number C of input channels.
+        hidden_dim: Width of the hidden layer.
+        out_dim: Number D of output channels.
     """
 
     def __init__(self, in_dim: int, hidden_dim: int, out_dim: int) -> None:
@@ -82,6 +87,13 @@ class MLP(nn.Module):
 
 class RegionNeck(nn.Module):
     """Pixel projection, mask embeddings, heatmaps and region embeddings of a feature map.
+
+    Args:
+        feature_dim: Number C of channels of the backbone.
+        num_masks: Number K of masks.
+        hidden_dim: Width of the hidden layer of both MLPs.
+        projection_dim: Number D of projection channels.
+        dropout: Dropout probability in the mask decoder.
 
     Attributes:
         masks_KD: Buffer with the prototypes, the running mean of the mask embeddings. In eval mode they replace the
@@ -117,7 +129,16 @@ class RegionNeck(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A backbone with global and region neck: images (B, 3, h, w) → `Embeddings`; `num_masks` 1 has no region neck."""
+    """A backbone with global and region neck: images (B, 3, h, w) → `Embeddings`.
+
+    Args:
+        backbone: Any module (B, 3, h, w) → (B, `feature_dim`, H, W).
+        feature_dim: Number C of channels of the backbone.
+        num_masks: Number K of masks; with 1 there is no region neck.
+        hidden_dim: Width of the hidden layer of all MLPs.
+        projection_dim: Number D of projection channels.
+        dropout: Dropout probability in the mask decoder.
+    """
 
     def __init__(
         self,
@@ -162,6 +183,9 @@ class FRA(nn.Module):
         dropout: Dropout probability in the mask decoder.
         query_std: Standard deviation of the initial queries of the mask decoder.
         objective: Weights and temperatures of the losses; region and relation weight both 0 is BYOL.
+
+    Raises:
+        ValueError: `num_masks` is less than 1, or `projection_dim` is not a multiple of the decoder's 8 heads.
     """
 
     def __init__(
@@ -177,6 +201,8 @@ class FRA(nn.Module):
         objective: ObjectiveConfig | None = None,
     ) -> None:
         super().__init__()
+        if num_masks < 1:
+            raise ValueError(f"num_masks must be at least 1 (BYOL), got {num_masks}")
         self.objective = objective or ObjectiveConfig()
         regional = num_masks > 1 and (self.objective.region_weight > 0 or self.objective.relation_weight > 0)
         self.online = Encoder(
@@ -208,7 +234,7 @@ class FRA(nn.Module):
             raise ValueError(
                 f"views differ in shape: {tuple(view1_B3HW.shape)} and {tuple(view2_B3HW.shape)}"
             )
-        target1, target2 = self.see_target(view1_B3HW), self.see_target(view2_B3HW)
+        target1, target2 = self.embed_target(view1_B3HW), self.embed_target(view2_B3HW)
         one, two = self(view1_B3HW, target1, target2), self(view2_B3HW, target2, target1)
         return {
             "total": one.total + two.total,
@@ -218,7 +244,7 @@ class FRA(nn.Module):
         }
 
     @torch.no_grad()
-    def see_target(self, view_B3HW: Tensor, regional: bool = True) -> Embeddings:
+    def embed_target(self, view_B3HW: Tensor, regional: bool = True) -> Embeddings:
         """Returns the target network's embeddings of a view, without gradient; see `Encoder.forward`."""
         embeddings: Embeddings = self.target(view_B3HW, regional)
         return embeddings
@@ -304,7 +330,11 @@ def _detach(seen: Embeddings) -> Embeddings:
 
 
 def build(model: ModelConfig, objective: ObjectiveConfig) -> FRA:
-    """Returns the networks of a configuration, with random weights from PyTorch's global generator."""
+    """Returns the networks of a configuration, with random weights from PyTorch's global generator.
+
+    Raises:
+        ValueError: There is no such backbone, or the projection's width does not fit the mask decoder.
+    """
     backbone = build_backbone(model.backbone)
     return FRA(
         backbone,

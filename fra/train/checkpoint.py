@@ -93,7 +93,7 @@ class Checkpoints:
         return None
 
     def remove(self) -> None:
-        """Deletes all files of a run in the folder, and the folder if it is empty then."""
+        """Deletes a run's checkpoints and history in the folder, and the folder if it is empty then."""
         for pattern in ("step-*", ".step-*", "diverged-step-*", "history.csv", "lock"):
             for path in self.folder.glob(pattern):
                 path.unlink()

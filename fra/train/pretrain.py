@@ -62,7 +62,8 @@ def pretrain(
         views: Makes two views of each batch.
         out: Folder of the results.
         checkpoints: Folder of this run alone; name it by the hash of parameters, code and data. A run that finds
-            checkpoints there resumes from them, on the CPU with bit-identical results. It is emptied on success.
+            checkpoints there resumes from them, on the CPU with bit-identical results. On success they are deleted;
+            TensorBoard's files stay.
         provenance: Stored in the metadata of the weights.
         observe: Called with each new row of the history, on rank 0.
         probe: Scores the backbone during training; the weights do not depend on it.

@@ -219,7 +219,7 @@ class TrainStep:
         for number, pair in enumerate(chunks, start=1):
             view1, view2 = (view.contiguous(memory_format=torch.channels_last) for view in pair)
             with self.autocast():
-                target1, target2 = (self.model.see_target(view, regional) for view in (view1, view2))
+                target1, target2 = (self.model.embed_target(view, regional) for view in (view1, view2))
             target += [target1, target2]
             for view, same, other, last in (
                 (view1, target1, target2, False),

@@ -160,3 +160,9 @@ def test_entropy_of_uniform_and_certain() -> None:
 def test_shapes_that_do_not_match_are_named(loss) -> None:
     with pytest.raises(ValueError, match="shapes do not match"):
         loss()
+
+
+def test_sinkhorn_of_a_map_is_refused() -> None:
+    """Its second axis is no axis of masks, over which rows are made to sum to 1."""
+    with pytest.raises(ValueError, match=r"expected \(pixels, masks\), got shape \(2, 3, 4, 4\)"):
+        losses.sinkhorn(torch.ones(2, 3, 4, 4))

@@ -41,7 +41,7 @@ def test_one_direction_at_a_time_gives_the_same_gradient_as_both() -> None:
     both, each = official.networks(torch.float64), official.networks(torch.float64)
     view1, view2 = official.views(torch.float64)
     both.losses(view1, view2)["total"].backward()
-    target1, target2 = each.see_target(view1), each.see_target(view2)
+    target1, target2 = each.embed_target(view1), each.embed_target(view2)
     each(view1, target1, target2).total.backward()
     each(view2, target2, target1).total.backward()
     for (name, p), (_, q) in zip(both.trained_parameters(), each.trained_parameters(), strict=True):
@@ -137,6 +137,11 @@ def test_views_of_different_shapes_are_refused() -> None:
 def test_impossible_configurations_are_refused(config) -> None:
     with pytest.raises(ValueError, match=r"ModelConfig|ObjectiveConfig"):
         config()
+
+
+def test_a_model_without_masks_is_not_silently_byol() -> None:
+    with pytest.raises(ValueError, match=r"num_masks must be at least 1 \(BYOL\), got 0"):
+        tiny(num_masks=0)
 
 
 def test_build_follows_its_configuration() -> None:

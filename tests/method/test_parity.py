@@ -91,7 +91,7 @@ def test_gradients(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_prototypes_follow_the_mask_embeddings_when_told(dtype: torch.dtype) -> None:
     model = official.networks(dtype)
-    targets = [model.see_target(view) for view in official.views(dtype)]
+    targets = [model.embed_target(view) for view in official.views(dtype)]
     online = [
         model(view, same, other).online.regions.masks_KD
         for view, same, other in zip(official.views(dtype), targets, targets[::-1], strict=True)

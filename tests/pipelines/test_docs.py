@@ -26,7 +26,7 @@ NOT_RUN = {
     "fra bench": "takes minutes; tests/bench",
     "fra import-weights": "needs another checkpoint; tests/weights makes them",
     "fra transfer baseline": "needs an experiment of that name; tests/pipelines",
-    "fra transfer pool": "needs several pre-trainings; tests/transfer/test_pool.py",
+    "fra transfer pool": "needs several pre-trainings; tests/transfer/test_aggregate.py",
     "fra transfer ruler": "takes minutes, and needs files of trainings; tests/test_ruler.py",
     "fra transfer forest seeds/": "needs a comparison of seeds; tests/test_ruler.py",
     "fra curate faces.arrow --rule balanced --count 10000": "needs as many faces; tests/gallery/test_curate.py",

@@ -80,7 +80,7 @@ def test_on_a_gpu_no_tensor_stays_on_the_cpu(model: FRA, optimizer: str) -> None
     train_step = TrainStep(on(GPU, model), GPU)
     chosen = OPTIMIZERS[optimizer](train_step.model)
     view1, view2 = views(GPU)
-    seen = [model.see_target(view) for view in (view1, view2)]
+    seen = [model.embed_target(view) for view in (view1, view2)]
     direction = model(view1, *seen)
     for _, weight in model.trained_parameters():
         weight.grad = torch.empty_like(weight)

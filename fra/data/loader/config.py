@@ -24,7 +24,7 @@ class DataConfig:
     image_size: Annotated[int, Ge(8)] = 224
     """Side of the views, in pixels."""
     workers: NonNegativeInt = 0
-    """Threads (ffcv) or processes (webdataset) that read; 0: one per core."""
+    """Threads that read and decode; 0: one per core."""
     batches_ahead: PositiveInt = 3
     """Batches that are prepared in advance."""
     shuffle_buffer: PositiveInt = 10_000
