@@ -24,7 +24,7 @@ from fra.train.checkpoint import Checkpoints
 from fra.train.config import TrainConfig
 from fra.train.init import InitReport, initialise
 from fra.train.interrupt import StopSignal
-from fra.train.monitoring.history import as_csv
+from fra.train.monitoring.history import SPEED, as_csv
 from fra.train.monitoring.measure import Measures
 from fra.train.monitoring.tensorboard import TensorBoardLogger
 from fra.train.prefetch import Loader
@@ -202,7 +202,7 @@ def _metrics(trainer: Trainer) -> dict[str, Any]:
         **{
             name: value
             for name, value in last.items()
-            if name not in ("lr", "target_momentum", "images_per_second")
+            if name not in ("lr", "target_momentum", SPEED)
         },
         "device": str(trainer.device),
         "precision": str(trainer.train_step.precision).removeprefix("torch."),

@@ -26,7 +26,7 @@ from fra.train.mask_init import init_masks_from_clusters
 from fra.train.memory import batch_size_advice, batches_in_memory, free_memory, is_out_of_memory
 from fra.train.monitoring.collapse import INDICATORS, CollapseMonitor, collapse_indicators
 from fra.train.monitoring.divergence import DivergedError, LossReader
-from fra.train.monitoring.history import as_csv
+from fra.train.monitoring.history import SPEED, as_csv
 from fra.train.monitoring.measure import Measures
 from fra.train.monitoring.progress import ProgressBar
 from fra.train.monitoring.representation import MEASURES
@@ -308,7 +308,7 @@ class Trainer:
             "lr": float(self.lr[self.state.step - 1]),
             "target_momentum": self._target_momentum(self.state.step - 1),
             **dict(zip((*LOSSES, *INDICATORS), self.collectives.mean([*losses, *indicators]), strict=True)),
-            "images_per_second": steps * self.config.batch_size / seconds,
+            SPEED: steps * self.config.batch_size / seconds,
             **self.state.scores,
         }
         self.state.history.append(row)

@@ -15,7 +15,7 @@ from fra.data.views.config import ViewsConfig
 from fra.data.views.views import Crops, Views
 from fra.method.config import ModelConfig, ObjectiveConfig
 from fra.train.config import TrainConfig
-from fra.train.monitoring.history import COLUMNS
+from fra.train.monitoring.history import COLUMNS, as_csv
 from fra.train.step import TrainStep
 from fra.weights.files import read_weights
 
@@ -61,6 +61,11 @@ def test_results_are_complete(whole: Path) -> None:
         parts = float(row["global"]) + float(row["region"]) + 0.1 * float(row["relation"])
         assert float(row["total"]) == pytest.approx(parts, rel=1e-5)
         assert 1 <= float(row["masks_used"]) <= 3
+
+
+def test_a_value_without_a_column_is_an_error() -> None:
+    with pytest.raises(ValueError, match="not in fieldnames: 'new'"):
+        as_csv([{"step": 1, "images_per_second": 2.0, "new": 3.0}])
 
 
 def test_written_model_can_be_loaded(whole: Path) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import torch
 from tqdm import tqdm
 
+from fra.train.monitoring.history import SPEED
+
 
 class ProgressBar:
     """One line with steps, time left and the latest metrics.
@@ -47,7 +49,7 @@ class ProgressBar:
     def show(self, row: Mapping[str, float]) -> None:
         """Shows the metrics of a new row of the history."""
         shown = {
-            "images/s": f"{row['images_per_second']:.0f}",
+            "images/s": f"{row[SPEED]:.0f}",
             **{name: f"{row[name]:.3f}" for name in ("total", "global", "region", "relation")},
             "std": f"{row['embedding_std']:.2f}",
             "masks": f"{row['masks_used']:.1f}",
