@@ -70,15 +70,15 @@ class Checkpoints:
         """Returns the complete checkpoints, oldest first."""
         return sorted(self.folder.glob("step-*.pt"))
 
-    def load(self, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-        """Returns the newest readable checkpoint, or None without one.
+    def load(self) -> dict[str, Any] | None:
+        """Returns the newest readable checkpoint, on the CPU, or None without one.
 
         An unreadable checkpoint is renamed to `*.damaged` with a warning. Only tensors and plain values are read:
         a file cannot execute code.
         """
         for path in reversed(self.paths()):
             try:
-                state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             except Exception as error:  # torch.load raises errors of many types for damaged files
                 damaged = path.with_suffix(".damaged")
                 path.replace(damaged)
@@ -102,17 +102,17 @@ class Checkpoints:
 
 
 def load_on_all_ranks(
-    checkpoints: Checkpoints, collectives: dist.CpuCollectives, device: torch.device | str = "cpu"
+    checkpoints: Checkpoints, collectives: dist.CpuCollectives
 ) -> dict[str, Any] | None:
     """Returns the newest readable checkpoint, the same on every rank, or None without one.
 
     Raises:
         RuntimeError: The ranks read different checkpoints, because their storage is not shared.
     """
-    state = checkpoints.load(device) if dist.rank() == 0 else None
+    state = checkpoints.load() if dist.rank() == 0 else None
     collectives.barrier()  # rank 0 has renamed damaged checkpoints by now
     if dist.rank() > 0:
-        state = checkpoints.load(device)
+        state = checkpoints.load()
     step = -1 if state is None else int(state["step"])
     if collectives.any(collectives.mean([step]) != [step]):
         raise RuntimeError(

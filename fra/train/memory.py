@@ -24,8 +24,8 @@ def free_memory(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    elif sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)
+    elif (libc := _glibc()) is not None:
+        libc.malloc_trim(0)
 
 
 def keep_freed_memory() -> None:
@@ -34,12 +34,17 @@ def keep_freed_memory() -> None:
     A step frees and allocates the same sizes again and again; getting every page back from the system took 15 % of
     the time of a small step. `free_memory` still returns all of it.
     """
-    if sys.platform != "linux":
-        return
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # not in musl
+    if (libc := _glibc()) is not None:
         libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the largest that glibc accepts
         libc.mallopt(M_TRIM_THRESHOLD, 512 * 2**20)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """Returns the C library where it is glibc: musl has neither malloc_trim nor mallopt."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)
+    return libc if hasattr(libc, "malloc_trim") and hasattr(libc, "mallopt") else None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -7,25 +7,16 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from fra import dist
+from fra.data.loader.protocol import Loader
 from fra.data.views.views import Crops, Views
 
 T = TypeVar("T")
-
-
-class Loader(Protocol):
-    """What training needs of a loader: equal arguments of `epoch` give equal batches."""
-
-    steps_per_epoch: int
-
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Crops]:
-        """Yields this rank's share of each batch of an epoch, from batch `start_step` on."""
-        ...
 
 
 class Batch(NamedTuple):

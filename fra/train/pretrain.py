@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from fra import dist
+from fra.data.loader.protocol import Loader
 from fra.data.views.views import Views
 from fra.files import write_text
 from fra.method.backbone import checkpoint_gradients
@@ -27,7 +28,6 @@ from fra.train.interrupt import StopSignal
 from fra.train.monitoring.history import SPEED, as_csv
 from fra.train.monitoring.measure import Measures
 from fra.train.monitoring.tensorboard import TensorBoardLogger
-from fra.train.prefetch import Loader
 from fra.train.probe import Probe
 from fra.train.trainer import Observer, Trainer
 from fra.weights.files import save_weights

@@ -14,6 +14,7 @@ import torch
 from torch.optim import Optimizer
 
 from fra import dist
+from fra.data.loader.protocol import Loader
 from fra.data.views.views import Views
 from fra.files import write_text
 from fra.method.backbone import Backbone
@@ -30,7 +31,7 @@ from fra.train.monitoring.history import SPEED, as_csv
 from fra.train.monitoring.measure import Measures
 from fra.train.monitoring.progress import ProgressBar
 from fra.train.monitoring.representation import MEASURES
-from fra.train.prefetch import Batch, Loader, StepTimer, check_batch_size, prefetch
+from fra.train.prefetch import Batch, StepTimer, check_batch_size, prefetch
 from fra.train.probe import Probe
 from fra.train.schedule import cap_warmup, target_momentum, warmup_cosine
 from fra.train.state import TrainState

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from support.toy_training import SIZE, run
 
 from fra.data.loader.build import build_loader
@@ -13,6 +14,7 @@ from fra.data.loader.config import DataConfig
 from fra.data.views.config import ViewsConfig
 from fra.data.views.views import Views
 from fra.method.config import ModelConfig
+from fra.train import memory
 from fra.train.config import ProbeConfig
 from fra.train.probe import load_probe
 
@@ -60,3 +62,10 @@ def test_two_thousand_steps_take_no_more_than_two_hundred(
     assert rss_late - rss < 4 * MIB
     assert threads_late <= threads
     assert files_late <= files
+
+
+def test_a_c_library_without_glibcs_functions_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As musl, in which neither exists: memory is freed as Python and PyTorch do it."""
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
+    memory.free_memory(torch.device("cpu"))
+    memory.keep_freed_memory()

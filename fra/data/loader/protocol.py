@@ -18,7 +18,7 @@ class Loader(Protocol):
     steps_per_epoch: int
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Crops]:
-        """The batches of an epoch from `start_step` on; equal arguments give equal batches."""
+        """Yields this rank's share of each batch of an epoch, from `start_step` on; equal arguments, equal batches."""
         ...
 
 
