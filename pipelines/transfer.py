@@ -53,7 +53,7 @@ def transfer() -> None:
             task, protocol, config, manifest, shards, paths.BACKBONE, quarantined, provenance=origin
         )
     else:
-        model = task_model.of_fit(task, fit, config, provenance=origin)
+        model = task_model.from_fit(task, fit, config, provenance=origin)
     task_model.save(model, out / "model.safetensors")
     metrics = ", ".join(f"{name} {metric['mean']:.3f}" for name, metric in summary["pretrained"].items())
     logger.info("%s: %s", task, metrics)

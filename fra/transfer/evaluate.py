@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,12 +102,35 @@ def evaluate(
         frame = read_manifest(manifest, quarantined)
     else:
         frame, pairs = read_pair_images(manifest, pairs, quarantined)
-    source = frozen.Source(shards, Path(config.cache), entry.aligned and config.align)
-    data = _Data(task, config, frame, pairs, source, choose_device(config.device, "transfer.device"))
+    data = _Data(task, config, frame, pairs, shards, choose_device(config.device, "transfer.device"))
     kept: list[Fit] = []
     predictions = pd.concat(_predictions(data, backbone, kept), ignore_index=True)
     predictions = predictions[[*RUN, *predictions.columns.drop(RUN)]]
     return Evaluation(write(task, predictions, out), kept[0] if kept else None)
+
+
+def first_fit(
+    task: str,
+    protocol: str,
+    config: TransferConfig,
+    frame: pd.DataFrame,
+    shards: Path,
+    encoder: PretrainedBackbone,
+) -> Fit:
+    """Return the fit of all labels with the first seed, as `evaluate` makes it.
+
+    Args:
+        task: Name of a task that fits a head.
+        protocol: One of `TransferConfig.protocols`.
+        config: The settings.
+        frame: Usable rows of the manifest.
+        shards: Folder of their shards.
+        encoder: The backbone.
+    """
+    one = replace(config, protocols=(protocol,), fractions=(1.0,))
+    data = _Data(task, one, frame, None, shards, choose_device(config.device, "transfer.device"))
+    ((_, _, fit),) = _fit_heads(data, encoder, data.split(0), 0)
+    return fit
 
 
 @dataclass(frozen=True)
@@ -118,7 +141,7 @@ class _Data:
     config: TransferConfig
     frame: pd.DataFrame
     pairs: pd.DataFrame | None
-    source: frozen.Source
+    shards: Path
     device: torch.device
 
     @property
@@ -128,10 +151,20 @@ class _Data:
     @cached_property
     def copies(self) -> Copies:
         """Which images are copies of each other."""
-        return Copies.of(self.frame, self.source.shards)
+        return Copies.of(self.frame, self.shards)
 
-    def features(self, encoder: PretrainedBackbone) -> Array:
-        return frozen.extract(encoder, self.frame, self.source, self.task.view, self.config.grid, self.device)
+    def split(self, seed: int) -> pd.DataFrame:
+        """The rows with the splits of a seed."""
+        redrawn = self.config.validation == "redrawn" and self.pairs is None
+        return redraw_validation(self.frame, seed) if redrawn else self.frame
+
+    def inputs(self, encoder: PretrainedBackbone, protocol: str) -> Array:
+        """What a protocol reads of each row: its pixels for fine-tuning, else frozen features."""
+        aligned = self.task.aligned and self.config.align
+        source = frozen.Source(self.shards, Path(self.config.cache), aligned)
+        if protocol == FINETUNE:
+            return frozen.pixels(encoder, self.frame, source)
+        return frozen.extract(encoder, self.frame, source, self.task.view, self.config.grid, self.device)
 
 
 def _predictions(data: _Data, backbone: Path, kept: list[Fit]) -> Iterator[pd.DataFrame]:
@@ -141,10 +174,9 @@ def _predictions(data: _Data, backbone: Path, kept: list[Fit]) -> Iterator[pd.Da
     """
     config, frame = data.config, data.frame
     others = [(name, Path(path), None) for name, path in config.baselines.items()]
-    redrawn = config.validation == "redrawn" and data.pairs is None
     wanted = (0, PRETRAINED, config.model_protocol if data.task.probe else COSINE, 1.0)
     for seed in range(config.seeds):
-        split = redraw_validation(frame, seed) if redrawn else frame
+        split = data.split(seed)
         for model, path, weights in ((PRETRAINED, backbone, None), (RANDOM, backbone, seed), *others):
             encoder = load(path, weights)
             fits = _fit_heads if data.task.probe else _compare_pairs
@@ -158,7 +190,7 @@ def _predictions(data: _Data, backbone: Path, kept: list[Fit]) -> Iterator[pd.Da
 def _compare_pairs(
     data: _Data, encoder: PretrainedBackbone, split: pd.DataFrame, seed: int
 ) -> Iterator[tuple[str, float, Fit]]:
-    x_ND = data.features(encoder)
+    x_ND = data.inputs(encoder, COSINE)
     predictions = (
         compare_drawn_pairs(split, x_ND, data.config.pairs, seed, data.copies)
         if data.pairs is None
@@ -174,12 +206,10 @@ def _fit_heads(
     config, entry = data.config, data.task.probe
     assert entry is not None
     truth = entry.truth(split, label_names(data.name, config))
+    rows_of = {fraction: choose_rows(split, truth, fraction, seed) for fraction in config.fractions}
     for protocol in config.protocols:
-        x_N: Array = (
-            frozen.pixels(encoder, split, data.source) if protocol == FINETUNE else data.features(encoder)
-        )
-        for fraction in config.fractions:
-            rows = choose_rows(split, truth, fraction, seed)
+        x_N = data.inputs(encoder, protocol)
+        for fraction, rows in rows_of.items():
             yield (
                 protocol,
                 fraction,

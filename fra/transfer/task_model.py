@@ -17,17 +17,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fra.dist import choose_device
 from fra.method.backbone import Backbone
 from fra.transfer import align
-from fra.transfer import features as frozen
 from fra.transfer.config import TransferConfig, kind_of
-from fra.transfer.evaluate import COSINE, FINETUNE, Fit, choose_rows, fit_head, label_names
-from fra.transfer.features import Source, pool
+from fra.transfer.evaluate import COSINE, FINETUNE, Fit, first_fit, label_names
+from fra.transfer.features import pool
 from fra.transfer.finetune import Finetuned
 from fra.transfer.heads import Array, LinearHead
 from fra.transfer.results import PEOPLE, unweighted
-from fra.transfer.splits import read_manifest, redraw_validation
+from fra.transfer.splits import read_manifest
 from fra.transfer.tasks.table import Probe, task_of
 from fra.weights import pretrained
 from fra.weights.files import save_weights
@@ -145,31 +143,15 @@ def fit(
     check_protocol(protocol)
     labels = label_names(task, config)
     frame = read_manifest(manifest, quarantined)
-    split = redraw_validation(frame, 0) if config.validation == "redrawn" else frame
-    truth = entry.truth(split, labels)
+    truth = entry.truth(frame, labels)
     column_names(task, list(truth.columns), labels, classes)  # wrong names are refused before the fit
-    rows = choose_rows(split, truth, 1.0, 0)
-    source = Source(shards, Path(config.cache), task_of(task).aligned and config.align)
-    encoder = pretrained.load(backbone)
-    x_N: Array = (
-        frozen.pixels(encoder, split, source)
-        if protocol == FINETUNE
-        else frozen.extract(
-            encoder,
-            split,
-            source,
-            task_of(task).view,
-            config.grid,
-            choose_device(config.device, "transfer.device"),
-        )
-    )
-    found = fit_head(encoder, entry, protocol, x_N, split, truth, rows, config, 0)
-    model = of_fit(task, found, config, classes, provenance)
+    found = first_fit(task, protocol, config, frame, shards, pretrained.load(backbone))
+    model = from_fit(task, found, config, classes, provenance)
     assert isinstance(model, TaskModel)
     return model, found.predictions
 
 
-def of_fit(
+def from_fit(
     task: str,
     fit: Fit,
     config: TransferConfig,
