@@ -51,7 +51,7 @@ def report() -> None:
     region_quality: Mapping[str, Any] | Missing
     try:
         region_quality = measure_regions(
-            paths.PRETRAIN / "model.safetensors",
+            paths.MODEL,
             paths.manifest(labelled),
             verdict.read_quarantined_keys(quarantined),
             paths.shards(labelled),
@@ -68,7 +68,7 @@ def report() -> None:
         manifest=paths.manifest(labelled),
         quarantined=quarantined,
         shards=paths.shards(labelled),
-        provenance=read_weights(paths.PRETRAIN / "model.safetensors")[1]["provenance"],
+        provenance=read_weights(paths.MODEL)[1]["provenance"],
         region_quality=region_quality,
     )
     write_json(results(), paths.RESULTS)

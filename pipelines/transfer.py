@@ -93,8 +93,12 @@ def provenance(task: str, labelled: TaskConfig, weights: Path) -> dict[str, Any]
     return record.provenance(settings, inputs)
 
 
-def fit_task(task: str, protocol: str, weights: Path, classes: Sequence[str] = ()) -> TaskModel:
+def fit_task(
+    task: str, protocol: str, weights: Path, classes: Sequence[str] = (), device: str = "auto"
+) -> TaskModel:
     """Fit a task model on the labelled set of params.yaml, with its provenance.
+
+    `device` replaces transfer.device, unless it is "auto".
 
     Raises:
         FileNotFoundError: A file is missing.
@@ -115,6 +119,8 @@ def fit_task(task: str, protocol: str, weights: Path, classes: Sequence[str] = (
         )
     labelled = params.section(f"tasks.{task}", TaskConfig)
     config = settings_of(labelled)
+    if device != "auto":
+        config = replace(config, device=device)
     manifest, shards, quarantined = validated_files(labelled)
     origin = provenance(task, labelled, weights)
     model, _ = task_model.fit(task, protocol, config, manifest, shards, weights, quarantined, classes, origin)

@@ -15,11 +15,14 @@ from scipy import stats
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from support.workspace import ROOT
+from typer.testing import CliRunner
 
 from fra.ruler import cross, finetune, fit, forest, results
 from fra.ruler.faces import OPEN_MOUTH, Faces
 from fra.transfer import align, metrics
+from fra.weights import released
 from pipelines.cli import ruler_tables
+from pipelines.cli.main import app
 
 DEVICE = torch.device("cpu")
 
@@ -174,17 +177,27 @@ def test_wrong_weights_are_refused(weights: list[str], message: str) -> None:
         fit.load_all(weights)
 
 
+def test_one_file_is_no_second_seed(tmp_path: Path) -> None:
+    """Under another path its content is the same, and the interval over seeds would have no width."""
+    path = tmp_path / "again.safetensors"
+    path.symlink_to(released.find("demo").resolve())
+    with pytest.raises(ValueError, match="the same weights as another seed of fra"):
+        fit.load_all(["fra=demo", f"fra={path}"])
+    assert len(fit.load_all(["fra=demo", f"copy={path}"])) == 2
+
+
 @pytest.mark.parametrize(
-    ("part", "labels", "message"), [("train", "100", "val or test"), ("val", "1,x", "from 10 up")]
+    ("options", "message"),
+    [
+        (["--labels", "1,x"], "from 10 up"),
+        (["--part", "train"], "'train' is not one of 'val', 'test'"),
+        (["--finetune", "--no-standardise"], "leave out --finetune"),
+    ],
 )
-def test_wrong_settings_are_refused(part: str, labels: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        fit.setting(part, labels, 1, 8, standardise=True, finetune=False)
-
-
-def test_settings_of_frozen_features_are_refused_with_fine_tuning() -> None:
-    with pytest.raises(ValueError, match="leave out --finetune"):
-        fit.setting("val", "100", 1, 8, standardise=False, finetune=True)
+def test_wrong_options_are_refused(options: list[str], message: str) -> None:
+    done = CliRunner().invoke(app, ["transfer", "ruler", "demo", *options], env={"COLUMNS": "200"})
+    assert done.exit_code
+    assert message in f"{done.output}{done.exception}"
 
 
 def test_photographs_are_framed_like_the_synthetic_faces(

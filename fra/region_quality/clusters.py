@@ -32,7 +32,14 @@ class Backbone(Protocol):
 
 @dataclass(frozen=True)
 class Clusters:
-    """Masks from K clusters of local vectors: `vectors(images)` is (N, C, h, w), `variance` that within a cluster."""
+    """Masks from K clusters of local vectors, on the CPU.
+
+    Attributes:
+        image_size: Side of the input images in pixels.
+        vectors: Images → vectors (N, C, h, w).
+        centre_KC: Centres of the clusters.
+        variance: Variance within a cluster.
+    """
 
     image_size: int
     vectors: Callable[[list[Pixels]], Tensor]
@@ -61,10 +68,10 @@ def fit_colours(images: list[Pixels], image_size: int, count: int, seed: int = 0
 
 def fit_features(model: Backbone, images: list[Pixels], count: int, seed: int = 0) -> Clusters:
     """Fit `count` clusters to a backbone's feature vectors, with their mean subtracted and scaled to length 1."""
-    mean_C11 = model.feature_maps(images).mean(dim=(0, 2, 3))[:, None, None]
+    mean_C11 = model.feature_maps(images).cpu().mean(dim=(0, 2, 3))[:, None, None]
 
     def vectors(images: list[Pixels]) -> Tensor:
-        return functional.normalize(model.feature_maps(images) - mean_C11, dim=1)
+        return functional.normalize(model.feature_maps(images).cpu() - mean_C11, dim=1)
 
     return _fit(vectors, images, model.image_size, count, seed)
 

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from fra.data import images
+from fra.files import sha256
 from fra.ruler.faces import OPEN_MOUTH, Faces
 from fra.transfer import metrics
 from fra.transfer.config import RANDOM
 from fra.transfer.features import pool
 from fra.transfer.heads import powers
 from fra.transfer.metrics import Array
+from fra.weights import released
 from fra.weights.pretrained import PretrainedBackbone, load
 
 Part = Literal["val", "test"]
@@ -38,7 +40,7 @@ class Setting(NamedTuple):
         labels: Numbers of labelled training faces.
         draws: Random choices of these faces that are averaged, where they are not all.
         grid: Largest side of a feature map; a larger map is averaged in cells.
-        standardise: Whether each feature is divided by its standard deviation.
+        standardise: Whether each feature is divided by its standard deviation; fine-tuning always does so.
         finetune: Whether the backbone is trained as well, see `fra.ruler.finetune`.
     """
 
@@ -48,25 +50,6 @@ class Setting(NamedTuple):
     grid: int = 8
     standardise: bool = True
     finetune: bool = False
-
-
-def setting(part: str, labels: str, draws: int, grid: int, standardise: bool, finetune: bool) -> Setting:
-    """Return the setting that a command line gives; `labels` are numbers separated by commas.
-
-    Raises:
-        ValueError: There is no such part, the labels are not numbers of at least 10, or fine-tuning is asked for
-            without standardised features, which it always has.
-    """
-    if finetune and not standardise:
-        raise ValueError("--no-standardise is for frozen features: leave out --finetune or --no-standardise")
-    if part not in ("val", "test"):
-        raise ValueError(f"--part is {part!r}: choose val or test")
-    words = labels.split(",")
-    if not all(word.strip().isdecimal() and int(word) >= 10 for word in words):
-        raise ValueError(f"--labels is {labels!r}: give numbers of faces from 10 up, such as 100,400")
-    return Setting(
-        "val" if part == "val" else "test", tuple(map(int, words)), draws, grid, standardise, finetune
-    )
 
 
 class Entry(NamedTuple):
@@ -84,11 +67,13 @@ def load_all(weights: Sequence[str]) -> list[Entry]:
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: A file is damaged, weights are named twice, or the first are random.
+        ValueError: A file is damaged, weights are named twice, the first are random, or two seeds of one name are the
+            same file, so that an interval over them would be too narrow.
     """
     if repeated := [name for number, name in enumerate(weights) if name in weights[:number]]:
         raise ValueError(f"{repeated[0]}: named twice")
     found: list[Entry] = []
+    read: set[tuple[str, str]] = set()
     files = [word.rpartition("=")[2] for word in weights]
     for word, file in zip(weights, files, strict=True):
         model = word.partition("=")[0] or file
@@ -100,6 +85,10 @@ def load_all(weights: Sequence[str]) -> list[Entry]:
         kind, _, number = file.partition(":")
         if kind != RANDOM:
             found.append(Entry(model, seed, load(file)))
+            content = (model, sha256(released.find(file)))
+            if content in read:
+                raise ValueError(f"{word}: the same weights as another seed of {model}: give different pre-trainings")
+            read.add(content)
         elif not number.isdecimal() or file == files[0]:
             raise ValueError(
                 f"{word}: random weights are random:<seed>, after the weights whose architecture they take"

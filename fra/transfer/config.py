@@ -27,6 +27,8 @@ TASKS = (
 )
 """Names of the tasks (`fra.transfer.tasks.table.TASKS` defines them)."""
 LandmarkLoss = Literal["wing", "star"]
+HeadProtocol = Literal["linear", "finetune"]
+"""A protocol whose result is a head that can be stored."""
 Fractions = Annotated[tuple[PositiveShare, ...], MinLen(1)]
 
 
@@ -93,7 +95,7 @@ class TransferConfig:
     """Number of fits, with the seeds 0, 1 and so on."""
     protocols: Annotated[tuple[Literal["linear", "knn", "finetune"], ...], MinLen(1)] = ("linear",)
     """A linear model or nearest neighbours on frozen features, or fine-tuning. Verification compares features."""
-    model_protocol: Literal["linear", "finetune"] = "linear"
+    model_protocol: HeadProtocol = "linear"
     """Protocol of the task model that each task writes; with one that is not in `protocols`, one more fit."""
     fractions: Fractions = (1.0,)
     """Shares of the labelled training subjects that are used."""

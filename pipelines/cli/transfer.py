@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from fra.transfer.config import HeadProtocol
 from pipelines.cli.options import Device, Weights
 from pipelines.project import paths
 
@@ -49,7 +50,7 @@ def fit(
     task: Annotated[str, typer.Argument(help="The task, as in `tasks` of params.yaml")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .safetensors file to write")],
     protocol: Annotated[
-        str, typer.Option(help="linear: a head on frozen features; finetune: the backbone, too")
+        HeadProtocol, typer.Option(help="linear: a head on frozen features; finetune: the backbone, too")
     ] = "linear",
     weights: Weights = paths.BACKBONE,
     classes: Annotated[
@@ -58,18 +59,19 @@ def fit(
             help="Names of the classes of expression, in the order of their values: neutral,smiling"
         ),
     ] = "",
+    device: Device = "auto",
 ) -> None:
     """Fit a task on its labelled set and write a task model, with which `fra predict` answers on other pictures.
 
     Validation persons choose the regularisation or the epoch. The metrics on the test persons are printed and stored in
-    the file.
+    the file. Where --device is auto, transfer.device of params.yaml decides.
     """
     from fra.files import check_output
     from fra.transfer import task_model
     from pipelines.transfer import fit_task
 
     check_output(out, (".safetensors",))
-    model = fit_task(task, protocol, weights, [name for name in classes.split(",") if name])
+    model = fit_task(task, protocol, weights, [name for name in classes.split(",") if name], device)
     task_model.save(model, out)
     for name, value in model.metadata["metrics"].items():
         if "/" not in name:
@@ -82,7 +84,7 @@ def recompute(
     task: Annotated[
         str | None, typer.Argument(help="One task; all that were evaluated where none is named")
     ] = None,
-    folder: Annotated[Path, typer.Option(help="Where the tasks' folders are")] = Path("artifacts/transfer"),
+    folder: Annotated[Path, typer.Option(help="Where the tasks' folders are")] = paths.TRANSFER,
 ) -> None:
     """Compute all stored metrics again from the stored predictions; exit with code 1 if any differs."""
     from fra.transfer.recompute import differences
@@ -122,14 +124,16 @@ def aggregate_runs(
 def regions(
     weights: Annotated[
         Path, typer.Option("--weights", "-w", "--model", help="The model, with its region branch")
-    ] = Path("artifacts/pretrain/model.safetensors"),
+    ] = paths.MODEL,
     dataset: Annotated[str, typer.Option(help="A data set with 68 or 98 landmarks, by name")] = "orl",
     compare_with: Annotated[
         list[Path] | None, typer.Option(help="Further weights, whose features are clustered as baselines")
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The metrics (JSON)")] = Path("regions.json"),
+    device: Device = "auto",
 ) -> None:
     """Measure how well heatmaps agree with facial parts, compared with clusters, untrained networks and position."""
+    from fra.dist import choose_device
     from fra.region_quality.compare import measure_regions
     from fra.validation import verdict
     from pipelines.project.dataset import validation_folder
@@ -141,6 +145,7 @@ def regions(
         paths.shards(dataset),
         out,
         compare_with or [],
+        choose_device(device),
     ).items():
         print(
             f"{row}: " + ", ".join(f"{name} {value:.3f}" for name, value in metrics.items() if name != "iou")
@@ -158,7 +163,8 @@ def ruler(
         ),
     ],
     part: Annotated[
-        str, typer.Option(help="val: choose by it as often as you like; test: for what is reported")
+        Literal["val", "test"],
+        typer.Option(help="val: choose by it as often as you like; test: for what is reported"),
     ] = "val",
     labels: Annotated[str, typer.Option(help="Numbers of labelled faces")] = "100,400,1600,4000",
     draws: Annotated[int, typer.Option(help="Random choices of the labelled faces, averaged", min=1)] = 3,
@@ -197,7 +203,9 @@ def ruler(
 
     if finetune and photographs:
         raise ValueError("--photographs fits heads on frozen features: run it without --finetune")
-    setting = fit.setting(part, labels, draws, grid, standardise, finetune)
+    if finetune and not standardise:
+        raise ValueError("--no-standardise is for frozen features: leave out --finetune or --no-standardise")
+    setting = fit.Setting(part, _numbers(labels), draws, grid, standardise, finetune)
     entries = fit.load_all(weights)
     labelled = faces.read_faces(paths.WORK / "raw" / "synthetic")
     predictions, table, measured = results.run(entries, labelled, setting, choose_device(device))
@@ -248,3 +256,11 @@ def forest(
     rows = forest.relative(forest.read(results, where or []), difference)
     write_text(forest.draw(rows, {name: metric.label for name, metric in METRICS.items()}, title), out)
     print(out)
+
+
+def _numbers(labels: str) -> tuple[int, ...]:
+    """Returns the numbers of labelled faces of --labels, which are separated by commas."""
+    words = labels.split(",")
+    if not all(word.strip().isdecimal() and int(word) >= 10 for word in words):
+        raise ValueError(f"--labels is {labels!r}: give numbers of faces from 10 up, such as 100,400")
+    return tuple(map(int, words))

@@ -17,6 +17,8 @@ PRETRAIN = Path("artifacts/pretrain")
 TRANSFER = Path("artifacts/transfer")
 REPORT = Path("artifacts/report")
 BACKBONE = PRETRAIN / "backbone.safetensors"
+MODEL = PRETRAIN / "model.safetensors"
+"""The backbone with its region branch."""
 STATEMENT = Path("artifacts/attestation/backbone.intoto.json")
 """The in-toto statement about the backbone that `fra lineage attest` writes."""
 RESULTS = Path("artifacts/results.json")
