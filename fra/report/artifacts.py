@@ -11,14 +11,13 @@ from typing import Any
 import pandas as pd
 
 from fra.files import read_csv, read_parquet
+from fra.transfer.config import MINUS
 from fra.transfer.results import TYPES
 from fra.validation import verdict
 from fra.validation.verdict import ValidationResult
 
 SUMMARY_KEYS = {"test"}
 """Keys of a task's metrics.json that do not name a model."""
-MINUS = " - "
-"""Separator of the two model names in the key of a difference, as in "pretrained - random"."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fra.report.artifacts import MINUS, TaskResult
-from fra.transfer.config import kind_of
+from fra.report.artifacts import TaskResult
+from fra.transfer.config import MINUS, kind_of
 from fra.transfer.tasks.table import TASKS, task_of
 
 MODELS = {"random": "Random weights", "released": "Released weights"}

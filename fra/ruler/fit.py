@@ -15,7 +15,7 @@ from fra.data import images
 from fra.files import sha256
 from fra.ruler.faces import OPEN_MOUTH, Faces
 from fra.transfer import metrics
-from fra.transfer.config import RANDOM
+from fra.transfer.config import MINUS, RANDOM
 from fra.transfer.features import pool
 from fra.transfer.heads import powers
 from fra.transfer.metrics import Array
@@ -23,9 +23,6 @@ from fra.weights import released
 from fra.weights.pretrained import PretrainedBackbone, load
 
 Part = Literal["val", "test"]
-
-MINUS = " - "
-"""Separator of the two names of a difference."""
 
 LABELS = (100, 400, 1600, 4000)
 GRID = powers(-1, 3, 9)

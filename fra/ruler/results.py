@@ -17,9 +17,10 @@ from fra.data.views.views import Views
 from fra.ruler import finetune, fit
 from fra.ruler.cross import PHOTOGRAPHS
 from fra.ruler.faces import OPEN_MOUTH, Faces
-from fra.ruler.fit import MINUS, Entry, Setting
+from fra.ruler.fit import Entry, Setting
 from fra.train.monitoring.measure import Measures
 from fra.transfer import metrics
+from fra.transfer.config import MINUS
 from fra.transfer.metrics import Array
 from fra.weights.pretrained import PretrainedBackbone
 

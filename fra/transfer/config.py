@@ -13,6 +13,8 @@ from fra.config import CHECKED, PositiveShare, Share
 
 PRETRAINED, RANDOM = "pretrained", "random"
 """Names, in results, of the pre-trained backbone and of its architecture with random weights."""
+MINUS = " - "
+"""Separator, in results, of the two models of a difference, as in "pretrained - random"."""
 RELEASED = "released"
 """Name that the recipes give to the released weights among their baselines."""
 TASKS = (
@@ -44,7 +46,7 @@ def _task(name: str) -> str:
 
 
 def _baseline(name: str) -> str:
-    if name in (PRETRAINED, RANDOM, "test") or " - " in name:
+    if name in (PRETRAINED, RANDOM, "test") or MINUS in name:
         raise ValueError(f"{name!r} is a name that results use: give another one")
     return name
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fra.files import write_parquet, write_text
-from fra.transfer.config import RELEASED
+from fra.transfer.config import MINUS, RELEASED
 from fra.transfer.metrics import Array
 from fra.transfer.tasks.prediction_metrics import Metrics
 from fra.transfer.tasks.table import Task, task_of
@@ -132,7 +132,7 @@ def compare(task: Task, predictions: pd.DataFrame, resamples: Resamples) -> Iter
             {name: mine[name] - theirs[name] for name in mine if name in theirs}
             for mine, theirs in zip(means[first], means[other], strict=True)
         )
-        yield from _rows({"seed": None, "model": f"{first} - {other}"}, value, draws)
+        yield from _rows({"seed": None, "model": f"{first}{MINUS}{other}"}, value, draws)
 
 
 def group_rows(predictions: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -282,7 +282,7 @@ def few_labels(metric: str, results: pd.DataFrame) -> pd.DataFrame:
         (results["metric"] == metric)
         & results["seed"].isna()
         & (results["group"] == "")
-        & ~results["model"].str.contains(" - ")
+        & ~results["model"].str.contains(MINUS, regex=False)
     ]
     table = rows.pivot(index="fraction", columns="model", values="value")[list(rows["model"].unique())]
     return table.reset_index().rename_axis(columns=None)

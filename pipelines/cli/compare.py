@@ -16,9 +16,8 @@ from markupsafe import Markup
 
 from fra.files import read_csv, write_text
 from fra.report import charts
-from fra.report.artifacts import MINUS
 from fra.report.headline import metric_of
-from fra.transfer.config import PRETRAINED, RANDOM
+from fra.transfer.config import MINUS, PRETRAINED, RANDOM
 from fra.transfer.tasks.table import task_of
 from pipelines.project import paths
 from pipelines.repo import experiments

@@ -8,7 +8,7 @@ import pandas as pd
 from rich.table import Table
 
 from fra.report.headline import Metric
-from fra.ruler.fit import MINUS
+from fra.transfer.config import MINUS
 
 MODELS = 8
 """Least number of models of which correlations are computed: over fewer, their intervals say nothing."""

@@ -17,10 +17,10 @@ from rich.table import Table
 
 from fra.files import read_parquet
 from fra.report import headline
-from fra.report.artifacts import MINUS, TaskResult, trained_label
+from fra.report.artifacts import TaskResult, trained_label
 from fra.report.headline import metric_of
 from fra.report.sections.data import set_size
-from fra.transfer.config import PRETRAINED, kind_of
+from fra.transfer.config import MINUS, PRETRAINED, kind_of
 from fra.transfer.tasks.table import task_of
 from fra.validation import verdict
 from pipelines import params

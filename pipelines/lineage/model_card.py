@@ -11,9 +11,9 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from fra.files import sha256, write_text
 from fra.report import artifacts, headline
-from fra.report.artifacts import MINUS, TaskResult
+from fra.report.artifacts import TaskResult
 from fra.report.sections.data import small_set
-from fra.transfer.config import kind_of
+from fra.transfer.config import MINUS, kind_of
 from fra.validation import verdict as validation
 from fra.wording import counted
 from pipelines.lineage import show
