@@ -204,14 +204,13 @@ def check_sections(overrides: list[str], path: Path, conf: Path) -> None:
     check_task_sets(values)
     check_lists(values["dataset"], values["benchmarks"])
     check_init(values["train"]["init"], values["model"]["backbone"])
-    name, size = str(values["model"]["backbone"]), values["data"]["image_size"]
+    name, train = str(values["model"]["backbone"]), values["train"]
     if name.startswith("timm:"):  # many of timm's models take images of one size only
-        build, check_image_size, device, layer_scales, checkpoint_gradients = map(resolve, BACKBONE_CHECK)
+        check_backbone = resolve(BACKBONE_CHECK)
         try:
-            check_image_size(network := build(name), name, size, device("cpu"))
-            layer_scales(network, values["train"]["layer_decay"], "train.layer_decay", "")
-            if values["train"]["gradient_checkpointing"]:
-                checkpoint_gradients(network, "train.gradient_checkpointing")
+            check_backbone(
+                name, values["data"]["image_size"], train["layer_decay"], train["gradient_checkpointing"]
+            )
         except ValueError as error:
             raise ParamsError(str(error)) from None
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fra.data.loader import sample
 from fra.data.loader.build import build_loader
@@ -74,6 +74,22 @@ def labelled_faces(
     }
 
 
+def check_sources(source: Path, data: DataConfig, config: TrainConfig) -> None:
+    """Raises ParamsError where params.yaml names other files than those that are read, on which dvc.yaml depends."""
+    values, start = params.read(), init_file(config.init, source.as_posix())
+    if values["source"] != source.as_posix():
+        raise ParamsError(f"params.yaml: source must be {source} where data.loader is {data.loader}")
+    if values["init_file"] != start:
+        raise ParamsError(f"params.yaml: init_file must be {start} where train.init is {config.init}")
+
+
+def checkpoint_folder(values: dict[str, Any], files: dict[str, str]) -> Path:
+    """Returns the folder of a run's checkpoints, named by the hash of parameters, files and code."""
+    identity = {"params": values, "inputs": files, "code": code_hash("pretrain")}
+    run = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    return paths.WORK / "checkpoints" / run
+
+
 def pretrain() -> None:
     """Pre-trains on the validated files of the data set in params.yaml, or resumes a run with the same inputs."""
     dataset = str(params.read()["dataset"]["name"])
@@ -81,10 +97,7 @@ def pretrain() -> None:
     model, objective = params.section("model", ModelConfig), params.section("objective", ObjectiveConfig)
     config = params.section("train", TrainConfig)
     source, files = inputs(dataset, data)
-    if params.read()["source"] != source.as_posix():  # dvc.yaml depends on `source`
-        raise ParamsError(f"params.yaml: source must be {source} where data.loader is {data.loader}")
-    if params.read()["init_file"] != (start := init_file(config.init, source.as_posix())):
-        raise ParamsError(f"params.yaml: init_file must be {start} where train.init is {config.init}")
+    check_sources(source, data, config)
     from fra import dist
     from fra.data.views.views import Views
     from fra.train.pretrain import check_training
@@ -103,13 +116,9 @@ def pretrain() -> None:
     chosen = {"dataset": {"name": dataset}, **{name: values[name] for name in SECTIONS}}
     origin = record.provenance(chosen, read)
     probe, probe_files = labelled_faces(params.section("probe", ProbeConfig), data.image_size, views)
+    start = init_file(config.init, source.as_posix())
     init = {} if config.init is None else {start: sha256(Path(start))}
-    identity = {
-        "params": origin["params"],
-        "inputs": {**read, **probe_files, **init},
-        "code": code_hash("pretrain"),
-    }
-    run = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    checkpoints = checkpoint_folder(origin["params"], {**read, **probe_files, **init})
     with dist.process_group(config.device):
         check_training(objective, config)
         both_views = Views(views, config.seed)
@@ -130,7 +139,7 @@ def pretrain() -> None:
             batches,
             both_views,
             paths.PRETRAIN,
-            paths.WORK / "checkpoints" / run,
+            checkpoints,
             origin,
             probe=probe,
             measures=measures_of(measured, config, data.image_size, both_views),

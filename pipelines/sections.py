@@ -31,14 +31,8 @@ FAMILIES = {"benchmarks": SECTIONS["dataset"], "tasks": "fra.transfer.config.Tas
 """The dataclass of each part of a section that has parts, such as `benchmarks.celeba`."""
 
 
-BACKBONE_CHECK = (
-    "fra.method.backbone.build",
-    "fra.train.step.check_image_size",
-    "torch.device",
-    "fra.train.optim.layer_scales",
-    "fra.method.backbone.checkpoint_gradients",
-)
-"""Functions, by name: importing them takes seconds, and only pre-training depends on them."""
+BACKBONE_CHECK = "fra.train.step.check_backbone"
+"""A function, by name: its import takes seconds, and only pre-training depends on it."""
 INIT_CHECK = ("fra.weights.released.names", "fra.weights.released.backbone")
 """Functions, by name: only some stages depend on them."""
 

@@ -14,11 +14,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from fra import dist
-from fra.method.backbone import accepted_sizes, on_meta
+from fra.method.backbone import accepted_sizes, build, checkpoint_gradients, on_meta
 from fra.method.networks import FRA, Direction, Embeddings
 from fra.train.config import Precision
 from fra.train.memory import is_out_of_memory, keep_freed_memory
-from fra.train.optim import set_lr
+from fra.train.optim import layer_scales, set_lr
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +112,22 @@ def check_image_size(backbone: nn.Module, name: str, size: int, device: torch.de
         ) from error
     finally:
         backbone.train(was_training)
+
+
+def check_backbone(name: str, image_size: int, layer_decay: float, gradient_checkpointing: bool) -> None:
+    """Builds a backbone and raises ValueError, naming the parameter, if training could not use it.
+
+    Args:
+        name: Value of model.backbone.
+        image_size: Value of data.image_size.
+        layer_decay: Value of train.layer_decay.
+        gradient_checkpointing: Value of train.gradient_checkpointing.
+    """
+    backbone = build(name)
+    check_image_size(backbone, name, image_size, torch.device("cpu"))
+    layer_scales(backbone, layer_decay, "train.layer_decay", "")
+    if gradient_checkpointing:
+        checkpoint_gradients(backbone, "train.gradient_checkpointing")
 
 
 class TrainStep:
