@@ -37,6 +37,19 @@ INIT_CHECK = ("fra.weights.released.names", "fra.weights.released.backbone")
 """Functions, by name: only some stages depend on them."""
 
 
+DERIVED = {
+    "sources": "what pre-training can read, by data.loader",
+    "source": "what pre-training reads: that of `sources` for data.loader",
+    "held_out": "where the label-free measures can take images from, by data.loader",
+    "measured": "where they take images from: that of `held_out` for data.loader",
+    "init_file": "the file that train.init names",
+    "key_lists": "the files of dataset.only and dataset.exclude, and those of the benchmarks",
+    "labelled": "the labelled set of the tasks, by dataset=…",
+    "ruler": "one further labelled set that validation compares with, by ruler=…",
+}
+"""Parts of params.yaml that follow from groups and sections, and what they are; dvc.yaml reads them."""
+
+
 RENAMED = {
     "train.trust": "train.trust_coefficient",
     "train.accumulate": "train.accumulation_steps",
@@ -139,8 +152,14 @@ def listing(name: str) -> Iterator[str]:
     Raises:
         ParamsError: There is no such section.
     """
+    if name in DERIVED:
+        yield f"{name} is not chosen, but follows from other parameters\n    {DERIVED[name]}"
+        return
     if name not in SECTIONS | FAMILIES:
-        raise ParamsError(f"no section {name!r}; sections are {', '.join([*SECTIONS, *FAMILIES])}")
+        raise ParamsError(
+            f"no section {name!r}; sections are {', '.join([*SECTIONS, *FAMILIES])}; from these follow "
+            f"{', '.join(DERIVED)}"
+        )
     schema = TypeAdapter(resolve((SECTIONS | FAMILIES)[name])).json_schema()
     prefix = name if name in SECTIONS else f"{name}.<name>"
     for field, about in schema["properties"].items():

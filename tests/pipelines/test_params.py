@@ -14,6 +14,7 @@ from pipelines import params, validate
 from pipelines.overrides import expand_home
 from pipelines.sections import (
     COMPARED,
+    DERIVED,
     FAMILIES,
     RENAMED,
     SECTIONS,
@@ -171,6 +172,12 @@ def test_an_experiment_starts_from_the_overrides_of_the_project(project: Path) -
     done = run(project, "dvc", "exp", "run", "-S", "train.explosion=5")
     assert done.returncode != 0
     assert "ERROR: train.explosion has been renamed: use train.max_loss_ratio" in done.stdout
+
+
+def test_each_part_of_params_yaml_is_chosen_or_known_to_follow() -> None:
+    parts = yaml.safe_load((ROOT / "params.yaml").read_text())
+    assert set(parts) == {*SECTIONS, *FAMILIES, *DERIVED}
+    assert "follows from other parameters" in next(listing("measured"))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
