@@ -14,6 +14,7 @@ from sklearn.decomposition import PCA
 from fra.inference.drawing import Pixels
 from fra.inference.encoder import FaceEncoder
 from fra.report.faces import COMPARED, Picture, evenly, held_out, picture, read_images
+from fra.transfer.heads import unit
 
 SHOWN = 6
 """Maximum number of typical, and of unusual, faces."""
@@ -56,7 +57,7 @@ def draw_features(encoder: FaceEncoder, manifest: pd.DataFrame, shards: Path) ->
         raise ValueError("Fewer than three photographs are held out.")
     photographs = read_images(rows, shards)
     embeddings_ND = encoder.embed([photographs[key] for key in rows["key"]]).cpu().numpy()
-    directions_ND = embeddings_ND / np.maximum(np.linalg.norm(embeddings_ND, axis=1, keepdims=True), 1e-12)
+    directions_ND = unit(embeddings_ND)
     mean_D = directions_ND.mean(axis=0)
     distance_N = 1 - directions_ND @ mean_D / max(np.linalg.norm(mean_D), 1e-12)
     one_each = nearest_of_each_person(rows, distance_N)
