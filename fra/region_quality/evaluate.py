@@ -128,9 +128,7 @@ def _prepare(frame: pd.DataFrame, shards: Path, size: int, seed: int) -> TestIma
     )
 
 
-def evaluate(
-    models: Mapping[str, Sequence[Heatmaps]], test: TestImages, seed: int = 0
-) -> dict[str, Metrics]:
+def evaluate(models: Mapping[str, Sequence[Heatmaps]], test: TestImages, seed: int = 0) -> dict[str, Metrics]:
     """Compute the region quality of models.
 
     Args:

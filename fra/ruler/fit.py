@@ -84,7 +84,9 @@ def load_all(weights: Sequence[str]) -> list[Entry]:
             found.append(Entry(model, seed, load(file)))
             content = (model, sha256(released.find(file)))
             if content in read:
-                raise ValueError(f"{word}: the same weights as another seed of {model}: give different pre-trainings")
+                raise ValueError(
+                    f"{word}: the same weights as another seed of {model}: give different pre-trainings"
+                )
             read.add(content)
         elif not number.isdecimal() or file == files[0]:
             raise ValueError(

@@ -12,8 +12,8 @@ import vl_convert
 
 from fra.files import read_csv
 from fra.ruler.cross import PHOTOGRAPHS
-from fra.ruler.fit import MINUS
 from fra.ruler.results import ERRORS, beyond_chance
+from fra.transfer.config import MINUS
 
 KEYS = ["model", "metric", "labels"]
 """The columns that identify a row of the results."""

@@ -101,9 +101,7 @@ class Checkpoints:
             self.folder.rmdir()
 
 
-def load_on_all_ranks(
-    checkpoints: Checkpoints, collectives: dist.CpuCollectives
-) -> dict[str, Any] | None:
+def load_on_all_ranks(checkpoints: Checkpoints, collectives: dist.CpuCollectives) -> dict[str, Any] | None:
     """Returns the newest readable checkpoint, the same on every rank, or None without one.
 
     Raises:

@@ -199,11 +199,7 @@ def _metrics(trainer: Trainer) -> dict[str, Any]:
     """Returns the contents of metrics.json: the last row of the history without schedules and times, and the setup."""
     last = trainer.state.history[-1] if trainer.state.history else {}
     return {
-        **{
-            name: value
-            for name, value in last.items()
-            if name not in ("lr", "target_momentum", SPEED)
-        },
+        **{name: value for name, value in last.items() if name not in ("lr", "target_momentum", SPEED)},
         "device": str(trainer.device),
         "precision": str(trainer.train_step.precision).removeprefix("torch."),
         "ranks": dist.world_size(),

@@ -56,7 +56,9 @@ def _join(task: str, folders: Sequence[Path]) -> pd.DataFrame:
             raise ValueError(f"{path}: its test images differ from those of {folders[0]}")
         for other, seen in zip(folders, parts, strict=False):
             if _of_pretrained(part).equals(_of_pretrained(seen)):
-                raise ValueError(f"{path}: the same predictions as in {other}: give different pre-training runs")
+                raise ValueError(
+                    f"{path}: the same predictions as in {other}: give different pre-training runs"
+                )
         parts.append(part)
     seeds = parts[0]["seed"].max() + 1
     return pd.concat(

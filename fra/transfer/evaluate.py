@@ -15,7 +15,7 @@ import torch
 from fra.dist import choose_device
 from fra.transfer import features as frozen
 from fra.transfer import finetune
-from fra.transfer.config import PRETRAINED, RANDOM, TransferConfig, kind_of
+from fra.transfer.config import PRETRAINED, RANDOM, HeadProtocol, TransferConfig, kind_of
 from fra.transfer.finetune import Examples
 from fra.transfer.heads import Array, Predict, choose
 from fra.transfer.results import GROUP, RUN, write
@@ -111,7 +111,7 @@ def evaluate(
 
 def first_fit(
     task: str,
-    protocol: str,
+    protocol: HeadProtocol,
     config: TransferConfig,
     frame: pd.DataFrame,
     shards: Path,
@@ -121,7 +121,7 @@ def first_fit(
 
     Args:
         task: Name of a task that fits a head.
-        protocol: One of `TransferConfig.protocols`.
+        protocol: A linear head, or fine-tuning.
         config: The settings.
         frame: Usable rows of the manifest.
         shards: Folder of their shards.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fra.method.backbone import Backbone
 from fra.transfer import align
-from fra.transfer.config import TransferConfig, kind_of
+from fra.transfer.config import HeadProtocol, TransferConfig, kind_of
 from fra.transfer.evaluate import COSINE, FINETUNE, Fit, first_fit, label_names
 from fra.transfer.features import pool
 from fra.transfer.finetune import Finetuned
@@ -31,7 +31,7 @@ from fra.weights import pretrained
 from fra.weights.files import save_weights
 from fra.weights.pretrained import IMAGES, PretrainedBackbone, Stored, restore, restore_backbone
 
-PROTOCOLS = ("linear", FINETUNE)
+PROTOCOLS = get_args(HeadProtocol)
 """Protocols whose result is a head that can be stored."""
 RESERVED = ("image", "face", "box", "score")
 """Columns of predictions that are not outputs."""
@@ -95,8 +95,8 @@ def probe_of(task: str) -> Probe:
     return entry
 
 
-def check_protocol(protocol: str) -> None:
-    """Check that a protocol fits a head.
+def check_protocol(protocol: str) -> HeadProtocol:
+    """Return a protocol that fits a head.
 
     Raises:
         ValueError: It is another one.
@@ -104,6 +104,7 @@ def check_protocol(protocol: str) -> None:
     if protocol not in PROTOCOLS:
         reason = ": k-NN compares with all training images and fits no head" if protocol == "knn" else ""
         raise ValueError(f"protocol {protocol!r}{reason}; choose {' or '.join(PROTOCOLS)}")
+    return cast(HeadProtocol, protocol)
 
 
 def fit(
@@ -140,12 +141,12 @@ def fit(
         ValueError: The task or protocol has no head, or the manifest lacks data that the task needs.
     """
     entry = probe_of(task)
-    check_protocol(protocol)
+    head = check_protocol(protocol)
     labels = label_names(task, config)
     frame = read_manifest(manifest, quarantined)
     truth = entry.truth(frame, labels)
     column_names(task, list(truth.columns), labels, classes)  # wrong names are refused before the fit
-    found = first_fit(task, protocol, config, frame, shards, pretrained.load(backbone))
+    found = first_fit(task, head, config, frame, shards, pretrained.load(backbone))
     model = from_fit(task, found, config, classes, provenance)
     assert isinstance(model, TaskModel)
     return model, found.predictions

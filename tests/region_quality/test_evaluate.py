@@ -203,7 +203,7 @@ def test_sets_without_landmarks_and_with_two_kinds_are_errors_with_their_reasons
     path = tmp_path / "manifest.parquet"
     frame = pd.read_parquet(faces.manifest)
     row = frame.index[frame["split"] == "test"][0]
-    frame.at[row, "landmarks"] = np.zeros(2 * 98)
+    frame.at[row, "landmarks"] = np.zeros(2 * 98, np.float32)
     frame.to_parquet(path)
     with pytest.raises(ValueError, match="some test images have 68 landmarks, others 98") as mixed:
         evaluate.read_test_images(path, frozenset(), faces.shards, SIZE)

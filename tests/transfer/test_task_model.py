@@ -128,7 +128,9 @@ def test_classes_can_be_named(faces: Set) -> None:
 def test_verification_stores_the_backbone_that_was_compared(faces: Set, tmp_path: Path) -> None:
     done = evaluated("verification", faces, tmp_path / "out", seeds=2)
     assert done.fit is not None
-    task_model.save(task_model.from_fit("verification", done.fit, settings(faces)), tmp_path / "a.safetensors")
+    task_model.save(
+        task_model.from_fit("verification", done.fit, settings(faces)), tmp_path / "a.safetensors"
+    )
     images = torch.randint(256, (3, 3, 32, 32), dtype=torch.uint8)
     encoder = fra.load(tmp_path / "a.safetensors")
     assert torch.equal(encoder.embed(images), fra.load(faces.backbone).embed(images))
