@@ -15,7 +15,7 @@ import pandas as pd
 
 from fra.bench.scenes import random_side, scene
 from fra.data.datasets.adapters import generated, orl
-from fra.faces.detect import Detector, Pixels, Points
+from fra.faces.detect import Pixels, Points
 from fra.faces.detectors import DetectorName, detector
 from fra.files import read_csv
 
@@ -24,17 +24,8 @@ SIZES = (20, 25, 30, 40, 60, 100, 200, 400)
 """Limits of the classes of size in pixels; a class contains its lower limit."""
 FROM = 30
 """Size in pixels from which recall is also given for all faces together."""
-TONES = {"very light": 55.0, "light": 41.0, "intermediate": 28.0, "tan": 10.0, "brown": -30.0, "dark": -90.0}
-"""Lowest individual typology angle in degrees of each class of skin tone (Del Bino and Bernerd, British Journal of
-Dermatology 169, 2013)."""
 POSES = {"frontal": 0.15, "turned": 0.4, "near profile": np.inf}
 """Largest distance of the nose from the middle of the eyes, along their line and in units of their distance."""
-POINTS_SCORE = 0.05
-"""Lowest score at which the five points of an enlarged face are used to determine its tone and pose."""
-UNKNOWN = "unknown: no points found"
-ALONE = "alone, by CenterFace"
-ALONE_SCORE = 0.5
-"""Lowest score at which CenterFace finds an enlarged face."""
 PART = 50
 """Scenes that a process searches at a time."""
 Z_95 = 1.96
@@ -123,7 +114,7 @@ def search(task: Task) -> list[dict[str, object]]:
 def _subjects(source: FaceSource, count: int, seed: int) -> Iterator[Subject]:
     match source:
         case "generated":
-            return generated_subjects(count, seed)
+            return (Subject(face, {}) for face in generated_faces(count, seed))  # no labels to group by
         case "orl":
             return orl_subjects()
         case _:
@@ -138,24 +129,6 @@ def generated_faces(count: int, seed: int) -> Pixels:
         for start in range(0, count, generated.BLOCK)
     ]
     return np.concatenate(parts)
-
-
-def generated_subjects(count: int, seed: int) -> Iterator[Subject]:
-    """Generated faces, grouped by skin tone and pose, which are determined from YuNet's five points.
-
-    Some generated images hardly show a face. Where CenterFace is installed, the faces are also grouped by whether it
-    finds them alone and enlarged: that depends neither on YuNet nor on the size in the scene.
-    """
-    reference = detector("yunet", POINTS_SCORE)
-    try:
-        second = detector("centerface", ALONE_SCORE)
-    except FileNotFoundError:
-        second = None
-    for face in generated_faces(count, seed):
-        groups = appearance(face, reference)
-        if second is not None:
-            groups[ALONE] = "found" if second.detect(framed(face)) else "not found"
-        yield Subject(face, groups)
 
 
 def orl_subjects() -> Iterator[Subject]:
@@ -180,45 +153,6 @@ def orl_subjects() -> Iterator[Subject]:
             "pose": pose(np.array([*eyes_22, landmark_682[30]])),
         }
         yield Subject(np.repeat(grey[:, :, None], 3, axis=2), groups)
-
-
-def appearance(face_HW3: Pixels, reference: Detector) -> dict[str, str]:
-    """Skin tone and pose of a face image, from the points that a detector finds where it is enlarged, on grey."""
-    faces = reference.detect(framed(face_HW3))
-    if not faces:
-        return {"skin tone": UNKNOWN, "pose": UNKNOWN}
-    points_52 = (faces[0].points_52 - 2 * len(face_HW3)) / 4
-    angle = typology_angle(face_HW3, points_52)
-    return {
-        "skin tone": next(tone for tone, lowest in TONES.items() if angle >= lowest),
-        "pose": pose(points_52),
-    }
-
-
-def framed(face_HW3: Pixels) -> Pixels:
-    """A square face image enlarged four times, on grey that is twice as wide and high."""
-    side = len(face_HW3)
-    framed_HW3 = np.full((8 * side, 8 * side, 3), 128, np.uint8)
-    framed_HW3[2 * side : 6 * side, 2 * side : 6 * side] = cv2.resize(
-        face_HW3, (4 * side, 4 * side), interpolation=cv2.INTER_CUBIC
-    )
-    return framed_HW3
-
-
-def typology_angle(face_HW3: Pixels, points_52: Points) -> float:
-    """The individual typology angle of the cheeks in degrees: high for light skin, negative for dark skin.
-
-    arctan((L* − 50) / b*) of the median colour between each eye and the corner of the mouth below it. It contains the
-    light and the camera: in an image it is an apparent skin tone.
-    """
-    cheek_22 = (points_52[:2] + points_52[3:]) / 2
-    radius = max(1, round(float(np.linalg.norm(points_52[1] - points_52[0])) / 8))
-    mask = np.zeros(face_HW3.shape[:2], np.uint8)
-    for x, y in np.clip(cheek_22.round(), 0, len(mask) - 1).astype(int).tolist():
-        cv2.circle(mask, (x, y), radius, 1, -1)
-    lab_HW3 = cv2.cvtColor(face_HW3.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    lightness, _, yellow = np.median(lab_HW3[mask > 0], axis=0)
-    return float(np.degrees(np.arctan2(lightness - 50, max(yellow, 1e-6))))
 
 
 def pose(points_P2: Points) -> str:
@@ -247,7 +181,7 @@ def by_size(rows: pd.DataFrame, sizes: Sequence[int] = SIZES) -> pd.DataFrame:
 
 def by_group(rows: pd.DataFrame, respect: str) -> pd.DataFrame:
     """Recall and precision by group in one respect."""
-    order = [*TONES, *POSES]
+    order = [*POSES]
     groups = sorted(
         rows[respect].unique(), key=lambda name: order.index(name) if name in order else len(order)
     )
