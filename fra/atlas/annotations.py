@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -100,17 +101,20 @@ def below(name: str, root: Path) -> str | None:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else None
 
 
-def read_labels(labels: Path, names: Sequence[str], keys: Sequence[str]) -> pd.DataFrame:
-    """The columns of a CSV file with one line per image, in the order of `names`.
+class LabelTable(NamedTuple):
+    """A CSV file with one line per image; `by` is its column that names images, `others` are the ones to show."""
 
-    Args:
-        labels: The file: a column `image` or `key`, see `fra.gallery.label_table.rows_of`, and any others.
-        names: Names of the images.
-        keys: Their keys in the data set.
+    table: pd.DataFrame
+    by: str
+    others: list[str]
+
+
+def read_table(labels: Path) -> LabelTable:
+    """Returns a CSV file with a column `image` or `key` and any others.
 
     Raises:
         FileNotFoundError: The file is missing.
-        ValueError: It has no such column or no other one, names an image twice, or none of the images.
+        ValueError: It is no CSV table, or has no such column or no other one.
     """
     if not labels.is_file():
         raise FileNotFoundError(f"{labels}: no such file of labels")
@@ -119,12 +123,28 @@ def read_labels(labels: Path, names: Sequence[str], keys: Sequence[str]) -> pd.D
     except (ValueError, OSError) as error:
         raise ValueError(f"{labels}: not a CSV table: {' '.join(str(error).split())}") from None
     by = next((column for column in COLUMNS if column in table), None)
-    others = [column for column in table if column not in RESERVED]
+    others = [str(column) for column in table if column not in RESERVED]
     if by is None or not others:
         raise ValueError(
             f"{labels}: its columns are {', '.join(map(str, table))}; it needs `image` (or `key`) and at least one "
             "other column"
         )
+    return LabelTable(table, by, others)
+
+
+def read_labels(labels: Path, names: Sequence[str], keys: Sequence[str]) -> pd.DataFrame:
+    """The columns of a CSV file with one line per image, in the order of `names`.
+
+    Args:
+        labels: The file, see `read_table` and `fra.gallery.label_table.rows_of`.
+        names: Names of the images.
+        keys: Their keys in the data set.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: It has the wrong columns, names an image twice, or none of the images.
+    """
+    table, by, others = read_table(labels)
     rows = rows_of(labels, by, table[by].tolist(), names, keys)
     columns = table[others].reindex([-1 if row is None else row for row in rows]).reset_index(drop=True)
     return columns.rename(columns=lambda name: re.sub(r"\W", "_", str(name)))

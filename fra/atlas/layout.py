@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from typing import NamedTuple
 
@@ -72,6 +73,12 @@ def cluster(vectors_ND: Floats, count: int, seed: int) -> tuple[Rows, Rows]:
     order = np.argsort(-np.bincount(found.labels_, minlength=count), kind="stable")
     typical_C = found.transform(vectors_ND).argmin(axis=0)[order]
     return np.argsort(order)[found.labels_].astype(np.int64), typical_C.astype(np.int64)
+
+
+def check_umap() -> None:
+    """Raises ModuleNotFoundError where UMAP is not installed."""
+    if importlib.util.find_spec("umap") is None:
+        raise ModuleNotFoundError("the atlas needs UMAP: pip install umap-learn", name="umap")
 
 
 def project(vectors_ND: Floats, neighbour_NK: Rows, distance_NK: Floats, seed: int) -> Floats:

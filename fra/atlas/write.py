@@ -12,8 +12,8 @@ import pandas as pd
 import pyarrow as pa
 
 from fra.atlas import viewer
-from fra.atlas.annotations import Dataset, of_dataset, read_labels
-from fra.atlas.layout import Layout, arrange
+from fra.atlas.annotations import Dataset, of_dataset, read_labels, read_table
+from fra.atlas.layout import Layout, arrange, check_umap
 from fra.atlas.pictures import Pictures, Row, look
 from fra.dist import choose_device
 from fra.files import locked_folder, sha256
@@ -80,8 +80,12 @@ def make(
         ValueError: `out` holds other files; a file is not as it should be; no image could be decoded; faces are to be
             found where `places` are embeddings; or another process writes the same atlas.
         FileNotFoundError: A path matches nothing, or the viewer, the weights or the labels are missing.
+        ModuleNotFoundError: UMAP is not installed.
     """
     viewer.bundle()
+    check_umap()
+    if labels is not None:
+        read_table(labels)  # its names are compared with the images later, but wrong columns are found now
     if detection is not None and is_embeddings(places):
         raise ValueError(
             f"{places[0]}: holds embeddings, which are used as they are: faces are only found in images"

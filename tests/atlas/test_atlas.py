@@ -127,6 +127,19 @@ def test_wrong_labels_are_refused(tmp_path: Path, content: str, message: str) ->
         read_labels(path, ["/faces/a.jpg"], ["/faces/a.jpg"])
 
 
+def test_what_is_missing_is_found_before_the_work(
+    model: Path, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = tmp_path / "labels.csv"
+    wrong.write_text("picture,mood\na.jpg,1\n")
+    with pytest.raises(ValueError, match="it needs `image`"):
+        make([str(faces)], model, tmp_path / "map", labels=wrong)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match="pip install umap-learn"):
+        make([str(faces)], model, tmp_path / "map")
+    assert list(tmp_path.iterdir()) == [wrong]
+
+
 def test_labels_name_images_below_the_folder_of_all(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("image,mood\nb/1.jpg,glad\na/1.jpg,sad\n")
