@@ -333,6 +333,9 @@ def growth(
     rows: Annotated[
         str, typer.Option(help="Numbers of rows, smallest first; empty: none")
     ] = "1000,10000,100000",
+    only: Annotated[
+        list[str] | None, typer.Option(help='A stage or command, such as "dvc repro ingest"; repeatable')
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """CPU seconds, seconds and memory of stages and commands by size, as Markdown tables; the last line is JSON.
@@ -347,7 +350,8 @@ def growth(
     require_root()
     found = {}
     if images:
-        found["images"] = summarise(measure_commands(Path.cwd(), numbers("--images", images)), cpu_rise=0.5)
+        costs = measure_commands(Path.cwd(), numbers("--images", images), only or ())
+        found["images"] = summarise(costs, cpu_rise=0.5)
     if rows:
         found["rows"] = summarise(measure_rows(numbers("--rows", rows)), cpu_rise=0.01)
     for title, table in () if as_json else found.items():

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fra.bench.growth import rows
-from fra.bench.growth.commands import run
+from fra.bench.growth.commands import measure_commands, run
 from fra.bench.growth.table import Cost, exponent, markdown, summarise
 from pipelines.cli.benchmark import bench
 
@@ -48,6 +48,11 @@ def test_unusable_sizes_are_refused(sizes: str) -> None:
     done = CliRunner().invoke(bench, ["growth", "--images", "", "--rows", sizes])
     assert done.exit_code == 2
     assert "use two or more different numbers" in done.output.replace("\n", " ")
+
+
+def test_an_unknown_stage_is_refused_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no stage or command dvc repro ingset; there are dvc repro ingest,"):
+        measure_commands(tmp_path, [1, 2], ["dvc repro ingset"])
 
 
 @pytest.mark.slow

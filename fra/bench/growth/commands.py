@@ -58,21 +58,28 @@ def stages_and_commands(shards: str, query: str) -> dict[str, list[str]]:
     }
 
 
-def measure_commands(root: Path, sizes: Sequence[int]) -> Costs:
+def measure_commands(root: Path, sizes: Sequence[int], only: Sequence[str] = ()) -> Costs:
     """Runs every stage and command at every size, in a clone of the project with small networks.
 
     Args:
         root: The project's folder, a git repository.
         sizes: Numbers of images.
+        only: Names in the table, such as "dvc repro ingest"; empty: all. What they read must be among them.
 
     Raises:
+        ValueError: A name in `only` is not in the table.
         RuntimeError: A command fails; the message has its output.
     """
     costs: dict[str, dict[int, Cost]] = {}
+    known = stages_and_commands("", "")
+    if wrong := set(only) - known.keys():
+        raise ValueError(f"no stage or command {', '.join(sorted(wrong))}; there are {', '.join(known)}")
     with _workspace(root) as folder:
         for size in sorted(sizes):
             _choose(folder, f"faces-{size}", size)
             for name, command in stages_and_commands(f"data/shards/faces-{size}/*.tar", "query.png").items():
+                if only and name not in only:
+                    continue
                 print(f"{size:,} images: {name}", file=sys.stderr)
                 costs.setdefault(name, {})[size] = run(command, folder)
     return costs
