@@ -30,6 +30,8 @@ def test_growth_beyond_linear_is_marked() -> None:
     assert len({line.count("|") for line in lines}) == 1
     assert lines[2].endswith("| 1.00 | 1.00 |")
     assert lines[3].endswith("| **2.00** | flat |")
+    two = {name: dict(list(by_size.items())[:2]) for name, by_size in costs.items()}
+    assert markdown("Rows", summarise(two, 0.5)).endswith("| needs three sizes | needs three sizes |")
 
 
 def test_cost_of_a_command_and_its_output_if_it_fails(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def markdown(title: str, rows: list[dict[str, Any]]) -> str:
     lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
     for row in rows:
         cells = [_cell(row["costs"].get(size)) for size in sizes]
-        grown = [_mark(row["cpu_exponent"]), _mark(row["memory_exponent"])]
+        grown = [_mark(row[f"{cost}_exponent"], len(row["costs"])) for cost in ("cpu", "memory")]
         lines.append("| " + " | ".join([row["command"], *cells, *grown]) + " |")
     return "\n".join(lines)
 
@@ -91,7 +91,7 @@ def _cell(cost: Mapping[str, float] | None) -> str:
     return f"{cost['cpu']:.3g} / {cost['wall']:.3g} / {cost['memory'] / 2**20:,.0f}"
 
 
-def _mark(value: float | None) -> str:
-    if value is None:
-        return "flat"
+def _mark(value: float | None, sizes: int) -> str:
+    if value is None:  # of two sizes the smaller one is the fixed cost, and one point has no slope
+        return "flat" if sizes > 2 else "needs three sizes"
     return f"**{value:.2f}**" if value > SUPERLINEAR else f"{value:.2f}"
