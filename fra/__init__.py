@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # Threads that wait for others soon sleep; by default they keep their cores busy, which other work on the machine lacks.
+# They do not sleep at once, since a short wait would then cost the time of waking up.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-    os.environ.setdefault(
-        "GOMP_SPINCOUNT", "3000"
-    )  # some 25 µs: with 0, each short wait costs the time of waking up
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 __all__ = ["load", "load_task"]
 

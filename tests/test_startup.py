@@ -81,3 +81,20 @@ def test_slow_packages_are_imported_where_they_are_used(tmp_path: Path) -> None:
         check=True,
     )
     assert json.loads(done.stdout.splitlines()[-1]) == starts
+
+
+def test_threads_wait_briefly_unless_the_user_chose_otherwise() -> None:
+    show = "import fra, os; print(os.environ['OMP_WAIT_POLICY'], os.environ.get('GOMP_SPINCOUNT'))"
+
+    def chosen(**given: str) -> str:
+        kept = {
+            name: value
+            for name, value in environment().items()
+            if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+        }
+        done = subprocess.run([sys.executable, "-c", show], env=kept | given, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    assert chosen() == "PASSIVE 3000"
+    assert chosen(GOMP_SPINCOUNT="100000") == "PASSIVE 100000"
+    assert chosen(OMP_WAIT_POLICY="ACTIVE") == "ACTIVE None"
