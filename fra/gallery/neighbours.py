@@ -249,17 +249,19 @@ def describe(path: Path) -> Description | None:
 def by_index(opened: OpenIndex, gallery: Gallery, query_QD: NDArray[np.float32], count: int) -> Neighbours:
     """The rows that an index proposes for queries of length 1, in the order of their exact cosines.
 
-    A query for which it proposes too few, because the lists that it is searched in are short, is compared with all.
+    A query for which it proposes fewer than `count`, because the lists that it is searched in are short, is compared
+    with all rows.
     """
     count = min(count, gallery.rows.num_rows)
     row_QC = candidates(opened.lists, query_QD, count)
-    few_Q = (row_QC < 0).any(axis=1)
+    few_Q = (row_QC >= 0).sum(axis=1) < count
     found = Neighbours(
         np.empty((len(query_QD), count), np.int64), np.empty((len(query_QD), count), np.float32)
     )
     for query in np.flatnonzero(~few_Q):
-        rows_CD = unit(take(gallery, row_QC[query]) - opened.mean_D)
-        near = best(row_QC[query][None], (rows_CD @ query_QD[query])[None], count)
+        row_C = row_QC[query][row_QC[query] >= 0]
+        rows_CD = unit(take(gallery, row_C) - opened.mean_D)
+        near = best(row_C[None], (rows_CD @ query_QD[query])[None], count)
         found.row_QK[query], found.cosine_QK[query] = near.row_QK[0], near.cosine_QK[0]
     if few_Q.any():
         near = by_comparison(gallery, query_QD[few_Q], count, opened.mean_D)

@@ -107,6 +107,18 @@ def test_the_index_searches_as_many_lists_as_its_recall_needs(gallery: Path) -> 
     np.testing.assert_array_equal(take(known, np.array([2999, 0, 700, 1])), rows_ND[[2999, 0, 700, 1]])
 
 
+def test_enough_proposals_are_not_compared_with_all_rows(
+    gallery: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One list has fewer rows than the candidates that are asked for, but more than the results."""
+    known, opened = read(gallery), open_index(gallery)
+    assert opened is not None
+    opened.lists.nprobe = 1
+    query_QD = unit(known.embeddings_ND[:3] - opened.mean_D)
+    monkeypatch.setattr("fra.gallery.neighbours.by_comparison", None)
+    assert by_index(opened, known, query_QD, 5).row_QK[:, 0].tolist() == [0, 1, 2]
+
+
 def test_more_results_than_the_searched_lists_have_rows(gallery: Path) -> None:
     """Lists of the index have about fifty rows: queries for more are compared with all rows."""
     known, opened = read(gallery), open_index(gallery)
